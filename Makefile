@@ -1,0 +1,97 @@
+# Everything a person types. `make help` lists it.
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/sh
+
+# The first Python that is new enough; PYTHON=… chooses another for a new .venv.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PY := .venv/bin/python
+# NAME=value given to make is handed on by name; the value itself goes through the environment, so no shell reads it.
+GIVEN = $(foreach v,$(filter-out PYTHON PYTEST MAKEFLAGS SHELL,$(.VARIABLES)),$(if $(filter command,$(origin $(v))),--make=$(v)))
+RUN = @$(PY) -m mcp_planner_schema $@ $(GIVEN)
+
+.PHONY: help setup test test-all lint format lock bench findings \
+	migrate-create migrate-up migrate-down migrate-goto migrate-status migrate-force migrate-validate migrate-verify \
+	migrate-history migrate-reset db-start db-stop db-shell db-status example-data
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':[^#]*## ' '{printf "  %-17s %s\n", $$1, $$2}'
+
+.venv/installed: requirements.lock
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and none was found. next: install it, or make PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -m venv .venv || { echo "next: install your system's venv package (Debian: apt install python3-venv)" >&2; exit 2; }
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+setup: .venv/installed ## Make .venv from requirements.lock (every other target does it by itself)
+
+migrate-create: setup ## New revision with its header: NAME=add_x [TYPE=schema|data|function] [AUTO=1]
+	$(RUN)
+
+migrate-up: setup ## Migrate up, to head or TO=003; DRY_RUN=1 prints the SQL
+	$(RUN)
+
+migrate-down: setup ## Go back one step, STEPS=2 or TO=003; DRY_RUN=1 prints the SQL
+	$(RUN)
+
+migrate-goto: setup ## Go to VERSION=003, up or down
+	$(RUN)
+
+migrate-status: setup ## Where the database stands and what is pending; JSON=1
+	$(RUN)
+
+migrate-force: setup ## Move only the version: VERSION=003 [REASON="why"]
+	$(RUN)
+
+migrate-validate: setup ## Judge every revision file; needs no database
+	$(RUN)
+
+migrate-verify: setup ## Run every expectation of the applied revisions
+	$(RUN)
+
+migrate-history: setup ## What was run, when, by whom; JSON=1
+	$(RUN)
+
+migrate-reset: setup ## Development only: drop everything and build it again
+	$(RUN)
+
+example-data: setup ## Fill every table with believable rows: PROJECTS=100 [SEED=1]
+	$(RUN)
+
+db-start: setup ## Start the embedded PostgreSQL
+	$(RUN)
+
+db-stop: setup ## Stop the embedded PostgreSQL
+	$(RUN)
+
+db-shell: setup ## psql on the embedded PostgreSQL
+	$(RUN)
+
+db-status: setup ## Whether the embedded PostgreSQL runs, and where
+	$(RUN)
+
+test: setup ## The whole suite but the long tests
+	@$(PY) -m pytest -n 2 $(PYTEST)
+
+test-all: setup ## The suite with the long tests
+	@$(PY) -m pytest -n 2 -m "long or not long" $(PYTEST)
+
+lint: setup ## ruff, mypy and the findings page
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+format: setup ## Let ruff put the code in shape
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+findings: setup ## Write docs/findings.md from the catalogue
+	$(RUN)
+
+lock: setup ## Write requirements.lock from pyproject.toml
+	@.venv/bin/uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+
+bench: setup ## Measure, side by side with what there is to beat
+	@$(PY) -m bench

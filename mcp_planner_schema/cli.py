@@ -1,0 +1,307 @@
+"""The commands behind ``make migrate-…``: ``python -m mcp_planner_schema <command> [NAME=value …]``.
+
+Each prepares what Alembic needs and calls Alembic, or asks ``inspect`` and prints. Exit codes: 0 done, 1 broken, 2 wrong
+use, 3 refused, 75 busy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mcp_planner_schema.guard.findings import BROKEN, DONE, REFUSED, Broken, GuardError, WrongUse
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+Values = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what it does, which ``NAME=value`` it needs and takes, and an example of its right form."""
+
+    does: Callable[[Config, Values], int]
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    form: str = ""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command and give its exit code. Errors are printed to stderr, each with the command to type next."""
+    try:
+        name, command, values = _parse(arguments)
+        return command.does(_config(_typed(name, values)), values)
+    except GuardError as error:
+        print(error.text(), file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # … | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN
+
+
+def _parse(arguments: Sequence[str]) -> tuple[str, Command, Values]:
+    if not arguments or arguments[0] not in COMMANDS:
+        known = "\n".join(f"  {_form(name)}" for name in COMMANDS)
+        said = f"There is no command {arguments[0]!r}." if arguments else "Which command?"
+        raise WrongUse(f"{said} Known are:\n{known}", "make help")
+    name, command = arguments[0], COMMANDS[arguments[0]]
+    values: dict[str, str] = {}
+    for argument in arguments[1:]:
+        if argument.startswith(
+            "--make="
+        ):  # make hands over names; the values stand in the environment, unharmed by any shell
+            key = argument.removeprefix("--make=")
+            value = os.environ.get(key, "")
+        else:
+            key, equals, value = argument.partition("=")
+            if not equals:
+                raise WrongUse(f"{argument!r} is not of the form NAME=value.", _form(name))
+        if key not in command.needs + command.takes:
+            raise WrongUse(f"{name} knows no {key}.", _form(name))
+        values[key] = value
+    for key in command.needs:
+        if not values.get(key):
+            raise WrongUse(f"{name} needs {key}.", _form(name))
+    for key in ("DRY_RUN", "JSON", "AUTO"):
+        if values.get(key, "1") != "1":
+            raise WrongUse(f"{key} is {values[key]!r}; it is 1 or left out.", _form(name))
+    return name, command, values
+
+
+def _form(name: str) -> str:
+    return f"make {name} {COMMANDS[name].form}".rstrip()
+
+
+def _typed(name: str, values: Values) -> str:
+    return " ".join([f"make {name}", *(f"{key}={value}" for key, value in values.items() if key != "REASON")])
+
+
+def _config(repeat: str) -> Config:
+    from alembic.config import Config
+
+    return Config(str(ROOT / "alembic.ini"), attributes={"repeat": repeat})
+
+
+# --- changing the database --------------------------------------------------------------------------------------------
+
+
+def _create(config: Config, values: Values) -> int:
+    from alembic import command
+
+    config.attributes["new_revision"] = {
+        key: values[name] for key, name in (("type", "TYPE"), ("author", "AUTHOR")) if values.get(name)
+    }
+    command.revision(config, message=values["NAME"], autogenerate=values.get("AUTO") == "1")
+    return DONE
+
+
+def _up(config: Config, values: Values) -> int:
+    from alembic import command
+
+    target = values.get("TO") or "head"
+    if values.get("DRY_RUN"):
+        return _show_sql(config, target, upgrade=True)
+    command.upgrade(config, target)
+    return DONE
+
+
+def _down(config: Config, values: Values) -> int:
+    from alembic import command
+
+    if values.get("TO") and values.get("STEPS"):
+        raise WrongUse("STEPS and TO both say how far to go back.", "make migrate-down STEPS=1")
+    steps = values.get("STEPS") or "1"
+    if not steps.isdigit() or int(steps) == 0:
+        raise WrongUse(f"STEPS is {steps!r}; it is a number of steps, 1 or more.", "make migrate-down STEPS=1")
+    target = values.get("TO") or f"-{int(steps)}"
+    if values.get("DRY_RUN"):
+        return _show_sql(config, target, upgrade=False)
+    command.downgrade(config, target)
+    return DONE
+
+
+def _show_sql(config: Config, target: str, *, upgrade: bool) -> int:
+    """Print the SQL of the steps from where the database is; change nothing."""
+    from alembic import command
+
+    from mcp_planner_schema.inspect import status
+
+    current = status.read(config).current
+    if len(current) > 1:
+        raise WrongUse("The database has several heads; name the range.", "alembic upgrade FROM:TO --sql")
+    here = current[0] if current else "base"
+    there = status.resolve(config, target, here)
+    if there == here:
+        print(f"-- nothing to do: the database is at {here}")
+    elif upgrade:
+        command.upgrade(config, f"{here}:{there}", sql=True)
+    else:
+        command.downgrade(config, f"{here}:{there}", sql=True)
+    return DONE
+
+
+def _goto(config: Config, values: Values) -> int:
+    from alembic import command
+
+    from mcp_planner_schema.inspect import status
+
+    target = values["VERSION"]
+    if status.lies_behind(config, target):
+        command.downgrade(config, target)
+    else:
+        command.upgrade(config, target)
+    return DONE
+
+
+def _force(config: Config, values: Values) -> int:
+    from alembic import command
+
+    config.attributes["reason"] = values.get("REASON") or ""
+    command.stamp(config, values["VERSION"])
+    return DONE
+
+
+def _reset(config: Config, values: Values) -> int:
+    from alembic import command
+
+    from mcp_planner_schema.inspect import status
+
+    status.drop_everything(config)
+    command.upgrade(config, "head")
+    return DONE
+
+
+# --- asking -----------------------------------------------------------------------------------------------------------
+
+
+def _status(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import status
+
+    found = status.read(config)
+    print(json.dumps(found.as_json(), indent=2) if values.get("JSON") else found.text())
+    return DONE
+
+
+def _history(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import status
+
+    rows = status.history(config)
+    print(json.dumps(rows, indent=2) if values.get("JSON") else status.history_text(rows))
+    return DONE
+
+
+def _validate(config: Config, values: Values) -> int:
+    from alembic.script import ScriptDirectory
+
+    from mcp_planner_schema.guard import graph, judge, settings
+
+    read = settings.load(config)
+    script = ScriptDirectory.from_config(config)
+    judged = judge.judge_all(script, read)
+    findings = [finding for one in judged for finding in one.findings]
+    findings += [finding for finding in graph.problems(script, read) if finding.code == "graph-broken"]
+    for finding in findings:
+        print(finding.text() + "\n")
+    print(f"{len(judged)} revisions, {len(findings)} findings")
+    if any(finding.rule.refuses for finding in findings):
+        print("\nnext: correct the first one above, then make migrate-validate", file=sys.stderr)
+        return REFUSED
+    return DONE
+
+
+def _verify(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import verify
+
+    report = verify.verify(config)
+    for line in report.failures:
+        print(line)
+    print(f"{report.checked} expectations of {report.revisions} applied revisions, {len(report.failures)} not met")
+    if report.failures:
+        raise Broken(
+            "The database is not what its revisions made of it.", "make migrate-history   (who changed it last)"
+        )
+    return DONE
+
+
+def _findings(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import catalogue
+
+    Path(ROOT / "docs" / "findings.md").write_text(catalogue.markdown(), encoding="utf-8")
+    return DONE
+
+
+# --- the embedded server, example data --------------------------------------------------------------------------------
+
+
+def _embedded(action: str) -> Callable[[Config, Values], int]:
+    def does(config: Config, values: Values) -> int:
+        from mcp_planner_schema import embedded
+
+        if os.environ.get("DATABASE_URL"):
+            raise WrongUse(
+                "DATABASE_URL is set, so that server is used and no other; this command is for the embedded one.",
+                f"env -u DATABASE_URL make db-{action}",
+            )
+        try:
+            if action == "start":
+                server = embedded.start(ROOT)
+                print(server.url())
+            elif action == "stop":
+                print("stopped" if embedded.stop(ROOT) else "it was not running")
+            elif action == "shell":
+                embedded.shell(ROOT)
+            else:
+                found = embedded.status(ROOT)
+                print("\n".join(f"{key:<9} {value}" for key, value in vars(found).items() if value is not None))
+        except embedded.EmbeddedError as error:
+            raise Broken(str(error), "make db-status") from error
+        return DONE
+
+    return does
+
+
+def _example_data(config: Config, values: Values) -> int:
+    from mcp_planner_schema import example_data
+
+    numbers: dict[str, Any] = {}
+    for key in ("PROJECTS", "SEED"):
+        given = values.get(key, "1")
+        if not given.isdigit() or (key == "PROJECTS" and int(given) == 0):
+            raise WrongUse(f"{key} is {given!r}; it is a number.", "make example-data PROJECTS=100")
+        numbers[key.lower()] = int(given)
+    print(example_data.fill(config, **numbers))
+    return DONE
+
+
+COMMANDS: dict[str, Command] = {
+    "migrate-create": Command(
+        _create,
+        ("NAME",),
+        ("TYPE", "AUTO", "AUTHOR"),
+        "NAME=add_complexity_analysis [TYPE=schema|data|function] [AUTO=1]",
+    ),
+    "migrate-up": Command(_up, (), ("TO", "DRY_RUN"), "[TO=003] [DRY_RUN=1]"),
+    "migrate-down": Command(_down, (), ("STEPS", "TO", "DRY_RUN"), "[STEPS=1] [TO=003] [DRY_RUN=1]"),
+    "migrate-goto": Command(_goto, ("VERSION",), (), "VERSION=003"),
+    "migrate-status": Command(_status, (), ("JSON",), "[JSON=1]"),
+    "migrate-force": Command(_force, ("VERSION",), ("REASON",), 'VERSION=003 [REASON="why"]'),
+    "migrate-validate": Command(_validate),
+    "migrate-verify": Command(_verify),
+    "migrate-history": Command(_history, (), ("JSON",), "[JSON=1]"),
+    "migrate-reset": Command(_reset),
+    "db-start": Command(_embedded("start")),
+    "db-stop": Command(_embedded("stop")),
+    "db-shell": Command(_embedded("shell")),
+    "db-status": Command(_embedded("status")),
+    "example-data": Command(_example_data, ("PROJECTS",), ("SEED",), "PROJECTS=100 [SEED=1]"),
+    "findings": Command(_findings),
+}

@@ -1,0 +1,362 @@
+"""The catalogue of findings, and the errors that carry them out.
+
+Every refusal and warning of the guard is one :class:`Rule` here. Messages, ``docs/findings.md`` and the tests' list of
+bad examples all come from this table, so a rule cannot exist without its explanation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from alembic.util import CommandError
+
+DONE, BROKEN, WRONG_USE, REFUSED, BUSY = 0, 1, 2, 3, 75
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One thing the guard refuses or warns of.
+
+    ``happens``, ``hurts`` and ``instead`` are format strings; the names in braces are filled from the finding.
+    ``waivable`` says whether a revision's ``Waive:`` line can lift it.
+    """
+
+    code: str
+    happens: str
+    hurts: str
+    instead: str
+    waivable: bool = False
+    refuses: bool = True
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A rule that was broken at one place. ``where`` is ``file:line``, or the name of a database object."""
+
+    code: str
+    where: str
+    revision: str = ""
+    values: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def rule(self) -> Rule:
+        """The catalogue's entry."""
+        return RULES[self.code]
+
+    def text(self) -> str:
+        """What a person reads: place and code, then what, why and what to write."""
+        lines = [f"{self.where}: {self.code}"]
+        for label, template in (
+            ("what", self.rule.happens),
+            ("why", self.rule.hurts),
+            ("write", self.rule.instead),
+        ):
+            lines.append(f"  {label:<5} " + template.format_map(self.values).replace("\n", "\n        "))
+        return "\n".join(lines)
+
+
+class GuardError(CommandError):
+    """Something ended the run. ``code`` is the process's exit code, ``next_command`` the one thing to type next."""
+
+    code = BROKEN
+
+    def __init__(self, message: str, next_command: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_command = next_command
+
+    def text(self) -> str:
+        """What a person reads, with the command to type next at its end."""
+        return f"{self.message}\n\nnext: {self.next_command}"
+
+
+class Broken(GuardError):
+    """A step failed, or the database cannot be reached."""
+
+
+class WrongUse(GuardError):
+    """An argument or a setting is missing, unknown or dangerous."""
+
+    code = WRONG_USE
+
+
+class Busy(GuardError):
+    """Someone else is in the way; the same command works later."""
+
+    code = BUSY
+
+
+class Refused(GuardError):
+    """Findings stand against the run; nothing was changed."""
+
+    code = REFUSED
+
+    def __init__(self, findings: Sequence[Finding], next_command: str) -> None:
+        count = f"{len(findings)} finding" + ("s" if len(findings) != 1 else "")
+        texts = "\n\n".join(finding.text() for finding in findings)
+        super().__init__(f"refused: {count}, nothing was changed\n\n{texts}", next_command)
+        self.findings = tuple(findings)
+
+
+def refuse(findings: Iterable[Finding], next_command: str) -> None:
+    """Raise :class:`Refused` if any of the findings refuses."""
+    standing = [finding for finding in findings if finding.rule.refuses]
+    if standing:
+        raise Refused(standing, next_command)
+
+
+_RULES = (
+    # --- the file -----------------------------------------------------------------------------------------------
+    Rule(
+        "source-encoding",
+        "the file is not plain UTF-8: {problem}",
+        "Python, editors and reviewers would each read something else, so what was reviewed is not what runs",
+        "save it as UTF-8 without BOM: iconv -f {guess} -t UTF-8 {file} > fixed.py && mv fixed.py {file}",
+    ),
+    Rule(
+        "source-line-endings",
+        "line {line} ends in CR or CRLF",
+        "checksums and diffs change with the editor that saved the file, and SQL strings carry the extra character",
+        "save it with LF line endings: sed -i 's/\\r$//' {file}",
+    ),
+    Rule(
+        "source-too-large",
+        "the file has {size} bytes; a revision may have {limit}",
+        "data in a revision is read on every run of every command, by everyone, for ever",
+        "keep the data in a file of its own and load it in a data revision",
+    ),
+    Rule(
+        "source-link",
+        "the file is a symbolic link or no ordinary file",
+        "what it points to is not in this repository's history and can change after the review",
+        'put the file itself here: cp --remove-destination "$(readlink -f {file})" {file}',
+    ),
+    Rule(
+        "source-syntax",
+        "Python cannot read it: {problem}",
+        "one unreadable revision stops every command on the whole history",
+        "correct the line; python -m py_compile {file} shows it",
+    ),
+    Rule(
+        "file-name",
+        "the file is named {name}",
+        "the name is what people sort and search by; it must say number, kind of change and object",
+        "NNN_<type>_<description>.py in lower case, like 007_add_complexity_fields.py",
+    ),
+    Rule(
+        "type-word",
+        "the name's first word is {word!r}",
+        "a reader of the folder cannot tell what kind of change it is",
+        "begin the description with one of: {words} (the list is type_words in alembic.ini)",
+    ),
+    Rule(
+        "numbering-duplicate",
+        "number {version} is taken by {others} too",
+        "Alembic keeps one of the two and forgets the other; two databases may end with different schemas",
+        "give the younger one the next free number, {free}: file name, Version and revision",
+    ),
+    Rule(
+        "numbering-gap",
+        "number {missing} is missing before {version}",
+        "a missing number looks like a revision that was lost in a merge",
+        "renumber this revision to {missing}, or add the missing one",
+    ),
+    # --- the header ---------------------------------------------------------------------------------------------
+    Rule(
+        "header-missing",
+        "the revision has no header",
+        "without one the guard cannot know what a downgrade costs, nor in which phase the step may run",
+        "begin the file with\n{template}",
+    ),
+    Rule(
+        "header-field-missing",
+        "the header has no {field}",
+        "every field decides something the guard does; a guess would be made at the worst moment",
+        "{field}: {example}",
+    ),
+    Rule(
+        "header-field-repeated",
+        "{field} stands in the header twice",
+        "one of the two is wrong and nobody can tell which",
+        "keep one line {field}: {example}",
+    ),
+    Rule(
+        "header-field-unknown",
+        "the header has a line {line!r} that is none of the known fields",
+        "a misspelt field is a field that is not there",
+        "one of: {fields}; free text goes below the header, after an empty line",
+    ),
+    Rule(
+        "header-field-invalid",
+        "{field} is {value!r}: {problem}",
+        "a value the guard cannot read is a decision it cannot follow",
+        "{field}: {example}",
+    ),
+    Rule(
+        "header-version",
+        "Version is {version!r}, revision is {revision!r}, the file name begins with {number!r}",
+        "three names for one step: status, history and file would each point at another",
+        "use one number in all three: Version: {number}, revision = {number!r}",
+    ),
+    Rule(
+        "header-date",
+        "Date is {value!r}: {problem}",
+        "the history is read by date when something went wrong",
+        "Date: {today}",
+    ),
+    Rule(
+        "header-dependencies",
+        "Dependencies is {value!r}, but down_revision and depends_on say {real!r}",
+        "a reviewer reads the header, Alembic follows the code",
+        "Dependencies: {real}",
+    ),
+    Rule(
+        "reversible-undecided",
+        "Reversible is undecided",
+        "what a downgrade destroys must be known before the upgrade, not at night",
+        "Reversible: lossless (no rows or values go), stash (some go and are kept), or forward-only: REASON",
+    ),
+    Rule(
+        "waiver-incomplete",
+        "the waiver {value!r} is not CODE | reason | YYYY-MM-DD",
+        "a waiver without reason or end is a rule that was switched off",
+        "Waive: <code> | <why this is safe here> | {later}",
+    ),
+    Rule(
+        "waiver-unknown",
+        "the waiver names {waived!r}, which {problem}",
+        "it lifts nothing, and its author believes it does",
+        "one of: {codes}; otherwise change the revision",
+    ),
+    Rule(
+        "waiver-expired",
+        "the waiver of {waived} ended on {value}",
+        "the reason was good until that day; somebody has to look again",
+        "change the revision so that {waived} no longer applies, or write a new reason and a new date",
+    ),
+    # --- the body -----------------------------------------------------------------------------------------------
+    Rule(
+        "revision-missing",
+        "the file has no line {name} = <text>",
+        "Alembic cannot place the file in the history",
+        "{name} = {example}",
+    ),
+    Rule(
+        "upgrade-missing",
+        "there is no upgrade(), or it does nothing",
+        "a revision that changes nothing hides one that was forgotten",
+        "def upgrade() -> None:\n    op.…",
+    ),
+    Rule(
+        "downgrade-missing",
+        "there is no downgrade(), or it does nothing",
+        "the way back ends here, and the person who needs it finds out at night",
+        "def downgrade() with the reverse of upgrade(), or in the header\nReversible: forward-only: <why it cannot be undone>",
+    ),
+    Rule(
+        "expectation-missing",
+        "{name} is missing, empty or not a list",
+        "nothing would prove that the step did what it says",
+        'expectations = [\n    expect.table("…"),\n]',
+    ),
+    Rule(
+        "order-of-parts",
+        "{second} stands above {first}",
+        "every revision is read in one order: header, expectations, upgrade(), downgrade()",
+        "move {second} below {first}",
+    ),
+    Rule(
+        "import-application",
+        "it imports {module}",
+        "application code changes later, and then this old revision does something else or stops working",
+        "write down the values it needs, here in the revision; allowed: the standard library, {allowed}",
+        waivable=True,
+    ),
+    Rule(
+        "settings-read",
+        "it reads {name}",
+        "the same revision would do different things on different machines",
+        "write the value into the revision, or make it a column or row of the database",
+        waivable=True,
+    ),
+    Rule(
+        "budget-invalid",
+        "budgets has {name} = {value!r}: {problem}",
+        "without a limit one waiting statement holds up every query behind it",
+        'budgets = {{"lock_timeout": "500ms", "statement_timeout": "5min"}}, each greater than 0',
+    ),
+    Rule(
+        "transaction-mismatch",
+        "Transaction is {value}, but the body {problem}",
+        "a step that commits in the middle cannot be rolled back whole or tried again",
+        "{instead}",
+    ),
+    # --- the database -------------------------------------------------------------------------------------------
+    Rule(
+        "applied-edited",
+        "revision {revision} was changed after it was applied on {applied}",
+        "this database was built by the old text; others will be built by the new one",
+        "bring the old text back (it is kept: SELECT source FROM {schema}.history WHERE id = {history}) and put the "
+        "change into a new revision",
+        waivable=True,
+    ),
+    Rule(
+        "forward-only",
+        "revision {revision} cannot be undone: {reason}",
+        "its author has decided that going back would leave a broken database",
+        "go forward with a new revision, or restore a backup; stop above it: alembic downgrade {above}",
+    ),
+    Rule(
+        "reversible-false",
+        "the header says lossless, but the downgrade would destroy {objects}",
+        "who decides to go back reads the header",
+        "Reversible: stash",
+    ),
+    Rule(
+        "downgrade-untried",
+        "the downgrade cannot be tried before it runs: {problem}",
+        "what it would destroy is found by a trial that is rolled back; without one nothing can be kept",
+        "make downgrade() run inside one transaction (no COMMIT, no CONCURRENTLY), or write\n"
+        "Reversible: forward-only: <why>",
+    ),
+    Rule(
+        "stash-keyless",
+        "the downgrade drops columns of {table}, which has no primary key",
+        "the kept values could never be put back to the rows they belong to",
+        "give {table} a primary key first, or copy the values away in a revision of their own",
+    ),
+    Rule(
+        "expectation-empty",
+        "{says} holds already before the upgrade",
+        "an expectation that was true before proves nothing about this step",
+        "expect something that only this revision makes true",
+        refuses=False,
+    ),
+    Rule(
+        "pooled-connection",
+        "the connection goes through a pooler that refuses or drops session settings: {problem}",
+        "timeouts and the deployers' lock belong to a session; a pooler hands them to somebody else",
+        "set DATABASE_URL to the server itself, not to the pooler (often port 5432 instead of 6432)",
+    ),
+    Rule(
+        "external-transaction",
+        "the connection given to the guard is already in a transaction",
+        "Alembic would run everything inside it, report success, and lose it all when the connection closes",
+        "commit or roll back before calling run(); issue no statement on the connection before",
+    ),
+    Rule(
+        "offline-impossible",
+        "revision {revision} cannot be written as SQL: {problem}",
+        "it asks the database and acts on the answer, and in a file there is no answer",
+        "run it online: alembic {command}; or give --sql the range without it",
+    ),
+    Rule(
+        "graph-broken",
+        "the history cannot be put in order: {problem}",
+        "Alembic cannot tell which revisions are to run, and would stop in the middle or skip some",
+        "{instead}",
+    ),
+)
+
+RULES = {rule.code: rule for rule in _RULES}

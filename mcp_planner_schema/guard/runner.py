@@ -1,0 +1,278 @@
+"""The spine: what happens, in which order, when Alembic is asked to do something online.
+
+Alembic hands over its work as one function that gives steps. ``context.configure()``, reading that function from the
+context's options, and a second ``configure(fn=…)`` let the guard take the steps one by one, each in a transaction of its
+own that can be rolled back and tried again. A test pins this behaviour of Alembic.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mcp_planner_schema.guard import settings as settings_module
+from mcp_planner_schema.guard.findings import Broken, Finding, GuardError, Refused, WrongUse, refuse
+from mcp_planner_schema.guard.settings import Settings
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from sqlalchemy import Connection, MetaData
+
+    from mcp_planner_schema.guard.judge import Judged
+    from mcp_planner_schema.guard.step import Step
+
+_log = logging.getLogger("mcp_planner_schema.guard")
+
+
+def run(context: Any, target_metadata: MetaData | None = None, **options: Any) -> None:
+    """Do what Alembic was asked to do, under guard. The only call an ``env.py`` needs.
+
+    ``context`` is ``alembic.context``; ``options`` go to ``context.configure()``. Called through the ``alembic`` command a
+    failure is printed and ends the process with 1 (broken), 2 (wrong use), 3 (refused) or 75 (busy); called from code the
+    :class:`GuardError` is raised.
+    """
+    config: Config = context.config
+    from_command_line = config.cmd_opts is not None
+    try:
+        settings = settings_module.load(config)
+        if context.is_offline_mode():
+            from mcp_planner_schema.guard import offline
+
+            offline.write(context, settings, target_metadata, options)
+        else:
+            _online(context, settings, target_metadata, options)
+    except GuardError as error:
+        if not from_command_line:
+            raise
+        print(error.text(), file=sys.stderr)
+        raise SystemExit(error.code) from None
+
+
+def say(text: str) -> None:
+    """One line for people: through logging where the application has set it up, else to stderr."""
+    if _log.hasHandlers() and _log.isEnabledFor(logging.INFO):
+        _log.info(text)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
+def repeat_of(context: Any) -> str:
+    """The command the person typed, to be printed where it is to be typed again."""
+    given = context.config.attributes.get("repeat")
+    if given:
+        return str(given)
+    arguments = sys.argv[1:] if context.config.cmd_opts is not None else []
+    return " ".join(["alembic", *arguments]) if arguments else "the same call again"
+
+
+def _online(context: Any, settings: Settings, target_metadata: MetaData | None, options: dict[str, Any]) -> None:
+    from mcp_planner_schema.guard import scope
+
+    with _connection(context, settings) as connection:
+        configure = functools.partial(
+            context.configure,
+            **{
+                "target_metadata": target_metadata,
+                "transaction_per_migration": True,
+                "connection": connection,
+                **options,
+                "include_name": scope.include_name(connection, settings.schema, options.get("include_name")),
+                "process_revision_directives": scope.new_revision(context, settings, options),
+                "on_version_apply": options.get("on_version_apply", ()),
+            },
+        )
+        configure()
+        migration: MigrationContext = context.get_context()
+        # Only upgrade, downgrade and stamp have a destination; current, check, revision and show change no version.
+        if "destination_rev" not in migration.opts:
+            with context.begin_transaction():
+                context.run_migrations()
+            return
+        work = migration.opts["fn"]
+        heads, steps = _plan(context, settings, migration, work)
+        if not steps:
+            say(f"nothing to do: the database is at {', '.join(heads) or 'base'}")
+            return
+        assert connection is not None  # only a new revision file is written without one
+        _run(context, settings, connection, configure, work)
+
+
+def _run(context: Any, settings: Settings, connection: Connection, configure: Callable[..., None], work: Any) -> None:
+    """Lock, re-read, judge, take each step, verify. Everything a run with nothing to do does not need is imported here."""
+    from pathlib import Path
+
+    from sqlalchemy.exc import DBAPIError
+
+    from mcp_planner_schema.guard import deploy_lock, history, step
+
+    migration: MigrationContext = context.get_context()
+    repeat = repeat_of(context)
+    lock = deploy_lock.key(migration.version_table, migration.version_table_schema)
+    with (
+        deploy_lock.held(connection.engine, lock, settings.deploy_lock_timeout, say, repeat) as still_held,
+        connection.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as beside,
+    ):
+        heads, steps = _plan(context, settings, migration, work)
+        if not steps:
+            say(f"nothing to do: another run has brought the database to {', '.join(heads) or 'base'}")
+            return
+        judged = _judge(context, settings, steps, beside)
+        origin = history.origin(Path(context.script.dir))
+        history.prepare(beside, settings.schema)
+        number, dead = history.begin(beside, settings.schema, origin, command=repeat, heads=heads, planned=len(steps))
+        for line in dead:
+            say(f"note: {line} never ended; its finished steps stand, its last step was rolled back by the server")
+        this = step.Run(
+            settings, number, origin, connection.engine, beside, configure, functools.partial(_migrate, context),
+            context.get_context, say, repeat,
+        )  # fmt: skip
+        error: str | None = "stopped"
+        try:
+            if steps[0].info.is_stamp:
+                steps = [_all_at_once(steps)] if migration.purge else steps
+            for one in steps:
+                still_held()
+                heads = step.take(this, one, judged.get(step.name_of(one)))
+            error = None
+        except GuardError as failure:
+            error = failure.message
+            raise
+        finally:
+            try:
+                history.end(beside, settings.schema, number, heads, error)
+            except DBAPIError:
+                say("how the run ended could not be written: the connection is gone")
+        _verify(context, connection, migration, heads)
+        say(f"done: {len(steps)} step{'s' if len(steps) != 1 else ''}, the database is at {', '.join(heads) or 'base'}")
+
+
+def _migrate(context: Any) -> None:
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _all_at_once(steps: list[Step]) -> Step:
+    if len(steps) > 1:
+        raise WrongUse(
+            "stamp --purge with several heads would forget all but the last.", "alembic stamp --purge <one revision>"
+        )
+    return steps[0]
+
+
+def _plan(
+    context: Any, settings: Settings, migration: MigrationContext, work: Any
+) -> tuple[tuple[str, ...], list[Step]]:
+    """The database's heads, and the steps to the destination. Reads the version table and, through Alembic, the folder."""
+    from alembic.util import CommandError
+
+    heads = () if migration.purge else migration.get_current_heads()
+    assert migration.connection is not None
+    migration.connection.rollback()
+    try:
+        return heads, list(work(heads, migration))
+    except GuardError:
+        raise
+    except Exception as error:
+        from mcp_planner_schema.guard import graph
+
+        # Something in the folder may be the reason; it is told before Alembic's own words, which name no file.
+        graph.explain(context.script, settings, heads)
+        if isinstance(error, CommandError):
+            raise WrongUse(str(error).rstrip(".") + ".", "alembic history   (lists the revisions there are)") from error
+        raise Broken(
+            f"The history cannot be loaded: {type(error).__name__}: {error}", "make migrate-validate"
+        ) from error
+
+
+def _judge(context: Any, settings: Settings, steps: list[Step], beside: Connection) -> dict[str, Judged]:
+    """Read and judge every pending revision before the first statement. Raises :class:`Refused` with all findings."""
+    from mcp_planner_schema.guard import graph, judge
+    from mcp_planner_schema.guard.step import direction_of, name_of, script_of
+
+    if steps[0].info.is_stamp:
+        return {}
+    graph.explain(context.script, settings, ())
+    scripts = [script_of(step) for step in steps]
+    judged = dict(
+        zip(
+            [name_of(step) for step in steps],
+            judge.judge_pending(context.script, [script.path for script in scripts], settings),
+            strict=True,
+        )
+    )
+    findings = [finding for one in judged.values() for finding in one.findings]
+    if direction_of(steps[0]) == "downgrade":
+        findings += _one_way(judged)
+    findings += graph.edited(context.script, settings, beside)
+    refuse(findings, "make migrate-validate   (shows them again, without the database)")
+    return judged
+
+
+def _one_way(judged: dict[str, Judged]) -> list[Finding]:
+    """Forward-only revisions among those to be taken back: the whole downgrade is refused before the first of them."""
+    return [
+        Finding("forward-only", f"{one.source.shown}:1", revision,
+                {"revision": revision, "reason": one.header.reason, "above": revision})
+        for revision, one in judged.items()
+        if one.header and one.source and one.header.reversible == "forward-only"
+    ]  # fmt: skip
+
+
+def _verify(context: Any, connection: Connection, migration: MigrationContext, heads: tuple[str, ...]) -> None:
+    """Read the version again on a fresh connection: a success that was rolled back somewhere shows here."""
+    from sqlalchemy import select
+
+    with connection.engine.connect() as fresh:
+        found = tuple(sorted(row[0] for row in fresh.execute(select(migration._version.c.version_num))))
+    if found != tuple(sorted(heads)):
+        raise Broken(
+            f"The run ended well, but the database says {', '.join(found) or 'base'} instead of "
+            f"{', '.join(heads) or 'base'}: something outside the guard has moved the version.",
+            "make migrate-status",
+        )
+
+
+@contextmanager
+def _connection(context: Any, settings: Settings) -> Iterator[Connection | None]:
+    """The connection to migrate on: the caller's (``config.attributes["connection"]``), or one of our own.
+
+    None while a revision file without autogenerate is being written: that needs no database.
+    """
+    given = context.config.attributes.get("connection")
+    if given is not None:
+        if given.in_transaction():
+            raise Refused([Finding("external-transaction", 'config.attributes["connection"]')], repeat_of(context))
+        yield given
+        return
+    opts = context._proxy.context_opts if hasattr(context, "_proxy") else context.context_opts
+    writing = opts.get("revision_context")
+    if writing is not None and not writing.command_args["autogenerate"]:
+        yield None
+        return
+    from sqlalchemy.exc import DBAPIError, OperationalError
+
+    from mcp_planner_schema.guard import connect
+
+    target = connect.url(settings)
+    engine = connect.engine(target, "mcp-planner-guard " + repeat_of(context))
+    try:
+        connection = engine.connect()
+    except OperationalError as error:
+        raise connect.failure(error, target) from None
+    try:
+        yield connection
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise Broken(
+                "The connection to the server was lost. A step is one transaction: what was not committed is undone.",
+                "make migrate-status",
+            ) from error
+        raise
+    finally:
+        connection.close()
+        engine.dispose()

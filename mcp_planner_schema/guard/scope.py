@@ -1,0 +1,127 @@
+"""What Alembic's own commands see and write: autogenerate leaves the guard's tables alone, new revisions get a header."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mcp_planner_schema.guard.findings import WrongUse
+from mcp_planner_schema.guard.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_PARTITIONS = """
+SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relispartition AND c.relkind IN ('r', 'p')
+"""
+KINDS = ("schema", "data", "function")
+
+
+def include_name(connection: Connection | None, schema: str, theirs: Any) -> Callable[..., bool]:
+    """Alembic's ``include_name``: without the guard's schemas and without partitions, which are data, not schema."""
+    partitions: set[tuple[str, str]] | None = None
+
+    def included(name: str | None, kind: str, parents: dict[str, Any]) -> bool:
+        nonlocal partitions
+        if kind == "schema" and name is not None and name.startswith("migration"):
+            return False
+        if kind == "table" and connection is not None:
+            if partitions is None:
+                partitions = {(row[0], row[1]) for row in connection.exec_driver_sql(_PARTITIONS)}
+            if (parents.get("schema_name") or "public", name) in partitions:
+                return False
+        return bool(theirs(name, kind, parents)) if theirs else True
+
+    return included
+
+
+def new_revision(context: Any, settings: Settings, options: dict[str, Any]) -> Callable[..., None]:
+    """Alembic's ``process_revision_directives``: the next number, and what the template's header needs.
+
+    Reads git's configuration; writes nothing. Raises :class:`WrongUse` for a name without a known type word.
+    """
+    theirs = options.get("process_revision_directives")
+
+    def prepare(migration: Any, revision: Any, directives: list[Any]) -> None:
+        if theirs:
+            theirs(migration, revision, directives)
+        config, arguments = context.config, migration.opts.get("template_args")
+        if settings.headers != "required" or not directives or arguments is None or _is_check(config):
+            return
+        script = directives[0]
+        message = " ".join((script.message or "").replace("_", " ").split())
+        if not message or message.split()[0].lower() not in settings.type_words:
+            raise WrongUse(
+                f"The name {script.message or '(none)'!r} does not begin with a type word, so nobody reading the folder could "
+                f"tell what kind of change it is. Known are: {', '.join(settings.type_words)}.",
+                "make migrate-create NAME=add_complexity_analysis",
+            )
+        given = {**_asked(context), **config.attributes.get("new_revision", {})}
+        kind = given.get("type") or "schema"
+        if kind not in KINDS:
+            raise WrongUse(
+                f"TYPE is {kind!r}; a revision is one of {', '.join(KINDS)}.",
+                f"make migrate-create NAME={message.replace(' ', '_')} TYPE=schema",
+            )
+        script.rev_id = next_number(migration.script)
+        script.message = message[0].upper() + message[1:]
+        arguments.update(author=given.get("author") or author(), kind=kind, description=script.message)
+
+    return prepare
+
+
+def next_number(script: Any) -> str:
+    """The number after the greatest one in the folder, told by the file names."""
+    from mcp_planner_schema.guard import judge
+
+    numbers = [match[0] for path in judge.files(script) if (match := re.match(r"\d+", path.name))]
+    width = max((len(number) for number in numbers), default=3)
+    return f"{max(map(int, numbers), default=0) + 1:0{max(width, 3)}}"
+
+
+def author() -> str:
+    """``Name <address>`` from git, else ``AUTHOR``, else user@host."""
+    found = [_git("user.name"), _git("user.email")]
+    if all(found):
+        return f"{found[0]} <{found[1]}>"
+    if os.environ.get("AUTHOR"):
+        return os.environ["AUTHOR"].strip()
+    from pathlib import Path
+
+    from mcp_planner_schema.guard import history
+
+    origin = history.origin(Path.cwd())
+    return f"{origin.who}@{origin.host}"
+
+
+def today() -> dt.date:
+    """The day in UTC, the same on every machine."""
+    return dt.datetime.now(dt.UTC).date()
+
+
+def _git(name: str) -> str:
+    try:
+        found = subprocess.run(["git", "config", name], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return found.stdout.strip()
+
+
+def _is_check(config: Any) -> bool:
+    """``alembic check`` makes a revision that is never written."""
+    command = getattr(config.cmd_opts, "cmd", None)
+    return bool(config.attributes.get("check")) or (command is not None and command[0].__name__ == "check")
+
+
+def _asked(context: Any) -> dict[str, str]:
+    given: dict[str, str] = context.get_x_argument(as_dictionary=True)
+    unknown = set(given) - {"type", "author"}
+    if unknown:
+        raise WrongUse(f"-x {sorted(unknown)[0]} is not known; a new revision takes -x type= and -x author=.",
+                       "alembic -x type=schema revision -m add_complexity_analysis")  # fmt: skip
+    return given

@@ -1,0 +1,155 @@
+"""What the guard was told: one frozen value, read once.
+
+Precedence, highest first: the environment variable, ``[guard]`` in alembic.ini, the default below. The database is named
+by ``DATABASE_URL``, else by ``sqlalchemy.url``, else the embedded server of ``embedded`` is used.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard.findings import WrongUse
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+ENVIRONMENTS = ("development", "staging", "production")
+_UNITS = {"ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000}
+_PLACEHOLDER_URL = "driver://user:pass@localhost/dbname"
+_DEFAULTS = {
+    "headers": "optional",
+    "headers_from": "",
+    "type_words": "create, add, alter, drop, rename, move, split, merge, fill, seed, backfill, validate, remove, replace",
+    "allowed_imports": "",
+    "lock_timeout": "200ms",
+    "statement_timeout": "30s",
+    "idle_in_transaction_session_timeout": "60s",
+    "lock_attempts": "20",
+    "deploy_lock_timeout": "10min",
+    "schema": "migration",
+    "embedded": "",
+}
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """How long one step may wait, work and sit still, each in milliseconds and never 0 (0 means "for ever" there)."""
+
+    lock_timeout: int
+    statement_timeout: int
+    idle_in_transaction_session_timeout: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the guard decides by. ``url`` is None when nothing names a database and ``embedded`` is to be used."""
+
+    url: str | None
+    environment: str
+    headers: str
+    headers_from: str
+    type_words: tuple[str, ...]
+    allowed_imports: tuple[str, ...]
+    budgets: Budgets
+    lock_attempts: int
+    deploy_lock_timeout: int
+    schema: str
+    embedded: str
+
+
+def duration(text: str) -> int:
+    """Milliseconds in ``200ms``, ``30s``, ``10min`` or ``1h``. Raises ValueError for anything else, and for zero."""
+    match = re.fullmatch(r"(\d+)\s*(ms|s|min|h)", text.strip())
+    if match is None:
+        raise ValueError("a duration is a number with its unit: 200ms, 30s, 10min, 1h")
+    value = int(match[1]) * _UNITS[match[2]]
+    if value == 0:
+        raise ValueError("0 means 'wait for ever' to PostgreSQL, and everyone behind the waiting statement waits too")
+    if value > 2**31 - 1:
+        raise ValueError("PostgreSQL counts in milliseconds, up to 24 days")
+    return value
+
+
+def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read ``[guard]`` of ``config`` and ``environ``. Raises :class:`WrongUse` for unknown or dangerous values."""
+    given = config.get_section("guard") or {}
+    # ConfigParser mixes [DEFAULT] and %(here)s into every section.
+    unknown = set(given) - set(_DEFAULTS) - set(config.file_config.defaults())
+    if unknown:
+        raise WrongUse(
+            f"alembic.ini, [guard]: unknown setting {sorted(unknown)[0]!r}. A misspelt setting is one that is not in "
+            f"force. Known are: {', '.join(_DEFAULTS)}.",
+            "correct [guard] in alembic.ini, then repeat the command",
+        )
+    value = {name: given.get(name, default).strip() for name, default in _DEFAULTS.items()}
+    if value["headers"] not in ("required", "optional"):
+        raise _refused("headers", value["headers"], "it is 'required' or 'optional'")
+    if not re.fullmatch(r"migration[a-z0-9_]*", value["schema"]):
+        raise _refused(
+            "schema", value["schema"], "its name begins with 'migration', lower case, so that nobody mistakes it"
+        )
+    if not re.fullmatch(r"[1-9]\d{0,3}", value["lock_attempts"]):
+        raise _refused("lock_attempts", value["lock_attempts"], "it is a number from 1 to 9999")
+    url = _url(config, environ)
+    return Settings(
+        url=url,
+        environment=_environment(environ, url),
+        headers=value["headers"],
+        headers_from=value["headers_from"],
+        type_words=_words(value["type_words"]),
+        allowed_imports=_words(value["allowed_imports"]),
+        budgets=Budgets(
+            _milliseconds("lock_timeout", value),
+            _milliseconds("statement_timeout", value),
+            _milliseconds("idle_in_transaction_session_timeout", value),
+        ),
+        lock_attempts=int(value["lock_attempts"]),
+        deploy_lock_timeout=_milliseconds("deploy_lock_timeout", value),
+        schema=value["schema"],
+        embedded=value["embedded"],
+    )
+
+
+def _url(config: Config, environ: Mapping[str, str]) -> str | None:
+    # DATABASE_URL never passes through ConfigParser: a % in a password stays what it is.
+    url = environ.get("DATABASE_URL", "").strip() or (config.get_main_option("sqlalchemy.url") or "").strip()
+    return None if url in ("", _PLACEHOLDER_URL) else url
+
+
+def _environment(environ: Mapping[str, str], url: str | None) -> str:
+    named = environ.get("PLANNER_ENV", "").strip()
+    if named and named not in ENVIRONMENTS:
+        raise WrongUse(
+            f"PLANNER_ENV is {named!r}; known are {', '.join(ENVIRONMENTS)}.",
+            "export PLANNER_ENV=development (or staging, production), then repeat the command",
+        )
+    if named:
+        return named
+    # Unset with a host that is not this machine means production: the careful guess.
+    host = re.search(r"//(?:[^@/]*@)?([^/?:]*|\[[^]]*\])", url or "")
+    asked = re.search(r"[?&]host=([^&]*)", url or "")
+    names = {host[1] if host else "", asked[1] if asked else ""} - {""}
+    local = all(name in ("localhost", "127.0.0.1", "[::1]") or name.startswith(("/", "%2F")) for name in names)
+    return "development" if local else "production"
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in re.split(r"[,\s]+", text) if word)
+
+
+def _milliseconds(name: str, value: Mapping[str, str]) -> int:
+    try:
+        return duration(value[name])
+    except ValueError as error:
+        raise _refused(name, value[name], str(error)) from None
+
+
+def _refused(name: str, value: str, problem: str) -> WrongUse:
+    return WrongUse(
+        f"alembic.ini, [guard]: {name} = {value or 'nothing'}: {problem}.",
+        f"write {name} = {_DEFAULTS[name] or '…'} below [guard] in alembic.ini, then repeat the command",
+    )

@@ -1,0 +1,41 @@
+"""The catalogue of findings as a page, so that the documentation cannot say something else than the tool."""
+
+from __future__ import annotations
+
+import string
+
+from mcp_planner_schema.guard.findings import RULES, Rule
+
+_HEAD = """\
+# Findings
+
+Written from the catalogue by `make findings`; a test fails when it is stale.
+
+A finding that refuses ends the command with exit code 3 before anything was changed. One that can be waived is lifted for one
+revision by a line in its header, `Waive: CODE | reason | YYYY-MM-DD`; the waiver is kept in the history.
+
+| code | what happens | waivable |
+|---|---|---|
+"""
+
+
+def markdown() -> str:
+    """The whole page."""
+    rows = "".join(
+        f"| [{rule.code}](#{rule.code}) | {_plain(rule.happens)} | {'yes' if rule.waivable else 'no'} |\n"
+        for rule in RULES.values()
+    )
+    return _HEAD + rows + "".join(map(_section, RULES.values()))
+
+
+def _section(rule: Rule) -> str:
+    kind = "" if rule.refuses else "A warning: the run goes on.\n\n"
+    return (
+        f"\n## {rule.code}\n\n{kind}{_plain(rule.happens)[0].upper()}{_plain(rule.happens)[1:]}.\n\n"
+        f"Why it hurts: {_plain(rule.hurts)}.\n\nInstead:\n\n```\n{_plain(rule.instead)}\n```\n"
+    )
+
+
+def _plain(template: str) -> str:
+    names = {name: f"<{name}>" for _, name, _, _ in string.Formatter().parse(template) if name}
+    return template.replace("!r}", "}").format_map(names)

@@ -1,0 +1,1 @@
+"""What authors of revisions write with."""

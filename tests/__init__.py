@@ -1,0 +1,1 @@
+"""Tests watch real databases; nothing here stands in for PostgreSQL."""
