@@ -20,6 +20,7 @@ help: ## List the targets
 
 .venv/installed: requirements.lock
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and none was found. next: install it, or make PYTHON=/path/to/python3" >&2; exit 2; }
+	@echo "setting up .venv with $(PYTHON) from requirements.lock (once, about a minute)" >&2
 	@$(PYTHON) -m venv .venv || { echo "next: install your system's venv package (Debian: apt install python3-venv)" >&2; exit 2; }
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
@@ -77,7 +78,7 @@ test: setup ## The whole suite but the long tests
 test-all: setup ## The suite with the long tests
 	@$(PY) -m pytest -n 2 -m "long or not long" $(PYTEST)
 
-lint: setup ## ruff, mypy and the findings page
+lint: setup ## ruff and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy

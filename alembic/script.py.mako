@@ -1,25 +1,31 @@
-"""${message}
+<%!
+    from mcp_planner_schema.guard.scope import in_docstring
+
+    def written(value):
+        return repr(value).replace("'", '"')
+%>\
+"""${in_docstring(message)}.
 
 Version: ${up_revision}
-Description: ${description if description is not UNDEFINED else message}
-Author: ${author if author is not UNDEFINED else "undecided"}
-Date: ${create_date.date() if create_date else "undecided"}
-Dependencies: ${down_revision if down_revision is not None else None | comma,n}
+Description: ${in_docstring(message)}
+Author: ${in_docstring(author) if author is not UNDEFINED else "undecided"}
+Date: ${create_date.date()}
+Dependencies: ${", ".join(filter(None, map(comma, (down_revision, depends_on)))) or None}
 Type: ${kind if kind is not UNDEFINED else "schema"}
 Phase: expand
 Transaction: single
 Reversible: undecided
 """
 
-from alembic import op
 import sqlalchemy as sa
-${imports if imports else ""}
+from alembic import op
+${imports + "\n" if imports else ""}
 from mcp_planner_schema.operations import expect
 
-revision = ${repr(up_revision)}
-down_revision = ${repr(down_revision)}
-branch_labels = ${repr(branch_labels)}
-depends_on = ${repr(depends_on)}
+revision = ${written(up_revision)}
+down_revision = ${written(down_revision)}
+branch_labels = ${written(branch_labels)}
+depends_on = ${written(depends_on)}
 
 expectations = [
 ]

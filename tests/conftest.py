@@ -25,6 +25,8 @@ from pytest_postgresql.janitor import DatabaseJanitor
 from mcp_planner_schema import embedded
 
 ROOT = Path(__file__).resolve().parent.parent
+HEAD = max(path.name for path in (ROOT / "alembic" / "versions").glob("*.py"))[:3]
+"""The planner's newest revision, so that a new one breaks no test that only means "the end"."""
 HEADER = '''"""{title}.
 
 Version: {version}

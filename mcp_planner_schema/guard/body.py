@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import ast
 import itertools
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mcp_planner_schema.guard.findings import Finding
-from mcp_planner_schema.guard.header import Header, line_of
+from mcp_planner_schema.guard.header import Header
 from mcp_planner_schema.guard.settings import Settings, duration
-from mcp_planner_schema.guard.source import Source
+from mcp_planner_schema.guard.source import Source, finding
 
 ALLOWED_IMPORTS = ("alembic", "sqlalchemy", "mcp_planner_schema.operations")
 BUDGET_NAMES = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+_SETTINGS = ("environ", "environb", "getenv", "getenvb", "get_x_argument")
 _NOT_WRITTEN = object()
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Where a file stands in the history: Alembic's own three names, read as literals."""
+    """Where a file stands in the history: Alembic's own names, read as literals."""
 
     revision: str | None
     down_revision: tuple[str, ...]
     depends_on: tuple[str, ...]
+    labels: tuple[str, ...] = ()
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -33,12 +36,13 @@ class Identity:
 
 
 def identity(source: Source) -> Identity:
-    """Read ``revision``, ``down_revision`` and ``depends_on``. What is no literal is taken as missing."""
+    """Read what places the file, ``revision`` to ``branch_labels``. What is no literal is taken as missing."""
     revision = _literal(source.tree, "revision")
     return Identity(
         revision if isinstance(revision, str) else None,
         _names(_literal(source.tree, "down_revision")),
         _names(_literal(source.tree, "depends_on")),
+        _names(_literal(source.tree, "branch_labels")),
     )
 
 
@@ -49,58 +53,54 @@ def budgets(source: Source) -> dict[str, int]:
 
 
 def judge(source: Source, header: Header, settings: Settings) -> list[Finding]:
-    """Every finding against the code of one revision whose header is in order. Runs nothing."""
+    """Every finding against the code of one revision, as far as its header says what it should be. Runs nothing."""
     return [
-        *_identity(source, header),
-        *_functions(source, header),
-        *_expectations(source),
+        *_identity(source, header, settings),
+        *_parts(source, header),
         *_order(source),
-        *_imports(source, header, settings),
-        *_environment_reads(source, header),
-        *_budgets(source, header),
+        *_imports(source, settings),
+        *_settings_reads(source),
+        *_budgets(source),
         *_transaction(source, header),
     ]
 
 
-def _finding(source: Source, line: int, code: str, /, **values: object) -> Finding:
-    version = source.path.name.split("_")[0]
-    return Finding(code, f"{source.shown}:{line}", version, {key: str(value) for key, value in values.items()})
-
-
-def _identity(source: Source, header: Header) -> Iterator[Finding]:
+def _identity(source: Source, header: Header, settings: Settings) -> Iterator[Finding]:
     found = identity(source)
     number = source.path.name.removesuffix(".py").split("_")[0]
     if found.revision is None:
-        yield _finding(source, 1, "revision-missing", name="revision", example=repr(header.version))
+        yield finding(source.path, place(source, "revision"), "revision-missing", name="revision",
+                      example=repr(header.version or number))  # fmt: skip
         return
-    if _assignment(source.tree, "down_revision") is None:
-        example = repr(header.dependencies[0]) if header.dependencies else "None"
-        yield _finding(source, 1, "revision-missing", name="down_revision", example=example)
+    if _literal(source.tree, "down_revision") is _NOT_WRITTEN:
+        yield finding(source.path, place(source, "down_revision"), "revision-missing", name="down_revision",
+                      example=repr(header.dependencies[0]) if header.dependencies else "None")  # fmt: skip
         return
-    if not header.version == found.revision == number:
-        yield _finding(source, line_of(source, "Version"), "header-version", version=header.version,
-                       revision=found.revision, number=number)  # fmt: skip
-    if sorted(header.dependencies) != sorted(found.parents):
-        yield _finding(source, line_of(source, "Dependencies"), "header-dependencies",
-                       value=", ".join(header.dependencies) or "None", real=", ".join(found.parents) or "None")  # fmt: skip
+    if settings.headers == "optional" and found.revision in re.split(r"[_.-]", source.path.name):
+        number = str(found.revision)  # a history that began without headers has file names of its own
+    if "Version" in header.places and not header.version == found.revision == number:
+        yield finding(source.path, header.places["Version"], "header-version", version=header.version,
+                      revision=found.revision, number=number)  # fmt: skip
+    if "Dependencies" in header.places and sorted(header.dependencies) != sorted(found.parents):
+        yield finding(source.path, header.places["Dependencies"], "header-dependencies",
+                      value=", ".join(header.dependencies) or "None", real=", ".join(found.parents) or "None")  # fmt: skip
 
 
-def _functions(source: Source, header: Header) -> Iterator[Finding]:
-    end = source.text.count("\n") + 1
+def _parts(source: Source, header: Header) -> Iterator[Finding]:
     upgrade, downgrade = _function(source.tree, "upgrade"), _function(source.tree, "downgrade")
-    if upgrade is None or _is_empty(upgrade):
-        yield _finding(source, upgrade.lineno if upgrade else end, "upgrade-missing")
-    if header.reversible != "forward-only" and (downgrade is None or _is_empty(downgrade)):
-        yield _finding(source, downgrade.lineno if downgrade else end, "downgrade-missing")
-
-
-def _expectations(source: Source) -> Iterator[Finding]:
+    # A merge joins two histories and may do nothing else; then there is nothing to expect either.
+    merges = len(identity(source).down_revision) > 1 and upgrade is not None and _is_empty(upgrade)
+    if upgrade is None or (_is_empty(upgrade) and not merges):
+        yield finding(source.path, upgrade.lineno if upgrade else source.last_line, "upgrade-missing")
+    if header.reversible != "forward-only" and (downgrade is None or (_is_empty(downgrade) and not merges)):
+        yield finding(source.path, downgrade.lineno if downgrade else source.last_line, "downgrade-missing")
     for name in ("expectations", "expectations_down"):
         statement = _assignment(source.tree, name)
-        if statement is None and name == "expectations_down":
+        value = statement.value if statement else None
+        if value is None and (merges or name == "expectations_down"):
             continue
-        if statement is None or not isinstance(statement.value, ast.List) or not statement.value.elts:
-            yield _finding(source, statement.lineno if statement else 1, "expectation-missing", name=name)
+        if not isinstance(value, ast.List) or not (value.elts or merges) or any(map(_is_constant, value.elts)):
+            yield finding(source.path, place(source, name), "expectation-missing", name=name)
 
 
 def _order(source: Source) -> Iterator[Finding]:
@@ -112,44 +112,54 @@ def _order(source: Source) -> Iterator[Finding]:
         function = _function(source.tree, name)
         if function is not None:
             places[name + "()"] = function.lineno
-    names = list(places)
-    for first, second in itertools.pairwise(names):
+    for first, second in itertools.pairwise(places):
         if places[first] > places[second]:
-            yield _finding(source, places[second], "order-of-parts", first=first, second=second)
+            yield finding(source.path, places[second], "order-of-parts", first=first, second=second)
 
 
-def _imports(source: Source, header: Header, settings: Settings) -> Iterator[Finding]:
+def _imports(source: Source, settings: Settings) -> Iterator[Finding]:
     allowed = ALLOWED_IMPORTS + settings.allowed_imports
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.Import):
-            modules = [name.name for name in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            module = "." * node.level + (node.module or "")
-            modules = [f"{module}.{name.name}" if module == "mcp_planner_schema" else module for name in node.names[:1]]
-        else:
-            continue
-        for module in modules:
-            if module.split(".")[0] in sys.stdlib_module_names:
-                continue
-            if not any(module == name or module.startswith(name + ".") for name in allowed):
-                yield _finding(source, node.lineno, "import-application", module=module, allowed=", ".join(allowed))
+        for module in _imported(node):
+            if module.split(".")[0] not in sys.stdlib_module_names and not any(
+                module == name or module.startswith(name + ".") for name in allowed
+            ):
+                line = getattr(node, "lineno", 1)
+                yield finding(source.path, line, "import-application", module=module, allowed=", ".join(allowed))
 
 
-def _environment_reads(source: Source, header: Header) -> Iterator[Finding]:
+def _imported(node: ast.AST) -> list[str]:
+    """The modules a node imports, by statement or by ``importlib.import_module()`` and ``__import__()``."""
+    if isinstance(node, ast.Import):
+        return [name.name for name in node.names]
+    if isinstance(node, ast.ImportFrom):
+        module = "." * node.level + (node.module or "")
+        # Of a package, each name may be a module of its own.
+        return [f"{module}.{name.name}" for name in node.names] if module == "mcp_planner_schema" else [module]
+    if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+        literal = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+        return [literal if isinstance(literal, str) else "a module whose name is made at run time"]
+    return []
+
+
+def _settings_reads(source: Source) -> Iterator[Finding]:
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv") and isinstance(node.value, ast.Name):
-            yield _finding(source, node.lineno, "settings-read", name=f"{node.value.id}.{node.attr}")
+        if isinstance(node, ast.Attribute) and node.attr in _SETTINGS:
+            yield finding(source.path, node.lineno, "settings-read", name=ast.unparse(node))
+        elif isinstance(node, ast.ImportFrom):
+            for name in node.names:
+                if name.name in _SETTINGS:
+                    yield finding(source.path, node.lineno, "settings-read", name=f"{node.module}.{name.name}")
 
 
-def _budgets(source: Source, header: Header) -> Iterator[Finding]:
+def _budgets(source: Source) -> Iterator[Finding]:
     statement = _assignment(source.tree, "budgets")
     if statement is None:
         return
     written = _literal(source.tree, "budgets")
     if not isinstance(written, dict):
-        yield _finding(
-            source, statement.lineno, "budget-invalid", name="budgets", value="…", problem="it is no dict of literals"
-        )
+        yield finding(source.path, statement.lineno, "budget-invalid", name="budgets", value="…",
+                      problem="it is no dict of literals")  # fmt: skip
         return
     for name, value in written.items():
         problem = "" if name in BUDGET_NAMES else f"known are {', '.join(BUDGET_NAMES)}"
@@ -158,7 +168,7 @@ def _budgets(source: Source, header: Header) -> Iterator[Finding]:
         except ValueError as error:
             problem = problem or str(error)
         if problem:
-            yield _finding(source, statement.lineno, "budget-invalid", name=name, value=value, problem=problem)
+            yield finding(source.path, statement.lineno, "budget-invalid", name=name, value=value, problem=problem)
 
 
 def _transaction(source: Source, header: Header) -> Iterator[Finding]:
@@ -168,12 +178,11 @@ def _transaction(source: Source, header: Header) -> Iterator[Finding]:
         if isinstance(node, ast.Attribute) and node.attr == "autocommit_block"
     ]
     if blocks and header.transaction == "single":
-        yield _finding(source, blocks[0], "transaction-mismatch", value="single", problem="uses autocommit_block()",
-                       instead="Transaction: none, with nothing in the body but what may run twice")  # fmt: skip
+        yield finding(source.path, blocks[0], "transaction-mismatch")
 
 
 def _assignment(tree: ast.Module, name: str) -> ast.Assign | ast.AnnAssign | None:
-    for statement in tree.body:
+    for statement in reversed(tree.body):  # the last one is in force
         targets = statement.targets if isinstance(statement, ast.Assign) else []
         if isinstance(statement, ast.AnnAssign) and statement.value is not None:
             targets = [statement.target]
@@ -198,20 +207,28 @@ def _names(value: object) -> tuple[str, ...]:
     return tuple(str(name) for name in value) if isinstance(value, (tuple, list)) else ()
 
 
+def place(source: Source, name: str) -> int:
+    """The line of an assignment, or where it would begin: below the docstring."""
+    statement = _assignment(source.tree, name)
+    return statement.lineno if statement else source.below_docstring
+
+
 def _function(tree: ast.Module, name: str) -> ast.FunctionDef | None:
-    return next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name), None)
+    return next((node for node in reversed(tree.body) if isinstance(node, ast.FunctionDef) and node.name == name), None)
 
 
 def _is_empty(function: ast.FunctionDef) -> bool:
-    """Whether a function does nothing: docstring, ``pass``, ``...``, ``return``, or only raises NotImplementedError."""
+    """Whether a function does nothing: only constants and ``pass`` before its end, a ``return`` or a ``raise``."""
     for statement in function.body:
-        if isinstance(statement, ast.Pass) or (
-            isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+        value = getattr(statement, "value", None)
+        if isinstance(statement, ast.Raise) or (
+            isinstance(statement, ast.Return) and (value is None or _is_constant(value))
         ):
-            continue
-        if isinstance(statement, ast.Return) and (statement.value is None or isinstance(statement.value, ast.Constant)):
-            continue
-        if isinstance(statement, ast.Raise) and "NotImplementedError" in ast.dump(statement):
-            continue
-        return False
+            return True
+        if not (isinstance(statement, ast.Pass) or _is_constant(value)):
+            return False
     return True
+
+
+def _is_constant(value: object) -> bool:
+    return isinstance(value, ast.Constant)

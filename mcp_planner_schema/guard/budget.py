@@ -13,9 +13,16 @@ from mcp_planner_schema.guard.settings import Budgets
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-# Statements that wait for other sessions' snapshots by design. lock_timeout counts that wait too: it would kill them and
-# leave an INVALID index behind.
-_ONLINE = re.compile(r"\bCONCURRENTLY\b|\bVALIDATE\s+CONSTRAINT\b|^\s*(VACUUM|ANALYZE)\b", re.IGNORECASE)
+# Statements that block nobody while they wait: for other sessions' snapshots, or for a lock that readers and writers do
+# not need. lock_timeout counts that wait too: it would kill them and leave an INVALID index behind.
+_ONLINE = re.compile(
+    r"(CREATE\s+(UNIQUE\s+)?INDEX\s+CONCURRENTLY\b|DROP\s+INDEX\s+CONCURRENTLY\b"
+    r"|REINDEX\s*(\([^)]*\))?\s*(INDEX|TABLE|SCHEMA|DATABASE)\s+CONCURRENTLY\b|REINDEX\s*\([^)]*\bCONCURRENTLY\b(?!\s+(OFF|FALSE|0))"
+    r"|REFRESH\s+MATERIALIZED\s+VIEW\s+CONCURRENTLY\b|ALTER\s+TABLE\s[^,]*\bDETACH\s+PARTITION\s+\S+\s+CONCURRENTLY\b"
+    r"|ALTER\s+TABLE\s+[^,]*?\bVALIDATE\s+CONSTRAINT\s+[^,\s]+\s*$|ANALYZE\b|VACUUM\b(?!\s*\(?[^)]*\bFULL\b))",
+    re.IGNORECASE,
+)
+_NOT_CODE = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", re.DOTALL)
 
 
 def of_revision(settings: Budgets, own: Mapping[str, int]) -> Budgets:
@@ -28,6 +35,12 @@ def statements(budgets: Budgets) -> list[str]:
     return [f"SET LOCAL {name} = '{value}ms'" for name, value in dataclasses.asdict(budgets).items()]
 
 
+def online(statement: str) -> bool:
+    """Whether a statement may wait for long without anybody waiting behind it. Comments and literals do not count."""
+    code = _NOT_CODE.sub(" ", statement).strip().rstrip("; \n\t")
+    return ";" not in code and _ONLINE.match(code) is not None
+
+
 def apply(connection: Connection, budgets: Budgets) -> None:
     """Put the budgets in force for the running transaction. One round trip, no lock."""
     connection.exec_driver_sql("; ".join(statements(budgets)))
@@ -37,19 +50,19 @@ def apply(connection: Connection, budgets: Budgets) -> None:
 def in_autocommit(connection: Connection, budgets: Budgets) -> Iterator[None]:
     """While inside, statements in ``autocommit_block()`` get a budget too: SET LOCAL has ended with its transaction.
 
-    A blocking statement gets the step's lock and statement timeouts; one that is made to wait (CONCURRENTLY, VALIDATE)
-    gets none. The session's defaults come back after each.
+    A blocking statement gets the step's lock and statement timeouts, an online one gets none. What was set is in force
+    until the session is restored, before the next step.
     """
     from sqlalchemy import event
 
     mine = connection.connection.dbapi_connection
 
     def before(conn: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if cursor.connection is mine and conn.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
-            online = _ONLINE.search(statement) is not None
+        if cursor.connection is mine and mine is not None and mine.autocommit:
+            free = online(statement)
             cursor.execute(
-                f"SET lock_timeout = '{0 if online else budgets.lock_timeout}ms'; "
-                f"SET statement_timeout = '{0 if online else budgets.statement_timeout}ms'"
+                f"SET lock_timeout = '{0 if free else budgets.lock_timeout}ms'; "
+                f"SET statement_timeout = '{0 if free else budgets.statement_timeout}ms'"
             )
 
     # The event is the engine's: autocommit_block() works on a copy of the connection that does not know this one's events.
@@ -59,7 +72,3 @@ def in_autocommit(connection: Connection, budgets: Budgets) -> Iterator[None]:
         yield
     finally:
         event.remove(engine, "before_cursor_execute", before)
-        if not connection.closed and not connection.invalidated:
-            # Outside a transaction SET is kept; inside one that is rolled back there was none to undo.
-            connection.exec_driver_sql("SET lock_timeout = 0; SET statement_timeout = 0")
-            connection.commit()

@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard.findings import Broken, Finding, GuardError, Refused, WrongUse
+from mcp_planner_schema.guard.findings import Broken, Busy, Finding, GuardError, Refused, WrongUse
 from mcp_planner_schema.guard.settings import Settings
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import URL, Connection, Engine
 
+DIRECT = "export DATABASE_URL=postgresql://…@<the server itself>/…, then repeat the command"
 _POOLER = re.compile(r"unsupported startup parameter|pgbouncer", re.IGNORECASE)
+_WITH_PASSWORD = re.compile(
+    r"(?P<driver>[\w+]+)://(?P<user>[^:/@?]*):(?P<password>[^?]*)@(?P<rest>[^@/?]*(/[^@?]*)?(\?.*)?)", re.DOTALL
+)
+# In force on every connection of ours from its first statement on, whatever role and database say. The lock timeout is
+# for the guard's own small statements: a step sets its budgets itself, an autocommit_block() too.
+_DEFAULTS = {
+    "lock_timeout": "3s",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",  # the deployers' lock sits on an idle connection
+}
 
 
 def url(settings: Settings) -> URL:
     """The database to work on. Starts the embedded server where nothing names one. Raises :class:`WrongUse`."""
+    from urllib.parse import unquote
+
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
     named = settings.url or _embedded(settings)
     try:
-        made = make_url(named)
+        # A password as people paste it, with @ : % or / unescaped: it ends at the last @ before the host.
+        raw = _WITH_PASSWORD.fullmatch(named)
+        made = make_url(f"{raw['driver']}://{raw['rest']}" if raw else named)
+        if raw:
+            made = made.set(username=unquote(raw["user"]), password=unquote(raw["password"]))
     except (ArgumentError, ValueError):
         raise WrongUse(
             "DATABASE_URL is no database URL (it is not shown: it may hold a password).",
@@ -51,16 +71,17 @@ def _embedded(settings: Settings) -> str:
         raise Broken(str(error), "make db-status") from error
 
 
-def engine(target: URL, application: str, *, defaults: bool = True) -> Engine:
+def engine(target: URL, application: str) -> Engine:
     """An engine without a pool: every connection is closed where it was opened.
 
-    With ``defaults`` the session's own timeouts are set through libpq, so that those of the role or database are not in
-    force where a step's are not (inside ``autocommit_block()``, where an online statement may have to wait for long). A
+    The session's own timeouts are set through libpq, so that those of the role or database are never in force. A
     transaction-pooling pgbouncer refuses that, and the guard refuses the pooler.
     """
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
+    given = target.query.get("options", "")
+    mine = " ".join(f"-c {name}={value}" for name, value in _DEFAULTS.items())
     options: dict[str, object] = {
         "application_name": application[:63],
         "connect_timeout": 10,
@@ -68,38 +89,86 @@ def engine(target: URL, application: str, *, defaults: bool = True) -> Engine:
         "keepalives_interval": 10,
         "keepalives_count": 3,
     }
-    if defaults:
-        given = target.query.get("options", "")
-        mine = "-c lock_timeout=0 -c statement_timeout=0 -c idle_in_transaction_session_timeout=0"
-        options["options"] = f"{given if isinstance(given, str) else ' '.join(given)} {mine}".strip()
-        target = target.difference_update_query(["options"])
     asked = {name: value for name, value in options.items() if name not in target.query}
-    return create_engine(target, poolclass=NullPool, connect_args=asked, hide_parameters=True)
+    asked["options"] = f"{given if isinstance(given, str) else ' '.join(given)} {mine}".strip()
+    return create_engine(
+        target.difference_update_query(["options"]), poolclass=NullPool, connect_args=asked, hide_parameters=True
+    )
+
+
+def beside(given: Connection) -> Engine:
+    """An engine that connects like the one behind a caller's connection, but without its pool, which may have one place.
+
+    Raises :class:`WrongUse` for a connection that the guard cannot work on: another driver, or autocommit.
+    """
+    from sqlalchemy import Connection, create_engine
+    from sqlalchemy.pool import NullPool
+
+    named = 'config.attributes["connection"]'
+    example = f"{named} = create_engine('postgresql+psycopg2://…').connect()"
+    if not isinstance(given, Connection):
+        raise WrongUse(f"{named} is {type(given).__name__}, not a SQLAlchemy Connection.", example)
+    if given.dialect.name != "postgresql" or given.dialect.driver != "psycopg2":
+        raise WrongUse(
+            f"{named} uses {given.dialect.name}+{given.dialect.driver}; the guard needs postgresql+psycopg2.", example
+        )
+    if given.connection.dbapi_connection.autocommit:  # type: ignore[union-attr]
+        raise WrongUse(f"{named} is in autocommit: no step of it could be rolled back.", example)
+    return create_engine(given.engine.url, creator=given.engine.pool._creator, poolclass=NullPool, hide_parameters=True)
+
+
+@contextmanager
+def opened(engine: Engine, *, autocommit: bool = False) -> Iterator[Connection]:
+    """A connection, closed at the end. Raises a :class:`GuardError` of one sentence where there is none to be had."""
+    from sqlalchemy.exc import OperationalError
+
+    try:
+        connection = engine.connect()
+    except OperationalError as error:
+        raise failure(error, engine.url) from None
+    with connection:
+        yield connection.execution_options(isolation_level="AUTOCOMMIT") if autocommit else connection
 
 
 def masked(text: str, target: URL | None) -> str:
     """``text`` without the password, however it was written into it."""
     from urllib.parse import quote, quote_plus
 
-    password = target.password if target is not None else None
+    password = str(target.password) if target is not None and target.password else None
     if password:
-        for form in {str(password), quote(str(password), safe=""), quote_plus(str(password))}:
-            text = text.replace(form, "***")
-    return re.sub(r"(postgres(?:ql)?(?:\+\w+)?://[^:/@\s]*):[^@/\s]*@", r"\1:***@", text)
+        forms = {password, quote(password), quote(password, safe=""), quote_plus(password)}
+        for form in sorted(forms, key=len, reverse=True):
+            text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
+    text = re.sub(r"(\b[a-z][\w+]*://[^:/@\s]*):\S*@", r"\1:***@", text)
+    return re.sub(r"\b((?:password|passwd|pwd)\s*=\s*)('[^']*'|[^\s&]+)", r"\1***", text, flags=re.IGNORECASE)
+
+
+def outside(error: BaseException, target: URL, repeat: str) -> GuardError:
+    """What an error of the server means that met the guard between steps: a lost connection, a lock, a missing right."""
+    said = masked(str(getattr(error, "orig", None) or error).strip(), target).split("\n")[0]
+    if getattr(getattr(error, "orig", None), "pgcode", None) == "55P03":
+        return Busy(f"Another session holds a lock that the guard needs, and did not let go of it: {said}", repeat)
+    if getattr(error, "connection_invalidated", False):
+        return Broken(
+            f"The connection to the server was lost ({said}). What had not been committed is undone; finished steps stay.",
+            repeat,
+        )
+    return Broken(f"PostgreSQL says: {said}", repeat)
 
 
 def failure(error: BaseException, target: URL) -> GuardError:
     """What a failed connection means, in one sentence, and what to type next."""
     original = getattr(error, "orig", None) or error
-    said = masked(str(original).strip(), target)
+    told = str(original).strip()
+    said = masked(told, target)
     where = (
         f"{target.host or target.query.get('host', 'the local socket')}:{target.port or target.query.get('port', 5432)}"
     )
     name, user = target.database or target.username or "", target.username or "(the system user)"
-    if _POOLER.search(said):
+    if _POOLER.search(told):
         return Refused(
             [Finding("pooled-connection", where, "", {"problem": said.splitlines()[-1]})],
-            "export DATABASE_URL=postgresql://…@<the server itself>/…",
+            DIRECT,
         )
     sentences = (
         (r"password authentication failed|no password supplied|authentication failed",
@@ -108,7 +177,7 @@ def failure(error: BaseException, target: URL) -> GuardError:
         (r"no pg_hba\.conf entry", f"PostgreSQL at {where} lets nobody in as {user} from here (pg_hba.conf).",
          "ask the server's administrator for a pg_hba.conf entry, then repeat the command"),
         (r'database ".*" does not exist', f"There is no database {name} at {where}.",
-         f"createdb -h {target.host or 'localhost'} {name}, then repeat the command"),
+         f"createdb -h {where.rpartition(':')[0]} -p {where.rpartition(':')[2]} {name}, then repeat the command"),
         (r'role ".*" does not exist', f"There is no role {user} at {where}.", "correct the user in DATABASE_URL"),
         (r"could not translate host name|Name or service not known|nodename nor servname|Temporary failure in name",
          f"The host {target.host} is not known here.", "correct the host in DATABASE_URL"),
@@ -116,14 +185,16 @@ def failure(error: BaseException, target: URL) -> GuardError:
          f"Nothing listens at {where}.",
          "start the server, or correct DATABASE_URL; make db-start for the embedded one"),
         (r"timeout expired|timed out|No route to host|Network is unreachable",
-         f"{where} does not answer within 10 s.", "check host, port and firewall, then repeat the command"),
+         f"{where} does not answer.", "check host, port and firewall, then repeat the command"),
         (r"too many (clients|connections)|remaining connection slots", f"PostgreSQL at {where} has no free connection.",
          "close some, or raise max_connections, then repeat the command"),
+        (r"unrecognized configuration parameter", f"PostgreSQL at {where} is older than version 14.",
+         "use PostgreSQL 14 or newer"),
         (r"starting up|shutting down|in recovery mode", f"PostgreSQL at {where} is starting or stopping.",
          "wait a moment, then repeat the command"),
     )  # fmt: skip
     for pattern, sentence, command in sentences:
-        if re.search(pattern, said):
+        if re.search(pattern, told):
             return Broken(sentence, command)
     return Broken(f"PostgreSQL at {where} cannot be reached: {said.splitlines()[0] if said else 'no reason given'}",
                   "correct DATABASE_URL, then repeat the command")  # fmt: skip

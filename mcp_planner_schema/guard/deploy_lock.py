@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from mcp_planner_schema.guard import connect
 from mcp_planner_schema.guard.findings import Broken, Busy
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def held(
     Waits up to ``wait`` milliseconds, telling who holds it, then raises :class:`Busy`. Opens one connection in autocommit
     and closes it at the end, which releases the lock however the run ended.
     """
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with connect.opened(engine, autocommit=True) as connection:
         _acquire(connection, number, wait, say, repeat)
         yield lambda: _still_held(connection, number)
 
@@ -59,7 +60,7 @@ def _acquire(connection: Connection, number: int, wait: int, say: Callable[[str]
             told = holder
         if time.monotonic() >= end:
             raise Busy(
-                f"Another migration still runs after {wait / 1000:.0f} s: {holder}. Nothing was changed.", repeat
+                f"Another migration still runs after {wait / 1000:g} s: {holder}. Nothing was changed.", repeat
             )
         time.sleep(pause)
         pause = min(pause * 1.5, 1.0)
@@ -73,15 +74,15 @@ def _holder(connection: Connection, number: int) -> str:
 
 
 def _still_held(connection: Connection, number: int) -> None:
-    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         mine = connection.exec_driver_sql(_HOLDER + " AND l.pid = pg_backend_pid()", {"key": number}).first()
-    except DBAPIError:
+    except SQLAlchemyError:  # also the second question to a connection that is gone
         mine = None
     if mine is None:
         raise Broken(
             "The deployers' lock was lost (its connection was cut). Another run may have begun, so this one stops here; "
             "the finished steps stay.",
-            "make migrate-status",
+            "alembic current   (then repeat the command)",
         )

@@ -112,25 +112,31 @@ _RULES = (
         "source-encoding",
         "the file is not plain UTF-8: {problem}",
         "Python, editors and reviewers would each read something else, so what was reviewed is not what runs",
-        "save it as UTF-8 without BOM: iconv -f {guess} -t UTF-8 {file} > fixed.py && mv fixed.py {file}",
+        "save it as UTF-8 without mark, coding line or NUL: {instead}",
     ),
     Rule(
         "source-line-endings",
         "line {line} ends in CR or CRLF",
         "checksums and diffs change with the editor that saved the file, and SQL strings carry the extra character",
-        "save it with LF line endings: sed -i 's/\\r$//' {file}",
+        "save it with LF line endings: perl -0pi -e 's/\\r\\n?/\\n/g' {file}",
+    ),
+    Rule(
+        "source-unreadable",
+        "the file cannot be opened: {problem}",
+        "a revision nobody can read is one nobody can judge or run",
+        "chmod u+r {file}, or remove it",
     ),
     Rule(
         "source-too-large",
         "the file has {size} bytes; a revision may have {limit}",
         "data in a revision is read on every run of every command, by everyone, for ever",
-        "keep the data in a file of its own and load it in a data revision",
+        "keep the data in a file of its own and load it in a revision of Type: data",
     ),
     Rule(
         "source-link",
         "the file is a symbolic link or no ordinary file",
         "what it points to is not in this repository's history and can change after the review",
-        'put the file itself here: cp --remove-destination "$(readlink -f {file})" {file}',
+        "let an ordinary file stand here: {instead}",
     ),
     Rule(
         "source-syntax",
@@ -142,13 +148,13 @@ _RULES = (
         "file-name",
         "the file is named {name}",
         "the name is what people sort and search by; it must say number, kind of change and object",
-        "NNN_<type>_<description>.py in lower case, like 007_add_complexity_fields.py",
+        "number, kind and object in lower case, a to z, like 007_add_complexity_fields.py",
     ),
     Rule(
         "type-word",
         "the name's first word is {word!r}",
         "a reader of the folder cannot tell what kind of change it is",
-        "begin the description with one of: {words} (the list is type_words in alembic.ini)",
+        "begin with one of: {words} (the list is type_words in alembic.ini)",
     ),
     Rule(
         "numbering-duplicate",
@@ -173,13 +179,13 @@ _RULES = (
         "header-field-missing",
         "the header has no {field}",
         "every field decides something the guard does; a guess would be made at the worst moment",
-        "{field}: {example}",
+        "{field}: {example}{others}",
     ),
     Rule(
         "header-field-repeated",
         "{field} stands in the header twice",
         "one of the two is wrong and nobody can tell which",
-        "keep one line {field}: {example}",
+        "keep one of the two lines",
     ),
     Rule(
         "header-field-unknown",
@@ -188,16 +194,22 @@ _RULES = (
         "one of: {fields}; free text goes below the header, after an empty line",
     ),
     Rule(
+        "header-field-apart",
+        "the line {line!r} stands below the header, after an empty line",
+        "it is not read there, and its author believes it is in force",
+        "move it up to line {line_number}, to the other fields",
+    ),
+    Rule(
         "header-field-invalid",
         "{field} is {value!r}: {problem}",
         "a value the guard cannot read is a decision it cannot follow",
-        "{field}: {example}",
+        "{field}: {example}{others}",
     ),
     Rule(
         "header-version",
         "Version is {version!r}, revision is {revision!r}, the file name begins with {number!r}",
         "three names for one step: status, history and file would each point at another",
-        "use one number in all three: Version: {number}, revision = {number!r}",
+        "use one number in all three: Version: {number}, revision = {number!r}, {number}_….py",
     ),
     Rule(
         "header-date",
@@ -215,13 +227,13 @@ _RULES = (
         "reversible-undecided",
         "Reversible is undecided",
         "what a downgrade destroys must be known before the upgrade, not at night",
-        "Reversible: lossless (no rows or values go), stash (some go and are kept), or forward-only: REASON",
+        "Reversible: stash\n(rows or values go and are kept; or lossless: none go; or forward-only: REASON)",
     ),
     Rule(
         "waiver-incomplete",
         "the waiver {value!r} is not CODE | reason | YYYY-MM-DD",
         "a waiver without reason or end is a rule that was switched off",
-        "Waive: <code> | <why this is safe here> | {later}",
+        "Waive: CODE | why it is safe here | {later}",
     ),
     Rule(
         "waiver-unknown",
@@ -238,7 +250,7 @@ _RULES = (
     # --- the body -----------------------------------------------------------------------------------------------
     Rule(
         "revision-missing",
-        "the file has no line {name} = <text>",
+        "the file has no line {name} = … with the value written out",
         "Alembic cannot place the file in the history",
         "{name} = {example}",
     ),
@@ -246,19 +258,19 @@ _RULES = (
         "upgrade-missing",
         "there is no upgrade(), or it does nothing",
         "a revision that changes nothing hides one that was forgotten",
-        "def upgrade() -> None:\n    op.…",
+        'def upgrade() -> None:\n    op.execute("…")',
     ),
     Rule(
         "downgrade-missing",
         "there is no downgrade(), or it does nothing",
         "the way back ends here, and the person who needs it finds out at night",
-        "def downgrade() with the reverse of upgrade(), or in the header\nReversible: forward-only: <why it cannot be undone>",
+        "the reverse of upgrade() in downgrade(), or in the header\nReversible: forward-only: why it cannot be undone",
     ),
     Rule(
         "expectation-missing",
         "{name} is missing, empty or not a list",
         "nothing would prove that the step did what it says",
-        'expectations = [\n    expect.table("…"),\n]',
+        '{name} = [\n    expect.table("…"),\n]',
     ),
     Rule(
         "order-of-parts",
@@ -288,9 +300,9 @@ _RULES = (
     ),
     Rule(
         "transaction-mismatch",
-        "Transaction is {value}, but the body {problem}",
+        "Transaction is single, but the body uses autocommit_block()",
         "a step that commits in the middle cannot be rolled back whole or tried again",
-        "{instead}",
+        "Transaction: none, with nothing in the body but what may run twice",
     ),
     # --- the database -------------------------------------------------------------------------------------------
     Rule(
@@ -318,7 +330,7 @@ _RULES = (
         "the downgrade cannot be tried before it runs: {problem}",
         "what it would destroy is found by a trial that is rolled back; without one nothing can be kept",
         "make downgrade() run inside one transaction (no COMMIT, no CONCURRENTLY), or write\n"
-        "Reversible: forward-only: <why>",
+        "Reversible: forward-only: why it cannot be undone",
     ),
     Rule(
         "stash-keyless",
@@ -355,7 +367,7 @@ _RULES = (
         "graph-broken",
         "the history cannot be put in order: {problem}",
         "Alembic cannot tell which revisions are to run, and would stop in the middle or skip some",
-        "{instead}",
+        "one file for each id, a file for each parent, one head: {instead}",
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,45 +24,67 @@ def explain(script: Any, settings: Settings, heads: tuple[str, ...]) -> None:
 
 def problems(script: Any, settings: Settings, heads: tuple[str, ...] = ()) -> list[Finding]:
     """Unreadable files, ids used twice, parents that do not exist, cycles, several heads (with ``headers = required``)."""
-    found: list[Finding] = []
+    unreadable: list[Finding] = []
     by_id: dict[str, list[tuple[Path, body.Identity]]] = {}
+    unnamed = False
     for path in judge.files(script):
         read = source.read(path)
         if isinstance(read, Finding):
-            found.append(read)
+            unreadable.append(read)
             continue
         identity = body.identity(read)
+        unnamed = unnamed or identity.revision is None
         if identity.revision is not None:
             by_id.setdefault(identity.revision, []).append((path, identity))
-    if found:
-        return found
-    for revision, places in by_id.items():
-        if len(places) > 1:
-            names = " and ".join(source.shown(path) for path, _ in places)
-            found.append(_broken(places[1][0], revision, f"revision {revision} stands in {names}",
-                                 f"give the younger one a number of its own, and Dependencies: {revision}"))  # fmt: skip
-    for revision, places in by_id.items():
-        for parent in places[0][1].parents:
-            if parent not in by_id:
-                found.append(_broken(places[0][0], revision, f"its parent {parent} is in no file",
-                                     f"bring the file of {parent} back, or correct down_revision"))  # fmt: skip
+    if unreadable:
+        return unreadable
+    found = _twice(by_id)
+    # A file whose id is no literal may be the one that seems to be missing; Alembic will say.
+    if not unnamed:
+        found += _orphans(by_id)
     parents = {revision: places[0][1].parents for revision, places in by_id.items()}
     cycle = _cycle(parents)
     if cycle:
         path = by_id[cycle[0]][0][0]
-        found.append(_broken(path, cycle[0], f"the revisions {' -> '.join([*cycle, cycle[0]])} each come after the other",
-                             "correct the down_revision that was changed last"))  # fmt: skip
+        problem = f"the revisions {' -> '.join([*cycle, cycle[0]])} each come after the other"
+        if len(cycle) == 1:
+            problem = f"revision {cycle[0]} names itself as its parent"
+        found.append(_broken(path, cycle[0], problem, "correct the down_revision that was changed last"))
     tips = sorted(set(parents) - {parent for names in parents.values() for parent in names})
     if settings.headers == "required" and len(tips) > 1 and not found:
-        path = by_id[tips[-1]][0][0]
-        names = ", ".join(source.shown(by_id[tip][0][0]) for tip in tips)
-        found.append(_broken(path, tips[-1], f"it has {len(tips)} heads: {names}",
-                             f"make {tips[-1]} follow {tips[-2]}: down_revision = {tips[-2]!r}, Dependencies: {tips[-2]}"))  # fmt: skip
-    missing = [head for head in heads if head not in by_id]
-    for head in missing:
-        found.append(_broken(Path(script.dir), head, f"the database is at {head}, which no file here has",
-                             "deploy the build that has it, or look it up: make migrate-history"))  # fmt: skip
+        files = ", ".join(source.shown(by_id[tip][0][0]) for tip in tips)
+        cure = f"make {tips[-1]} follow {tips[-2]}: down_revision = {tips[-2]!r}, Dependencies: {tips[-2]}"
+        found.append(_broken(by_id[tips[-1]][0][0], tips[-1], f"it has {len(tips)} heads: {files}", cure))
+    for head in heads:
+        if head not in by_id and not unnamed:
+            values = {
+                "problem": f"the database is at {head}, which no file here has",
+                "instead": "deploy the build that has it; make migrate-history says who brought it in",
+            }
+            found.append(Finding("graph-broken", source.shown(Path(script.dir)), head, values))
     return found
+
+
+def _twice(by_id: Mapping[str, Sequence[tuple[Path, body.Identity]]]) -> list[Finding]:
+    return [
+        _broken(places[-1][0], revision,
+                f"revision {revision} stands in " + " and ".join(source.shown(path) for path, _ in places),
+                f"give the younger one a number of its own, and Dependencies: {revision}")
+        for revision, places in by_id.items()
+        if len(places) > 1
+    ]  # fmt: skip
+
+
+def _orphans(by_id: Mapping[str, Sequence[tuple[Path, body.Identity]]]) -> list[Finding]:
+    labels = {label for places in by_id.values() for _, identity in places for label in identity.labels}
+    return [
+        _broken(path, revision, f"its parent {parent} is in no file",
+                f"bring the file of {parent} back, or correct down_revision")
+        for revision, places in by_id.items()
+        for path, identity in places
+        for parent in identity.parents
+        if parent not in by_id and not (parent in labels and parent in identity.depends_on)
+    ]  # fmt: skip
 
 
 def edited(script: Any, settings: Settings, connection: Connection) -> list[Finding]:
@@ -81,20 +104,18 @@ def edited(script: Any, settings: Settings, connection: Connection) -> list[Find
             continue
         values = {"revision": revision, "applied": day, "schema": settings.schema, "history": str(number)}
         finding = Finding("applied-edited", f"{read.shown}:1", revision, values)
-        judged = judge.judge(path, settings, required=False, today=_today())
-        if not (judged.header and judged.header.waives(finding.code, _today())):
+        judged = judge.judge(path, settings, required=False, today=judge.today())
+        if not (judged.header and judged.header.waives(finding.code, judge.today())):
             found.append(finding)
     return found
 
 
-def _today() -> Any:
-    from mcp_planner_schema.guard.scope import today
-
-    return today()
-
-
 def _broken(path: Path, revision: str, problem: str, instead: str) -> Finding:
-    return Finding("graph-broken", f"{source.shown(path)}:1", revision, {"problem": problem, "instead": instead})
+    """At the line that places the file in the history."""
+    read = source.read(path)
+    line = 1 if isinstance(read, Finding) else body.place(read, "down_revision")
+    values = {"problem": problem, "instead": instead}
+    return Finding("graph-broken", f"{source.shown(path)}:{line}", revision, values)
 
 
 def _cycle(parents: dict[str, tuple[str, ...]]) -> list[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 import datetime as dt
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from mcp_planner_schema.guard.findings import RULES, Finding
 from mcp_planner_schema.guard.settings import ENVIRONMENTS
-from mcp_planner_schema.guard.source import Source
+from mcp_planner_schema.guard.source import Source, finding
 
 REQUIRED = (
     "Version",
@@ -24,23 +24,23 @@ REQUIRED = (
     "Reversible",
 )
 OPTIONAL = ("Environments", "Waive")
-_EXAMPLES = {
-    "Version": "007",
-    "Description": "What changes, and why, in one sentence",
-    "Author": "Jane Doe <jane@example.org>",
-    "Date": "2026-01-31",
-    "Dependencies": "006",
-    "Type": "schema            (or data, function)",
-    "Phase": "expand           (or migrate, contract)",
-    "Transaction": "single     (or none)",
-    "Reversible": "lossless    (or stash, or forward-only: REASON)",
-    "Environments": "all       (or development, staging, production, separated by commas)",
-    "Waive": "CODE | reason | YYYY-MM-DD",
-}
+FIELDS = REQUIRED + OPTIONAL
 _CHOICES = {
     "Type": ("schema", "data", "function"),
     "Phase": ("expand", "migrate", "contract"),
     "Transaction": ("single", "none"),
+}
+_EXAMPLES = {
+    "Description": "What changes, and why, in one sentence",
+    "Author": "Jane Doe <jane@example.org>",
+    "Reversible": "stash",
+    "Environments": "all",
+    **{name: choices[0] for name, choices in _CHOICES.items()},
+}
+_OTHERS = {
+    "Reversible": "\n(stash: rows or values go and are kept; or lossless: none go; or forward-only: REASON)",
+    "Environments": f"\n(all, or some of {', '.join(ENVIRONMENTS)}, separated by commas)",
+    **{name: f"\n(or {', '.join(choices[1:])})" for name, choices in _CHOICES.items()},
 }
 
 
@@ -58,7 +58,11 @@ class Waiver:
 
 @dataclass(frozen=True)
 class Header:
-    """The fields of a revision's header. ``reversible`` is lossless, stash or forward-only (then with ``reason``)."""
+    """The fields of a revision's header; a missing one is empty. ``places`` says in which line of the file each stands.
+
+    ``reversible`` is lossless, stash or forward-only (then with ``reason``). ``lines`` are the fields as offline SQL shows
+    them.
+    """
 
     title: str
     version: str
@@ -74,6 +78,7 @@ class Header:
     environments: tuple[str, ...]
     waivers: tuple[Waiver, ...]
     lines: tuple[str, ...]
+    places: Mapping[str, int] = field(default_factory=dict)
 
     def waives(self, code: str, today: dt.date) -> bool:
         """Whether a waiver lifts ``code`` today."""
@@ -82,181 +87,190 @@ class Header:
 
 @dataclass(frozen=True)
 class Line:
-    """One ``Field: value`` line and where it stands in the file."""
+    """One line of the header: ``Field: value`` and where it stands in the file. Without a known field it has none."""
 
-    field: str
-    value: str
+    text: str
     number: int
 
+    @property
+    def field(self) -> str:
+        """The known field before the colon, or nothing."""
+        name, colon, _ = self.text.partition(":")
+        return name.strip() if colon and name.strip() in FIELDS else ""
 
-def has_header(source: Source) -> bool:
-    """Whether the docstring claims to be one of our headers: it has a ``Version:`` line."""
-    return re.search(r"^Version:", ast.get_docstring(source.tree, clean=False) or "", re.MULTILINE) is not None
+    @property
+    def value(self) -> str:
+        """What stands behind the colon."""
+        return self.text.partition(":")[2].strip()
 
 
-def template(version: str, parents: str, today: dt.date) -> str:
+def has_header(source: Source, *, required: bool) -> bool:
+    """Whether the docstring claims to be one of our headers.
+
+    Where headers are required, one known field is a claim. Elsewhere it takes most of them: other people's docstrings have
+    a line ``Version:`` or ``Author:`` too.
+    """
+    found = {line.field for line in _docstring(source)} & set(REQUIRED)
+    return len(found) >= (1 if required else 5)
+
+
+def template(examples: Mapping[str, str]) -> str:
     """A header to fill in, as the finding ``header-missing`` shows it."""
-    values = {**_EXAMPLES, "Version": version, "Dependencies": parents, "Date": str(today)}
-    fields = "\n".join(f"{name}: {values[name].split('  ')[0]}" for name in REQUIRED)
+    values = {**_EXAMPLES, **examples}
+    fields = "\n".join(f"{name}: {values[name]}" for name in REQUIRED)
     return f'"""What changes.\n\n{fields}\n"""'
 
 
-def parse(source: Source, today: dt.date) -> tuple[Header | None, list[Finding]]:
-    """Read the header. Gives None for it as soon as one finding stands against the header's own lines."""
+def parse(source: Source, today: dt.date, examples: Mapping[str, str]) -> tuple[Header, list[Finding]]:
+    """Read the header, and every finding against its own lines. ``examples`` are the right values, where code knows them."""
     lines, findings = _lines(source)
     values = {line.field: line for line in lines}
-    version = values["Version"].value if "Version" in values else source.path.name.split("_")[0]
+    shown = {**_EXAMPLES, "Date": str(today), **examples}
 
     def invalid(line: Line, problem: str) -> None:
-        findings.append(
-            _finding(source, line.number, version, "header-field-invalid", field=line.field, value=line.value,
-                     problem=problem, example=_EXAMPLES[line.field])
-        )  # fmt: skip
+        name = line.field
+        findings.append(finding(source.path, line.number, "header-field-invalid", field=name, value=line.value,
+                                problem=problem, example=shown[name], others=_OTHERS.get(name, "")))  # fmt: skip
 
-    first = lines[0].number if lines else 1
+    apart = {one.values["line"].partition(":")[0] for one in findings if one.code == "header-field-apart"}
     for name in REQUIRED:
-        if name not in values:
+        if name not in values and name not in apart:
             findings.append(
-                _finding(source, first, version, "header-field-missing", field=name, example=_EXAMPLES[name])
-            )
+                finding(source.path, lines[0].number if lines else 1, "header-field-missing", field=name,
+                        example=shown[name], others=_OTHERS.get(name, ""))
+            )  # fmt: skip
     for line in lines:
-        if not line.value:
-            invalid(line, "it is empty")
-        elif line.field in _CHOICES and line.value not in _CHOICES[line.field]:
+        if line.field in _CHOICES and line.value not in _CHOICES[line.field]:
             invalid(line, f"it is one of {', '.join(_CHOICES[line.field])}")
-    date = _date(source, values.get("Date"), version, today, findings)
-    reversible, reason = _reversible(source, values.get("Reversible"), version, findings)
-    environments = _environments(values.get("Environments"), invalid)
-    waivers = [_waiver(source, line, version, today, findings) for line in lines if line.field == "Waive"]
-    if findings:
-        return None, findings
-    dependencies = values["Dependencies"].value
-    return (
-        Header(
-            title=(ast.get_docstring(source.tree) or "").split("\n")[0].rstrip("."),
-            version=version,
-            description=values["Description"].value,
-            author=values["Author"].value,
-            date=date or today,
-            dependencies=() if dependencies == "None" else tuple(re.split(r"\s*,\s*", dependencies)),
-            type=values["Type"].value,
-            phase=values["Phase"].value,
-            transaction=values["Transaction"].value,
-            reversible=reversible,
-            reason=reason,
-            environments=environments,
-            waivers=tuple(waiver for waiver in waivers if waiver),
-            lines=tuple(f"{line.field}: {line.value}" for line in lines),
-        ),
-        [],
+        elif line.field in ("Version", "Description", "Author", "Dependencies") and not line.value:
+            invalid(line, "it is empty")
+        elif line.field == "Author" and line.value == "undecided":
+            invalid(line, "somebody has written it")
+        elif line.field == "Environments":
+            problem = _environments_problem(line.value, values["Type"].value if "Type" in values else "data")
+            if problem:
+                invalid(line, problem)
+        elif line.field == "Reversible":
+            if line.value == "undecided":
+                findings.append(finding(source.path, line.number, "reversible-undecided"))
+            elif not re.fullmatch(r"lossless|stash|forward-only\s*:\s*\S.*", line.value):
+                invalid(line, "it is lossless, stash, or forward-only: REASON")
+    date = _date(source, values.get("Date"), today, findings)
+    waivers = [_waiver(source, line, today, findings) for line in lines if line.field == "Waive"]
+    text = {name: values[name].value if name in values else "" for name in FIELDS}
+    reversible, _, reason = (part.strip() for part in text["Reversible"].partition(":"))
+    title = next((line.text for line in _docstring(source)[:1] if not line.field), "")
+    header = Header(
+        title=(title or text["Description"]).rstrip("."),
+        version=text["Version"],
+        description=text["Description"],
+        author=text["Author"],
+        date=date or today,
+        dependencies=() if text["Dependencies"] in ("None", "") else _names(text["Dependencies"]),
+        type=text["Type"],
+        phase=text["Phase"],
+        transaction=text["Transaction"],
+        reversible=reversible,
+        reason=reason,
+        environments=ENVIRONMENTS if text["Environments"] in ("all", "") else _names(text["Environments"]),
+        waivers=tuple(waiver for waiver in waivers if waiver),
+        lines=tuple(f"{line.field}: {line.value}" for line in lines),
+        places={name: line.number for name, line in values.items()},
     )
+    return header, findings
 
 
-def line_of(source: Source, field: str) -> int:
-    """The line number of a header field, or of the docstring where the field is missing."""
-    lines, _ = _lines(source)
-    return next((line.number for line in lines if line.field == field), lines[0].number if lines else 1)
+def _docstring(source: Source) -> list[Line]:
+    """The docstring's lines as Python reads them, each with its place in the file, empty lines at the beginning left out."""
+    text = ast.get_docstring(source.tree, clean=False)
+    if text is None:
+        return []
+    first, last = source.tree.body[0].lineno, source.below_docstring
+    written = source.text.split("\n")[first - 1 : last]
+    lines: list[Line] = []
+    place = 0
+    for line in text.split("\n"):
+        # An escaped line end or a \n moves the lines: look for the beginning of the text from the last place on.
+        begin = line.partition(":")[0].strip()
+        place = next((n for n in range(place, len(written)) if begin in written[n]), place)
+        if lines or line.strip():
+            lines.append(Line(line.strip(), first + place))
+        place = min(place + 1, len(written) - 1)
+    return lines
 
 
 def _lines(source: Source) -> tuple[list[Line], list[Finding]]:
-    """The contiguous block of ``Field: value`` lines that holds the first known field; prose may follow after a blank."""
-    docstring = source.tree.body[0]
-    start = docstring.lineno
-    text = source.text.split("\n")[start - 1 : docstring.end_lineno]
-    # The last line may hold the closing quotes.
-    text = [re.sub(r'^\s*[rR]?("""|\'\'\'|"|\')', "", line) if n == 0 else line for n, line in enumerate(text)]
-    text = [re.sub(r'("""|\'\'\')\s*(#.*)?$', "", line) for line in text]
-    known = REQUIRED + OPTIONAL
-    begin = next((n for n, line in enumerate(text) if line.split(":")[0].strip() in known and ":" in line), len(text))
-    while begin > 1 and begin < len(text) and text[begin - 1].strip() and ":" in text[begin - 1]:
-        begin -= 1  # a misspelt first field belongs to the block too
+    """The unbroken run of lines around the first known field; prose may stand above and below, after an empty line."""
+    text = _docstring(source)
+    begin = next((n for n, line in enumerate(text) if line.field), len(text))
+    end = next((n for n in range(begin, len(text)) if not text[n].text), len(text))
+    while begin > 1 and ":" in text[begin - 1].text:
+        begin -= 1  # a misspelt first field belongs to the header too; the first line of all is the title
     lines: list[Line] = []
     findings: list[Finding] = []
-    version = source.path.name.split("_")[0]
-    for number, line in enumerate(text[begin:], start + begin):
-        if not line.strip():
-            break
-        field, colon, value = line.partition(":")
-        if not colon or field not in known:
-            findings.append(
-                _finding(source, number, version, "header-field-unknown", line=line.strip(), fields=", ".join(known))
-            )
-        elif field != "Waive" and any(seen.field == field for seen in lines):
-            findings.append(
-                _finding(source, number, version, "header-field-repeated", field=field, example=_EXAMPLES[field])
-            )
+    seen: set[str] = set()
+    for line in text[begin:end]:
+        if not line.field:
+            findings.append(finding(source.path, line.number, "header-field-unknown", line=line.text,
+                                    fields=", ".join(FIELDS)))  # fmt: skip
+        elif line.field in seen and line.field != "Waive":
+            findings.append(finding(source.path, line.number, "header-field-repeated", field=line.field))
         else:
-            lines.append(Line(field, value.strip(), number))
+            seen.add(line.field)
+            lines.append(line)
+    for line in text[end:]:
+        if line.field == "Waive" or (line.field and line.field not in seen):
+            findings.append(finding(source.path, line.number, "header-field-apart", line=line.text,
+                                    line_number=lines[-1].number + 1))  # fmt: skip
     return lines, findings
 
 
-def _date(source: Source, line: Line | None, version: str, today: dt.date, findings: list[Finding]) -> dt.date | None:
-    if line is None or not line.value:
+def _date(source: Source, line: Line | None, today: dt.date, findings: list[Finding]) -> dt.date | None:
+    if line is None:
         return None
-    problem = ""
-    date = None
-    try:
-        if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", line.value):
-            raise ValueError
-        date = dt.date.fromisoformat(line.value)
-    except ValueError:
-        problem = "it is not a day of the calendar, written YYYY-MM-DD"
+    date = _day(line.value)
     # One day ahead: an author east of the server is already in tomorrow.
-    if date and date > today + dt.timedelta(days=1):
-        problem = "it lies in the future"
-    if problem:
-        findings.append(
-            _finding(source, line.number, version, "header-date", value=line.value, problem=problem, today=today)
-        )
-    return date
+    if date and date <= today + dt.timedelta(days=1):
+        return date
+    problem = "it lies in the future" if date else "it is not a day of the calendar, written YYYY-MM-DD"
+    findings.append(finding(source.path, line.number, "header-date", value=line.value, problem=problem, today=today))
+    return None
 
 
-def _reversible(source: Source, line: Line | None, version: str, findings: list[Finding]) -> tuple[str, str]:
-    if line is None or not line.value:
-        return "", ""
-    kind, _, reason = (part.strip() for part in line.value.partition(":"))
-    if line.value == "undecided":
-        findings.append(_finding(source, line.number, version, "reversible-undecided"))
-    elif not (line.value in ("lossless", "stash") or (kind == "forward-only" and reason)):
-        findings.append(
-            _finding(source, line.number, version, "header-field-invalid", field="Reversible", value=line.value,
-                     problem="it is lossless, stash, or forward-only with its reason", example=_EXAMPLES["Reversible"])
-        )  # fmt: skip
-    return kind, reason
-
-
-def _environments(line: Line | None, invalid: Callable[[Line, str], None]) -> tuple[str, ...]:
-    if line is None or line.value in ("", "all"):
-        return ENVIRONMENTS
-    names = tuple(re.split(r"\s*,\s*", line.value))
-    unknown = [name for name in names if name not in ENVIRONMENTS]
-    if unknown:
-        invalid(line, f"{unknown[0]!r} is not one of {', '.join(ENVIRONMENTS)}, or all")
-    return names
-
-
-def _waiver(source: Source, line: Line, version: str, today: dt.date, findings: list[Finding]) -> Waiver | None:
-    parts = [part.strip() for part in line.value.split("|")]
-    later = today + dt.timedelta(days=90)
+def _day(text: str) -> dt.date | None:
+    # fromisoformat alone takes 20260131 and 2026-W05-6 too.
     try:
-        code, reason, until = parts
-        day = dt.date.fromisoformat(until)
-        if not (code and reason and re.fullmatch(r"\d{4}-\d{2}-\d{2}", until)):
-            raise ValueError
+        return dt.date.fromisoformat(text) if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) else None
     except ValueError:
-        findings.append(_finding(source, line.number, version, "waiver-incomplete", value=line.value, later=later))
+        return None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(re.split(r"\s*,\s*", text))
+
+
+def _environments_problem(value: str, kind: str) -> str:
+    if value == "all":
+        return ""
+    unknown = [name for name in _names(value) if name not in ENVIRONMENTS]
+    if unknown:
+        return f"{unknown[0]!r} is none of {', '.join(ENVIRONMENTS)}, or all"
+    # Skipped somewhere, a change of the schema would leave databases that differ for ever.
+    return "" if kind == "data" else "only a revision of Type: data may be left out somewhere"
+
+
+def _waiver(source: Source, line: Line, today: dt.date, findings: list[Finding]) -> Waiver | None:
+    code, reason, until = parts if len(parts := [part.strip() for part in line.value.split("|")]) == 3 else ("", "", "")
+    day = _day(until)
+    later = today + dt.timedelta(days=90)
+    if not (code and reason and day):
+        findings.append(finding(source.path, line.number, "waiver-incomplete", value=line.value, later=later))
         return None
     waivable = sorted(rule.code for rule in RULES.values() if rule.waivable)
     if code not in waivable:
         problem = "no rule has as its code" if code not in RULES else "cannot be waived"
-        findings.append(
-            _finding(source, line.number, version, "waiver-unknown", waived=code, problem=problem,
-                     codes=", ".join(waivable))
-        )  # fmt: skip
+        findings.append(finding(source.path, line.number, "waiver-unknown", waived=code, problem=problem,
+                                codes=", ".join(waivable)))  # fmt: skip
     elif day < today:
-        findings.append(_finding(source, line.number, version, "waiver-expired", waived=code, value=until))
+        findings.append(finding(source.path, line.number, "waiver-expired", waived=code, value=until))
     return Waiver(code, reason, day)
-
-
-def _finding(source: Source, line: int, version: str, code: str, /, **values: object) -> Finding:
-    return Finding(code, f"{source.shown}:{line}", version, {key: str(value) for key, value in values.items()})

@@ -17,12 +17,21 @@ from mcp_planner_schema.guard.trial import COMMIT_GUARD
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_TABLES = """
-CREATE SCHEMA IF NOT EXISTS {schema};
+_SCHEMA = """
+CREATE SCHEMA {schema};
 COMMENT ON SCHEMA {schema} IS 'What the migration guard writes: runs, history, kept data';
-
+"""
+# How many of the tables are missing, counting run as missing while it lacks its newest column; whether the schema is.
+_MISSING = """
+SELECT count(*) FILTER (WHERE to_regclass(name) IS NULL OR name = %(schema)s || '.run' AND NOT EXISTS (
+         SELECT FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass(name) AND attname = 'version_table')),
+       to_regnamespace(%(schema)s) IS NULL
+FROM unnest(%(names)s::text[]) AS name
+"""
+_TABLES = """
 CREATE TABLE IF NOT EXISTS {schema}.run (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    version_table text NOT NULL DEFAULT 'alembic_version',
     command      text NOT NULL,
     state        text NOT NULL CHECK (state IN ('running', 'done', 'failed', 'interrupted')),
     from_heads   text[] NOT NULL,
@@ -38,6 +47,7 @@ CREATE TABLE IF NOT EXISTS {schema}.run (
     tool_version text NOT NULL,
     error        text
 );
+ALTER TABLE {schema}.run ADD COLUMN IF NOT EXISTS version_table text NOT NULL DEFAULT 'alembic_version';
 COMMENT ON TABLE {schema}.run IS 'One row a run; written as running before its first step, so that a killed run leaves a trace';
 
 CREATE TABLE IF NOT EXISTS {schema}.history (
@@ -69,8 +79,8 @@ CREATE INDEX IF NOT EXISTS history_run ON {schema}.history (run_id);
 COMMENT ON TABLE {schema}.history IS 'One row per finished attempt of a step; that of a success commits with the step itself';
 COMMENT ON COLUMN {schema}.history.duration_ms IS 'Milliseconds from the first try of the step to its end, pauses included';
 COMMENT ON COLUMN {schema}.history.lock_wait_ms IS 'Milliseconds the step was seen waiting for locks, over all tries';
-COMMENT ON COLUMN {schema}.history.hold_ms IS 'Milliseconds from the first statement of the last try to its last: its locks were held no longer';
-COMMENT ON COLUMN {schema}.history.rows_touched IS 'Rows inserted, updated and deleted by the step; null where it committed in the middle';
+COMMENT ON COLUMN {schema}.history.hold_ms IS 'Milliseconds of the last try: its locks were held no longer';
+COMMENT ON COLUMN {schema}.history.rows_touched IS 'Rows inserted, updated, deleted; null where it committed in the middle';
 COMMENT ON COLUMN {schema}.history.checksum IS 'v1: sha256 over the tokens of the revision, header, comments and layout left out';
 
 CREATE TABLE IF NOT EXISTS {schema}.stash (
@@ -148,37 +158,50 @@ def prepare(connection: Connection, schema: str) -> None:
     """
     from sqlalchemy.exc import ProgrammingError
 
-    missing = "SELECT count(*) FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NULL"
     names = [f"{schema}.{table}" for table in ("run", "history", "stash", "commit_guard")]
-    if connection.exec_driver_sql(missing, (names,)).scalar_one() == 0:
+    missing, no_schema = connection.exec_driver_sql(_MISSING, {"schema": schema, "names": names}).one()
+    if not missing:
         return
+    # IF NOT EXISTS asks for the right to create a schema even where there is one, made for a role without that right.
+    tables = (_SCHEMA if no_schema else "") + _TABLES + COMMIT_GUARD
     try:
-        connection.exec_driver_sql(_TABLES.format(schema=schema) + COMMIT_GUARD.format(schema=schema))
+        connection.exec_driver_sql(tables.format(schema=schema))
     except ProgrammingError as error:
         if getattr(error.orig, "pgcode", "") != "42501":
             raise
         user = connection.exec_driver_sql("SELECT quote_ident(session_user)").scalar_one()
         raise Broken(
-            f"The role may not create the schema {schema}, where history and kept data live. Nothing was changed.",
-            f"CREATE SCHEMA {schema} AUTHORIZATION {user};   (in psql, as the owner of the database)",
+            f"The role {user} may not create what it needs in the schema {schema}, where history and kept data live. "
+            "Nothing was changed.",
+            f"psql -c 'CREATE SCHEMA {schema} AUTHORIZATION {user}'   (as the owner of the database), then repeat",
         ) from error
 
 
 def begin(
-    connection: Connection, schema: str, who: Origin, *, command: str, heads: tuple[str, ...], planned: int
+    connection: Connection,
+    schema: str,
+    who: Origin,
+    *,
+    version_table: str,
+    command: str,
+    heads: tuple[str, ...],
+    planned: int,
 ) -> tuple[int, list[str]]:
     """Write the run as running. Gives its id, and the descriptions of earlier runs that never ended.
 
-    The caller holds the deployers' lock, so whatever still says running is dead.
+    The caller holds the deployers' lock of this version table, so whatever run of it still says running is dead.
     """
     dead = connection.exec_driver_sql(
-        f"UPDATE {schema}.run SET state = 'interrupted', finished_at = clock_timestamp() WHERE state = 'running' "
-        "RETURNING id, command, who, date_trunc('second', started_at)::text"
+        f"UPDATE {schema}.run SET state = 'interrupted', finished_at = clock_timestamp() "
+        "WHERE state = 'running' AND version_table = %s "
+        "RETURNING id, command, who, date_trunc('second', started_at)::text",
+        (version_table,),
     ).all()
     number: int = connection.exec_driver_sql(
-        f"INSERT INTO {schema}.run (command, state, from_heads, planned, who, host, pid, git_commit, tool_version) "
-        "VALUES (%s, 'running', %s, %s, %s, %s, %s, %s, %s) RETURNING id",
-        (command, list(heads), planned, who.who, who.host, os.getpid(), who.git_commit, __version__),
+        f"INSERT INTO {schema}.run "
+        "(version_table, command, state, from_heads, planned, who, host, pid, git_commit, tool_version) "
+        "VALUES (%s, %s, 'running', %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+        (version_table, command, list(heads), planned, who.who, who.host, os.getpid(), who.git_commit, __version__),
     ).scalar_one()
     return number, [f"run {row[0]} ({row[1]}, by {row[2]}, {row[3]})" for row in dead]
 

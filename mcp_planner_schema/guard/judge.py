@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import body, header, source
-from mcp_planner_schema.guard.findings import Finding
+from mcp_planner_schema.guard.findings import Finding, WrongUse
 from mcp_planner_schema.guard.settings import Settings
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
-_FILE_NAME = re.compile(r"(?P<number>\d{3,})_(?P<word>[a-z]+)(_[a-z0-9]+)+\.py")
-_IGNORED = re.compile(r"__init__\.py|\.#.*|.*(?<!\.py)$")
+FILE_NAME = re.compile(r"(?P<number>[0-9]{3,})_(?P<word>[a-z]+)(_[a-z0-9]+)+\.py")
+_ALEMBICS = re.compile(r"(?!\.#|__init__).*\.py")
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One revision file after judgement. ``source`` is None when it cannot be read, ``header`` when it has none in order."""
+    """One revision file after judgement. ``source`` is None when it cannot be read, ``header`` when there is none to go by:
+    none at all, or one with findings against it.
+    """
 
     path: Path
     source: source.Source | None
@@ -36,7 +38,7 @@ def files(script: ScriptDirectory) -> list[Path]:
     pattern = "**/*" if script.recursive_version_locations else "*"
     found = (path for folder in folders for path in folder.glob(pattern))
     return sorted(
-        (path for path in found if not _IGNORED.fullmatch(path.name) and "__pycache__" not in path.parts),
+        (path for path in found if _ALEMBICS.fullmatch(path.name) and "__pycache__" not in path.parts),
         key=lambda path: path.name,
     )
 
@@ -46,32 +48,40 @@ def judge(path: Path, settings: Settings, *, required: bool, today: dt.date) -> 
     read = source.read(path)
     if isinstance(read, Finding):
         return Judged(path, None, None, (read,))
-    if not header.has_header(read):
-        return Judged(path, read, None, tuple(_missing(read, today)) if required else ())
-    parsed, findings = header.parse(read, today)
-    findings += _name(read, settings)
-    if parsed is not None:
-        findings += body.judge(read, parsed, settings)
-        findings = [
-            finding for finding in findings if not (finding.rule.waivable and parsed.waives(finding.code, today))
-        ]
-    return Judged(path, read, parsed, tuple(findings))
+    found = body.identity(read)
+    number = found.revision or path.name.removesuffix(".py").split("_")[0]
+    examples = {"Version": number, "Dependencies": ", ".join(found.parents) or "None", "Date": str(today)}
+    if not header.has_header(read, required=required):
+        if not required:
+            return Judged(path, read, None, ())
+        missing = source.finding(path, 1, "header-missing", template=header.template(examples))
+        return Judged(path, read, None, (*read.flaws, *_name(path, settings), missing))
+    parsed, against_header = header.parse(read, today, examples)
+    findings = [*read.flaws, *_name(path, settings), *against_header, *body.judge(read, parsed, settings)]
+    standing = [one for one in findings if not (one.rule.waivable and parsed.waives(one.code, today))]
+    standing.sort(key=lambda one: int(one.where.rpartition(":")[2]))
+    return Judged(path, read, None if against_header else parsed, tuple(standing))
 
 
-def judge_all(script: ScriptDirectory, settings: Settings, today: dt.date | None = None) -> list[Judged]:
+def today() -> dt.date:
+    """The day in UTC, the same on every machine."""
+    return dt.datetime.now(dt.UTC).date()
+
+
+def judge_all(script: ScriptDirectory, settings: Settings, day: dt.date | None = None) -> list[Judged]:
     """Judge every file of the history and its numbering. What ``make migrate-validate`` and a broken history show."""
-    today = today or dt.datetime.now(dt.UTC).date()
+    day = day or today()
     paths = files(script)
     required = _requiring(paths, settings)
-    judged = [judge(path, settings, required=path in required, today=today) for path in paths]
+    judged = [judge(path, settings, required=path in required, today=day) for path in paths]
     return _with(judged, numbering(paths) if settings.headers == "required" else [])
 
 
 def judge_pending(
-    script: ScriptDirectory, pending: Iterable[str], settings: Settings, today: dt.date | None = None
+    script: ScriptDirectory, pending: Iterable[str], settings: Settings, day: dt.date | None = None
 ) -> list[Judged]:
     """Judge the files of the pending revisions (paths as Alembic knows them), in the order given."""
-    today = today or dt.datetime.now(dt.UTC).date()
+    day = day or today()
     wanted = [Path(path) for path in pending]
     paths = files(script)
     resolved = {path.resolve(): path for path in paths}  # a link is judged as the link it is
@@ -79,7 +89,7 @@ def judge_pending(
     judged = []
     for wish in wanted:
         path = resolved.get(wish.resolve(), wish)
-        judged.append(judge(path, settings, required=path in required, today=today))
+        judged.append(judge(path, settings, required=path in required, today=day))
     names = {one.path for one in judged}
     found = numbering(paths) if settings.headers == "required" else []
     return _with(judged, [pair for pair in found if pair[0] in names])
@@ -90,7 +100,7 @@ def numbering(paths: Sequence[Path]) -> list[tuple[Path, Finding]]:
     by_number: dict[int, list[Path]] = {}
     width = 3
     for path in paths:
-        match = _FILE_NAME.fullmatch(path.name)
+        match = FILE_NAME.fullmatch(path.name)
         if match:
             width = max(width, len(match["number"]))
             by_number.setdefault(int(match["number"]), []).append(path)
@@ -99,14 +109,13 @@ def numbering(paths: Sequence[Path]) -> list[tuple[Path, Finding]]:
     expected = 1
     for number in sorted(by_number):
         for path in by_number[number]:
-            name = source.shown(path)
             others = ", ".join(other.name for other in by_number[number] if other != path)
             if others:
                 values = {"version": f"{number:0{width}}", "others": others, "free": free}
-                found.append((path, Finding("numbering-duplicate", f"{name}:1", values["version"], values)))
+                found.append((path, source.finding(path, 1, "numbering-duplicate", **values)))
             if number > expected:
                 values = {"version": f"{number:0{width}}", "missing": f"{expected:0{width}}"}
-                found.append((path, Finding("numbering-gap", f"{name}:1", values["version"], values)))
+                found.append((path, source.finding(path, 1, "numbering-gap", **values)))
         expected = number + 1
     return found
 
@@ -142,24 +151,21 @@ def _requiring(paths: Sequence[Path], settings: Settings) -> set[Path]:
         if revision not in required:
             required.add(revision)
             todo += children.get(revision, ())
+    if settings.headers_from not in by_revision:
+        raise WrongUse(
+            f"alembic.ini, [guard]: headers_from = {settings.headers_from}: no file here has this revision, so no header "
+            "would be required at all.",
+            "correct headers_from in alembic.ini, then repeat the command",
+        )
     return {by_revision[revision] for revision in required if revision in by_revision}
 
 
-def _missing(read: source.Source, today: dt.date) -> list[Finding]:
-    number = read.path.name.split("_")[0]
-    found = body.identity(read)
-    shape = header.template(found.revision or number, ", ".join(found.parents) or "None", today)
-    return [Finding("header-missing", f"{read.shown}:1", number, {"template": shape})]
-
-
-def _name(read: source.Source, settings: Settings) -> list[Finding]:
-    number = read.path.name.split("_")[0]
-    match = _FILE_NAME.fullmatch(read.path.name)
+def _name(path: Path, settings: Settings) -> list[Finding]:
+    if settings.headers == "optional":
+        return []  # a history that began without headers has names of its own
+    match = FILE_NAME.fullmatch(path.name)
     if match is None:
-        if settings.headers == "optional":
-            return []  # a foreign history has names of its own
-        return [Finding("file-name", f"{read.shown}:1", number, {"name": read.path.name})]
-    if match["word"] not in settings.type_words and settings.headers == "required":
-        values = {"word": match["word"], "words": ", ".join(settings.type_words)}
-        return [Finding("type-word", f"{read.shown}:1", number, values)]
+        return [source.finding(path, 1, "file-name", name=path.name)]
+    if match["word"] not in settings.type_words:
+        return [source.finding(path, 1, "type-word", word=match["word"], words=", ".join(settings.type_words))]
     return []

@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import body, budget, graph, judge, postcheck
@@ -26,7 +27,23 @@ _NOTE = """\
 -- Written by the migration guard. Run it with: psql -X -v ON_ERROR_STOP=1 -f <this file>
 -- It changes the schema and the version, and writes nothing into the schema {schema}: no history, and a
 -- rollback in here keeps nothing of what it destroys. Run online, the guard does both.
+-- For the environment {environment} (PLANNER_ENV says which).
+
 """
+_TAB = "\ue009"  # private use; stands for a tab until Alembic, which would make four spaces of it, has passed it on
+
+
+class _Unanswered(Exception):
+    """The revision asked the database something, and here is none."""
+
+
+class _Answer:
+    """What ``execute()`` gives offline: to be ignored. Looking at it raises."""
+
+    def _look(self, *_: Any) -> Any:
+        raise _Unanswered("it looks at the answer of a query")
+
+    __getattr__ = __getitem__ = __iter__ = __len__ = __bool__ = _look
 
 
 def write(context: Any, settings: Settings, target_metadata: MetaData | None, options: dict[str, Any]) -> None:
@@ -44,35 +61,55 @@ def write(context: Any, settings: Settings, target_metadata: MetaData | None, op
         "transaction_per_migration": True,
         "literal_binds": True,
         **options,
+        # The drivers' own style would double every percent sign.
+        "dialect_opts": {"paramstyle": "named", **options.get("dialect_opts", {})},
         "output_buffer": buffer,
     }
     context.configure(**arguments)
     work = context.get_context().opts["fn"]
 
     def guarded(heads: tuple[str, ...], migration: MigrationContext) -> Iterator[Step]:
+        _prepare(migration)
         steps = _steps(context, settings, migration, work, heads)
-        judged = {}
-        if steps and not steps[0].info.is_stamp:
-            paths = [script_of(step).path for step in steps]
-            judged = dict(zip(map(name_of, steps), judge.judge_pending(context.script, paths, settings), strict=True))
-            findings = [finding for one in judged.values() for finding in one.findings]
-            if direction_of(steps[0]) == "downgrade":
-                findings += [
-                    Finding("forward-only", f"{one.source.shown}:1", revision,
-                            {"revision": revision, "reason": one.header.reason, "above": revision})
-                    for revision, one in judged.items()
-                    if one.source and one.header and one.header.reversible == "forward-only"
-                ]  # fmt: skip
-            refuse(findings, "make migrate-validate")
+        judged = _judge(context, settings, steps)
         for step in steps:
             yield _said(settings, migration, step, judged.get(name_of(step)), buffer, repeat_of(context))
 
-    buffer.write(_NOTE.format(schema=settings.schema) + "\n")
+    buffer.write(_NOTE.format(schema=settings.schema, environment=settings.environment))
     context.configure(**arguments, fn=guarded)
-    with context.begin_transaction():
+    with redirect_stdout(sys.stderr), context.begin_transaction():  # what a revision prints is no SQL
         context.run_migrations()
-    output.write(buffer.getvalue())
+    output.write(buffer.getvalue().replace(_TAB, "\t"))
     output.flush()
+
+
+def _prepare(migration: MigrationContext) -> None:
+    """Make Alembic's stand-in for a connection refuse questions, and its text the same as what is sent online."""
+    from sqlalchemy.schema import CreateTable
+
+    connection, dialect = migration.connection, migration.dialect
+    assert connection is not None
+    inherited = connection.execute
+
+    def execute(statement: Any, parameters: Any = None, execution_options: Any = None) -> _Answer:
+        if parameters:
+            raise _Unanswered("it passes parameters beside the statement; text(…).bindparams(…) can be written down")
+        if isinstance(statement, CreateTable) and statement.element.name == migration.version_table:
+            # It stays, empty, after a downgrade to base.
+            statement = CreateTable(statement.element, if_not_exists=True)
+        inherited(statement)
+        return _Answer()
+
+    connection.execute = execute  # type: ignore[method-assign, assignment]
+    dialect.statement_compiler = _keeping_tabs(dialect.statement_compiler)
+    dialect.ddl_compiler = _keeping_tabs(dialect.ddl_compiler)
+
+
+def _keeping_tabs(compiler: Any) -> Any:
+    def text(self: Any) -> str:
+        return str(compiler.__str__(self)).replace("\t", _TAB)
+
+    return type(compiler.__name__, (compiler,), {"__str__": text})
 
 
 def _steps(
@@ -82,9 +119,33 @@ def _steps(
 
     graph.explain(context.script, settings, ())
     try:
-        return list(work(heads, migration))
+        steps: list[Step] = list(work(heads, migration))
+    except GuardError:
+        raise
     except CommandError as error:
         raise WrongUse(str(error).rstrip(".") + ".", "alembic history   (lists the revisions there are)") from error
+    for step in steps:
+        if not name_of(step).isprintable():  # Alembic writes it into a comment
+            values = {"revision": repr(name_of(step)), "problem": "its id is no plain text", "command": "upgrade"}
+            raise Refused([Finding("offline-impossible", repr(name_of(step)), "", values)], "make migrate-validate")
+    return steps
+
+
+def _judge(context: Any, settings: Settings, steps: list[Step]) -> dict[str, judge.Judged]:
+    if not steps or steps[0].info.is_stamp:
+        return {}
+    paths = [script_of(step).path for step in steps]
+    judged = dict(zip(map(name_of, steps), judge.judge_pending(context.script, paths, settings), strict=True))
+    findings = [finding for one in judged.values() for finding in one.findings]
+    if direction_of(steps[0]) == "downgrade":
+        findings += [
+            Finding("forward-only", f"{one.source.shown}:1", revision,
+                    {"revision": revision, "reason": one.header.reason, "above": revision})
+            for revision, one in judged.items()
+            if one.source and one.header and one.header.reversible == "forward-only"
+        ]  # fmt: skip
+    refuse(findings, "make migrate-validate")
+    return judged
 
 
 def _said(
@@ -100,35 +161,70 @@ def _said(
         return step
     header = judged.header if judged else None
     if not upgrade:
-        buffer.write(f"-- Rollback for: {name}{' ' + header.title if header else ''}\n")
-    buffer.write(
-        "".join(f"-- {line}\n" for line in header.lines) if header else f"-- Revision: {name} {step.doc or ''}\n"
-    )
-    original = step.migration_fn
+        buffer.write(_comment(f"Rollback for: {name}{' ' + header.title if header else ''}"))
+    buffer.write("".join(map(_comment, header.lines if header else [f"Revision: {name} {step.doc or ''}"])))
+    own = body.budgets(judged.source) if judged and judged.source else {}
+    budgets = budget.of_revision(settings.budgets, own)
+    original, write = step.migration_fn, migration.impl.static_output
+
+    def limit() -> None:
+        for statement in budget.statements(budgets):
+            write(statement + ";")
 
     @functools.wraps(original)
     def said(**arguments: Any) -> None:
-        own = body.budgets(judged.source) if judged and judged.source else {}
-        for statement in budget.statements(budget.of_revision(settings.budgets, own)):
-            migration.impl.static_output(statement + ";")
+        if header and settings.environment not in header.environments:
+            write(f"-- Nothing to do: not for {settings.environment}, only for {', '.join(header.environments)}")
+            return
+        limit()
         try:
-            original(**arguments)
+            with _committing(migration, budgets, limit):
+                original(**arguments)
         except GuardError:
             raise
         except Exception as error:
             where = judged.source.shown if judged and judged.source else name
-            problem = f"{type(error).__name__}: {error}"
-            values = {
-                "revision": name,
-                "problem": problem,
-                "command": command.replace("alembic ", "").replace(" --sql", ""),
-            }
-            raise Refused(
-                [Finding("offline-impossible", f"{where}:1", name, values)], command.replace(" --sql", "")
-            ) from error
+            problem = str(error) if isinstance(error, _Unanswered) else f"{type(error).__name__}: {error}"
+            online = command.replace(" --sql", "")
+            values = {"revision": name, "problem": problem, "command": online.replace("alembic ", "")}
+            raise Refused([Finding("offline-impossible", f"{where}:1", name, values)], online) from error
         wanted = postcheck.expectations(script_of(step).module, upgrade=upgrade)
         if wanted:
-            migration.impl.static_output(postcheck.compile_block(name, wanted, upgrade=upgrade) + ";")
+            write(postcheck.compile_block(name, wanted, upgrade=upgrade) + ";")
 
     step.migration_fn = said
     return step
+
+
+@contextmanager
+def _committing(migration: MigrationContext, budgets: Any, limit: Callable[[], None]) -> Iterator[None]:
+    """While inside, ``autocommit_block()`` writes budgets before each of its statements, and after it those of the step."""
+    inherited, write = migration.autocommit_block, migration.impl.static_output
+
+    def limited(text: str) -> None:
+        write(f"SET lock_timeout = '{0 if budget.online(text) else budgets.lock_timeout}ms';")
+        write(f"SET statement_timeout = '{0 if budget.online(text) else budgets.statement_timeout}ms';")
+        write(text)
+
+    @contextmanager
+    def block() -> Iterator[None]:
+        with inherited():
+            migration.impl.static_output = limited  # type: ignore[method-assign]
+            try:
+                yield
+            finally:
+                migration.impl.static_output = write  # type: ignore[method-assign]
+            write("RESET lock_timeout;")
+            write("RESET statement_timeout;")
+        limit()
+
+    migration.autocommit_block = block  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del migration.autocommit_block  # the class's own shows again
+
+
+def _comment(text: str) -> str:
+    """One comment line, whatever stands in the text: psql ends a comment at CR too."""
+    return "-- " + "".join(char if char.isprintable() else " " for char in text).rstrip() + "\n"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+CATALOG_PATH = "pg_catalog, public, pg_temp"
+"""The search_path for questions to the catalog: types and defaults are shown the same whatever a session's own path is."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,11 @@ def literal(text: str) -> str:
     return "E'" + quoted.replace("\\", "\\\\") + "'" if "\\" in quoted else f"'{quoted}'"
 
 
+def identifier(name: str) -> str:
+    """A quoted SQL identifier. To be sent by :func:`execute`: a percent sign in it is not doubled."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def expectations(module: Any, *, upgrade: bool) -> list[Expectation]:
     """What to check after a step of ``module``: ``expectations``, or after a downgrade ``expectations_down`` where given.
 
@@ -47,34 +57,35 @@ def expectations(module: Any, *, upgrade: bool) -> list[Expectation]:
         return list(stated)
     if hasattr(module, "expectations_down"):
         return list(module.expectations_down)
-    return [
-        Expectation(f"no {one.says}", f"({one.holds}) IS NOT TRUE", one.found, catalog=one.catalog)
-        for one in stated
-        if one.reversible
-    ]
+    return [opposite(one) for one in stated if one.reversible]
+
+
+def opposite(one: Expectation) -> Expectation:
+    """The expectation that holds exactly when ``one`` does not."""
+    says = one.says.removeprefix("no ") if one.absent else f"no {one.says}"
+    return dataclasses.replace(one, says=says, holds=f"({one.holds}) IS NOT TRUE", absent=not one.absent)
 
 
 def compile_block(revision: str, wanted: Sequence[Expectation], *, upgrade: bool) -> str:
     """One DO block that raises ``Migration failed: …`` (``Rollback failed: …``) naming all that does not hold.
 
-    The same text is run online and written by ``--sql``. It reads only. ``search_path`` is the step's own.
+    The same text is run online and written by ``--sql``. It reads only. The catalog is asked under a search_path of its
+    own, a query under the step's; the step's is in force again at the end.
     """
     failed = "Migration failed" if upgrade else "Rollback failed"
-    checks = "\n".join(
-        f"  IF ({one.holds}) IS NOT TRUE THEN\n"
-        f"    problems := problems || (\n"
-        f"      {literal('expected ' + one.says + ', found ')} || coalesce((\n"
-        f"        {one.found}\n"
-        f"      ), 'nothing'));\n"
-        f"  END IF;"
-        for one in wanted
-    )
+    catalog = "".join(_check(one) for one in wanted if one.catalog)
+    queries = "".join(_asked(one) for one in wanted if not one.catalog)
     body = (
-        "\nDECLARE\n  problems text[] := '{}';\nBEGIN\n"
-        f"{checks}\n"
-        "  IF cardinality(problems) > 0 THEN\n"
+        # Columns of the author's queries may be named like the variables here.
+        "\n#variable_conflict use_column\n"
+        "DECLARE\n  problems text[] := '{}';\n  own_path text := pg_catalog.current_setting('search_path');\nBEGIN\n"
+        f"  PERFORM pg_catalog.set_config('search_path', '{CATALOG_PATH}', true);\n"
+        f"{catalog}"
+        "  PERFORM pg_catalog.set_config('search_path', own_path, true);\n"
+        f"{queries}"
+        "  IF pg_catalog.cardinality(problems) > 0 THEN\n"
         "    RAISE EXCEPTION USING ERRCODE = 'raise_exception', MESSAGE =\n"
-        f"      {literal(f'{failed}: revision {revision}: ')} || array_to_string(problems, '; ');\n"
+        f"      {literal(f'{failed}: revision {revision}: ')} || pg_catalog.array_to_string(problems, '; ');\n"
         "  END IF;\nEND\n"
     )
     tag = "check"
@@ -83,13 +94,52 @@ def compile_block(revision: str, wanted: Sequence[Expectation], *, upgrade: bool
     return f"DO ${tag}${body}${tag}$"
 
 
+def _check(one: Expectation) -> str:
+    return (
+        f"  IF ({one.holds}) IS NOT TRUE THEN\n"
+        f"    problems := problems || ({literal('expected ' + one.says + ', found ')} || coalesce((\n"
+        f"      {one.found}\n"
+        f"    ), 'nothing'));\n"
+        f"  END IF;\n"
+    )
+
+
+def _asked(one: Expectation) -> str:
+    # A query may fail of itself, because its table is missing; that must not hide what else is wrong. A lock that was not
+    # granted is another matter: the step is tried again.
+    return (
+        f"  BEGIN\n{_check(one)}"
+        "  EXCEPTION\n"
+        "    WHEN lock_not_available OR deadlock_detected THEN RAISE;\n"
+        f"    WHEN OTHERS THEN problems := problems || ({literal('expected ' + one.says + ', found an error: ')} || SQLERRM);\n"
+        "  END;\n"
+    )
+
+
 def already_true(connection: Connection, wanted: Sequence[Expectation]) -> list[Expectation]:
     """The expectations that hold before the upgrade. Reads the catalog in the step's transaction, takes no lock."""
     asked = [one for one in wanted if one.catalog]
     if not asked:
         return []
-    row = execute(connection, "SELECT " + ", ".join(f"({one.holds})" for one in asked)).one()
+    with pinned(connection, search_path=CATALOG_PATH):
+        row = execute(connection, "SELECT " + ", ".join(f"({one.holds})" for one in asked)).one()
     return [one for one, holds in zip(asked, row, strict=True) if holds]
+
+
+@contextmanager
+def pinned(connection: Connection, **settings: str) -> Iterator[None]:
+    """Settings for a part of the running transaction; the former values come back at its end.
+
+    After an exception they do not: the transaction, or the savepoint around this, is rolled back then.
+    """
+    names = list(settings)
+    before = connection.exec_driver_sql(
+        "SELECT " + ", ".join(["pg_catalog.current_setting(%s)"] * len(names)), tuple(names)
+    ).one()
+    setting = "SELECT " + ", ".join(["pg_catalog.set_config(%s, %s, true)"] * len(names))
+    connection.exec_driver_sql(setting, tuple(part for pair in settings.items() for part in pair))
+    yield
+    connection.exec_driver_sql(setting, tuple(part for pair in zip(names, before, strict=True) for part in pair))
 
 
 def execute(connection: Connection, sql: str) -> Any:

@@ -15,15 +15,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import settings as settings_module
-from mcp_planner_schema.guard.findings import Broken, Finding, GuardError, Refused, WrongUse, refuse
+from mcp_planner_schema.guard.findings import BROKEN, Broken, Finding, GuardError, Refused, WrongUse, refuse
 from mcp_planner_schema.guard.settings import Settings
 
 if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
-    from sqlalchemy import Connection, MetaData
+    from sqlalchemy import Connection, Engine, MetaData
 
     from mcp_planner_schema.guard.judge import Judged
+    from mcp_planner_schema.guard.session import Session
     from mcp_planner_schema.guard.step import Step
 
 _log = logging.getLogger("mcp_planner_schema.guard")
@@ -34,7 +35,7 @@ def run(context: Any, target_metadata: MetaData | None = None, **options: Any) -
 
     ``context`` is ``alembic.context``; ``options`` go to ``context.configure()``. Called through the ``alembic`` command a
     failure is printed and ends the process with 1 (broken), 2 (wrong use), 3 (refused) or 75 (busy); called from code the
-    :class:`GuardError` is raised.
+    :class:`GuardError` is raised. Ctrl-C and SIGTERM roll the running step back and end with 1, or KeyboardInterrupt.
     """
     config: Config = context.config
     from_command_line = config.cmd_opts is not None
@@ -51,6 +52,12 @@ def run(context: Any, target_metadata: MetaData | None = None, **options: Any) -
             raise
         print(error.text(), file=sys.stderr)
         raise SystemExit(error.code) from None
+    except KeyboardInterrupt as stop:
+        if not from_command_line:
+            raise
+        told = str(stop) if " " in str(stop) else "Stopped between two steps; the finished ones stay."
+        print(f"{told}\n\nnext: {repeat_of(context)}", file=sys.stderr)
+        raise SystemExit(BROKEN) from None
 
 
 def say(text: str) -> None:
@@ -67,30 +74,38 @@ def repeat_of(context: Any) -> str:
     if given:
         return str(given)
     arguments = sys.argv[1:] if context.config.cmd_opts is not None else []
-    return " ".join(["alembic", *arguments]) if arguments else "the same call again"
+    if not arguments:
+        return "the same call again"
+    from mcp_planner_schema.guard import connect
+
+    return connect.masked(" ".join(["alembic", *arguments]), None)
 
 
 def _online(context: Any, settings: Settings, target_metadata: MetaData | None, options: dict[str, Any]) -> None:
     from mcp_planner_schema.guard import scope
 
-    with _connection(context, settings) as connection:
+    with _connection(context, settings) as (connection, engine):
         configure = functools.partial(
             context.configure,
             **{
                 "target_metadata": target_metadata,
+                "dialect_name": "postgresql",
+                **options,
                 "transaction_per_migration": True,
                 "connection": connection,
-                **options,
                 "include_name": scope.include_name(connection, settings.schema, options.get("include_name")),
                 "process_revision_directives": scope.new_revision(context, settings, options),
-                "on_version_apply": options.get("on_version_apply", ()),
             },
         )
         configure()
         migration: MigrationContext = context.get_context()
         # Only upgrade, downgrade and stamp have a destination; current, check, revision and show change no version.
+        if connection is None:
+            # A new revision file: run_migrations() would ask the database for its heads, which nothing here needs.
+            migration.opts["fn"]((), migration)
+            return
         if "destination_rev" not in migration.opts:
-            with context.begin_transaction():
+            with _explained(context, settings, ()), context.begin_transaction():
                 context.run_migrations()
             return
         work = migration.opts["fn"]
@@ -98,56 +113,75 @@ def _online(context: Any, settings: Settings, target_metadata: MetaData | None, 
         if not steps:
             say(f"nothing to do: the database is at {', '.join(heads) or 'base'}")
             return
-        assert connection is not None  # only a new revision file is written without one
-        _run(context, settings, connection, configure, work)
+        _run(context, settings, connection, engine, configure, work)
 
 
-def _run(context: Any, settings: Settings, connection: Connection, configure: Callable[..., None], work: Any) -> None:
+def _run(
+    context: Any, settings: Settings, connection: Connection, engine: Engine, configure: Callable[..., None], work: Any
+) -> None:
     """Lock, re-read, judge, take each step, verify. Everything a run with nothing to do does not need is imported here."""
+    import contextlib
     from pathlib import Path
 
-    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.exc import SQLAlchemyError
 
-    from mcp_planner_schema.guard import deploy_lock, history, step
+    from mcp_planner_schema.guard import connect, deploy_lock, history, interrupt, session, step, version_table
 
     migration: MigrationContext = context.get_context()
     repeat = repeat_of(context)
+    shown = connect.masked(repeat, engine.url)
+    origin = history.origin(Path(context.script.dir))
+    before = session.read(connection)
     lock = deploy_lock.key(migration.version_table, migration.version_table_schema)
+    named = ".".join(filter(None, (migration.version_table_schema, migration.version_table)))
     with (
-        deploy_lock.held(connection.engine, lock, settings.deploy_lock_timeout, say, repeat) as still_held,
-        connection.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as beside,
+        deploy_lock.held(engine, lock, settings.deploy_lock_timeout, say, repeat) as still_held,
+        connect.opened(engine, autocommit=True) as beside,
     ):
         heads, steps = _plan(context, settings, migration, work)
         if not steps:
             say(f"nothing to do: another run has brought the database to {', '.join(heads) or 'base'}")
             return
         judged = _judge(context, settings, steps, beside)
-        origin = history.origin(Path(context.script.dir))
+        if steps[0].info.is_stamp and migration.purge:
+            steps = [_all_at_once(steps)]
         history.prepare(beside, settings.schema)
-        number, dead = history.begin(beside, settings.schema, origin, command=repeat, heads=heads, planned=len(steps))
+        version_table.fit(
+            beside,
+            migration.version_table,
+            migration.version_table_schema,
+            max(len(step.name_of(one)) for one in steps),
+        )
+        number, dead = history.begin(
+            beside, settings.schema, origin, version_table=named, command=shown, heads=heads, planned=len(steps)
+        )
         for line in dead:
-            say(f"note: {line} never ended; its finished steps stand, its last step was rolled back by the server")
+            say(f"note: {line} was interrupted; its finished steps stand, the server rolls the one it was in back")
         this = step.Run(
-            settings, number, origin, connection.engine, beside, configure, functools.partial(_migrate, context),
-            context.get_context, say, repeat,
+            settings, number, origin, engine, beside, before, configure, functools.partial(_migrate, context),
+            context.get_context, tuple(migration.on_version_apply_callbacks),
+            context.config.attributes.get("reason"), say, repeat,
         )  # fmt: skip
         error: str | None = "stopped"
+        dbapi: Any = connection.connection.dbapi_connection
         try:
-            if steps[0].info.is_stamp:
-                steps = [_all_at_once(steps)] if migration.purge else steps
-            for one in steps:
-                still_held()
-                heads = step.take(this, one, judged.get(step.name_of(one)))
+            with interrupt.cancelling(dbapi.cancel):
+                for one in steps:
+                    still_held()
+                    heads = step.take(this, one, judged.get(step.name_of(one)))
             error = None
-        except GuardError as failure:
-            error = failure.message
+        except (Exception, KeyboardInterrupt) as failure:
+            error = connect.masked(str(failure), engine.url) or type(failure).__name__
             raise
         finally:
             try:
                 history.end(beside, settings.schema, number, heads, error)
-            except DBAPIError:
+            except SQLAlchemyError:
                 say("how the run ended could not be written: the connection is gone")
-        _verify(context, connection, migration, heads)
+            with contextlib.suppress(SQLAlchemyError):  # a connection that is gone needs no settings
+                session.restore(connection, before)
+                connection.commit()
+        _verify(engine, before, migration, heads)
         say(f"done: {len(steps)} step{'s' if len(steps) != 1 else ''}, the database is at {', '.join(heads) or 'base'}")
 
 
@@ -168,24 +202,41 @@ def _plan(
     context: Any, settings: Settings, migration: MigrationContext, work: Any
 ) -> tuple[tuple[str, ...], list[Step]]:
     """The database's heads, and the steps to the destination. Reads the version table and, through Alembic, the folder."""
-    from alembic.util import CommandError
-
     heads = () if migration.purge else migration.get_current_heads()
     assert migration.connection is not None
     migration.connection.rollback()
-    try:
+    with _explained(context, settings, heads):
         return heads, list(work(heads, migration))
-    except GuardError:
+
+
+@contextmanager
+def _explained(context: Any, settings: Settings, heads: tuple[str, ...]) -> Iterator[None]:
+    """What Alembic, or the import of a revision, raises while inside comes out as a :class:`GuardError` naming the file."""
+    from alembic.util import CommandError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (GuardError, SQLAlchemyError):
         raise
     except Exception as error:
-        from mcp_planner_schema.guard import graph
+        import traceback
+        from pathlib import Path
+
+        from mcp_planner_schema.guard import graph, judge, source
 
         # Something in the folder may be the reason; it is told before Alembic's own words, which name no file.
         graph.explain(context.script, settings, heads)
         if isinstance(error, CommandError):
             raise WrongUse(str(error).rstrip(".") + ".", "alembic history   (lists the revisions there are)") from error
+        paths = {str(path.resolve()) for path in judge.files(context.script)}
+        frames = [
+            one for one in traceback.extract_tb(error.__traceback__) if str(Path(one.filename).resolve()) in paths
+        ]
+        place = f" at {source.shown(Path(frames[-1].filename))}:{frames[-1].lineno}" if frames else ""
         raise Broken(
-            f"The history cannot be loaded: {type(error).__name__}: {error}", "make migrate-validate"
+            f"The history cannot be loaded{place}: {type(error).__name__}: {error}",
+            f"correct {place[4:] or 'the revision'}, then {repeat_of(context)}",
         ) from error
 
 
@@ -223,56 +274,55 @@ def _one_way(judged: dict[str, Judged]) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _verify(context: Any, connection: Connection, migration: MigrationContext, heads: tuple[str, ...]) -> None:
+def _verify(engine: Engine, before: Session, migration: MigrationContext, heads: tuple[str, ...]) -> None:
     """Read the version again on a fresh connection: a success that was rolled back somewhere shows here."""
-    from sqlalchemy import select
+    import sqlalchemy as sa
 
-    with connection.engine.connect() as fresh:
-        found = tuple(sorted(row[0] for row in fresh.execute(select(migration._version.c.version_num))))
+    from mcp_planner_schema.guard import connect, session
+
+    table = sa.table(migration.version_table, sa.column("version_num"), schema=migration.version_table_schema)
+    with connect.opened(engine) as fresh:
+        session.restore(fresh, before)  # a caller's search_path decides which version table is meant
+        found = tuple(sorted(fresh.scalars(sa.select(table.c.version_num))))
     if found != tuple(sorted(heads)):
         raise Broken(
             f"The run ended well, but the database says {', '.join(found) or 'base'} instead of "
             f"{', '.join(heads) or 'base'}: something outside the guard has moved the version.",
-            "make migrate-status",
+            "alembic current",
         )
 
 
 @contextmanager
-def _connection(context: Any, settings: Settings) -> Iterator[Connection | None]:
-    """The connection to migrate on: the caller's (``config.attributes["connection"]``), or one of our own.
+def _connection(context: Any, settings: Settings) -> Iterator[tuple[Connection | None, Any]]:
+    """The connection to migrate on: the caller's (``config.attributes["connection"]``), or one of our own; and an engine
+    for the connections beside it.
 
-    None while a revision file without autogenerate is being written: that needs no database.
+    Neither while a revision file without autogenerate is being written: that needs no database.
     """
-    given = context.config.attributes.get("connection")
-    if given is not None:
-        if given.in_transaction():
-            raise Refused([Finding("external-transaction", 'config.attributes["connection"]')], repeat_of(context))
-        yield given
-        return
     opts = context._proxy.context_opts if hasattr(context, "_proxy") else context.context_opts
     writing = opts.get("revision_context")
     if writing is not None and not writing.command_args["autogenerate"]:
-        yield None
+        yield None, None
         return
-    from sqlalchemy.exc import DBAPIError, OperationalError
+    from sqlalchemy.exc import SQLAlchemyError
 
     from mcp_planner_schema.guard import connect
 
-    target = connect.url(settings)
-    engine = connect.engine(target, "mcp-planner-guard " + repeat_of(context))
+    given = context.config.attributes.get("connection")
+    if given is None:
+        target = connect.url(settings)
+        engine = connect.engine(target, "mcp-planner-guard " + connect.masked(repeat_of(context), target))
+    else:
+        engine = connect.beside(given)
+        if given.in_transaction():
+            raise Refused([Finding("external-transaction", 'config.attributes["connection"]')], repeat_of(context))
     try:
-        connection = engine.connect()
-    except OperationalError as error:
-        raise connect.failure(error, target) from None
-    try:
-        yield connection
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise Broken(
-                "The connection to the server was lost. A step is one transaction: what was not committed is undone.",
-                "make migrate-status",
-            ) from error
-        raise
+        if given is not None:
+            yield given, engine
+        else:
+            with connect.opened(engine) as connection:
+                yield connection, engine
+    except SQLAlchemyError as error:
+        raise connect.outside(error, engine.url, repeat_of(context)) from error
     finally:
-        connection.close()
         engine.dispose()

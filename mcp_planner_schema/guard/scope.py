@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 import re
 import subprocess
@@ -20,6 +19,7 @@ SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namesp
 WHERE c.relispartition AND c.relkind IN ('r', 'p')
 """
 KINDS = ("schema", "data", "function")
+_FORM = "make migrate-create NAME=add_complexity_analysis"
 
 
 def include_name(connection: Connection | None, schema: str, theirs: Any) -> Callable[..., bool]:
@@ -43,7 +43,7 @@ def include_name(connection: Connection | None, schema: str, theirs: Any) -> Cal
 def new_revision(context: Any, settings: Settings, options: dict[str, Any]) -> Callable[..., None]:
     """Alembic's ``process_revision_directives``: the next number, and what the template's header needs.
 
-    Reads git's configuration; writes nothing. Raises :class:`WrongUse` for a name without a known type word.
+    Reads git's configuration; writes nothing. Raises :class:`WrongUse` for a name that could not be a revision's.
     """
     theirs = options.get("process_revision_directives")
 
@@ -51,28 +51,48 @@ def new_revision(context: Any, settings: Settings, options: dict[str, Any]) -> C
         if theirs:
             theirs(migration, revision, directives)
         config, arguments = context.config, migration.opts.get("template_args")
-        if settings.headers != "required" or not directives or arguments is None or _is_check(config):
+        if settings.headers != "required" or not directives or arguments is None or _is_check(config, directives[0]):
             return
         script = directives[0]
-        message = " ".join((script.message or "").replace("_", " ").split())
-        if not message or message.split()[0].lower() not in settings.type_words:
-            raise WrongUse(
-                f"The name {script.message or '(none)'!r} does not begin with a type word, so nobody reading the folder could "
-                f"tell what kind of change it is. Known are: {', '.join(settings.type_words)}.",
-                "make migrate-create NAME=add_complexity_analysis",
-            )
         given = {**_asked(context), **config.attributes.get("new_revision", {})}
         kind = given.get("type") or "schema"
         if kind not in KINDS:
-            raise WrongUse(
-                f"TYPE is {kind!r}; a revision is one of {', '.join(KINDS)}.",
-                f"make migrate-create NAME={message.replace(' ', '_')} TYPE=schema",
-            )
-        script.rev_id = next_number(migration.script)
-        script.message = message[0].upper() + message[1:]
-        arguments.update(author=given.get("author") or author(), kind=kind, description=script.message)
+            raise WrongUse(f"TYPE is {kind!r}; a revision is one of {', '.join(KINDS)}.", f"{_FORM} TYPE=schema")
+        number = next_number(migration.script)
+        if getattr(config.cmd_opts, "rev_id", None) not in (None, number):
+            raise WrongUse(f"The next revision is {number}, not {config.cmd_opts.rev_id}.", _FORM)
+        script.rev_id = number
+        script.message = _title(script.message, number, settings)
+        arguments.update(author=author(given.get("author", "")), kind=kind)
 
     return prepare
+
+
+def in_docstring(text: str) -> str:
+    """``text`` written so that Python reads it back from a docstring in three double quotes, on one line."""
+    line = " ".join(text.split()).encode("utf-8", "replace").decode()
+    return line.replace("\\", "\\\\").replace('"""', r"\"\"\"")
+
+
+def _title(message: str | None, number: str, settings: Settings) -> str:
+    """The name as a sentence. Raises :class:`WrongUse` where the file could not be named after it."""
+    from mcp_planner_schema.guard import judge
+
+    words = " ".join((message or "").replace("_", " ").split())
+    slug = "_".join(re.findall(r"[^\W_]+", words)).lower()  # as Alembic makes it
+    match = judge.FILE_NAME.fullmatch(f"{number}_{slug}.py")
+    if match is None:
+        raise WrongUse(
+            f"The name {message or '(none)'!r} is not a word for the kind of change and at least one more, a to z and digits.",
+            _FORM,
+        )
+    if match["word"] not in settings.type_words:
+        raise WrongUse(
+            f"The name {message!r} does not begin with a type word, so nobody reading the folder could tell what kind of "
+            f"change it is. Known are: {', '.join(settings.type_words)}.",
+            _FORM,
+        )
+    return words[0].upper() + words[1:]
 
 
 def next_number(script: Any) -> str:
@@ -84,24 +104,20 @@ def next_number(script: Any) -> str:
     return f"{max(map(int, numbers), default=0) + 1:0{max(width, 3)}}"
 
 
-def author() -> str:
-    """``Name <address>`` from git, else ``AUTHOR``, else user@host."""
+def author(given: str = "") -> str:
+    """``Name <address>`` from git, else ``given``, else ``AUTHOR``, else user@host."""
     found = [_git("user.name"), _git("user.email")]
     if all(found):
         return f"{found[0]} <{found[1]}>"
-    if os.environ.get("AUTHOR"):
-        return os.environ["AUTHOR"].strip()
+    given = given.strip() or os.environ.get("AUTHOR", "").strip()
+    if given:
+        return given
     from pathlib import Path
 
     from mcp_planner_schema.guard import history
 
     origin = history.origin(Path.cwd())
     return f"{origin.who}@{origin.host}"
-
-
-def today() -> dt.date:
-    """The day in UTC, the same on every machine."""
-    return dt.datetime.now(dt.UTC).date()
 
 
 def _git(name: str) -> str:
@@ -112,10 +128,10 @@ def _git(name: str) -> str:
     return found.stdout.strip()
 
 
-def _is_check(config: Any) -> bool:
-    """``alembic check`` makes a revision that is never written."""
+def _is_check(config: Any, script: Any) -> bool:
+    """``alembic check`` makes a revision that is never written; called from code, only the missing name tells."""
     command = getattr(config.cmd_opts, "cmd", None)
-    return bool(config.attributes.get("check")) or (command is not None and command[0].__name__ == "check")
+    return script.message is None if command is None else command[0].__name__ == "check"
 
 
 def _asked(context: Any) -> dict[str, str]:

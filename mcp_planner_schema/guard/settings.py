@@ -6,6 +6,7 @@ by ``DATABASE_URL``, else by ``sqlalchemy.url``, else the embedded server of ``e
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 from collections.abc import Mapping
@@ -63,7 +64,7 @@ class Settings:
 
 def duration(text: str) -> int:
     """Milliseconds in ``200ms``, ``30s``, ``10min`` or ``1h``. Raises ValueError for anything else, and for zero."""
-    match = re.fullmatch(r"(\d+)\s*(ms|s|min|h)", text.strip())
+    match = re.fullmatch(r"([0-9]+)\s*(ms|s|min|h)", text.strip())
     if match is None:
         raise ValueError("a duration is a number with its unit: 200ms, 30s, 10min, 1h")
     value = int(match[1]) * _UNITS[match[2]]
@@ -76,7 +77,17 @@ def duration(text: str) -> int:
 
 def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read ``[guard]`` of ``config`` and ``environ``. Raises :class:`WrongUse` for unknown or dangerous values."""
-    given = config.get_section("guard") or {}
+    try:
+        given = config.get_section("guard") or {}
+        url = _url(config, environ)
+    except configparser.Error as error:
+        # What ConfigParser says of a percent sign quotes the value, which may be half a password.
+        problem = str(error).splitlines()[0]
+        if isinstance(error, configparser.InterpolationError):
+            problem = f"[{error.section}], {error.option}. A percent sign is written %% there"
+        raise WrongUse(
+            f"alembic.ini cannot be read: {problem}.", "correct alembic.ini, then repeat the command"
+        ) from None
     # ConfigParser mixes [DEFAULT] and %(here)s into every section.
     unknown = set(given) - set(_DEFAULTS) - set(config.file_config.defaults())
     if unknown:
@@ -94,13 +105,16 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         )
     if not re.fullmatch(r"[1-9]\d{0,3}", value["lock_attempts"]):
         raise _refused("lock_attempts", value["lock_attempts"], "it is a number from 1 to 9999")
-    url = _url(config, environ)
+    type_words = _words(value["type_words"])
+    if not type_words or not all(re.fullmatch("[a-z]+", word) for word in type_words):
+        raise _refused("type_words", value["type_words"], "it is a list of words in lower case, a to z")
     return Settings(
         url=url,
         environment=_environment(environ, url),
-        headers=value["headers"],
+        # "Required from then on" is what headers_from says; before it, a header is judged only where there is one.
+        headers="optional" if value["headers_from"] else value["headers"],
         headers_from=value["headers_from"],
-        type_words=_words(value["type_words"]),
+        type_words=type_words,
         allowed_imports=_words(value["allowed_imports"]),
         budgets=Budgets(
             _milliseconds("lock_timeout", value),
@@ -130,11 +144,29 @@ def _environment(environ: Mapping[str, str], url: str | None) -> str:
     if named:
         return named
     # Unset with a host that is not this machine means production: the careful guess.
-    host = re.search(r"//(?:[^@/]*@)?([^/?:]*|\[[^]]*\])", url or "")
-    asked = re.search(r"[?&]host=([^&]*)", url or "")
-    names = {host[1] if host else "", asked[1] if asked else ""} - {""}
-    local = all(name in ("localhost", "127.0.0.1", "[::1]") or name.startswith(("/", "%2F")) for name in names)
-    return "development" if local else "production"
+    return "development" if url is None or all(map(_is_local, _hosts(environ, url))) else "production"
+
+
+def _hosts(environ: Mapping[str, str], url: str) -> list[str]:
+    """Every host libpq would try: those of the URL, else those of its own variables. None means the local socket."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        made = make_url(url)
+    except (ArgumentError, ValueError):
+        return ["unknown"]
+    query = made.normalized_query
+    hosts = [*filter(None, [made.host]), *query.get("host", ()), *query.get("hostaddr", ())]
+    hosts = hosts or [value for name in ("PGHOST", "PGHOSTADDR") if (value := environ.get(name))]
+    if "service" in query or environ.get("PGSERVICE"):
+        hosts.append("a service file's")
+    return [host.strip() for names in hosts for host in names.split(",")]
+
+
+def _is_local(host: str) -> bool:
+    # A path, or @ and a name, is a socket of this machine.
+    return re.fullmatch(r"|localhost|\[?::1\]?|127(\.[0-9]+){3}|[/@].*", host, re.IGNORECASE) is not None
 
 
 def _words(text: str) -> tuple[str, ...]:

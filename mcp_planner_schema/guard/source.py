@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import codecs
 import hashlib
 import io
 import os
+import shlex
 import stat
 import tokenize
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,25 +20,40 @@ from mcp_planner_schema.guard.findings import Finding
 LIMIT = 1_000_000
 """Bytes a revision may have. The largest hand-written ones known are a tenth of it."""
 
-_LAYOUT = {
-    tokenize.COMMENT,
-    tokenize.NL,
-    tokenize.NEWLINE,
-    tokenize.INDENT,
-    tokenize.DEDENT,
-    tokenize.ENCODING,
-    tokenize.ENDMARKER,
-}
+# UTF-32's mark begins with UTF-16's.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+# What says nothing about the meaning, or not the same in every Python.
+_IGNORED_FIELDS = {"ctx", "kind", "type_comment", "type_ignores"}
+_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @dataclass(frozen=True)
 class Source:
-    """One revision file. ``shown`` is the path as messages print it."""
+    """One revision file. ``shown`` is the path as messages print it.
+
+    ``flaws`` are findings Python can live with: line endings, a mark at the beginning. ``text`` is without them.
+    """
 
     path: Path
     shown: str
     text: str
     tree: ast.Module
+    flaws: tuple[Finding, ...] = ()
+
+    @property
+    def last_line(self) -> int:
+        """The number of the last line that holds anything, at least 1."""
+        return self.text.rstrip("\n").count("\n") + 1
+
+    @property
+    def below_docstring(self) -> int:
+        """The number of the line where the docstring ends; 1 where there is none."""
+        return self.tree.body[0].end_lineno or 1 if ast.get_docstring(self.tree) is not None else 1
 
 
 def shown(path: Path) -> str:
@@ -44,72 +62,135 @@ def shown(path: Path) -> str:
     return str(path) if relative.startswith("..") else relative
 
 
+def finding(path: Path, line: int, code: str, /, **values: object) -> Finding:
+    """A finding at one line of a file; the file's number stands for the revision."""
+    number = path.name.removesuffix(".py").split("_")[0]
+    return Finding(code, f"{shown(path)}:{line}", number, {key: str(value) for key, value in values.items()})
+
+
 def read(path: Path) -> Source | Finding:
     """Read one file. Gives a :class:`Finding` for whatever cannot be a revision; raises nothing for bad content."""
-    name = shown(path)
-
-    def finding(code: str, line: int = 1, /, **values: object) -> Finding:
-        return Finding(
-            code, f"{name}:{line}", path.name.split("_")[0], {"file": name, **{k: str(v) for k, v in values.items()}}
-        )
-
+    file = shlex.quote(shown(path))
     try:
-        # O_NONBLOCK: a FIFO would otherwise hang the open.
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            cure = f'cp "$(readlink -f {file})" copy && mv copy {file}'
+            return finding(path, 1, "source-link", instead=cure if stat.S_ISLNK(mode) else f"rm -r {file}")
+        # Between the look and the open the file may change: O_NOFOLLOW refuses a link, O_NONBLOCK does not wait for a FIFO.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as opened:
+            size = os.fstat(descriptor).st_size
+            raw = opened.read(LIMIT + 1)
     except OSError as error:
-        if path.is_symlink():
-            return finding("source-link")
-        return finding("source-syntax", problem=error.strerror or "it cannot be opened")
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            return finding("source-link")
-        if status.st_size > LIMIT:
-            return finding("source-too-large", size=status.st_size, limit=LIMIT)
-        raw = file.read(LIMIT + 1)
-    if raw.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
-        return finding(
-            "source-encoding", problem="it begins with a byte order mark", guess="UTF-8" if raw[0] == 0xEF else "UTF-16"
-        )
+        return finding(path, 1, "source-unreadable", problem=error.strerror or str(error), file=file)
+    if len(raw) > LIMIT:
+        return finding(path, 1, "source-too-large", size=size, limit=LIMIT)
+    text = _decoded(path, raw, file)
+    if isinstance(text, Finding):
+        return text
+    flaws = []
+    if text.startswith("\ufeff"):
+        text = text[1:]
+        flaws.append(_encoding(path, 1, "it begins with a byte order mark",
+                               f"perl -pi -e 's/^\\xEF\\xBB\\xBF// if $. == 1' {file}"))  # fmt: skip
+    if "\r" in text:
+        line = text.count("\n", 0, text.index("\r")) + 1
+        flaws.append(finding(path, line, "source-line-endings", line=line, file=file))
+        text = text.replace("\r\n", "\n").replace("\r", "\n")  # as Python reads it
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an invalid escape in a string is the linter's business
+            tree = ast.parse(text, filename=shown(path))
+    except SyntaxError as error:
+        return finding(path, error.lineno or 1, "source-syntax", problem=error.msg, file=file)
+    except (RecursionError, MemoryError, ValueError) as error:
+        return finding(path, 1, "source-syntax", problem=f"it is nested too deeply ({type(error).__name__})", file=file)
+    return Source(path, shown(path), text, tree, tuple(flaws))
+
+
+def _decoded(path: Path, raw: bytes, file: str) -> str | Finding:
+    """The file's text as UTF-8, a mark at its beginning included, or what is wrong with its bytes."""
+
+    def convert(encoding: str) -> str:
+        return f"iconv -f {encoding} -t UTF-8 {file} > fixed && mv fixed {file}"
+
+    for mark, encoding in _MARKS:
+        if raw.startswith(mark):
+            return _encoding(path, 1, "it begins with a byte order mark", convert(encoding))
+    if b"\0" in raw:
+        line = raw.count(b"\n", 0, raw.index(b"\0")) + 1
+        return _encoding(path, line, "it contains a NUL byte",
+                         f"perl -pi -e 's/\\0//g' {file}")  # fmt: skip
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        return finding(
-            "source-encoding", line, problem=f"byte 0x{raw[error.start]:02x} at offset {error.start}", guess="LATIN1"
-        )
-    if "\0" in text:
-        return finding(
-            "source-encoding",
-            text.count("\n", 0, text.index("\0")) + 1,
-            problem="it contains a NUL byte",
-            guess="UTF-16",
-        )
-    if "\r" in text:
-        line = text.count("\n", 0, text.index("\r")) + 1
-        return finding("source-line-endings", line, line=line)
+        return _encoding(path, line, f"byte 0x{raw[error.start]:02x} at offset {error.start}", convert("LATIN1"))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an invalid escape in a string is the linter's business
-            tree = ast.parse(text, filename=name)
+        declared, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
     except SyntaxError as error:
-        return finding("source-syntax", error.lineno or 1, problem=error.msg)
-    except (RecursionError, MemoryError, ValueError) as error:
-        return finding("source-syntax", problem=f"it is nested too deeply or malformed ({type(error).__name__})")
-    return Source(path, name, text, tree)
+        declared = str(error)
+    if declared not in ("utf-8", "utf-8-sig"):
+        line = 1 if b"coding" in raw.split(b"\n", 1)[0] else 2
+        problem = f"it declares another encoding ({declared})"
+        return _encoding(path, line, problem, f"sed -i {line}d {file}")
+    return text
+
+
+def _encoding(path: Path, line: int, problem: str, instead: str) -> Finding:
+    return finding(path, line, "source-encoding", problem=problem, instead=instead)
 
 
 def checksum(source: Source) -> str:
-    """``v1:<sha256>`` over the tokens of the code, without docstring of the module, comments and layout.
+    """``v1:<sha256>`` over what the code says: comments, docstrings, layout and quotes make no difference, values do.
 
-    ``ast.dump`` would differ between Python versions, and a hash of the bytes between formatters; the header is left out
-    so that a corrected description or a waiver does not count as an edit of what was run.
+    A normal form of the syntax tree, equal on every Python: ``ast.dump`` differs between versions, and a hash of the bytes
+    between formatters. The header is a docstring, so that a corrected description does not count as an edit of what was run.
     """
-    docstring = ast.get_docstring(source.tree, clean=False) is not None
-    skip_to = (source.tree.body[0].end_lineno or 0) if docstring else 0
     digest = hashlib.sha256()
-    for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
-        if token.type in _LAYOUT or token.start[0] <= skip_to:
-            continue
-        digest.update(token.string.encode() + b"\0")
+    for part in _normal(source.tree):
+        digest.update(part.encode() + b"\0")
     return f"v1:{digest.hexdigest()}"
+
+
+def _normal(tree: ast.AST) -> Iterator[str]:
+    todo: list[object] = [tree]  # a stack, not recursion: a sum of a thousand terms is a tree a thousand deep
+    while todo:
+        item = todo.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, list):
+            todo += ["]", *reversed(item), "["]
+        elif isinstance(item, ast.Constant):
+            yield f"{type(item.value).__name__} {_value(item.value)}"
+        elif isinstance(item, ast.AST):
+            fields = {name: value for name, value in ast.iter_fields(item) if name not in _IGNORED_FIELDS}
+            if isinstance(item, _WITH_DOCSTRING) and ast.get_docstring(item, clean=False) is not None:
+                fields["body"] = item.body[1:]
+            if isinstance(item, ast.JoinedStr):
+                fields["values"] = _joined(item.values)
+            todo.append(")")
+            for name, value in reversed(fields.items()):
+                # Newer Pythons have more fields, empty where the source is older.
+                if value is not None and value != []:
+                    todo += [value, name]
+            todo.append(type(item).__name__ + "(")
+        else:
+            yield str(item)
+
+
+def _value(value: object) -> str:
+    # repr() depends on what this Python's Unicode calls printable, and refuses integers of more than 4,300 digits.
+    return f"{value:x}" if isinstance(value, int) else ascii(value)
+
+
+def _joined(values: list[ast.expr]) -> list[ast.expr]:
+    """The parts of an f-string with neighbouring texts as one: Pythons cut them differently."""
+    joined: list[ast.expr] = []
+    for value in values:
+        before = joined[-1] if joined else None
+        if isinstance(value, ast.Constant) and isinstance(before, ast.Constant):
+            joined[-1] = ast.Constant(str(before.value) + str(value.value))
+        elif not (isinstance(value, ast.Constant) and value.value == ""):
+            joined.append(value)
+    return joined

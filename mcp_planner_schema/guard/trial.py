@@ -1,30 +1,38 @@
 """The trial: a downgrade is run once in a savepoint, and what it destroyed is read from the catalog by OID.
 
 Whatever the body does (raw SQL, CASCADE, functions), the catalog afterwards shows it; nothing is guessed from the text. A
-commit guard (a deferred constraint trigger that raises) keeps a COMMIT inside the body from making the trial final.
+commit guard (a deferred constraint trigger that raises) keeps a COMMIT inside the body from making the trial final, and
+:mod:`.tripwire` a ROLLBACK. The real run is then held to what its trial destroyed.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from mcp_planner_schema.guard import tripwire
+from mcp_planner_schema.guard.postcheck import pinned
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import Connection
 
+CommitInside = tripwire.CommitInside
 TRANSIENT = ("55P03", "40P01")
 """SQLSTATEs that mean "someone is in the way": lock_not_available and deadlock_detected."""
 
+KEPT = "mcp_planner_guard.kept"
+"""Where :func:`stash.keep` leaves a :class:`Kept` for :func:`disarm`, in ``connection.info``."""
+
+# The SQLSTATE is the one PostgreSQL itself uses for a COMMIT where none may be.
 COMMIT_GUARD = """
 CREATE TABLE IF NOT EXISTS {schema}.commit_guard (armed boolean NOT NULL);
 CREATE OR REPLACE FUNCTION {schema}.refuse_commit() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 BEGIN
   IF current_setting('mcp_planner_guard.open', true) IS DISTINCT FROM pg_current_xact_id()::text THEN
-    RAISE EXCEPTION 'commit inside a downgrade step';
+    RAISE EXCEPTION 'the body commits (or says SET CONSTRAINTS ALL IMMEDIATE)' USING ERRCODE = '2D000';
   END IF;
   RETURN NULL;
 END $$;
@@ -37,35 +45,39 @@ END $$;
 COMMENT ON TABLE {schema}.commit_guard IS 'A row inserted here lets no COMMIT pass until the step says that it has ended';
 """
 
-_ROLLBACK = re.compile(r"(^|;)\s*(ROLLBACK|ABORT)\b(?!\s+((WORK|TRANSACTION)\s+)?TO\b)", re.IGNORECASE)
-
 _TABLES = """
-SELECT c.oid, n.nspname, c.relname, c.relkind::text, coalesce(i.inhparent, 0), c.relispartition,
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, coalesce(i.inhparent, 0), c.relforcerowsecurity,
        array(SELECT a.attname::text FROM pg_catalog.pg_index x
              CROSS JOIN LATERAL unnest(x.indkey::int2[]) WITH ORDINALITY AS k(attnum, place)
              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-             WHERE x.indrelid = c.oid AND x.indisprimary ORDER BY k.place)
+             WHERE x.indrelid = c.oid AND x.indisprimary AND k.place <= x.indnkeyatts ORDER BY k.place)
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-  AND n.nspname NOT LIKE 'pg\\_%%' AND n.nspname <> 'information_schema' AND n.nspname <> %s
+  AND left(n.nspname, 3) <> 'pg_' AND n.nspname <> 'information_schema' AND n.nspname <> %s
 """
 
+# Below 16384 are the types and collations that PostgreSQL itself brings; none of them can be dropped.
 _COLUMNS = """
 SELECT a.attrelid, a.attnum, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
-       t.typnamespace = 'pg_catalog'::regnamespace AND coalesce(e.typnamespace, t.typnamespace) = 'pg_catalog'::regnamespace
+       a.atttypid < 16384 AND a.attcollation < 16384
 FROM pg_catalog.pg_attribute a
-JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typelem <> 0
 WHERE a.attrelid = ANY (%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum
+"""
+
+_OWN = """
+SELECT c.oid, c.relname, array(SELECT a.attname::text FROM pg_catalog.pg_attribute a
+                               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relkind = 'r'
 """
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column as the catalog has it. ``builtin``: its type belongs to PostgreSQL and cannot be dropped with CASCADE."""
+    """A column as the catalog has it. ``builtin``: its type and collation are PostgreSQL's own and cannot be dropped."""
 
     name: str
     type: str
@@ -74,13 +86,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as the catalog has it; ``key`` are the columns of its primary key, ``parent`` the partitioned table's OID."""
+    """A table as the catalog has it; ``key`` are the columns of its primary key, ``parent`` the partitioned table's OID.
+
+    ``forced``: its row level security holds for its owner too. Types are shown with their schema unless PostgreSQL's own.
+    """
 
     oid: int
     schema: str
     name: str
     kind: str
     parent: int
+    forced: bool
     key: tuple[str, ...]
     columns: dict[int, Column]
 
@@ -111,72 +127,95 @@ class Trial:
     commits: bool = False
 
 
-class CommitInside(Exception):
-    """The body committed, or failed; the trial proves nothing. The transaction is over and nothing was changed."""
+@dataclass(frozen=True)
+class Kept:
+    """What the real run is held to: the tables as they stood under the locks, what may go, and the copies' columns."""
+
+    before: dict[int, Table]
+    losses: tuple[Loss, ...]
+    copies: Mapping[str, list[str]]
 
 
 def snapshot(connection: Connection, schema: str) -> dict[int, Table]:
     """Every ordinary and partitioned table with its columns, by OID. ``schema`` (the guard's own) is left out."""
     tables: dict[int, Table] = {}
-    for oid, namespace, name, kind, parent, _, key in connection.exec_driver_sql(_TABLES, (schema,)):
-        tables[oid] = Table(oid, namespace, name, kind, parent, tuple(key), {})
-    for oid, number, name, type_, builtin in connection.exec_driver_sql(_COLUMNS, (list(tables),)):
-        tables[oid].columns[number] = Column(name, type_, builtin)
+    with pinned(connection, search_path="pg_catalog"):
+        for oid, namespace, name, kind, parent, forced, key in connection.exec_driver_sql(_TABLES, (schema,)):
+            tables[oid] = Table(oid, namespace, name, kind, parent, forced, tuple(key), {})
+        for oid, number, name, type_, builtin in connection.exec_driver_sql(_COLUMNS, (list(tables),)):
+            tables[oid].columns[number] = Column(name, type_, builtin)
     return tables
 
 
 def losses(before: dict[int, Table], after: dict[int, Table]) -> tuple[Loss, ...]:
-    """What of ``before`` is gone in ``after``, in OID order. Partitions count with their parent where that is gone too."""
-    found = []
-    for oid, table in sorted(before.items()):
-        left = after.get(oid)
-        if left is None:
-            if table.parent not in before or table.parent in after:
-                found.append(Loss(table))
-        elif table.parent == 0 or table.parent not in after:
-            gone = tuple(column for number, column in table.columns.items() if number not in left.columns)
-            if gone:
-                found.append(Loss(table, gone))
-    return tuple(found)
+    """What of ``before`` is gone in ``after``, in OID order. A partition counts with its parent where that loses the same."""
+    gone = {oid: _gone(table, after.get(oid)) for oid, table in before.items()}
+
+    def with_parent(table: Table) -> bool:
+        lost = gone.get(table.parent)
+        if lost is None:
+            return False
+        if table.parent not in after:
+            return table.oid not in after  # detached first, it has lost its columns by itself
+        return table.oid in after and {column.name for column in gone[table.oid] or ()} <= {
+            column.name for column in lost
+        }
+
+    return tuple(
+        Loss(before[oid], lost if oid in after else ())
+        for oid, lost in sorted(gone.items())
+        if lost is not None and not with_parent(before[oid])
+    )
+
+
+def _gone(table: Table, left: Table | None) -> tuple[Column, ...] | None:
+    """The columns that went; None when nothing did. A table that went is said by its absence in ``after``."""
+    if left is None:
+        return ()
+    return tuple(column for number, column in table.columns.items() if number not in left.columns) or None
 
 
 def attempt(context: MigrationContext, schema: str, body: Callable[[], Any]) -> Trial:
     """Run ``body`` in a savepoint, read what it destroyed, and undo it.
 
-    Raises :class:`CommitInside` where the body cannot be undone (the whole transaction is then aborted, nothing done);
-    lets lock failures through, so that the step is tried again.
+    Raises :class:`CommitInside` where the body ends its transaction or cannot run inside one, or touches what the guard
+    keeps (the whole transaction is then over, nothing done); lets every other failure of the body through.
     """
-    from sqlalchemy.exc import DBAPIError
-
     connection = context.connection
     assert connection is not None
-    before = snapshot(connection, schema)
     outcome = Trial()
+    before, own = snapshot(connection, schema), _own(connection, schema)
     connection.exec_driver_sql("SAVEPOINT guard_trial")
     try:
         arm(connection, schema)
         with _inert(context, outcome):
             body()
-        outcome.losses = losses(before, snapshot(connection, schema))
+            outcome.losses = losses(before, snapshot(connection, schema))
+            dropped = sorted(set(own) - set(_own(connection, schema)))
+        if dropped:
+            raise CommitInside(f"it drops what the guard keeps: {schema}.{f', {schema}.'.join(dropped)}")
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_trial")
         connection.exec_driver_sql("RELEASE SAVEPOINT guard_trial")
-    except DBAPIError as error:
-        if getattr(error.orig, "pgcode", None) in TRANSIENT:
+    except CommitInside:
+        raise
+    except Exception as error:
+        reason = _untriable(connection, schema, error)
+        if reason is None:
             raise
-        raise CommitInside(str(error.orig).strip().split("\n")[0]) from error
+        raise CommitInside(reason) from error
     return outcome
 
 
-def refuse_rollback(cursor: Any, statement: str) -> None:
-    """Raise :class:`CommitInside` for a ROLLBACK, or after one: it ends the transaction without the commit guard noticing.
-
-    psycopg2 believes it is still in a transaction then and sends no BEGIN, so every later statement would be final.
-    """
-    from psycopg2.extensions import TRANSACTION_STATUS_IDLE
-
-    ended = cursor.connection.info.transaction_status == TRANSACTION_STATUS_IDLE
-    if ended or _ROLLBACK.search(statement):
-        raise CommitInside("the body rolls its transaction back")
+def _untriable(connection: Connection, schema: str, error: Exception) -> str | None:
+    """Why an error means that the body cannot be tried, rather than that it is wrong."""
+    original = getattr(error, "orig", None) or error
+    code = getattr(original, "pgcode", None) or ""
+    said = str(original).strip().split("\n")[0]
+    if f"{schema}.commit_guard" in said or '"commit_guard"' in said:
+        return f"it drops what the guard keeps: {schema}.commit_guard"
+    if code[:2] in ("25", "2D"):  # invalid transaction state, invalid transaction termination
+        return said
+    return "the body ends its transaction" if tripwire.ended(connection) else None
 
 
 def arm(connection: Connection, schema: str) -> None:
@@ -185,57 +224,56 @@ def arm(connection: Connection, schema: str) -> None:
 
 
 def disarm(connection: Connection, schema: str) -> None:
-    """Let this transaction's COMMIT pass, and take the guard's row away again."""
+    """Let this transaction's COMMIT pass, after proof that nothing is gone but what was kept, and all of that is there.
+
+    Raises :class:`CommitInside` otherwise: the transaction must then be rolled back.
+    """
+    kept: Kept | None = connection.info.pop(KEPT, None)
+    if kept is not None:
+        _prove(connection, schema, kept)
     connection.exec_driver_sql(
-        "SELECT set_config('mcp_planner_guard.open', pg_current_xact_id()::text, true);"
+        "SELECT pg_catalog.set_config('mcp_planner_guard.open', pg_catalog.pg_current_xact_id()::text, true);"
         f"DELETE FROM {schema}.commit_guard"
     )
+
+
+def _prove(connection: Connection, schema: str, kept: Kept) -> None:
+    allowed = {loss.table.oid: loss for loss in kept.losses}
+    for loss in losses(kept.before, snapshot(connection, schema)):
+        known = allowed.get(loss.table.oid)
+        if known is None or (known.columns and not (loss.columns and set(loss.columns) <= set(known.columns))):
+            raise CommitInside(f"run for real it destroys more than in its trial: {loss}")
+    copies = _own(connection, schema)
+    for name, columns in kept.copies.items():
+        if copies.get(name) != columns:
+            raise CommitInside(f"it destroys what was kept in {schema}.{name}")
+
+
+def _own(connection: Connection, schema: str) -> dict[str, list[str]]:
+    """The guard's own tables, the copies among them, with their columns."""
+    return {row[1]: row[2] for row in connection.exec_driver_sql(_OWN, (schema,))}
 
 
 @contextmanager
 def no_rollback(connection: Connection) -> Iterator[None]:
     """While inside, a ROLLBACK in the body raises :class:`CommitInside` before it is sent."""
-    from sqlalchemy import event
-
-    mine = connection.connection.dbapi_connection
-
-    def before(conn: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if cursor.connection is mine:
-            refuse_rollback(cursor, statement)
-
-    event.listen(connection.engine, "before_cursor_execute", before)
-    try:
+    with tripwire.set_on(connection):
         yield
-    finally:
-        event.remove(connection.engine, "before_cursor_execute", before)
 
 
 @contextmanager
 def _inert(context: MigrationContext, outcome: Trial) -> Iterator[None]:
     """While inside, ``autocommit_block()`` commits nothing and CONCURRENTLY is left out, so that the body can be tried."""
-    from sqlalchemy import event
-
-    assert context.connection is not None
 
     @contextmanager
     def block() -> Iterator[None]:
         outcome.commits = True
-        yield
-
-    mine = context.connection.connection.dbapi_connection
-
-    def plain(conn: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
-        if cursor.connection is not mine:  # the lock's and the watcher's connections are of the same engine
-            return statement, parameters
-        refuse_rollback(cursor, statement)
-        if outcome.commits:
-            statement = re.sub(r"\bCONCURRENTLY\b\s*", "", statement, flags=re.IGNORECASE)
-        return statement, parameters
+        with tripwire.set_on(context.connection, plain=True):
+            yield
 
     context.autocommit_block = block  # type: ignore[method-assign]
-    event.listen(context.connection.engine, "before_cursor_execute", plain, retval=True)
     try:
-        yield
+        with tripwire.set_on(context.connection):
+            yield
     finally:
-        event.remove(context.connection.engine, "before_cursor_execute", plain)
         del context.autocommit_block  # the class's own shows again

@@ -27,7 +27,7 @@ WHERE l.pid = %s AND NOT l.granted
 
 @dataclass
 class Waits:
-    """What was seen. ``waited`` is in seconds; ``blockers`` are lines for people, newest state of each pid."""
+    """What was seen. ``waited`` is in seconds; ``blockers`` has a line for people for each pid, with its newest state."""
 
     waited: float = 0.0
     blockers: dict[int, str] = field(default_factory=dict)

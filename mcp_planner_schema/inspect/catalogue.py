@@ -22,7 +22,7 @@ revision by a line in its header, `Waive: CODE | reason | YYYY-MM-DD`; the waive
 def markdown() -> str:
     """The whole page."""
     rows = "".join(
-        f"| [{rule.code}](#{rule.code}) | {_plain(rule.happens)} | {'yes' if rule.waivable else 'no'} |\n"
+        f"| [{rule.code}](#{rule.code}) | {_prose(rule.happens)} | {'yes' if rule.waivable else 'no'} |\n"
         for rule in RULES.values()
     )
     return _HEAD + rows + "".join(map(_section, RULES.values()))
@@ -30,12 +30,19 @@ def markdown() -> str:
 
 def _section(rule: Rule) -> str:
     kind = "" if rule.refuses else "A warning: the run goes on.\n\n"
+    happens = _prose(rule.happens)
     return (
-        f"\n## {rule.code}\n\n{kind}{_plain(rule.happens)[0].upper()}{_plain(rule.happens)[1:]}.\n\n"
-        f"Why it hurts: {_plain(rule.hurts)}.\n\nInstead:\n\n```\n{_plain(rule.instead)}\n```\n"
+        f"\n## {rule.code}\n\n{kind}{happens[0].upper()}{happens[1:]}.\n\n"
+        f"Why it hurts: {_prose(rule.hurts)}.\n\nInstead:\n\n```\n{_filled(rule.instead, '<{}>')}\n```\n"
     )
 
 
-def _plain(template: str) -> str:
-    names = {name: f"<{name}>" for _, name, _, _ in string.Formatter().parse(template) if name}
+def _prose(template: str) -> str:
+    # Outside a code block Markdown takes <name> for HTML and shows nothing.
+    return _filled(template, "*{}*").replace("|", "\\|")
+
+
+def _filled(template: str, shape: str) -> str:
+    """The template with each value's name in its place."""
+    names = {name: shape.format(name) for _, name, _, _ in string.Formatter().parse(template) if name}
     return template.replace("!r}", "}").format_map(names)

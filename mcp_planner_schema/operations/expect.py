@@ -1,15 +1,15 @@
 """Expectations: what must be true after a revision, one call each.
 
 ``expectations = [expect.table("projects"), …]`` in a revision becomes one DO block in the step's transaction. Nothing here
-touches a database; a name without schema is looked for in ``public``, so that no search_path can answer for another.
+touches a database; a name without schema is looked for in ``public``, and types and defaults are written as psql shows them
+with nothing but ``public`` in the search_path, so that no search_path can answer for another.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
-from mcp_planner_schema.guard.postcheck import Expectation, literal
+from mcp_planner_schema.guard.postcheck import Expectation, identifier, literal, opposite
 
 
 def table(name: str, *, schema: str = "public") -> Expectation:
@@ -17,12 +17,12 @@ def table(name: str, *, schema: str = "public") -> Expectation:
     where = f"FROM pg_catalog.pg_class c WHERE c.relname = {literal(name)} AND c.relnamespace = {_schema(schema)}"
     kind = (
         "CASE c.relkind WHEN 'v' THEN 'a view' WHEN 'm' THEN 'a materialized view' WHEN 'S' THEN 'a sequence' "
-        "WHEN 'i' THEN 'an index' WHEN 'f' THEN 'a foreign table' WHEN 'c' THEN 'a composite type' ELSE 'the table' END"
+        "WHEN 'i' THEN 'an index' WHEN 'I' THEN 'an index' WHEN 'f' THEN 'a foreign table' WHEN 'c' THEN 'a composite type' ELSE 'the table' END"
     )
     return Expectation(
         f"table {_shown(schema, name)}",
         f"EXISTS (SELECT {where} AND c.relkind IN ('r', 'p'))",
-        f"SELECT {kind} {where} AND c.relkind NOT IN ('I', 't')",
+        f"SELECT {kind} {where} AND c.relkind <> 't'",
         subject=f"{schema}.{name}",
     )
 
@@ -36,14 +36,23 @@ def column(
     default: str | None = None,
     schema: str = "public",
 ) -> Expectation:
-    """A column exists; with ``type`` (as psql shows it: ``double precision``), ``nullable``, ``default`` where given."""
+    """A column exists; with ``type`` (as psql shows it: ``double precision``), ``nullable``, ``default`` where given.
+
+    ``nullable=False`` means that no row can hold null: a NOT NULL that is NOT VALID does not count.
+    """
     where = (
         "FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum "
         f"WHERE a.attrelid = {_relation(schema, table)} AND a.attname = {literal(name)} AND NOT a.attisdropped"
     )
+    # PostgreSQL 18 sets attnotnull for a NOT NULL that no row has been checked against; its constraint tells.
+    not_null = (
+        "(a.attnotnull AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conrelid = a.attrelid "
+        "AND k.contype = 'n' AND k.conkey[1] = a.attnum AND NOT k.convalidated))"
+    )
     shape = (
-        "pg_catalog.format_type(a.atttypid, a.atttypmod) || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END "
-        "|| coalesce(' default ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid), '')"
+        f"pg_catalog.concat(pg_catalog.format_type(a.atttypid, a.atttypmod), CASE WHEN {not_null} THEN ' not null' "
+        "WHEN a.attnotnull THEN ' not null (not valid)' END, CASE WHEN d.oid IS NOT NULL THEN CASE WHEN a.attgenerated = '' "
+        "THEN ' default ' ELSE ' generated as ' END END, pg_catalog.pg_get_expr(d.adbin, d.adrelid))"
     )
     says, holds = f"column {_shown(schema, table)}.{name}", where
     if type is not None:
@@ -51,10 +60,10 @@ def column(
         holds += f" AND pg_catalog.format_type(a.atttypid, a.atttypmod) = {literal(type)}"
     if nullable is not None:
         says += " null" if nullable else " not null"
-        holds += " AND NOT a.attnotnull" if nullable else " AND a.attnotnull"
+        holds += " AND NOT a.attnotnull" if nullable else f" AND {not_null}"
     if default is not None:
         says += f" default {default}"
-        holds += f" AND pg_catalog.pg_get_expr(d.adbin, d.adrelid) = {literal(default)}"
+        holds += f" AND a.attgenerated = '' AND pg_catalog.pg_get_expr(d.adbin, d.adrelid) = {literal(default)}"
     within = f"{schema}.{table}"
     return Expectation(
         says, f"EXISTS (SELECT {holds})", f"SELECT {shape} {where}", subject=f"{within}.{name}", within=within
@@ -95,42 +104,45 @@ def constraint(table: str, name: str, *, validated: bool = True, schema: str = "
 
 def enum(name: str, labels: Sequence[str], *, schema: str = "public") -> Expectation:
     """An enum type exists with exactly these labels in this order."""
-    found = (
-        "SELECT array_agg(e.enumlabel::text ORDER BY e.enumsortorder) FROM pg_catalog.pg_enum e "
-        "JOIN pg_catalog.pg_type t ON t.oid = e.enumtypid "
+    labelled = "pg_catalog.array_agg(e.enumlabel::text ORDER BY e.enumsortorder) FILTER (WHERE e.oid IS NOT NULL)"
+    where = (
+        "FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_enum e ON e.enumtypid = t.oid "
         f"WHERE t.typname = {literal(name)} AND t.typnamespace = {_schema(schema)}"
     )
     wanted = ", ".join(literal(label) for label in labels)
+    kind = "CASE t.typtype WHEN 'd' THEN 'a domain' WHEN 'c' THEN 'a composite type' ELSE 'no enum' END"
     return Expectation(
         f"enum {_shown(schema, name)} ({', '.join(labels)})",
-        f"({found}) = ARRAY[{wanted}]::text[]",
-        f"SELECT array_to_string(({found}), ', ')",
+        f"(SELECT coalesce({labelled}, '{{}}') {where} AND t.typtype = 'e' GROUP BY t.oid) = ARRAY[{wanted}]::text[]",
+        f"SELECT CASE t.typtype WHEN 'e' THEN '(' || coalesce(pg_catalog.array_to_string({labelled}, ', '), '') || ')' "
+        f"ELSE {kind} END {where} GROUP BY t.oid",
         subject=f"enum {schema}.{name}",
     )
 
 
 def function(signature: str, *, schema: str = "public") -> Expectation:
     """A function of this signature exists: ``"name(uuid, integer)"``, types as psql's ``\\df`` shows them."""
-    name, _, arguments = signature.rstrip(")").partition("(")
-    where = (
-        f"FROM pg_catalog.pg_proc p WHERE p.proname = {literal(name.strip())} AND p.pronamespace = {_schema(schema)}"
-    )
+    name, opened, rest = signature.strip().removesuffix(")").rpartition("(")
+    if not opened:
+        raise ValueError(f"write {signature!r} with the types of its arguments: 'name(uuid, integer)', 'name()'")
+    name, arguments = name.strip(), ", ".join(part.strip() for part in rest.split(","))
+    where = f"FROM pg_catalog.pg_proc p WHERE p.proname = {literal(name)} AND p.pronamespace = {_schema(schema)}"
     shape = "pg_catalog.oidvectortypes(p.proargtypes)"
     return Expectation(
-        f"function {_shown(schema, name.strip())}({arguments.strip()})",
-        f"EXISTS (SELECT {where} AND {shape} = {literal(arguments.strip())})",
-        f"SELECT string_agg(p.proname || '(' || {shape} || ')', ', ') {where}",
-        subject=f"function {schema}.{signature}",
+        f"function {_shown(schema, name)}({arguments})",
+        f"EXISTS (SELECT {where} AND {shape} = {literal(arguments)})",
+        f"SELECT pg_catalog.string_agg(p.proname || '(' || {shape} || ')', ', ' ORDER BY {shape}) {where}",
+        subject=f"function {schema}.{name}({arguments})",
     )
 
 
 def trigger(table: str, name: str, *, schema: str = "public") -> Expectation:
-    """A trigger exists on the table and is not disabled."""
+    """A trigger exists on the table and fires: it is neither disabled nor for replicas only."""
     where = f"FROM pg_catalog.pg_trigger t WHERE t.tgrelid = {_relation(schema, table)} AND t.tgname = {literal(name)}"
     return Expectation(
         f"enabled trigger {name} on {_shown(schema, table)}",
-        f"EXISTS (SELECT {where} AND t.tgenabled <> 'D')",
-        f"SELECT CASE t.tgenabled WHEN 'D' THEN 'disabled: ' ELSE '' END || pg_catalog.pg_get_triggerdef(t.oid) {where}",
+        f"EXISTS (SELECT {where} AND t.tgenabled IN ('O', 'A'))",
+        f"SELECT CASE t.tgenabled WHEN 'D' THEN 'disabled: ' WHEN 'R' THEN 'for replicas only: ' ELSE '' END || pg_catalog.pg_get_triggerdef(t.oid) {where}",
         subject=f"trigger {schema}.{table}.{name}",
         within=f"{schema}.{table}",
     )
@@ -138,7 +150,7 @@ def trigger(table: str, name: str, *, schema: str = "public") -> Expectation:
 
 def absent(other: Expectation) -> Expectation:
     """The opposite of another expectation: ``expect.absent(expect.column("steps", "old_name"))``."""
-    return dataclasses.replace(other, says=f"no {other.says}", holds=f"({other.holds}) IS NOT TRUE", absent=True)
+    return opposite(other)
 
 
 def query(sql: str, *, equals: object) -> Expectation:
@@ -168,16 +180,12 @@ def _one_query(sql: str) -> str:
     return sql.strip().rstrip(";") + "\n"
 
 
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _schema(name: str) -> str:
-    return f"pg_catalog.to_regnamespace({literal(_identifier(name))})"
+    return f"pg_catalog.to_regnamespace({literal(identifier(name))})"
 
 
 def _relation(schema: str, name: str) -> str:
-    return f"pg_catalog.to_regclass({literal(_identifier(schema) + '.' + _identifier(name))})"
+    return f"pg_catalog.to_regclass({literal(identifier(schema) + '.' + identifier(name))})"
 
 
 def _shown(schema: str, name: str) -> str:

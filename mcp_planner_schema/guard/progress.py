@@ -1,0 +1,107 @@
+"""How far a step has come: filled while it runs, read for its history row and for the line people see."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mcp_planner_schema.guard import history, source, watch
+from mcp_planner_schema.guard.judge import Judged
+from mcp_planner_schema.guard.transaction import Seen
+
+if TYPE_CHECKING:
+    from alembic.runtime.migration import RevisionStep, StampStep
+
+    Step = RevisionStep | StampStep
+
+
+@dataclass
+class Progress:
+    """One step over all its attempts. Times are of ``time.monotonic()`` in seconds, ``hold_ms`` in milliseconds.
+
+    ``checksum`` is computed before the first attempt: it takes long enough to be felt under a lock.
+    """
+
+    name: str
+    direction: str
+    description: str | None
+    judged: Judged | None
+    began: float = field(default_factory=time.monotonic)
+    started_at: Any = None
+    hold_from: float = 0.0
+    hold_ms: float = 0.0
+    attempts: int = 0
+    waits: watch.Waits = field(default_factory=watch.Waits)
+    seen: Seen = field(default_factory=Seen)
+    rows: int | None = None
+    committed: bool = False
+    skipped: bool = False
+    heads: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+    checksum: str | None = None
+
+    @property
+    def where(self) -> str:
+        """The place findings point to: the file's header, or the name of what has no file."""
+        return self.judged.source.shown + ":1" if self.judged and self.judged.source else self.name
+
+
+def of(step: Step, judged: Judged | None, reason: str | None) -> Progress:
+    """A step that has not begun. ``reason`` is why a version is stamped, where somebody has said so."""
+    header = judged.header if judged else None
+    direction = direction_of(step)
+    described = header.description if header else reason if direction == "stamp" else step.doc
+    progress = Progress(name_of(step), direction, described, judged)
+    progress.checksum = source.checksum(judged.source) if judged and judged.source else None
+    return progress
+
+
+def direction_of(step: Step) -> str:
+    """``upgrade``, ``downgrade`` or ``stamp``."""
+    return "stamp" if step.info.is_stamp else "upgrade" if step.is_upgrade else "downgrade"
+
+
+def name_of(step: Step) -> str:
+    """The revision a step is about: the one it applies or takes back, or the stamped one."""
+    info = step.info
+    ids = info.destination_revision_ids if info.is_stamp else info.up_revision_ids
+    return ", ".join(ids) or "base"
+
+
+def entry(progress: Progress, outcome: str, error: str | None = None) -> history.Entry:
+    """The row of ``history`` for a step that ends now."""
+    header = progress.judged.header if progress.judged else None
+    text = progress.judged.source if progress.judged else None
+    return history.Entry(
+        revision=progress.name,
+        direction=progress.direction,
+        outcome=outcome,
+        description=progress.description,
+        author=header.author if header else None,
+        started_at=progress.started_at or dt.datetime.now(dt.UTC),
+        duration_ms=(time.monotonic() - progress.began) * 1000,
+        lock_wait_ms=progress.waits.waited * 1000,
+        hold_ms=progress.hold_ms,
+        attempts=progress.attempts,
+        rows_touched=progress.rows,
+        checksum=progress.checksum,
+        source=text.text if text else None,
+        waivers=tuple(map(str, header.waivers)) if header else (),
+        error=error,
+    )
+
+
+def line(progress: Progress) -> str:
+    """The line of a finished step."""
+    path = progress.judged.path.stem if progress.judged else progress.name
+    took = (time.monotonic() - progress.began) * 1000
+    parts = [f"{progress.direction:<9} {path:<44} {took:7.0f} ms  held {progress.hold_ms:5.0f} ms"]
+    if progress.skipped:
+        parts.append("skipped (not for this environment)")
+    if progress.attempts > 1:
+        parts.append(f"{progress.attempts} tries")
+    if progress.rows:
+        parts.append(f"{progress.rows} rows")
+    return "  ".join(parts)

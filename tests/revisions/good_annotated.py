@@ -1,0 +1,35 @@
+# leaves alone: revision-missing
+# leaves alone: header-version
+"""Create a thing.
+
+Version: 001
+Description: A thing for the tests
+Author: A Tester <tester@example.org>
+Date: 2026-01-31
+Dependencies: None
+Type: schema
+Phase: expand
+Transaction: single
+Reversible: stash
+"""
+
+from alembic import op
+
+from mcp_planner_schema.operations import expect
+
+revision: str = "001"
+down_revision: str | tuple[str, ...] | None = None
+branch_labels = None
+depends_on = None
+
+expectations: list = [
+    expect.table("thing"),
+]
+
+
+def upgrade() -> None:
+    op.execute("CREATE TABLE thing (id int PRIMARY KEY)")
+
+
+def downgrade() -> None:
+    op.drop_table("thing")

@@ -1,0 +1,42 @@
+# leaves alone: header-field-unknown
+# leaves alone: header-field-apart
+# leaves alone: header-field-repeated
+"""Create a thing: the first.
+
+Things come first.
+
+Version: 001
+Description: A thing for the tests
+Author: A Tester <tester@example.org>
+Date: 2026-01-31
+Dependencies: None
+Type: schema
+Phase: expand
+Transaction: single
+Reversible: stash
+
+Why: because the thing was missing.
+It says Version: 1 in the manual.
+Type: thing is not what it means.
+"""
+
+from alembic import op
+
+from mcp_planner_schema.operations import expect
+
+revision = "001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+expectations = [
+    expect.table("thing"),
+]
+
+
+def upgrade() -> None:
+    op.execute("CREATE TABLE thing (id int PRIMARY KEY)")
+
+
+def downgrade() -> None:
+    op.drop_table("thing")

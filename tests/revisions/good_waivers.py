@@ -1,0 +1,45 @@
+# leaves alone: waiver-incomplete
+# leaves alone: waiver-unknown
+# leaves alone: waiver-expired
+# leaves alone: import-application
+# leaves alone: settings-read
+"""Create a thing.
+
+Version: 001
+Description: A thing for the tests
+Author: A Tester <tester@example.org>
+Date: 2026-01-31
+Dependencies: None
+Type: schema
+Phase: expand
+Transaction: single
+Reversible: stash
+Waive: import-application | a vendored constant | 2026-02-15
+Waive: settings-read | the server's own name | 2026-12-31
+"""
+
+from alembic import op
+
+from mcp_planner_schema.operations import expect
+import os
+
+from myapp import name
+
+HOST = os.environ["HOST"]
+
+revision = "001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+expectations = [
+    expect.table("thing"),
+]
+
+
+def upgrade() -> None:
+    op.execute("CREATE TABLE thing (id int PRIMARY KEY)")
+
+
+def downgrade() -> None:
+    op.drop_table("thing")

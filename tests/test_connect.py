@@ -1,0 +1,268 @@
+"""Connections: one sentence for each way to fail, no password anywhere, poolers refused."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+from alembic.config import Config
+from sqlalchemy.engine import make_url
+
+from mcp_planner_schema import embedded
+from mcp_planner_schema.guard import connect, settings
+from mcp_planner_schema.guard.findings import Broken, WrongUse
+from tests.conftest import Database, Project, _private_folder
+from tests.until import until
+
+SECRET = "s3cr:t@p%/40"
+QUOTED = "s3cr%3At%40p%25%2F40"
+
+
+def read(url: str) -> settings.Settings:
+    """Settings with this DATABASE_URL."""
+    return settings.load(Config(), {"DATABASE_URL": url})
+
+
+@pytest.fixture
+def revision(project: Project) -> Project:
+    """A project with one revision."""
+    project.revision("001", "create_a", 'op.execute("CREATE TABLE a (id int)")', 'op.drop_table("a")',
+                     expectations='expect.table("a")')  # fmt: skip
+    return project
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Database]:
+    """A server of its own that asks for a password and has few connections."""
+    folder = _private_folder()
+    server = embedded.start(
+        folder, settings={"max_connections": "8", "fsync": "off"}, database="app", say=lambda _: None
+    )
+    database = Database(str(server.socket), server.port, "app")
+    database.rows(f"CREATE ROLE jane LOGIN PASSWORD '{SECRET}'")
+    (server.data / "pg_hba.conf").write_text("local all postgres trust\nlocal all all scram-sha-256\n")
+    database.rows("SELECT pg_reload_conf()")
+    try:
+        yield database
+    finally:
+        embedded.stop(folder, mode="immediate")
+        shutil.rmtree(folder)
+
+
+def test_a_wrong_password_is_one_sentence(guarded: Database, revision: Project) -> None:
+    """The refusal names server and user, not the password, and ends with what to do."""
+    url = f"postgresql://jane:wr0ng%40pw@/app?host={guarded.host}&port={guarded.port}"
+    until(lambda: not works(url))
+
+    done = revision.alembic("upgrade", "head", DATABASE_URL=url)
+
+    assert done.returncode == 1
+    assert "does not accept the password of user jane" in done.stderr
+    assert "wr0ng" not in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    assert "\nnext: " in done.stderr
+
+
+def works(url: str) -> bool:
+    """Whether a login with this URL succeeds."""
+    try:
+        psycopg2.connect(url).close()
+    except psycopg2.OperationalError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("written", [SECRET, QUOTED], ids=["raw", "encoded"])
+def test_the_password_is_written_nowhere(guarded: Database, revision: Project, written: str) -> None:
+    """With @ : % / in the password, raw or encoded, the run works, and no column, name or line has it."""
+    guarded.rows("DROP SCHEMA IF EXISTS migration CASCADE")
+    guarded.rows("DROP SCHEMA public CASCADE")
+    guarded.rows("CREATE SCHEMA public AUTHORIZATION jane")
+    guarded.rows("GRANT CREATE ON DATABASE app TO jane")
+    url = f"postgres://jane:{written}@/app?host={guarded.host}&port={guarded.port}"
+    bad = "import os\n    op.execute('INSERT INTO seen SELECT application_name FROM pg_stat_activity')\n"
+    revision.revision("002", "create_b", f"op.execute('CREATE TABLE seen (name text)')\n{bad.strip()}".replace("\n    ", "\n")
+                      + "\nraise RuntimeError(os.environ['DATABASE_URL'])", 'op.execute("SELECT 1")')  # fmt: skip
+    text = (
+        (revision.versions / "002_create_b.py")
+        .read_text()
+        .replace("Reversible", "Waive: settings-read | test | 2099-01-01\nReversible")
+    )
+    (revision.versions / "002_create_b.py").write_text(text)
+
+    done = revision.alembic("-x", f"url={url}", "upgrade", "head", DATABASE_URL=url)
+
+    kept = str(guarded.rows("SELECT * FROM migration.run")) + str(
+        guarded.rows("SELECT error, description FROM migration.history")
+    )
+    assert "RuntimeError" in done.stderr
+    for text in (done.stderr, done.stdout, kept):
+        assert SECRET not in text
+        assert QUOTED not in text
+        assert "s3cr" not in text
+    assert "***" in kept
+
+
+def test_no_free_connection_is_one_sentence(guarded: Database, revision: Project) -> None:
+    """A full server is named as full; nothing is a traceback."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(psycopg2.OperationalError):
+            while True:
+                stack.enter_context(guarded.connect())
+        done = revision.alembic(
+            "upgrade", "head", DATABASE_URL=f"postgresql://postgres@/app?host={guarded.host}&port={guarded.port}"
+        )
+
+    assert done.returncode == 1
+    assert "has no free connection" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("postgresql://u:pw1234@127.0.0.1:{port}/db", "Nothing listens at 127.0.0.1:"),
+        ("postgresql://u:pw1234@no-such-host.invalid/db", "The host no-such-host.invalid is not known here."),
+        ("postgresql://postgres@/nowhere?host={host}&port={server}", "There is no database nowhere at "),
+        ("postgresql://nobody_here@/postgres?host={host}&port={server}", "There is no role nobody_here at "),
+        ("postgresql://u:pw1234@/db?host=/no/such/folder", "Nothing listens at /no/such/folder"),
+    ],
+)
+def test_each_failure_is_one_sentence(empty: Database, revision: Project, url: str, sentence: str) -> None:
+    """Unreachable host, unknown host, missing database and role: one sentence, then the next command, exit 1."""
+    url = url.format(port=free_port(), host=empty.host, server=empty.port)
+
+    done = revision.alembic("upgrade", "head", DATABASE_URL=url)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(sentence)
+    assert done.stderr.count("\n") == 3
+    assert "\n\nnext: " in done.stderr
+    assert "pw1234" not in done.stderr
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg", "postgresql+asyncpg"])
+def test_one_driver_whatever_the_url_says(scheme: str) -> None:
+    """Every PostgreSQL scheme becomes psycopg2, with the password as it was meant."""
+    made = [
+        connect.url(read(f"{scheme}://jane:{form}@db.example.org:6000/app?sslmode=require"))
+        for form in (SECRET, QUOTED)
+    ]
+
+    for one in made:
+        assert one.drivername == "postgresql+psycopg2"
+        assert (one.username, one.password, one.host, one.port, one.database) == (
+            "jane", SECRET, "db.example.org", 6000, "app",
+        )  # fmt: skip
+        assert one.query == {"sslmode": "require"}
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///x.db", "mysql://u:pw1234@h/d", "nonsense", "postgresql://u:pw1234@h:port/d"]
+)
+def test_what_is_no_postgresql_url_is_refused_without_showing_it(url: str) -> None:
+    """Another database or no URL at all is wrong use; the text does not repeat it."""
+    with pytest.raises(WrongUse) as caught:
+        connect.url(read(url))
+
+    assert "pw1234" not in caught.value.text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"alembic -x url=postgresql://u:{SECRET}@h/d x", f"password={SECRET}", f"said {QUOTED}", f"said {SECRET}"],
+)
+def test_masked(text: str) -> None:
+    """However the password is written into a text, it is not there afterwards."""
+    masked = connect.masked(text, make_url("postgresql://u@h/d").set(password=SECRET))
+
+    assert "***" in masked
+    assert "s3cr" not in masked
+
+
+def test_a_connection_lost_in_a_step_is_one_message(empty: Database, revision: Project) -> None:
+    """The step's backend is terminated from inside: exit 1, rolled back, failure in the history, no traceback."""
+    revision.revision("002", "create_b", 'op.execute("CREATE TABLE b (id int)")\n'
+                      'op.execute("SELECT pg_terminate_backend(pg_backend_pid())")', 'op.drop_table("b")')  # fmt: skip
+
+    done = revision.alembic("upgrade", "head")
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "The step was rolled back whole" in done.stderr
+    assert done.stderr.strip().endswith("next: alembic upgrade head")
+    assert empty.rows("SELECT revision, outcome FROM migration.history ORDER BY id") == [
+        ("001", "done"),
+        ("002", "failed"),
+    ]
+
+
+def test_all_connections_lost_is_one_message(empty: Database, revision: Project) -> None:
+    """Every session of the guard is cut, as by a restart: exit 1, no traceback, and the same command works afterwards."""
+    cut = ("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+           "ORDER BY pid = pg_backend_pid()")  # fmt: skip
+    path = revision.revision("002", "create_b", f'op.execute("{cut}")', 'op.execute("SELECT 1")')
+
+    done = revision.alembic("upgrade", "head")
+    path.write_text(path.read_text().replace("pg_terminate_backend(pid)", "pid"))
+    again = revision.alembic("upgrade", "head")
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "The connection is gone" in done.stderr
+    assert again.returncode == 0, again.stderr
+    assert empty.rows("SELECT state FROM migration.run ORDER BY id") == [("interrupted",), ("done",)]
+
+
+PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
+
+
+@pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed here (apt install pgbouncer)")
+@pytest.mark.parametrize("ignores", ["", "options"], ids=["refuses options", "ignores options"])
+def test_a_transaction_pooler_is_refused(empty: Database, revision: Project, tmp_path: Path, ignores: str) -> None:
+    """Through pgbouncer in transaction mode: finding pooled-connection, exit 3, nothing changed; also where it drops options."""
+    folder, port = _private_folder(), free_port()
+    folder.chmod(0o777)
+    (folder / "users.txt").write_text('"postgres" ""\n')
+    (folder / "pgbouncer.ini").write_text(
+        f"[databases]\n{empty.name} = host={empty.host} port={empty.port} user=postgres\n[pgbouncer]\n"
+        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = trust\npool_mode = transaction\n"
+        f"auth_file = {folder}/users.txt\nignore_startup_parameters = extra_float_digits"
+        + (f",{ignores}" if ignores else "") + "\n"
+    )  # fmt: skip
+    owner = Path(empty.host).stat().st_uid  # the socket's folder is open to the account that runs the server
+    assert PGBOUNCER
+    pooler = subprocess.Popen([PGBOUNCER, "-q", str(folder / "pgbouncer.ini")], user=owner, stderr=subprocess.DEVNULL)
+    try:
+        url = f"postgresql://postgres@127.0.0.1:{port}/{empty.name}"
+        until(lambda: works(url))
+        done = revision.alembic("upgrade", "head", DATABASE_URL=url)
+    finally:
+        pooler.terminate()
+        pooler.wait(10)
+        shutil.rmtree(folder)
+
+    assert done.returncode == 3, done.stderr
+    assert "pooled-connection" in done.stderr
+    assert empty.value("SELECT to_regclass('alembic_version')") is None
+
+
+def test_an_error_between_steps_is_one_sentence(empty: Database, revision: Project) -> None:
+    """A version table that the role may not read, or that is locked, is told in one sentence."""
+    empty.rows("CREATE TABLE alembic_version (wrong int)")
+
+    with pytest.raises(Broken, match="PostgreSQL says: column"):
+        revision.upgrade()

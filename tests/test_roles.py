@@ -1,0 +1,90 @@
+"""scripts/roles.sql: an owner, a migrator and an application, each with no more than it needs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import psycopg2
+import pytest
+from psycopg2 import errors
+
+from mcp_planner_schema import cli
+from tests.conftest import HEAD, ROOT, Database
+
+
+@pytest.fixture
+def roles(empty: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """A database on which roles.sql was run twice, migrated to head by the migrator."""
+    for _ in range(2):
+        ran = empty.psql(ROOT / "scripts" / "roles.sql")
+        assert ran.returncode == 0, ran.stderr
+    monkeypatch.setenv("DATABASE_URL", dataclasses.replace(empty, user="mcp_task_migrator").url)
+    assert cli.main(["migrate-up"]) == 0
+    return empty
+
+
+def test_what_the_migrator_makes_belongs_to_the_owner(roles: Database) -> None:
+    """Every table of public and of the guard is the owner's, and the history names the migrator."""
+    owners = roles.rows("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname IN ('public', 'migration')")
+
+    assert owners == [("mcp_task_owner",)]
+    assert roles.rows("SELECT DISTINCT db_user FROM migration.run") == [("mcp_task_migrator",)]
+
+
+def test_the_application_reads_and_writes_rows(roles: Database) -> None:
+    """The application inserts, reads, changes and deletes rows of every kind of table."""
+    with roles.connect(user="mcp_task_application") as connection, connection.cursor() as cursor:
+        cursor.execute("INSERT INTO projects (name, description) VALUES ('a', 'b') RETURNING id")
+        (project,) = cursor.fetchone()
+        cursor.execute("UPDATE projects SET name = 'c' WHERE id = %s", (project,))
+        cursor.execute("SELECT version_num FROM alembic_version")
+        version = cursor.fetchone()
+        cursor.execute("DELETE FROM projects")
+
+        assert version == (HEAD,)
+        assert cursor.rowcount == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE mine (id int)",
+        "ALTER TABLE projects ADD COLUMN mine int",
+        "DROP TABLE projects",
+        "TRUNCATE projects CASCADE",
+        "UPDATE alembic_version SET version_num = '001'",
+        "DELETE FROM alembic_version",
+        "SELECT * FROM migration.history",
+        "CREATE SCHEMA mine",
+        "SET ROLE mcp_task_owner",
+    ],
+)
+def test_the_application_can_change_no_schema(statement: str, roles: Database) -> None:
+    """What belongs to migrations is refused to the application."""
+    with (
+        roles.connect(user="mcp_task_application") as connection,
+        connection.cursor() as cursor,
+        pytest.raises(errors.InsufficientPrivilege),
+    ):
+        cursor.execute(statement)
+
+
+def test_the_owner_cannot_log_in(roles: Database) -> None:
+    """Nobody connects as the owner."""
+    with (
+        pytest.raises(psycopg2.OperationalError, match="not permitted to log in"),
+        roles.connect(user="mcp_task_owner"),
+    ):
+        pass
+
+
+def test_the_migrator_goes_back_and_forth(roles: Database) -> None:
+    """Without superuser a downgrade keeps what it drops, and the way up works again."""
+    roles.rows("INSERT INTO projects (name, description) VALUES ('a', 'b')")
+
+    assert cli.main(["migrate-goto", "VERSION=base"]) == 0
+    kept = roles.value("SELECT kept_in FROM migration.stash WHERE object = 'public.projects' AND kind = 'table'")
+    assert cli.main(["migrate-up"]) == 0
+
+    assert roles.rows(f"SELECT name, description FROM {kept}") == [("a", "b")]
+    assert roles.value("SELECT version_num FROM alembic_version") == HEAD

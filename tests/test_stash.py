@@ -1,0 +1,458 @@
+"""Backup before downgrade: what a step destroys is copied first, whole, in the same transaction."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psycopg2
+import pytest
+
+from mcp_planner_schema.guard.findings import Broken, GuardError, Refused
+from tests.catalog import catalog, difference
+from tests.conftest import Database, Project
+
+NASTY = 'a "b" c\'d %s :e \\f $g$ Ж'
+QUOTED = '"' + NASTY.replace('"', '""') + '"'
+
+
+def applied(project: Project, setup: str, downgrade: str, *, reversible: str = "stash", **more: str) -> None:
+    """A history of one revision: applied, with this SQL as its upgrade and this Python as its downgrade."""
+    upgrade = f"op.get_bind().execution_options(no_parameters=True).exec_driver_sql({setup!r})"
+    project.revision("001", "create_things", upgrade, downgrade, reversible=reversible, **more)
+    project.upgrade()
+
+
+def sql(text: str) -> str:
+    """A body that runs this text as it is."""
+    return f"op.get_bind().execution_options(no_parameters=True).exec_driver_sql({text!r})"
+
+
+def shown(database: Database, relation: str, columns: str = "*") -> list[str]:
+    """The rows of a table as text, sorted: what must be the same in original and copy."""
+    with database.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SET DateStyle = 'ISO, YMD'; SET TimeZone = 'UTC'; SET extra_float_digits = 1")
+        cursor.execute(f"SELECT {columns} FROM {relation} LIMIT 0")
+        names = ", ".join('x."' + one.name.replace('"', '""').replace("%", "%%") + '"::text' for one in cursor.description)
+        cursor.execute(f"SELECT ROW({names})::text FROM {relation} AS x".replace("%%", "%"))
+        return sorted(row[0] for row in cursor.fetchall())
+
+
+TABLE_A = "CREATE TABLE a (id int PRIMARY KEY, v text, w int); INSERT INTO a SELECT n, 'v' || n, n FROM generate_series(1, 5) n"
+LOSSES = {
+    "op.drop_table": (TABLE_A, 'op.drop_table("a")', {"a": "*"}),
+    "op.drop_column": (TABLE_A, 'op.drop_column("a", "v")', {"a": "id, v"}),
+    "two columns": (TABLE_A, sql("ALTER TABLE a DROP w, DROP v"), {"a": "id, v, w"}),
+    "column dropped and added": (TABLE_A, sql("ALTER TABLE a DROP v, ADD v text"), {"a": "id, v"}),
+    "renamed, then dropped": (TABLE_A, sql("ALTER TABLE a RENAME TO b; DROP TABLE b"), {"a": "*"}),
+    "dropped and created": (TABLE_A, sql("DROP TABLE a; CREATE TABLE a (id int PRIMARY KEY, v text, w int)"), {"a": "*"}),
+    "emptied, then dropped": (TABLE_A, sql("DELETE FROM a; TRUNCATE a; DROP TABLE a"), {"a": "*"}),
+    "hidden in the guard's schema": (TABLE_A, sql("ALTER TABLE a SET SCHEMA migration"), {"a": "*"}),
+    "DO block": (TABLE_A, sql("DO $$ BEGIN EXECUTE 'DROP ' || 'TABLE a'; END $$"), {"a": "*"}),
+    "function": (
+        TABLE_A + "; CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN DROP TABLE a; END $$",
+        sql("SELECT f()"), {"a": "*"},
+    ),
+    "in a savepoint of the body": (TABLE_A, 'with op.get_bind().begin_nested():\n    op.drop_table("a")', {"a": "*"}),
+    "cascade over foreign keys and views": (
+        TABLE_A + "; CREATE TABLE b (a int REFERENCES a); INSERT INTO b VALUES (1); CREATE VIEW va AS SELECT * FROM a",
+        sql("DROP TABLE a CASCADE"), {"a": "*"},
+    ),
+    "schema": (
+        "CREATE SCHEMA app; CREATE TABLE app.a (id int); CREATE TABLE app.b (t text); INSERT INTO app.a VALUES (1); "
+        "INSERT INTO app.b VALUES ('x'), (NULL)",
+        sql("DROP SCHEMA app CASCADE"), {"app.a": "*", "app.b": "*"},
+    ),
+    "partitioned table": (
+        "CREATE TABLE p (id int, at date) PARTITION BY RANGE (at); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM "
+        "('2026-01-01') TO ('2026-02-01') ; CREATE TABLE p2 PARTITION OF p DEFAULT PARTITION BY LIST (id); CREATE TABLE p21 "
+        "PARTITION OF p2 DEFAULT; INSERT INTO p VALUES (1, '2026-01-05'), (2, '2027-01-01')",
+        'op.drop_table("p")', {"p": "*"},
+    ),
+    "one partition": (
+        "CREATE TABLE p (id int) PARTITION BY LIST (id); CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1); CREATE TABLE p2 "
+        "PARTITION OF p DEFAULT; INSERT INTO p VALUES (1), (2)",
+        'op.drop_table("p1")', {"p1": "*"},
+    ),
+    "partition in the middle": (
+        "CREATE TABLE p (id int) PARTITION BY LIST (id); CREATE TABLE p1 PARTITION OF p DEFAULT PARTITION BY LIST (id); "
+        "CREATE TABLE p11 PARTITION OF p1 DEFAULT; INSERT INTO p VALUES (1), (2)",
+        'op.drop_table("p1")', {"p1": "*"},
+    ),
+    "column of a partitioned table": (
+        "CREATE TABLE p (id int PRIMARY KEY, v text) PARTITION BY LIST (id); CREATE TABLE p1 PARTITION OF p DEFAULT; "
+        "INSERT INTO p VALUES (1, 'x')",
+        'op.drop_column("p", "v")', {"p": "*"},
+    ),
+    "column of a detached partition": (
+        "CREATE TABLE p (id int PRIMARY KEY, v text) PARTITION BY LIST (id); CREATE TABLE p1 PARTITION OF p DEFAULT; "
+        "INSERT INTO p VALUES (1, 'x')",
+        sql("ALTER TABLE p DETACH PARTITION p1; ALTER TABLE p1 DROP v"), {"p1": "*"},
+    ),
+    "detached partition dropped": (
+        "CREATE TABLE p (id int PRIMARY KEY, v text) PARTITION BY LIST (id); CREATE TABLE p1 PARTITION OF p DEFAULT; "
+        "INSERT INTO p VALUES (1, 'x')",
+        sql("ALTER TABLE p DETACH PARTITION p1; DROP TABLE p1; ALTER TABLE p DROP v"), {"p": "*", "p1": "*"},
+    ),
+    "inheritance child": (
+        "CREATE TABLE i (id int); CREATE TABLE i1 (x int) INHERITS (i); INSERT INTO i VALUES (1); INSERT INTO i1 VALUES (2, 3)",
+        'op.drop_table("i1")', {"i1": "*"},
+    ),
+    "inheritance parent": (
+        "CREATE TABLE i (id int); CREATE TABLE i1 (x int) INHERITS (i); INSERT INTO i VALUES (1); INSERT INTO i1 VALUES (2, 3)",
+        sql("DROP TABLE i CASCADE"), {"ONLY i": "*", "i1": "*"},
+    ),
+    "inherited column": (
+        "CREATE TABLE i (id int PRIMARY KEY, v text); CREATE TABLE i1 (PRIMARY KEY (id)) INHERITS (i); "
+        "INSERT INTO i VALUES (1, 'x'); INSERT INTO i1 VALUES (2, 'y')",
+        'op.drop_column("i", "v")', {"ONLY i": "*", "i1": "*"},
+    ),
+    "composite key": (
+        "CREATE TABLE k (b int, c text, a int, v text, PRIMARY KEY (a, b) INCLUDE (c)); INSERT INTO k VALUES (1, 'c', 2, 'v')",
+        'op.drop_column("k", "v")', {"k": "b, a, v"},
+    ),
+    "key column": (TABLE_A, 'op.drop_column("a", "id")', {"a": "*"}),
+    "keyless and empty": ("CREATE TABLE l (a int, b int)", 'op.drop_column("l", "b")', {"l": "*"}),
+    "keyless, dropped whole": ("CREATE TABLE l (a int); INSERT INTO l VALUES (1), (1)", 'op.drop_table("l")', {"l": "*"}),
+    "user types, then dropped themselves": (
+        "CREATE TYPE mood AS ENUM ('sad', 'so so'); CREATE DOMAIN d AS timestamptz; CREATE DOMAIN f AS float8; CREATE TYPE c "
+        "AS (x float8, y text); CREATE TYPE r AS RANGE (subtype = mood); CREATE TABLE t (id mood PRIMARY KEY, m mood[], d d, "
+        "f f, c c, r r, n int); INSERT INTO t VALUES ('so so', '{sad,NULL,\"so so\"}', '2026-02-03 04:05:06.789+02', 0.1::float8 "
+        "+ 0.2, (1e-300, 'a,\"b\"'), '[sad,sad]', 1), ('sad', NULL, 'infinity', 'NaN', NULL, 'empty', 2)",
+        sql("DROP TABLE t; DROP TYPE mood CASCADE; DROP DOMAIN d CASCADE; DROP DOMAIN f CASCADE; DROP TYPE c CASCADE"),
+        {"t": "*"},
+    ),
+    "column through its type": (
+        "CREATE TYPE mood AS ENUM ('sad', 'so so'); CREATE TABLE t (id int PRIMARY KEY, m mood, n int); "
+        "INSERT INTO t VALUES (1, 'sad', 1), (2, 'so so', 2)",
+        sql("DROP TYPE mood CASCADE"), {"t": "id, m"},
+    ),
+    "row type of another table": (
+        "CREATE TABLE t (id int, n text); CREATE TABLE u (id int PRIMARY KEY, x t, y t[]); "
+        "INSERT INTO u VALUES (1, (1, 'a b'), ARRAY[(2, NULL)::t])",
+        sql("DROP TABLE t CASCADE"), {"t": "*", "u": "*"},
+    ),
+    "collation, then dropped itself": (
+        "CREATE COLLATION own (locale = 'C'); CREATE TABLE t (id int PRIMARY KEY, a text COLLATE own, b varchar(5) COLLATE own, "
+        "c char(4) COLLATE own); INSERT INTO t VALUES (1, 'x', 'y', 'z')",
+        sql("DROP TABLE t; DROP COLLATION own CASCADE"), {"t": "*"},
+    ),
+    "generated and identity": (
+        "CREATE TABLE g (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a int, b int GENERATED ALWAYS AS (a * 2) STORED, "
+        "s serial); INSERT INTO g (a) VALUES (1), (NULL)",
+        'op.drop_table("g")', {"g": "*"},
+    ),
+    "generated column": (
+        "CREATE TABLE g (id int PRIMARY KEY, a int, b int GENERATED ALWAYS AS (a * 2) STORED); INSERT INTO g VALUES (1, 2)",
+        'op.drop_column("g", "b")', {"g": "id, b"},
+    ),
+    "nasty names": (
+        f"CREATE SCHEMA {QUOTED}; CREATE TABLE {QUOTED}.{QUOTED} ({QUOTED} int PRIMARY KEY, v text); "
+        f"INSERT INTO {QUOTED}.{QUOTED} VALUES (1, '%s')",
+        sql(f"DROP TABLE {QUOTED}.{QUOTED}"), {f"{QUOTED}.{QUOTED}": "*"},
+    ),
+    "63 bytes and keywords": (
+        f'CREATE TABLE "{"ä" * 31}x" ("select" int PRIMARY KEY, "user" text, "{"ö" * 31}y" int); '
+        f'INSERT INTO "{"ä" * 31}x" VALUES (1, \'a\', 2)',
+        sql(f'ALTER TABLE "{"ä" * 31}x" DROP "user", DROP "{"ö" * 31}y"'), {f'"{"ä" * 31}x"': "*"},
+    ),
+    "odd values": (
+        "CREATE TABLE o (id int PRIMARY KEY, b bytea, j json, jb jsonb, a int[], n numeric, f float4, i interval, h bit(3)); "
+        "INSERT INTO o VALUES (1, decode(repeat('00ff', 50000), 'hex'), '{\"a\": 1, \"a\": 2}', '{\"a\": 1}', '[0:1]={1,2}', "
+        "'NaN', '-0', '-1 mon +2 days', B'101'), (2, '', NULL, NULL, '{}', 1.10, 'infinity', '0', NULL)",
+        'op.drop_table("o")', {"o": "*"},
+    ),
+    "large values": (
+        "CREATE TABLE o (id int PRIMARY KEY, t text); ALTER TABLE o ALTER t SET STORAGE EXTERNAL; "
+        "INSERT INTO o SELECT n, repeat(md5(n::text), 30000) FROM generate_series(1, 5) n",
+        'op.drop_column("o", "t")', {"o": "*"},
+    ),
+    "no rows": ("CREATE TABLE n (id int)", 'op.drop_table("n")', {"n": "*"}),
+    "unlogged": ("CREATE UNLOGGED TABLE n (id int); INSERT INTO n VALUES (1)", 'op.drop_table("n")', {"n": "*"}),
+    "only what holds rows of its own": (
+        TABLE_A + "; CREATE MATERIALIZED VIEW m AS SELECT * FROM a; CREATE VIEW v AS SELECT * FROM a; CREATE SEQUENCE s; "
+        "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER z FOREIGN DATA WRAPPER w; CREATE FOREIGN TABLE f (a int) SERVER z; "
+        "CREATE TYPE ty AS (a int); CREATE INDEX a_v ON a (v)",
+        sql("DROP MATERIALIZED VIEW m; DROP VIEW v; DROP FOREIGN TABLE f; DROP SEQUENCE s; DROP TYPE ty; DROP INDEX a_v; "
+            "CREATE TEMP TABLE t (a int); DROP TABLE t"), {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LOSSES)
+def test_what_a_downgrade_drops_is_kept_first(empty: Database, project: Project, case: str) -> None:
+    """Whatever way a table or column goes, the manifest names it and its copy holds the same rows."""
+    setup, downgrade, lost = LOSSES[case]
+    applied(project, setup, downgrade)
+    before = [shown(empty, relation, columns) for relation, columns in lost.items()]
+
+    project.downgrade("base")
+
+    kept = empty.rows("SELECT kept_in, row_count FROM migration.stash ORDER BY id")
+    assert [count for _, count in kept] == [len(rows) for rows in before]
+    assert [shown(empty, name) for name, _ in kept] == before
+
+
+def test_the_manifest_tells_what_is_where(empty: Database, project: Project) -> None:
+    """A manifest row names run, revision, object, columns with their types and schemas, key and person."""
+    applied(
+        project,
+        "CREATE SCHEMA app; CREATE TYPE app.mood AS ENUM ('sad'); CREATE TYPE mood AS ENUM ('x'); CREATE TABLE app.t "
+        "(id bigint PRIMARY KEY, m app.mood, n mood[], v varchar(7)); INSERT INTO app.t VALUES (1, 'sad', '{x}', 'v')",
+        sql("ALTER TABLE app.t DROP m, DROP n, DROP v"),
+    )
+
+    project.downgrade("base")
+
+    assert empty.rows(
+        "SELECT s.run_id = r.id, s.revision, object, kind, kept_in, key_columns, columns, types, row_count, s.who = r.who "
+        "FROM migration.stash s JOIN migration.run r ON r.from_heads = '{001}'"
+    ) == [
+        (True, "001", "app.t", "columns", "migration.stash_1", ["id"], ["id", "m", "n", "v"],
+         ["bigint", "app.mood", "public.mood[]", "character varying(7)"], 1, True),
+    ]  # fmt: skip
+
+
+def test_keyless_rows_are_refused(empty: Database, project: Project) -> None:
+    """A column of a table with rows and no primary key could never be put back: refused, and nothing was changed."""
+    applied(project, "CREATE TABLE l (a int, b int); INSERT INTO l VALUES (1, 2)", 'op.drop_column("l", "b")')
+    before = catalog(empty)
+
+    with pytest.raises(Refused) as refused:
+        project.downgrade("base")
+
+    assert [one.code for one in refused.value.findings] == ["stash-keyless"]
+    assert 'ALTER TABLE "public"."l" ADD PRIMARY KEY' in refused.value.next_command
+    assert difference(before, catalog(empty)) == []
+    assert empty.rows("SELECT * FROM migration.stash") == []
+
+
+def test_merging_back_keeps_both(empty: Database, project: Project) -> None:
+    """A downgrade that reads a table before it drops it finds its rows, in the trial and in the real run."""
+    applied(
+        project,
+        "CREATE TABLE users (id int PRIMARY KEY, email text); INSERT INTO users VALUES (1), (2); "
+        "CREATE TABLE emails (id int PRIMARY KEY, email text); INSERT INTO emails VALUES (1, 'a@b'), (2, 'c@d')",
+        sql("UPDATE users u SET email = e.email FROM emails e WHERE e.id = u.id; DROP TABLE emails"),
+    )
+
+    project.downgrade("base")
+
+    assert empty.rows("SELECT * FROM users ORDER BY id") == [(1, "a@b"), (2, "c@d")]
+    assert empty.rows("SELECT * FROM migration.stash_1 ORDER BY id") == [(1, "a@b"), (2, "c@d")]
+
+
+def test_the_copy_depends_on_no_setting_and_changes_none(empty: Database, project: Project) -> None:
+    """Under a role's odd output settings the copy is exact all the same, and the body sees those settings, not the copy's."""
+    settings = "SET DateStyle = 'SQL, DMY'; SET TimeZone = 'Asia/Tokyo'; SET extra_float_digits = -10; SET bytea_output = 'escape'"
+    for one in settings.split("; "):
+        empty.rows(f"ALTER ROLE postgres IN DATABASE {empty.name} {one}")
+    applied(
+        project,
+        "CREATE DOMAIN f AS float8; CREATE DOMAIN d AS timestamptz; CREATE TABLE t (id int PRIMARY KEY, f f, d d); "
+        "INSERT INTO t VALUES (1, 0.1::float8 + 0.2, '2026-02-03 04:05:06+00'); CREATE TABLE seen (at text)",
+        sql("INSERT INTO seen SELECT concat_ws(' ', f, d, current_setting('row_security')) FROM t; DROP TABLE t"),
+    )
+
+    project.downgrade("base")
+
+    assert empty.rows("SELECT f, d FROM migration.stash_1") == [("0.30000000000000004", "2026-02-03 04:05:06+00")]
+    # psycopg2 itself asks for the ISO style.
+    assert empty.rows("SELECT at FROM seen") == [("0.3 2026-02-03 13:05:06+09 on",)]
+
+
+@pytest.fixture
+def owner(empty: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """The database as its owner sees it, a role that is no superuser and named by DATABASE_URL."""
+    role = f"owner_{uuid.uuid4().hex[:8]}"
+    empty.rows(f"CREATE ROLE {role} LOGIN")
+    empty.rows(f"ALTER DATABASE {empty.name} OWNER TO {role}")
+    empty.rows(f"ALTER SCHEMA public OWNER TO {role}")
+    owned = replace(empty, user=role)
+    monkeypatch.setenv("DATABASE_URL", owned.url)
+    yield owned
+    empty.rows(f"REASSIGN OWNED BY {role} TO postgres")
+    empty.rows(f"DROP OWNED BY {role}")
+    empty.rows(f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("body", ['op.drop_table("t")', 'op.drop_column("t", "v")'])
+@pytest.mark.parametrize("kind", ["", "PARTITION BY LIST (id)"])
+def test_row_level_security_shortens_no_copy(owner: Database, project: Project, body: str, kind: str) -> None:
+    """With FORCE ROW LEVEL SECURITY the owner sees one row of two; the copy has both, and the table's rule stands."""
+    applied(
+        project,
+        f"CREATE TABLE t (id int PRIMARY KEY, v text) {kind}; "
+        + ("CREATE TABLE t1 PARTITION OF t DEFAULT; " if kind else "")
+        + "INSERT INTO t VALUES (1, 'mine'), (2, 'theirs'); ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; "
+        "CREATE POLICY p ON t USING (id = 1)",
+        body,
+    )
+    assert owner.value("SELECT count(*) FROM t") == 1
+
+    project.downgrade("base")
+
+    assert owner.rows("SELECT * FROM migration.stash_1 ORDER BY id") == [(1, "mine"), (2, "theirs")]
+    if "column" in body:
+        assert owner.value("SELECT relforcerowsecurity FROM pg_class WHERE oid = 't'::regclass") is True
+
+
+def test_a_table_of_somebody_else_is_refused(owner: Database, empty: Database, project: Project) -> None:
+    """What the role may drop but not read whole is not destroyed: the step fails and nothing is lost."""
+    applied(project, "CREATE SCHEMA app", sql("DROP SCHEMA app CASCADE"))
+    empty.rows("CREATE TABLE app.t (id int); INSERT INTO app.t VALUES (1)")
+
+    with pytest.raises(Broken, match="permission denied for table t"):
+        project.downgrade("base")
+
+    assert empty.rows("SELECT * FROM app.t") == [(1,)]
+    assert empty.rows("SELECT * FROM migration.stash") == []
+
+
+def test_rows_committed_meanwhile_are_in_the_copy(empty: Database, project: Project) -> None:
+    """A session that inserts all the time loses no row it has committed: each is in the copy."""
+    applied(project, "CREATE TABLE t (id int PRIMARY KEY)", 'op.drop_table("t")')
+    committed: list[int] = []
+    many = threading.Event()
+
+    def write() -> None:
+        with empty.connect() as connection, connection.cursor() as cursor:
+            while True:
+                try:
+                    cursor.execute("INSERT INTO t VALUES (%s)", (len(committed),))
+                except psycopg2.errors.UndefinedTable:
+                    return
+                committed.append(len(committed))
+                if len(committed) > 100:
+                    many.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert many.wait(10)
+
+    project.downgrade("base")
+    writer.join(10)
+
+    assert [row[0] for row in empty.rows("SELECT id FROM migration.stash_1 ORDER BY id")] == committed
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_an_older_snapshot_is_refused(empty: Database, project: Project, level: str) -> None:
+    """A transaction that does not see rows committed since it began could not copy them: refused, nothing changed."""
+    applied(project, TABLE_A, 'op.drop_table("a")')
+    empty.rows(f"ALTER DATABASE {empty.name} SET default_transaction_isolation = '{level}'")
+
+    try:
+        project.downgrade("base")
+    except Refused as refused:
+        assert level in refused.message
+        assert empty.value("SELECT count(*) FROM a") == 5
+    else:
+        # The guard's own connections may ask for read committed themselves; then the copy is whole.
+        assert empty.value("SELECT count(*) FROM migration.stash_1") == 5
+
+
+TWICE = "runs = []"
+SECOND = {
+    "it fails": ("op.execute('SELECT 1 / 0')", Broken, "division by zero"),
+    "it drops another table": ("op.drop_table('b')", Refused, "destroys more than in its trial: table b"),
+    "it drops another column": ("op.drop_column('b', 'x')", Refused, "destroys more than in its trial: column b.x"),
+    "it drops the copy": ("op.drop_table('stash_1', schema='migration')", Refused, "what was kept in migration.stash_1"),
+    "it drops a column of the copy": (
+        "op.drop_column('stash_1', 'v', schema='migration')", Refused, "what was kept in migration.stash_1"
+    ),
+    "it commits": ("op.execute('COMMIT')", GuardError, "commits"),
+    "it rolls back": ("op.execute('ROLLBACK')", GuardError, "rolls its transaction back"),
+    "it rolls back and goes on": ("op.execute('/**/ rollback; drop table b')", GuardError, "rolls its transaction back"),
+    "it drops the guard's schema": ("op.execute('DROP SCHEMA migration CASCADE')", GuardError, "commit_guard"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SECOND)
+def test_a_real_run_unlike_its_trial_is_undone(empty: Database, project: Project, what: str) -> None:
+    """Where the real run fails, or does other than its trial, everything is undone: tables, copies and manifest."""
+    body, kind, said = SECOND[what]
+    applied(
+        project, TABLE_A + "; CREATE TABLE b (x int)",
+        f"runs.append(1)\nop.drop_column('a', 'v')\nif len(runs) == 2:\n    {body}", more=TWICE,
+    )  # fmt: skip
+    before = catalog(empty)
+
+    with pytest.raises(kind, match=said):
+        project.downgrade("base")
+
+    assert difference(before, catalog(empty)) == []
+    assert empty.rows("SELECT count(v) FROM a") == [(5,)]
+    assert empty.rows("SELECT * FROM migration.stash") == []
+    assert empty.rows("SELECT relname FROM pg_class WHERE relname LIKE 'stash\\_%' AND relkind = 'r'") == []
+    assert empty.rows("SELECT version_num FROM alembic_version") == [("001",)]
+    assert empty.rows("SELECT revision, direction, outcome FROM migration.history ORDER BY id DESC LIMIT 1") == [
+        ("001", "downgrade", "failed")
+    ]
+
+
+def test_a_failing_post_check_takes_the_copy_along(empty: Database, project: Project) -> None:
+    """Where the post-check of the downgrade fails, the copy goes with the rest of the step."""
+    applied(project, TABLE_A, 'op.drop_table("a")', more='expectations_down = [expect.table("a")]')
+
+    with pytest.raises(Broken, match="Rollback failed: revision 001: expected table a, found nothing"):
+        project.downgrade("base")
+
+    assert empty.value("SELECT count(*) FROM a") == 5
+    assert empty.rows("SELECT * FROM migration.stash") == []
+
+
+def test_a_table_changed_since_the_trial_is_refused(
+    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where somebody adds a column between trial and copy, the copy would miss it: refused, nothing changed."""
+    from mcp_planner_schema.guard import stash
+
+    applied(project, TABLE_A, 'op.drop_table("a")')
+    keep = stash.keep
+
+    def late(*arguments: object) -> list[str]:
+        empty.rows("ALTER TABLE a ADD late int DEFAULT 7")
+        return keep(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stash, "keep", late)
+
+    with pytest.raises(Refused, match="a was changed by somebody else since the trial"):
+        project.downgrade("base")
+
+    assert empty.value("SELECT sum(late) FROM a") == 35
+
+
+def test_a_child_made_since_the_trial_is_not_dropped_along(
+    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where CASCADE reaches a table that was not there in the trial, nothing is dropped."""
+    from mcp_planner_schema.guard import stash
+
+    applied(project, TABLE_A, sql("DROP TABLE a CASCADE"))
+    keep = stash.keep
+
+    def late(*arguments: object) -> list[str]:
+        empty.rows("CREATE TABLE child () INHERITS (a); INSERT INTO child VALUES (9)")
+        return keep(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stash, "keep", late)
+
+    with pytest.raises(Refused, match="more than in its trial: table child"):
+        project.downgrade("base")
+
+    assert empty.value("SELECT count(*) FROM a") == 6
+
+
+def test_people_are_told_what_was_kept(empty: Database, project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    """The step's lines name each kept object, its rows and its place."""
+    applied(project, TABLE_A + "; CREATE TABLE b (x int)", sql("ALTER TABLE a DROP v, DROP w; DROP TABLE b"))
+    caplog.set_level(logging.INFO)
+
+    project.downgrade("base")
+
+    assert "kept column a.v, column a.w: 5 rows in migration.stash_1" in caplog.text
+    assert "kept table b: 0 rows in migration.stash_2" in caplog.text

@@ -1,0 +1,299 @@
+"""The trial: what a downgrade would do is found by doing it, and a body that would make that final is stopped."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from mcp_planner_schema.guard import tripwire
+from mcp_planner_schema.guard.findings import Broken, Busy, GuardError, Refused
+from tests.catalog import catalog, difference
+from tests.conftest import Database, Project
+
+SETUP = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT n, 'v' FROM generate_series(1, 5) n"
+
+
+def applied(project: Project, downgrade: str, *, setup: str = SETUP, reversible: str = "stash", **more: str) -> None:
+    """A history of one revision: applied, with this Python as its downgrade."""
+    project.revision("001", "create_a", f"op.execute({setup!r})", downgrade, reversible=reversible, **more)
+    project.upgrade()
+
+
+def unchanged(database: Database) -> bool:
+    """Whether table, rows and version are as the upgrade left them, and nothing was kept."""
+    return (
+        database.value("SELECT count(v) FROM a") == 5
+        and database.value("SELECT version_num FROM alembic_version") == "001"
+        and database.value("SELECT count(*) FROM migration.stash") == 0
+        and database.value("SELECT count(*) FROM migration.commit_guard") == 0
+    )
+
+
+RAW = "driver = op.get_bind().connection.dbapi_connection\ncursor = op.get_bind().connection.cursor()\n"
+ENDINGS = {
+    "COMMIT": ("op.drop_table('a')\nop.execute('COMMIT')", "commits"),
+    "END": ("op.drop_table('a')\nop.execute('END')", "commits"),
+    "COMMIT AND CHAIN": ("op.drop_table('a')\nop.execute('COMMIT AND CHAIN')", "commits"),
+    "SQLAlchemy's commit": ("op.drop_table('a')\nop.get_bind().commit()", "commits"),
+    "the driver's commit": (RAW + "cursor.execute('DROP TABLE a')\ndriver.commit()", "commits"),
+    "in one string": ("op.execute('DROP TABLE a; COMMIT; SELECT 1')", "commits"),
+    "PREPARE TRANSACTION": ("op.drop_table('a')\nop.execute(\"PREPARE TRANSACTION 'p'\")", "commits"),
+    "a commit whose error is swallowed": (
+        "try:\n    op.get_bind().commit()\nexcept Exception:\n    pass\nop.drop_table('a')", "",
+    ),
+    "the driver's commit, its error swallowed": (
+        RAW + "try:\n    driver.commit()\nexcept Exception:\n    pass\ncursor.execute('DROP TABLE a')", "rolls its transaction",
+    ),
+    "SET CONSTRAINTS": ("op.execute('SET CONSTRAINTS ALL IMMEDIATE')\nop.drop_table('a')", "SET CONSTRAINTS ALL IMMEDIATE"),
+    "autocommit_block": (
+        "with op.get_context().autocommit_block():\n    op.drop_table('a')", "commits in the middle and destroys table a",
+    ),
+    "ROLLBACK": ("op.execute('ROLLBACK')\nop.drop_table('a')", "rolls its transaction back"),
+    "ROLLBACK at the end": ("op.drop_table('a')\nop.execute('ROLLBACK')", "rolls its transaction back"),
+    "ABORT WORK AND CHAIN": ("op.execute('ABORT WORK AND CHAIN')\nop.drop_table('a')", "rolls its transaction back"),
+    "ROLLBACK first in a string": ("op.execute('rollback; DROP TABLE a')", "rolls its transaction back"),
+    "ROLLBACK behind comments": (
+        "op.execute('''SELECT '/*'; /* it's /* nested */ */ -- x\\n rollback; DROP TABLE a''')", "rolls its transaction back",
+    ),
+    "SQLAlchemy's rollback": ("op.get_bind().rollback()\nop.drop_table('a')", "rolls its transaction back"),
+    "SQLAlchemy's rollback at the end": ("op.drop_table('a')\nop.get_bind().rollback()", "rolls its transaction back"),
+    "the driver's rollback": (RAW + "driver.rollback()\ncursor.execute('DROP TABLE a')\ndriver.commit()", "rolls its trans"),
+    "ROLLBACK beneath SQLAlchemy": (RAW + "cursor.execute(b'rollback; DROP TABLE a')", "rolls its transaction back"),
+    "a procedure that commits": ("op.execute('CALL p()')", "invalid transaction termination"),
+    "a DO block that commits": ("op.execute('DO $$ BEGIN DROP TABLE a; COMMIT; END $$')", "invalid transaction termination"),
+    "VACUUM": ("op.drop_table('a')\nop.execute('VACUUM')", "VACUUM cannot run inside a transaction block"),
+    "CONCURRENTLY": (
+        "op.execute('DROP INDEX CONCURRENTLY a_v')\nop.drop_table('a')",
+        "DROP INDEX CONCURRENTLY cannot run inside a transaction block",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_body_that_ends_its_transaction_does_nothing(empty: Database, project: Project, ending: str) -> None:
+    """However a body ends its transaction, nothing has happened, and the refusal gives the reason and exit code 3."""
+    body, reason = ENDINGS[ending]
+    procedure = "CREATE PROCEDURE p() LANGUAGE plpgsql AS $$ BEGIN DROP TABLE a; COMMIT; END $$"
+    many = "autocommit" in ending
+    applied(
+        project, body, setup=f"{SETUP}; CREATE INDEX a_v ON a (v); {procedure}", transaction="none" if many else "single"
+    )
+    before = catalog(empty)
+
+    with pytest.raises(GuardError) as refused:
+        project.downgrade("base")
+
+    assert difference(before, catalog(empty)) == []
+    assert unchanged(empty)
+    assert [one.code for one in refused.value.findings] == ["downgrade-untried"]  # type: ignore[attr-defined]
+    assert refused.value.code == 3
+    assert reason in refused.value.message
+    assert empty.rows("SELECT gid FROM pg_prepared_xacts") == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "rollback",
+        " ROLLBACK ;",
+        "select 1;rollback",
+        "-- c\nabort",
+        "/* /* x */ ' */ rollback work",
+        "select 'a''b' ; rollback",
+        "select e'\\'' ; rollback; select ''",
+        "select '\\'; rollback; select '",  # standard_conforming_strings decides; both readings are looked at
+        "select $x$ ; $x$; rollback",
+        'select "a;b" ; rollback and chain',
+        "select a$1$b; rollback; --$1$",
+        "rollback transaction",
+    ],
+)
+def test_a_rollback_is_seen(statement: str) -> None:
+    """A rollback that is a statement of its own is found behind comments, texts and quoted names."""
+    assert tripwire.rolls_back(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "rollback to savepoint x",
+        "ROLLBACK WORK TO x",
+        "comment on table a is 'kept; rollback; of it'",
+        "comment on table a is E'it\\'s; rollback'",
+        "create procedure p() language plpgsql as $$ begin rollback; end $$",
+        'drop table "a; rollback"',
+        "-- rollback\nselect 1",
+        "/* ; rollback */ select 1",
+        "alter table a drop column rollback",
+        "select 'unended; rollback",
+    ],
+)
+def test_other_rollbacks_are_let_through(statement: str) -> None:
+    """A savepoint's rollback, and the word in texts, comments, bodies and names, stop nobody."""
+    assert not tripwire.rolls_back(statement)
+
+
+def test_dropping_an_index_concurrently_works(empty: Database, project: Project) -> None:
+    """A lossless downgrade with autocommit_block() and CONCURRENTLY is tried without both, then runs with both."""
+    applied(
+        project,
+        "with op.get_context().autocommit_block():\n    op.execute('DROP INDEX CONCURRENTLY a_v')\n"
+        "    op.execute('REINDEX (CONCURRENTLY) TABLE a')\nop.drop_constraint('a_c', 'a')",
+        setup=f"{SETUP}; CREATE INDEX a_v ON a (v); ALTER TABLE a ADD CONSTRAINT a_c CHECK (id > 0)",
+        reversible="lossless",
+        transaction="none",
+    )
+
+    project.downgrade("base")
+
+    assert empty.rows("SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'a'::regclass") == [("a_pkey",)]
+    assert empty.rows("SELECT * FROM alembic_version") == []
+    assert empty.value("SELECT count(*) FROM migration.stash") == 0
+
+
+@pytest.mark.parametrize("body", ["op.drop_table('a')", "op.drop_column('a', 'v')"])
+def test_a_lossless_downgrade_that_destroys_is_refused(empty: Database, project: Project, body: str) -> None:
+    """What the header calls lossless and the trial sees destroying is refused, naming what would go."""
+    applied(project, body, reversible="lossless")
+
+    with pytest.raises(Refused) as refused:
+        project.downgrade("base")
+
+    assert [one.code for one in refused.value.findings] == ["reversible-false"]
+    assert refused.value.findings[0].values["objects"] in ("table a", "column a.v")
+    assert unchanged(empty)
+
+
+@pytest.mark.parametrize("place", ["001", "002", "003"])
+def test_forward_only_anywhere_refuses_the_whole_way(empty: Database, project: Project, place: str) -> None:
+    """One forward-only revision in the range refuses the whole downgrade before its first step."""
+    for version in ("001", "002", "003"):
+        project.revision(
+            version, f"create_t{version}", f"op.execute('CREATE TABLE t{version} (id int)')", f"op.drop_table('t{version}')",
+            reversible="forward-only: rows of two tables were merged" if version == place else "stash",
+        )  # fmt: skip
+    project.upgrade()
+
+    with pytest.raises(Refused) as refused:
+        project.downgrade("base")
+
+    assert [(one.code, one.revision) for one in refused.value.findings] == [("forward-only", place)]
+    assert empty.rows("SELECT version_num FROM alembic_version") == [("003",)]
+    assert empty.value("SELECT count(*) FROM migration.history WHERE direction = 'downgrade'") == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "op.execute('DROP SCHEMA migration CASCADE')",
+        "op.execute('DROP TABLE migration.history, migration.run CASCADE')",
+        "op.execute('DROP TABLE migration.stash')",
+        "op.execute('ALTER TABLE migration.history RENAME TO x')",
+        "op.execute('DROP TABLE migration.commit_guard')",
+    ],
+)
+def test_the_guards_own_tables_cannot_be_dropped(empty: Database, project: Project, body: str) -> None:
+    """A downgrade that drops what the guard keeps is refused, and all of it is still there."""
+    applied(project, body)
+    before = empty.rows("SELECT relname FROM pg_class WHERE relnamespace = 'migration'::regnamespace ORDER BY 1")
+
+    with pytest.raises(Refused, match="drops what the guard keeps"):
+        project.downgrade("base")
+
+    assert empty.rows("SELECT relname FROM pg_class WHERE relnamespace = 'migration'::regnamespace ORDER BY 1") == before
+    assert unchanged(empty)
+
+
+def test_a_wrong_body_is_broken_not_untriable(empty: Database, project: Project) -> None:
+    """A downgrade that simply fails says what the server said, with exit code 1, and nothing has happened."""
+    applied(project, "op.drop_column('a', 'v')\nop.drop_table('b')")
+
+    with pytest.raises(Broken, match='Revision 001: table "b" does not exist') as broken:
+        project.downgrade("base")
+
+    assert "rolled back whole" in broken.value.message
+    assert unchanged(empty)
+
+
+def test_a_body_may_use_savepoints_and_temporary_tables(empty: Database, project: Project) -> None:
+    """Savepoints, their rollback, temporary tables and deferred constraints work in a downgrade as they do anywhere."""
+    applied(
+        project,
+        "op.execute('SAVEPOINT s; DELETE FROM a; ROLLBACK TO SAVEPOINT s; RELEASE SAVEPOINT s')\n"
+        "op.execute('CREATE TEMP TABLE t ON COMMIT DROP AS SELECT * FROM a')\n"
+        "with op.get_bind().begin_nested():\n    op.execute('DELETE FROM b')\n"
+        "op.execute('INSERT INTO b SELECT id FROM t')\nop.drop_column('a', 'v')",
+        setup=f"{SETUP}; CREATE TABLE b (id int REFERENCES a DEFERRABLE INITIALLY DEFERRED)",
+    )
+
+    project.downgrade("base")
+
+    assert empty.value("SELECT count(*) FROM b") == 5
+    assert empty.value("SELECT count(v) FROM migration.stash_1") == 5
+
+
+def test_a_deferred_violation_undoes_the_step(empty: Database, project: Project) -> None:
+    """A deferred constraint that the body breaks shows at COMMIT: the step is undone, its copies with it."""
+    applied(
+        project,
+        "op.execute('INSERT INTO b VALUES (99)')\nop.drop_column('a', 'v')",
+        setup=f"{SETUP}; CREATE TABLE b (id int REFERENCES a DEFERRABLE INITIALLY DEFERRED)",
+    )
+
+    with pytest.raises(Broken, match="violates foreign key constraint"):
+        project.downgrade("base")
+
+    assert unchanged(empty)
+
+
+class OnLine(logging.Handler):
+    """Calls back when a line of the guard contains a text."""
+
+    def __init__(self, text: str, call: object) -> None:
+        super().__init__()
+        self.text, self.call, self.seen = text, call, 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Look at one line."""
+        if self.text in record.getMessage():
+            self.seen += 1
+            self.call()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("body", ["op.drop_table('a')", "op.drop_column('a', 'v')"])
+def test_a_lock_in_the_way_of_the_trial_is_waited_for(
+    empty: Database, project: Project, caplog: pytest.LogCaptureFixture, body: str
+) -> None:
+    """A session that holds the table makes the trial wait and be tried again, not be refused."""
+    applied(project, body)
+    caplog.set_level(logging.INFO)
+
+    with empty.connect(autocommit=False) as other, other.cursor() as cursor:
+        cursor.execute("SELECT * FROM a")
+        waited = OnLine("waits (try 1", other.rollback)
+        logging.getLogger("mcp_planner_schema.guard").addHandler(waited)
+        try:
+            project.downgrade("base")
+        finally:
+            logging.getLogger("mcp_planner_schema.guard").removeHandler(waited)
+
+    assert waited.seen == 1
+    assert "(the test, user postgres" in caplog.text
+    assert empty.rows("SELECT direction, outcome, attempts FROM migration.history ORDER BY id DESC LIMIT 1") == [
+        ("downgrade", "done", 2)
+    ]
+    assert empty.value("SELECT count(*) FROM migration.stash_1") == 5
+
+
+def test_a_lock_that_stays_is_busy(empty: Database, project: Project) -> None:
+    """Where the lock is never given up, the run ends with exit code 75 and nothing has happened."""
+    applied(project, "op.drop_table('a')")
+
+    with empty.connect(autocommit=False) as other, other.cursor() as cursor:
+        cursor.execute("SELECT * FROM a")
+        with pytest.raises(Busy) as busy:
+            project.downgrade("base")
+
+    assert busy.value.code == 75
+    assert unchanged(empty)

@@ -1,0 +1,45 @@
+"""The watcher: sees who blocks a backend, and never harms the step."""
+
+from __future__ import annotations
+
+import threading
+
+from sqlalchemy import create_engine
+
+from mcp_planner_schema.guard import watch
+from tests.conftest import Database
+from tests.until import until
+
+
+def test_it_names_the_blocker_and_counts_the_wait(empty: Database) -> None:
+    """While one session waits for another, the watcher has the blocker's pid, name and user, and the time."""
+    empty.rows("CREATE TABLE busy (id int)")
+    engine = create_engine(empty.url.replace("postgresql:", "postgresql+psycopg2:"))
+
+    with (
+        empty.connect(autocommit=False) as holder, empty.connect() as waiter,
+        holder.cursor() as holding, waiter.cursor() as waiting,
+    ):  # fmt: skip
+        holding.execute("LOCK TABLE busy")
+        thread = threading.Thread(target=lambda: waiting.execute("SELECT * FROM busy"))
+        with watch.watching(engine, waiter.info.backend_pid) as waits:
+            thread.start()
+            until(lambda: waits.blockers and waits.waited > 0.05)
+            holder.rollback()
+            thread.join(10)
+        pid = holder.info.backend_pid
+    engine.dispose()
+
+    assert waits.shown().startswith(f"pid {pid} (the test, user postgres, idle in transaction, in its transaction for ")
+    assert waits.shown().endswith(" s) holds busy")
+
+
+def test_it_sees_nothing_when_it_cannot_connect() -> None:
+    """An engine without a server: the step goes on, nothing was seen, nothing is raised."""
+    engine = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/none")
+
+    with watch.watching(engine, 1) as waits:
+        until(lambda: threading.active_count() >= 1)
+
+    assert waits.shown() == "a session that has gone"
+    engine.dispose()
