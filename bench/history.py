@@ -15,7 +15,9 @@ from mcp_planner_schema import embedded
 def main() -> None:
     """Print seconds and ratios for 10 and 200 revisions."""
     print("\napplying a history, one table a revision, a transaction each (median of 3 interleaved runs)")
-    print("| revisions | psql, one session, s | plain Alembic, s | with the guard, s | guard / plain |\n|---|---|---|---|---|")
+    print(
+        "| revisions | psql, one session, s | plain Alembic, s | with the guard, s | guard / plain |\n|---|---|---|---|---|"
+    )
     with server() as where:
         for revisions in (10, 200):
             with history(revisions, guarded=False) as plain, history(revisions, guarded=True) as guarded:

@@ -18,7 +18,7 @@ from mcp_planner_schema import embedded
 ROOT = Path(__file__).resolve().parent.parent
 
 _GUARDED = "from alembic import context\n\nfrom mcp_planner_schema.guard import run\n\nrun(context)\n"
-_PLAIN = '''\
+_PLAIN = """\
 import os
 
 from alembic import context
@@ -31,7 +31,7 @@ with engine.connect() as connection:
     context.configure(connection=connection, target_metadata=None, transaction_per_migration=True)
     with context.begin_transaction():
         context.run_migrations()
-'''
+"""
 _REVISION = '''\
 """Create table t{number}.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard.findings import BROKEN, DONE, REFUSED, Broken, GuardError, WrongUse
+from mcp_planner_schema.guard.findings import BROKEN, DONE, REFUSED, WRONG_USE, Broken, GuardError, WrongUse
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -35,12 +35,17 @@ class Command:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command and give its exit code. Errors are printed to stderr, each with the command to type next."""
+    from alembic.util import CommandError
+
     try:
         name, command, values = _parse(arguments)
         return command.does(_config(_typed(name, values)), values)
     except GuardError as error:
         print(error.text(), file=sys.stderr)
         return error.code
+    except CommandError as error:  # Alembic's own word, outside env.py
+        print(f"{error}\n\nnext: make migrate-status", file=sys.stderr)
+        return WRONG_USE
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # … | head

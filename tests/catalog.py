@@ -20,7 +20,8 @@ WITH ns AS (
 SELECT 'schema', nspname, '' FROM ns
 UNION ALL
 SELECT 'relation', shown, concat_ws(' ', relkind, relpersistence, relrowsecurity, relforcerowsecurity, relreplident,
-       reloptions, pg_get_partkeydef(CASE relkind WHEN 'p' THEN oid END), pg_get_viewdef(CASE WHEN relkind IN ('v', 'm') THEN oid END))
+       reloptions, pg_get_partkeydef(CASE relkind WHEN 'p' THEN oid END),
+       pg_get_viewdef(CASE WHEN relkind IN ('v', 'm') THEN oid END))
 FROM rel
 UNION ALL
 SELECT 'column', rel.shown || '.' || a.attname, concat_ws(' ',
@@ -37,7 +38,8 @@ SELECT 'constraint', rel.shown || '.' || k.conname, concat_ws(' ', pg_get_constr
 FROM rel JOIN pg_constraint k ON k.conrelid = rel.oid WHERE k.conparentid = 0
 UNION ALL
 SELECT 'index', rel.shown, concat_ws(' ', pg_get_indexdef(rel.oid),
-       CASE WHEN NOT (i.indisvalid AND i.indisready) THEN 'INVALID' END, nullif(i.indisreplident, false), nullif(i.indisclustered, false))
+       CASE WHEN NOT (i.indisvalid AND i.indisready) THEN 'INVALID' END,
+       nullif(i.indisreplident, false), nullif(i.indisclustered, false))
 FROM rel JOIN pg_index i ON i.indexrelid = rel.oid
 UNION ALL
 SELECT 'trigger', rel.shown || '.' || g.tgname, concat_ws(' ', pg_get_triggerdef(g.oid), g.tgenabled)
@@ -46,7 +48,8 @@ UNION ALL
 SELECT 'policy', rel.shown || '.' || p.polname, concat_ws(' ', p.polcmd, pg_get_expr(p.polqual, p.polrelid))
 FROM rel JOIN pg_policy p ON p.polrelid = rel.oid
 UNION ALL
-SELECT 'sequence', rel.shown, concat_ws(' ', format_type(s.seqtypid, NULL), s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcycle)
+SELECT 'sequence', rel.shown, concat_ws(' ', format_type(s.seqtypid, NULL),
+       s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcycle)
 FROM rel JOIN pg_sequence s ON s.seqrelid = rel.oid
 UNION ALL
 SELECT 'type', n.nspname || '.' || t.typname, concat_ws(' ', t.typtype, format_type(nullif(t.typbasetype, 0), t.typtypmod),

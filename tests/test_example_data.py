@@ -385,11 +385,16 @@ def test_nothing_half_written(database: Database, planner: Config, monkeypatch: 
 
 
 def test_load_joins_the_callers_transaction(database: Database) -> None:
-    """On a connection that is not in autocommit mode the caller decides."""
-    with database.connect(autocommit=False) as connection:
+    """On a connection that is not in autocommit mode the caller decides, under the settings there were."""
+    settings = "SELECT current_setting('lock_timeout'), current_setting('enable_seqscan')"
+    with database.connect(autocommit=False) as connection, connection.cursor() as cursor:
+        cursor.execute("SET LOCAL lock_timeout = '7s'")
         loaded = example_data.load(connection, projects=2)
+        cursor.execute(settings)
+        after = cursor.fetchone()
         connection.rollback()
 
+    assert after == ("7s", "on")
     assert loaded.rows["projects"] == 2
     assert not any(count_rows(database).values())
 
@@ -418,6 +423,19 @@ def test_triggers_rest_while_rows_are_loaded(database: Database) -> None:
         assert modes == {"It's Mine": "O", "always": "A", "never": "D"}
         with pytest.raises(psycopg2.errors.RaiseException, match="refused"):
             cursor.execute("INSERT INTO steps SELECT * FROM steps LIMIT 1")
+
+
+def test_foreign_keys_are_checked_by_index(database: Database) -> None:
+    """Also where statistics say that the tables have one page: a plan made then would read them all for each row."""
+    with database.connect() as connection, connection.cursor() as cursor:
+        example_data.load(connection, projects=1)
+        cursor.execute("ANALYZE")
+
+    with database.connect(autocommit=False) as connection, connection.cursor() as cursor:
+        example_data.load(connection, projects=5)
+        cursor.execute("SELECT relname, seq_scan FROM pg_stat_xact_user_tables WHERE seq_scan > 0")
+
+        assert cursor.fetchall() == []
 
 
 def test_another_writer_is_waited_for_only_so_long(

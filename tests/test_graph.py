@@ -47,7 +47,14 @@ def test_each_broken_history_is_told_apart(project: Project, name: str, said: li
 
 def test_a_longer_cycle_beside_a_sound_history(project: Project) -> None:
     """A cycle is named by its own members only, not by those that lead into it."""
-    for number, parent in (("001", None), ("002", "005"), ("003", "002"), ("004", "003"), ("005", "004"), ("006", "005")):
+    for number, parent in (
+        ("001", None),
+        ("002", "005"),
+        ("003", "002"),
+        ("004", "003"),
+        ("005", "004"),
+        ("006", "005"),
+    ):
         project.write(f"{number}_add_x.py", f"revision = {number!r}\ndown_revision = {parent!r}\n")
 
     found = problems(project)
@@ -79,7 +86,7 @@ def test_the_cure_for_two_heads_works(project: Project) -> None:
     ],
 )
 def test_what_alembic_can_put_in_order_is_left_alone(project: Project, second: str, found: list[str]) -> None:
-    """Branch labels as dependencies and ids that are computed are Alembic's to judge, several heads too where headers are optional."""
+    """Labels as dependencies, computed ids, and where headers are optional several heads are Alembic's to judge."""
     project.configure(headers="optional")
     project.write("a_x.py", 'revision = "a"\ndown_revision = None\nbranch_labels = ("base",)\n')
     project.write("b_x.py", second + "\n")

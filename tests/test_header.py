@@ -77,7 +77,9 @@ def test_forms_of_a_docstring(tmp_path: Path, name: str, title: str, field: str,
     assert (found.title, getattr(found, field)) == (title, value)
 
 
-@pytest.mark.parametrize("name", ["escapes", "continued", "title_below", "raw", "no_title", "shebang", "prose", "indented"])
+@pytest.mark.parametrize(
+    "name", ["escapes", "continued", "title_below", "raw", "no_title", "shebang", "prose", "indented"]
+)
 def test_lines_are_right_in_every_form(tmp_path: Path, name: str) -> None:
     """An escaped line end or a first line below the quotes does not shift the line a finding names."""
     text = (REVISIONS / f"good_{name}.py").read_text().replace("Phase: expand", "Phase: someday")

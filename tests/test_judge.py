@@ -199,7 +199,9 @@ def test_several_waivers_each_count_and_end_on_their_day(project: Project) -> No
     assert [one.code for one in found(project)] == ["waiver-expired", "settings-read"]
 
 
-@pytest.mark.parametrize("text", ["", "# only a comment\n", "\n\n", "'Add x.'\n", "f'''Version: 001'''\n", "b'Version: 001'\n"])
+@pytest.mark.parametrize(
+    "text", ["", "# only a comment\n", "\n\n", "'Add x.'\n", "f'''Version: 001'''\n", "b'Version: 001'\n"]
+)
 def test_file_without_docstring_has_no_header(project: Project, text: str) -> None:
     """An empty file, a comment, a string of another kind: each is told what a header looks like."""
     project.write("001_create_thing.py", text)
@@ -344,7 +346,9 @@ def test_allowed_imports_come_from_the_settings(project: Project) -> None:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """A copy of this repository's code, for a command that works on its own alembic.ini."""
-    shutil.copytree(ROOT / "mcp_planner_schema", tmp_path / "mcp_planner_schema", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "mcp_planner_schema", tmp_path / "mcp_planner_schema", ignore=shutil.ignore_patterns("__pycache__")
+    )
     shutil.copytree(ROOT / "alembic", tmp_path / "alembic", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "alembic.ini", tmp_path)
     return tmp_path
@@ -377,7 +381,9 @@ def test_validate_reports_everything_and_runs_nothing(copy: Path) -> None:
     shutil.rmtree(versions)
     versions.mkdir()
     (versions / "001_create_thing.py").write_text(
-        PLAIN.replace("revision =", 'open("ran", "w").write("ran")\nrevision =', 1).replace("Phase: expand", "Phase: now")
+        PLAIN.replace("revision =", 'open("ran", "w").write("ran")\nrevision =', 1).replace(
+            "Phase: expand", "Phase: now"
+        )
     )
     (versions / "002_drop_thing.py").write_text("def upgrade(:\n")
     (versions / "004_add_other.py").write_text("'''No header.'''\n")

@@ -133,7 +133,7 @@ def test_from_code_the_error_is_raised(empty: Database, project: Project) -> Non
 
 def test_a_python_error_is_one_message_with_its_line(empty: Database, project: Project) -> None:
     """A NameError in upgrade() names type, file and line; no traceback, nothing applied."""
-    path = project.revision("001", "create_a", "undefined_name()", "pass_ = 1")
+    path = project.revision("001", "create_a", "undefined_name()", 'op.execute("SELECT 1")')
     line = path.read_text().split("\n").index("    undefined_name()") + 1
 
     done = project.alembic("upgrade", "head")

@@ -30,14 +30,17 @@ def test_durations_have_units(text: str, milliseconds: int) -> None:
     assert duration(text) == milliseconds
 
 
-@pytest.mark.parametrize("text", ["", "5", "5 seconds", "-1s", "1.5s", "1d", "s", "1s2", "0x1s", "１s", "∞"])
+@pytest.mark.parametrize("text", ["", "5", "5 seconds", "-1s", "1.5s", "1d", "s", "1s2", "0x1s", "\uff11s", "∞"])
 def test_other_durations_are_refused(text: str) -> None:
     """A number without unit could mean milliseconds or seconds: nothing is guessed."""
     with pytest.raises(ValueError, match="a number with its unit"):
         duration(text)
 
 
-@pytest.mark.parametrize(("text", "reason"), [("0", "unit"), ("0s", "for ever"), ("0ms", "for ever"), ("25days", "unit"), ("600h", "24 days")])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("0", "unit"), ("0s", "for ever"), ("0ms", "for ever"), ("25days", "unit"), ("600h", "24 days")],
+)
 def test_zero_and_too_long_are_refused_with_the_reason(text: str, reason: str) -> None:
     """Zero means no limit to PostgreSQL, and a limit past its counter is none."""
     with pytest.raises(ValueError, match=reason):
@@ -168,12 +171,14 @@ def test_an_unknown_environment_is_refused(tmp_path: Path) -> None:
     assert "export PLANNER_ENV=" in caught.value.next_command
 
 
-@pytest.mark.parametrize("text", ["[guard]\nlock_timeout = 1s\nlock_timeout = 2s\n", "[guard]\n[guard]\n", "lock_timeout\n"])
+@pytest.mark.parametrize(
+    "text", ["[guard]\nlock_timeout = 1s\nlock_timeout = 2s\n", "[guard]\n[guard]\n", "lock_timeout\n"]
+)
 def test_a_file_that_is_no_ini_is_refused(tmp_path: Path, text: str) -> None:
     """A setting given twice, or a line that is none, is one sentence and exit code 2."""
     (tmp_path / "alembic.ini").write_text(text)
 
-    with pytest.raises(WrongUse, match="alembic.ini cannot be read"):
+    with pytest.raises(WrongUse, match=r"alembic\.ini cannot be read"):
         settings.load(Config(str(tmp_path / "alembic.ini")), {})
 
 

@@ -20,7 +20,7 @@ from mcp_planner_schema.guard.source import Source
 from tests.conftest import ROOT
 
 NASTY = ROOT / "tests" / "revisions" / "nasty.py"
-NASTY_CHECKSUM = "v1:3db4f8e6e491bd6bd87c6f74a50dd3f0e3437a75136fbb773a055be925025f29"
+NASTY_CHECKSUM = "v1:43bfc64abefc325e273e69307227f57c98b11e16f0a57a5cee26812dbfa24da9"
 PLAIN = (ROOT / "tests" / "revisions" / "good_plain.py").read_text()
 
 
@@ -207,7 +207,9 @@ def test_what_python_cannot_read_is_a_finding(tmp_path: Path, text: str, line: i
     assert finding.where.endswith(f":{line}")
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "\n\n\n", "x = 1", "\f\nx = 1\n", "x = '\\d'\n", "x = 0x" + "f" * 9_000])
+@pytest.mark.parametrize(
+    "text", ["", "# nothing\n", "\n\n\n", "x = 1", "\f\nx = 1\n", "x = '\\d'\n", "x = 0x" + "f" * 9_000]
+)
 def test_odd_but_readable_files_are_read(tmp_path: Path, text: str) -> None:
     """Nothing, comments only, no line end at the end, a form feed, an invalid escape, a giant number: all are Python."""
     read = source.read(written(tmp_path, text))
@@ -315,7 +317,9 @@ def _pythons() -> list[str]:
     for minor in {11, 12, 13} - {sys.version_info.minor}:
         versions = sorted(Path("~/.pyenv/versions").expanduser().glob(f"3.{minor}.*/bin/python"))
         for candidate in filter(None, [*map(str, versions), shutil.which(f"python3.{minor}")]):
-            asked = subprocess.run([candidate, "-c", "import sys; print(sys.version_info.minor)"], capture_output=True, check=False)
+            asked = subprocess.run(
+                [candidate, "-c", "import sys; print(sys.version_info.minor)"], capture_output=True, check=False
+            )
             if asked.stdout.strip() == str(minor).encode():
                 found.append(candidate)
                 break

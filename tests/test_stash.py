@@ -21,14 +21,14 @@ QUOTED = '"' + NASTY.replace('"', '""') + '"'
 
 def applied(project: Project, setup: str, downgrade: str, *, reversible: str = "stash", **more: str) -> None:
     """A history of one revision: applied, with this SQL as its upgrade and this Python as its downgrade."""
-    upgrade = f"op.get_bind().execution_options(no_parameters=True).exec_driver_sql({setup!r})"
+    upgrade = sql(setup)
     project.revision("001", "create_things", upgrade, downgrade, reversible=reversible, **more)
     project.upgrade()
 
 
 def sql(text: str) -> str:
     """A body that runs this text as it is."""
-    return f"op.get_bind().execution_options(no_parameters=True).exec_driver_sql({text!r})"
+    return f"op.get_bind().exec_driver_sql({text!r}, execution_options={{'no_parameters': True}})"
 
 
 def shown(database: Database, relation: str, columns: str = "*") -> list[str]:
@@ -36,7 +36,9 @@ def shown(database: Database, relation: str, columns: str = "*") -> list[str]:
     with database.connect() as connection, connection.cursor() as cursor:
         cursor.execute("SET DateStyle = 'ISO, YMD'; SET TimeZone = 'UTC'; SET extra_float_digits = 1")
         cursor.execute(f"SELECT {columns} FROM {relation} LIMIT 0")
-        names = ", ".join('x."' + one.name.replace('"', '""').replace("%", "%%") + '"::text' for one in cursor.description)
+        names = ", ".join(
+            'x."' + one.name.replace('"', '""').replace("%", "%%") + '"::text' for one in cursor.description
+        )
         cursor.execute(f"SELECT ROW({names})::text FROM {relation} AS x".replace("%%", "%"))
         return sorted(row[0] for row in cursor.fetchall())
 
@@ -247,9 +249,8 @@ def test_merging_back_keeps_both(empty: Database, project: Project) -> None:
 
 def test_the_copy_depends_on_no_setting_and_changes_none(empty: Database, project: Project) -> None:
     """Under a role's odd output settings the copy is exact all the same, and the body sees those settings, not the copy's."""
-    settings = "SET DateStyle = 'SQL, DMY'; SET TimeZone = 'Asia/Tokyo'; SET extra_float_digits = -10; SET bytea_output = 'escape'"
-    for one in settings.split("; "):
-        empty.rows(f"ALTER ROLE postgres IN DATABASE {empty.name} {one}")
+    for setting in ("DateStyle = 'SQL, DMY'", "TimeZone = 'Asia/Tokyo'", "extra_float_digits = -10"):
+        empty.rows(f"ALTER ROLE postgres IN DATABASE {empty.name} SET {setting}")
     applied(
         project,
         "CREATE DOMAIN f AS float8; CREATE DOMAIN d AS timestamptz; CREATE TABLE t (id int PRIMARY KEY, f f, d d); "

@@ -77,7 +77,10 @@ def test_a_body_that_ends_its_transaction_does_nothing(empty: Database, project:
     procedure = "CREATE PROCEDURE p() LANGUAGE plpgsql AS $$ BEGIN DROP TABLE a; COMMIT; END $$"
     many = "autocommit" in ending
     applied(
-        project, body, setup=f"{SETUP}; CREATE INDEX a_v ON a (v); {procedure}", transaction="none" if many else "single"
+        project,
+        body,
+        setup=f"{SETUP}; CREATE INDEX a_v ON a (v); {procedure}",
+        transaction="none" if many else "single",
     )
     before = catalog(empty)
 
@@ -201,7 +204,9 @@ def test_the_guards_own_tables_cannot_be_dropped(empty: Database, project: Proje
     with pytest.raises(Refused, match="drops what the guard keeps"):
         project.downgrade("base")
 
-    assert empty.rows("SELECT relname FROM pg_class WHERE relnamespace = 'migration'::regnamespace ORDER BY 1") == before
+    assert (
+        empty.rows("SELECT relname FROM pg_class WHERE relnamespace = 'migration'::regnamespace ORDER BY 1") == before
+    )
     assert unchanged(empty)
 
 
@@ -209,7 +214,7 @@ def test_a_wrong_body_is_broken_not_untriable(empty: Database, project: Project)
     """A downgrade that simply fails says what the server said, with exit code 1, and nothing has happened."""
     applied(project, "op.drop_column('a', 'v')\nop.drop_table('b')")
 
-    with pytest.raises(Broken, match='Revision 001: table "b" does not exist') as broken:
+    with pytest.raises(Broken, match='table "b" does not exist') as broken:
         project.downgrade("base")
 
     assert "rolled back whole" in broken.value.message

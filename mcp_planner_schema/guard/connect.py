@@ -156,14 +156,19 @@ def outside(error: BaseException, target: URL, repeat: str) -> GuardError:
     return Broken(f"PostgreSQL says: {said}", repeat)
 
 
+def place(target: URL) -> str:
+    """``host:port`` for people, also where the URL names a socket's folder."""
+    return (
+        f"{target.host or target.query.get('host', 'the local socket')}:{target.port or target.query.get('port', 5432)}"
+    )
+
+
 def failure(error: BaseException, target: URL) -> GuardError:
     """What a failed connection means, in one sentence, and what to type next."""
     original = getattr(error, "orig", None) or error
     told = str(original).strip()
     said = masked(told, target)
-    where = (
-        f"{target.host or target.query.get('host', 'the local socket')}:{target.port or target.query.get('port', 5432)}"
-    )
+    where = place(target)
     name, user = target.database or target.username or "", target.username or "(the system user)"
     if _POOLER.search(told):
         return Refused(

@@ -59,9 +59,7 @@ def _acquire(connection: Connection, number: int, wait: int, say: Callable[[str]
             say(f"waiting: another migration runs: {holder}")
             told = holder
         if time.monotonic() >= end:
-            raise Busy(
-                f"Another migration still runs after {wait / 1000:g} s: {holder}. Nothing was changed.", repeat
-            )
+            raise Busy(f"Another migration still runs after {wait / 1000:g} s: {holder}. Nothing was changed.", repeat)
         time.sleep(pause)
         pause = min(pause * 1.5, 1.0)
 

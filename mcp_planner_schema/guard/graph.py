@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
-def explain(script: Any, settings: Settings, heads: tuple[str, ...]) -> None:
+def explain(script: Any, settings: Settings, heads: tuple[str, ...], repeat: str) -> None:
     """Raise :class:`Refused` if the files themselves are the reason why the history cannot be used. Imports none of them.
 
-    ``heads`` are the database's, for the message about a revision that this folder does not have.
+    ``heads`` are the database's, for the message about a revision that this folder does not have; ``repeat`` is the command
+    to type again.
     """
-    refuse(problems(script, settings, heads), "make migrate-validate")
+    refuse(problems(script, settings, heads), f"correct what they name, then {repeat}")
 
 
 def problems(script: Any, settings: Settings, heads: tuple[str, ...] = ()) -> list[Finding]:
@@ -87,9 +88,9 @@ def _orphans(by_id: Mapping[str, Sequence[tuple[Path, body.Identity]]]) -> list[
     ]  # fmt: skip
 
 
-def edited(script: Any, settings: Settings, connection: Connection) -> list[Finding]:
+def edited(script: Any, settings: Settings, connection: Connection, version_table: str) -> list[Finding]:
     """Applied revisions whose file says something else than what was run. Reads the history and the files."""
-    applied = history.applied(connection, settings.schema)
+    applied = history.applied(connection, settings.schema, version_table)
     found = []
     for path in judge.files(script) if applied else []:
         read = source.read(path)

@@ -228,12 +228,17 @@ def write(connection: Connection, schema: str, run: int, who: Origin, entry: Ent
     connection.exec_driver_sql(f"INSERT INTO {schema}.history ({columns}) VALUES ({places})", tuple(values.values()))
 
 
-def applied(connection: Connection, schema: str) -> dict[str, tuple[int, str, str, str]]:
-    """For each revision whose last finished step is an upgrade: history id, day, checksum, source. Reads only."""
+def applied(connection: Connection, schema: str, version_table: str) -> dict[str, tuple[int, str, str, str]]:
+    """For each revision whose last finished step is an upgrade: history id, day, checksum, source. Reads only.
+
+    Two histories in one database, each with its version table, may use the same ids; only the named one's count.
+    """
     if connection.exec_driver_sql("SELECT to_regclass(%s)", (f"{schema}.history",)).scalar_one() is None:
         return {}
     rows = connection.exec_driver_sql(
-        f"SELECT DISTINCT ON (revision) revision, id, finished_at::date::text, checksum, source, direction "
-        f"FROM {schema}.history WHERE outcome = 'done' ORDER BY revision, id DESC"
+        "SELECT DISTINCT ON (h.revision) h.revision, h.id, h.finished_at::date::text, h.checksum, h.source, h.direction "
+        f"FROM {schema}.history h JOIN {schema}.run r ON r.id = h.run_id "
+        "WHERE h.outcome = 'done' AND r.version_table = %s ORDER BY h.revision, h.id DESC",
+        (version_table,),
     )
     return {row[0]: (row[1], row[2], row[3], row[4]) for row in rows if row[5] == "upgrade" and row[3]}

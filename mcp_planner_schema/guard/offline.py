@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import body, budget, graph, judge, postcheck
-from mcp_planner_schema.guard.findings import Finding, GuardError, Refused, WrongUse, refuse
+from mcp_planner_schema.guard import body, budget, judge, plan, postcheck
+from mcp_planner_schema.guard.findings import Finding, GuardError, Refused
 from mcp_planner_schema.guard.settings import Settings
-from mcp_planner_schema.guard.step import direction_of, name_of, script_of
+from mcp_planner_schema.guard.step import name_of, script_of
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
@@ -51,8 +51,6 @@ def write(context: Any, settings: Settings, target_metadata: MetaData | None, op
 
     Needs no database. Raises :class:`Refused` for findings against the revisions, the same as online.
     """
-    from mcp_planner_schema.guard.runner import repeat_of
-
     output = context.config.output_buffer or sys.stdout
     buffer = io.StringIO()
     arguments = {
@@ -71,9 +69,9 @@ def write(context: Any, settings: Settings, target_metadata: MetaData | None, op
     def guarded(heads: tuple[str, ...], migration: MigrationContext) -> Iterator[Step]:
         _prepare(migration)
         steps = _steps(context, settings, migration, work, heads)
-        judged = _judge(context, settings, steps)
+        judged = plan.judge_steps(context, settings, steps)
         for step in steps:
-            yield _said(settings, migration, step, judged.get(name_of(step)), buffer, repeat_of(context))
+            yield _said(settings, migration, step, judged.get(name_of(step)), buffer, plan.repeat_of(context))
 
     buffer.write(_NOTE.format(schema=settings.schema, environment=settings.environment))
     context.configure(**arguments, fn=guarded)
@@ -101,6 +99,7 @@ def _prepare(migration: MigrationContext) -> None:
         return _Answer()
 
     connection.execute = execute  # type: ignore[method-assign, assignment]
+    dialect.insert_returning = False  # nobody reads what psql would print for the version row
     dialect.statement_compiler = _keeping_tabs(dialect.statement_compiler)
     dialect.ddl_compiler = _keeping_tabs(dialect.ddl_compiler)
 
@@ -115,37 +114,12 @@ def _keeping_tabs(compiler: Any) -> Any:
 def _steps(
     context: Any, settings: Settings, migration: MigrationContext, work: Any, heads: tuple[str, ...]
 ) -> list[Step]:
-    from alembic.util import CommandError
-
-    graph.explain(context.script, settings, ())
-    try:
-        steps: list[Step] = list(work(heads, migration))
-    except GuardError:
-        raise
-    except CommandError as error:
-        raise WrongUse(str(error).rstrip(".") + ".", "alembic history   (lists the revisions there are)") from error
+    steps = plan.steps(context, settings, migration, work, heads)
     for step in steps:
         if not name_of(step).isprintable():  # Alembic writes it into a comment
             values = {"revision": repr(name_of(step)), "problem": "its id is no plain text", "command": "upgrade"}
-            raise Refused([Finding("offline-impossible", repr(name_of(step)), "", values)], "make migrate-validate")
+            raise Refused([Finding("offline-impossible", repr(name_of(step)), "", values)], plan.repeat_of(context))
     return steps
-
-
-def _judge(context: Any, settings: Settings, steps: list[Step]) -> dict[str, judge.Judged]:
-    if not steps or steps[0].info.is_stamp:
-        return {}
-    paths = [script_of(step).path for step in steps]
-    judged = dict(zip(map(name_of, steps), judge.judge_pending(context.script, paths, settings), strict=True))
-    findings = [finding for one in judged.values() for finding in one.findings]
-    if direction_of(steps[0]) == "downgrade":
-        findings += [
-            Finding("forward-only", f"{one.source.shown}:1", revision,
-                    {"revision": revision, "reason": one.header.reason, "above": revision})
-            for revision, one in judged.items()
-            if one.source and one.header and one.header.reversible == "forward-only"
-        ]  # fmt: skip
-    refuse(findings, "make migrate-validate")
-    return judged
 
 
 def _said(

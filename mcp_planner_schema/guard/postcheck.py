@@ -144,4 +144,5 @@ def pinned(connection: Connection, **settings: str) -> Iterator[None]:
 
 def execute(connection: Connection, sql: str) -> Any:
     """Run text as it is: no bind parameters, so that % and : in it mean themselves."""
-    return connection.execution_options(no_parameters=True).exec_driver_sql(sql)
+    # For this statement only: Connection.execution_options() would change the connection, and every % after it be doubled.
+    return connection.exec_driver_sql(sql, execution_options={"no_parameters": True})

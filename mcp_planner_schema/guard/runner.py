@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import settings as settings_module
-from mcp_planner_schema.guard.findings import BROKEN, Broken, Finding, GuardError, Refused, WrongUse, refuse
+from mcp_planner_schema.guard.findings import BROKEN, Broken, Finding, GuardError, Refused, WrongUse
 from mcp_planner_schema.guard.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import Connection, Engine, MetaData
 
-    from mcp_planner_schema.guard.judge import Judged
     from mcp_planner_schema.guard.session import Session
     from mcp_planner_schema.guard.step import Step
 
@@ -55,8 +54,10 @@ def run(context: Any, target_metadata: MetaData | None = None, **options: Any) -
     except KeyboardInterrupt as stop:
         if not from_command_line:
             raise
+        from mcp_planner_schema.guard import plan
+
         told = str(stop) if " " in str(stop) else "Stopped between two steps; the finished ones stay."
-        print(f"{told}\n\nnext: {repeat_of(context)}", file=sys.stderr)
+        print(f"{told}\n\nnext: {plan.repeat_of(context)}", file=sys.stderr)
         raise SystemExit(BROKEN) from None
 
 
@@ -68,21 +69,8 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def repeat_of(context: Any) -> str:
-    """The command the person typed, to be printed where it is to be typed again."""
-    given = context.config.attributes.get("repeat")
-    if given:
-        return str(given)
-    arguments = sys.argv[1:] if context.config.cmd_opts is not None else []
-    if not arguments:
-        return "the same call again"
-    from mcp_planner_schema.guard import connect
-
-    return connect.masked(" ".join(["alembic", *arguments]), None)
-
-
 def _online(context: Any, settings: Settings, target_metadata: MetaData | None, options: dict[str, Any]) -> None:
-    from mcp_planner_schema.guard import scope
+    from mcp_planner_schema.guard import plan, scope
 
     with _connection(context, settings) as (connection, engine):
         configure = functools.partial(
@@ -105,11 +93,11 @@ def _online(context: Any, settings: Settings, target_metadata: MetaData | None, 
             migration.opts["fn"]((), migration)
             return
         if "destination_rev" not in migration.opts:
-            with _explained(context, settings, ()), context.begin_transaction():
+            with plan.explained(context, settings, ()), context.begin_transaction():
                 context.run_migrations()
             return
         work = migration.opts["fn"]
-        heads, steps = _plan(context, settings, migration, work)
+        heads, steps = plan.read(context, settings, migration, work)
         if not steps:
             say(f"nothing to do: the database is at {', '.join(heads) or 'base'}")
             return
@@ -125,24 +113,24 @@ def _run(
 
     from sqlalchemy.exc import SQLAlchemyError
 
-    from mcp_planner_schema.guard import connect, deploy_lock, history, interrupt, session, step, version_table
+    from mcp_planner_schema.guard import connect, deploy_lock, history, interrupt, plan, session, step, version_table
 
     migration: MigrationContext = context.get_context()
-    repeat = repeat_of(context)
+    repeat = plan.repeat_of(context)
     shown = connect.masked(repeat, engine.url)
     origin = history.origin(Path(context.script.dir))
     before = session.read(connection)
     lock = deploy_lock.key(migration.version_table, migration.version_table_schema)
-    named = ".".join(filter(None, (migration.version_table_schema, migration.version_table)))
+    named = plan.version_table(migration)
     with (
         deploy_lock.held(engine, lock, settings.deploy_lock_timeout, say, repeat) as still_held,
         connect.opened(engine, autocommit=True) as beside,
     ):
-        heads, steps = _plan(context, settings, migration, work)
+        heads, steps = plan.read(context, settings, migration, work)
         if not steps:
             say(f"nothing to do: another run has brought the database to {', '.join(heads) or 'base'}")
             return
-        judged = _judge(context, settings, steps, beside)
+        judged = plan.judge_steps(context, settings, steps, beside)
         if steps[0].info.is_stamp and migration.purge:
             steps = [_all_at_once(steps)]
         history.prepare(beside, settings.schema)
@@ -198,82 +186,6 @@ def _all_at_once(steps: list[Step]) -> Step:
     return steps[0]
 
 
-def _plan(
-    context: Any, settings: Settings, migration: MigrationContext, work: Any
-) -> tuple[tuple[str, ...], list[Step]]:
-    """The database's heads, and the steps to the destination. Reads the version table and, through Alembic, the folder."""
-    heads = () if migration.purge else migration.get_current_heads()
-    assert migration.connection is not None
-    migration.connection.rollback()
-    with _explained(context, settings, heads):
-        return heads, list(work(heads, migration))
-
-
-@contextmanager
-def _explained(context: Any, settings: Settings, heads: tuple[str, ...]) -> Iterator[None]:
-    """What Alembic, or the import of a revision, raises while inside comes out as a :class:`GuardError` naming the file."""
-    from alembic.util import CommandError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (GuardError, SQLAlchemyError):
-        raise
-    except Exception as error:
-        import traceback
-        from pathlib import Path
-
-        from mcp_planner_schema.guard import graph, judge, source
-
-        # Something in the folder may be the reason; it is told before Alembic's own words, which name no file.
-        graph.explain(context.script, settings, heads)
-        if isinstance(error, CommandError):
-            raise WrongUse(str(error).rstrip(".") + ".", "alembic history   (lists the revisions there are)") from error
-        paths = {str(path.resolve()) for path in judge.files(context.script)}
-        frames = [
-            one for one in traceback.extract_tb(error.__traceback__) if str(Path(one.filename).resolve()) in paths
-        ]
-        place = f" at {source.shown(Path(frames[-1].filename))}:{frames[-1].lineno}" if frames else ""
-        raise Broken(
-            f"The history cannot be loaded{place}: {type(error).__name__}: {error}",
-            f"correct {place[4:] or 'the revision'}, then {repeat_of(context)}",
-        ) from error
-
-
-def _judge(context: Any, settings: Settings, steps: list[Step], beside: Connection) -> dict[str, Judged]:
-    """Read and judge every pending revision before the first statement. Raises :class:`Refused` with all findings."""
-    from mcp_planner_schema.guard import graph, judge
-    from mcp_planner_schema.guard.step import direction_of, name_of, script_of
-
-    if steps[0].info.is_stamp:
-        return {}
-    graph.explain(context.script, settings, ())
-    scripts = [script_of(step) for step in steps]
-    judged = dict(
-        zip(
-            [name_of(step) for step in steps],
-            judge.judge_pending(context.script, [script.path for script in scripts], settings),
-            strict=True,
-        )
-    )
-    findings = [finding for one in judged.values() for finding in one.findings]
-    if direction_of(steps[0]) == "downgrade":
-        findings += _one_way(judged)
-    findings += graph.edited(context.script, settings, beside)
-    refuse(findings, "make migrate-validate   (shows them again, without the database)")
-    return judged
-
-
-def _one_way(judged: dict[str, Judged]) -> list[Finding]:
-    """Forward-only revisions among those to be taken back: the whole downgrade is refused before the first of them."""
-    return [
-        Finding("forward-only", f"{one.source.shown}:1", revision,
-                {"revision": revision, "reason": one.header.reason, "above": revision})
-        for revision, one in judged.items()
-        if one.header and one.source and one.header.reversible == "forward-only"
-    ]  # fmt: skip
-
-
 def _verify(engine: Engine, before: Session, migration: MigrationContext, heads: tuple[str, ...]) -> None:
     """Read the version again on a fresh connection: a success that was rolled back somewhere shows here."""
     import sqlalchemy as sa
@@ -306,16 +218,16 @@ def _connection(context: Any, settings: Settings) -> Iterator[tuple[Connection |
         return
     from sqlalchemy.exc import SQLAlchemyError
 
-    from mcp_planner_schema.guard import connect
+    from mcp_planner_schema.guard import connect, plan
 
     given = context.config.attributes.get("connection")
     if given is None:
         target = connect.url(settings)
-        engine = connect.engine(target, "mcp-planner-guard " + connect.masked(repeat_of(context), target))
+        engine = connect.engine(target, "mcp-planner-guard " + connect.masked(plan.repeat_of(context), target))
     else:
         engine = connect.beside(given)
         if given.in_transaction():
-            raise Refused([Finding("external-transaction", 'config.attributes["connection"]')], repeat_of(context))
+            raise Refused([Finding("external-transaction", 'config.attributes["connection"]')], plan.repeat_of(context))
     try:
         if given is not None:
             yield given, engine
@@ -323,6 +235,6 @@ def _connection(context: Any, settings: Settings) -> Iterator[tuple[Connection |
             with connect.opened(engine) as connection:
                 yield connection, engine
     except SQLAlchemyError as error:
-        raise connect.outside(error, engine.url, repeat_of(context)) from error
+        raise connect.outside(error, engine.url, plan.repeat_of(context)) from error
     finally:
         engine.dispose()

@@ -81,7 +81,7 @@ def _title(message: str | None, number: str, settings: Settings) -> str:
     words = " ".join((message or "").replace("_", " ").split())
     slug = "_".join(re.findall(r"[^\W_]+", words)).lower()  # as Alembic makes it
     match = judge.FILE_NAME.fullmatch(f"{number}_{slug}.py")
-    if match is None:
+    if match is None or not words[0].isalpha():
         raise WrongUse(
             f"The name {message or '(none)'!r} is not a word for the kind of change and at least one more, a to z and digits.",
             _FORM,

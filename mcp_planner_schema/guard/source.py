@@ -27,8 +27,6 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
-# What says nothing about the meaning, or not the same in every Python.
-_IGNORED_FIELDS = {"ctx", "kind", "type_comment", "type_ignores"}
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -164,11 +162,12 @@ def _normal(tree: ast.AST) -> Iterator[str]:
         elif isinstance(item, ast.Constant):
             yield f"{type(item.value).__name__} {_value(item.value)}"
         elif isinstance(item, ast.AST):
-            fields = {name: value for name, value in ast.iter_fields(item) if name not in _IGNORED_FIELDS}
+            fields = {name: value for name, value in ast.iter_fields(item) if name != "ctx"}
             if isinstance(item, _WITH_DOCSTRING) and ast.get_docstring(item, clean=False) is not None:
                 fields["body"] = item.body[1:]
             if isinstance(item, ast.JoinedStr):
-                fields["values"] = _joined(item.values)
+                # Python 3.12 leaves empty texts between the parts of an f-string.
+                fields["values"] = [part for part in item.values if getattr(part, "value", None) != ""]
             todo.append(")")
             for name, value in reversed(fields.items()):
                 # Newer Pythons have more fields, empty where the source is older.
@@ -182,15 +181,3 @@ def _normal(tree: ast.AST) -> Iterator[str]:
 def _value(value: object) -> str:
     # repr() depends on what this Python's Unicode calls printable, and refuses integers of more than 4,300 digits.
     return f"{value:x}" if isinstance(value, int) else ascii(value)
-
-
-def _joined(values: list[ast.expr]) -> list[ast.expr]:
-    """The parts of an f-string with neighbouring texts as one: Pythons cut them differently."""
-    joined: list[ast.expr] = []
-    for value in values:
-        before = joined[-1] if joined else None
-        if isinstance(value, ast.Constant) and isinstance(before, ast.Constant):
-            joined[-1] = ast.Constant(str(before.value) + str(value.value))
-        elif not (isinstance(value, ast.Constant) and value.value == ""):
-            joined.append(value)
-    return joined

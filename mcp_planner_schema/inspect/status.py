@@ -71,10 +71,11 @@ def read(config: Config) -> Status:
         current = _heads(connection)
         unknown = tuple(head for head in current if not _known(script, head))
         pending = () if unknown else tuple(_pending(script, current))
-        edited = tuple(finding.text().splitlines()[1].strip() for finding in graph.edited(script, given, connection))
+        findings = graph.edited(script, given, connection, "alembic_version")
+        edited = tuple(finding.text().splitlines()[1].strip() for finding in findings)
         url = connection.engine.url
         return Status(
-            database=f"{url.database} at {url.host or url.query.get('host', 'local socket')}:{url.port or url.query.get('port', 5432)}",
+            database=f"{url.database} at {connect.place(url)}",
             environment=given.environment,
             current=current,
             head=tuple(script.get_heads()),
@@ -172,7 +173,7 @@ def _script(config: Config) -> ScriptDirectory:
     from alembic.script import ScriptDirectory
 
     script = ScriptDirectory.from_config(config)
-    graph.explain(script, settings.load(config), ())
+    graph.explain(script, settings.load(config), (), "make migrate-status")
     return script
 
 

@@ -17,7 +17,8 @@ def table(name: str, *, schema: str = "public") -> Expectation:
     where = f"FROM pg_catalog.pg_class c WHERE c.relname = {literal(name)} AND c.relnamespace = {_schema(schema)}"
     kind = (
         "CASE c.relkind WHEN 'v' THEN 'a view' WHEN 'm' THEN 'a materialized view' WHEN 'S' THEN 'a sequence' "
-        "WHEN 'i' THEN 'an index' WHEN 'I' THEN 'an index' WHEN 'f' THEN 'a foreign table' WHEN 'c' THEN 'a composite type' ELSE 'the table' END"
+        "WHEN 'i' THEN 'an index' WHEN 'I' THEN 'an index' WHEN 'f' THEN 'a foreign table' "
+        "WHEN 'c' THEN 'a composite type' ELSE 'the table' END"
     )
     return Expectation(
         f"table {_shown(schema, name)}",
@@ -139,10 +140,11 @@ def function(signature: str, *, schema: str = "public") -> Expectation:
 def trigger(table: str, name: str, *, schema: str = "public") -> Expectation:
     """A trigger exists on the table and fires: it is neither disabled nor for replicas only."""
     where = f"FROM pg_catalog.pg_trigger t WHERE t.tgrelid = {_relation(schema, table)} AND t.tgname = {literal(name)}"
+    state = "CASE t.tgenabled WHEN 'D' THEN 'disabled: ' WHEN 'R' THEN 'for replicas only: ' ELSE '' END"
     return Expectation(
         f"enabled trigger {name} on {_shown(schema, table)}",
         f"EXISTS (SELECT {where} AND t.tgenabled IN ('O', 'A'))",
-        f"SELECT CASE t.tgenabled WHEN 'D' THEN 'disabled: ' WHEN 'R' THEN 'for replicas only: ' ELSE '' END || pg_catalog.pg_get_triggerdef(t.oid) {where}",
+        f"SELECT {state} || pg_catalog.pg_get_triggerdef(t.oid) {where}",
         subject=f"trigger {schema}.{table}.{name}",
         within=f"{schema}.{table}",
     )

@@ -8,7 +8,7 @@ import sys
 x: dict[str, list[int]] = {}
 if (n := len(x)) > 3:
     y = f"{n!r:>{n + 1}} {x['a'] if x else 'b'} {{literal}} {n = } " f"""{f'{n}{f"{n:x}"!s}'}""" \
-        "implicit" f"{n:}" rf"\d{n:%Y\-%m}" f'' f"{'nested' 'strings'}" "é\u00e9\N{BULLET}" u"\ud800"
+        "implicit" f"{n:}" rf"\d{n:%Y\-%m}" f'' f"{'nested' 'strings'}" "é\u00e9\N{BULLET}𱍐" u"\ud800"
 elif n:
 	y = 0XFF + 1_000 + 1E5 + 1j + .1 + 1e400
 	z = b"\x00\xff" B'more', ..., None, True
