@@ -266,3 +266,17 @@ def test_an_error_between_steps_is_one_sentence(empty: Database, revision: Proje
 
     with pytest.raises(Broken, match="PostgreSQL says: column"):
         revision.upgrade()
+
+
+def test_a_databases_isolation_level_is_not_inherited(empty: Database, revision: Project) -> None:
+    """Where the database's default is serializable, a step still runs at read committed and a downgrade keeps its rows."""
+    empty.rows(f"ALTER DATABASE {empty.name} SET default_transaction_isolation TO 'serializable'")
+    revision.revision(
+        "002", "create_b", "op.execute(\"CREATE TABLE b AS SELECT current_setting('transaction_isolation') AS level\")",
+        'op.execute("DROP TABLE b")',
+    )  # fmt: skip
+
+    revision.upgrade()
+    revision.downgrade("001")
+
+    assert empty.rows("SELECT level FROM migration.stash_1") == [("read committed",)]

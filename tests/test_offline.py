@@ -346,3 +346,41 @@ def test_a_rolled_back_step_is_written_whole_or_not(project: Project) -> None:
 
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "007" in ran.stderr and "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(("stood_at", "named"), [(None, "base"), ("001", "001"), ("003", "003")])
+def test_a_file_is_stopped_where_the_database_is_elsewhere(
+    project: Project, empty: Database, tmp_path: Path, stood_at: str | None, named: str
+) -> None:
+    """A file that begins at 002 changes nothing on a database at base, at 001 or at 003, and says where that is."""
+    for number in ("001", "002", "003"):
+        project.revision(
+            number, f"fill_t{number}", f'op.execute("CREATE TABLE t{number} ()")', "op.execute('SELECT 1')"
+        )
+    file = tmp_path / "up.sql"
+    file.write_text(written(project, "upgrade", "002:003"), encoding="utf-8")
+    if stood_at:
+        project.upgrade(stood_at)
+        empty.rows("DROP TABLE IF EXISTS t003")
+    else:
+        empty.rows("CREATE TABLE alembic_version (version_num text)")
+
+    ran = empty.psql(file)
+
+    assert ran.returncode == 3
+    assert f"003 begins at 002, but the database is at {named}" in ran.stderr
+    assert empty.rows("SELECT to_regclass('t003')::text") == [(None,)]
+
+
+def test_a_file_from_base_is_stopped_where_it_ran_before(project: Project, empty: Database, tmp_path: Path) -> None:
+    """A data revision's file does its work once, however often it is run."""
+    project.revision("001", "fill_a", 'op.execute("CREATE TABLE IF NOT EXISTS a (n int); INSERT INTO a VALUES (1)")',
+                     'op.execute("DROP TABLE a")')  # fmt: skip
+    text = written(project, "upgrade", "head")
+    run(empty, tmp_path, text)
+
+    ran = empty.psql(tmp_path / "written.sql")
+
+    assert ran.returncode == 3
+    assert "001 begins at base, but the database is at 001" in ran.stderr
+    assert empty.value("SELECT count(*) FROM a") == 1

@@ -25,6 +25,8 @@ _DEFAULTS = {
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",  # the deployers' lock sits on an idle connection
+    # A role's default of another would read what was true before the locks. The space is escaped for libpq.
+    "default_transaction_isolation": "read\\ committed",
 }
 
 
@@ -92,7 +94,10 @@ def engine(target: URL, application: str) -> Engine:
     asked = {name: value for name, value in options.items() if name not in target.query}
     asked["options"] = f"{given if isinstance(given, str) else ' '.join(given)} {mine}".strip()
     return create_engine(
-        target.difference_update_query(["options"]), poolclass=NullPool, connect_args=asked, hide_parameters=True
+        target.difference_update_query(["options"]),
+        poolclass=NullPool,
+        connect_args=asked,
+        hide_parameters=True,
     )
 
 

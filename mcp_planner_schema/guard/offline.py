@@ -151,6 +151,8 @@ def _said(
             write(f"-- Nothing to do: not for {settings.environment}, only for {', '.join(header.environments)}")
             return
         limit()
+        if begins := _begins_at(migration, step):
+            write(begins)
         try:
             with _committing(migration, budgets, limit):
                 original(**arguments)
@@ -168,6 +170,35 @@ def _said(
 
     step.migration_fn = said
     return step
+
+
+def _begins_at(migration: MigrationContext, step: Step) -> str:
+    """A DO block that stops the file on a database at another version: an UPDATE of no row would be a success.
+
+    Empty where branches meet or part: the version table need not name the parent there.
+    """
+    import sqlalchemy as sa
+
+    table = migration.dialect.identifier_preparer.format_table(
+        sa.table(migration.version_table, schema=migration.version_table_schema)
+    )
+    before, script = step.from_revisions_no_deps, script_of(step)
+    scripts: Any = migration.script
+    around = [script, *map(scripts.get_revision, before)]
+    if len(before) > 1 or any(one.is_branch_point or one.is_merge_point for one in around):
+        return ""
+    at_it = (
+        f"EXISTS (SELECT FROM {table} WHERE version_num = {postcheck.literal(before[0] if before else name_of(step))})"
+    )
+    message = postcheck.literal(f"{name_of(step)} begins at {', '.join(before) or 'base'}, but the database is at ")
+    found = f"coalesce((SELECT string_agg(version_num, ', ') FROM {table}), 'base')"
+    return (
+        postcheck.do_block(
+            f"\nBEGIN\n  IF {'NOT ' if before else ''}{at_it} THEN\n"
+            f"    RAISE EXCEPTION USING MESSAGE = {message} || {found};\n  END IF;\nEND\n"
+        )
+        + ";"
+    )
 
 
 @contextmanager

@@ -88,6 +88,11 @@ def compile_block(revision: str, wanted: Sequence[Expectation], *, upgrade: bool
         f"      {literal(f'{failed}: revision {revision}: ')} || pg_catalog.array_to_string(problems, '; ');\n"
         "  END IF;\nEND\n"
     )
+    return do_block(body)
+
+
+def do_block(body: str) -> str:
+    """``DO`` with a dollar quote that nothing inside can end."""
     tag = "check"
     while f"${tag}$" in body:
         tag += "_"

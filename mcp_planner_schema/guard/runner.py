@@ -78,6 +78,7 @@ def _online(context: Any, settings: Settings, target_metadata: MetaData | None, 
             **{
                 "target_metadata": target_metadata,
                 "dialect_name": "postgresql",
+                "compare_server_default": True,  # or `alembic check` passes over a default that differs
                 **options,
                 "transaction_per_migration": True,
                 "connection": connection,
