@@ -7,19 +7,27 @@ SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PY := .venv/bin/python
-# NAME=value given to make is handed on by name; the value itself goes through the environment, so no shell reads it.
-GIVEN = $(foreach v,$(filter-out PYTHON PYTEST MAKEFLAGS SHELL,$(.VARIABLES)),$(if $(filter command,$(origin $(v))),--make=$(v)))
-RUN = @$(PY) -m mcp_planner_schema $@ $(GIVEN)
+# NAME=value given to make is handed on by name; the value itself goes through the environment. Neither make nor a shell
+# reads it: what looks like a variable or a command in it ($(shell …), $5, `…`) arrives as it was typed.
+GIVEN := $(foreach v,$(filter-out PYTHON PYTEST MAKEFLAGS SHELL,$(.VARIABLES)),$(if $(filter command,$(origin $(v))),$(v)))
+$(foreach v,$(GIVEN),$(eval export override $(v) := $$(value $(v))))
+RUN = @$(PY) -m mcp_planner_schema $@ $(GIVEN:%=--make=%)
 
-.PHONY: help setup test test-all lint format lock bench findings \
+TARGETS := help setup test test-all lint format lock bench findings \
 	migrate-create migrate-up migrate-down migrate-goto migrate-status migrate-force migrate-validate migrate-verify \
 	migrate-history migrate-reset db-start db-stop db-shell db-status example-data
+.PHONY: $(TARGETS)
+
+# Before anything runs: `make migrate-down 005` would go one step back first and complain about 005 afterwards.
+$(foreach goal,$(MAKECMDGOALS),$(if $(filter $(goal),$(TARGETS) .venv/installed),,\
+	$(error There is no target $(goal). A version is given by name: make migrate-down TO=005. next: make help)))
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':[^#]*## ' '{printf "  %-17s %s\n", $$1, $$2}'
 
 .venv/installed: requirements.lock
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and none was found. next: install it, or make PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Python 3.11 or newer is needed; $(or $(PYTHON),none) is not it. next: make PYTHON=/path/to/python3.12 setup" >&2; exit 2; }
 	@echo "setting up .venv with $(PYTHON) from requirements.lock (once, about a minute)" >&2
 	@$(PYTHON) -m venv .venv || { echo "next: install your system's venv package (Debian: apt install python3-venv)" >&2; exit 2; }
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock

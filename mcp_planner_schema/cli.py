@@ -19,6 +19,8 @@ from mcp_planner_schema.guard.findings import BROKEN, DONE, REFUSED, WRONG_USE, 
 if TYPE_CHECKING:
     from alembic.config import Config
 
+    from mcp_planner_schema.inspect.route import Route
+
 ROOT = Path(__file__).resolve().parent.parent
 Values = Mapping[str, str]
 
@@ -37,6 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command and give its exit code. Errors are printed to stderr, each with the command to type next."""
     from alembic.util import CommandError
 
+    command = None
     try:
         name, command, values = _parse(arguments)
         return command.does(_config(_typed(name, values)), values)
@@ -46,8 +49,10 @@ def main(arguments: Sequence[str]) -> int:
     except CommandError as error:  # Alembic's own word, outside env.py
         print(f"{error}\n\nnext: make migrate-status", file=sys.stderr)
         return WRONG_USE
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        again = _typed(name, values) if command else "make help"
+        print(f"{str(stop) or 'Stopped.'}\n\nnext: {again}", file=sys.stderr)
+        return BROKEN
     except BrokenPipeError:  # … | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN
@@ -63,7 +68,7 @@ def _parse(arguments: Sequence[str]) -> tuple[str, Command, Values]:
     for argument in arguments[1:]:
         if argument.startswith(
             "--make="
-        ):  # make hands over names; the values stand in the environment, unharmed by any shell
+        ):  # make hands over the name; the value is in the environment, read by no shell
             key = argument.removeprefix("--make=")
             value = os.environ.get(key, "")
         else:
@@ -72,6 +77,8 @@ def _parse(arguments: Sequence[str]) -> tuple[str, Command, Values]:
                 raise WrongUse(f"{argument!r} is not of the form NAME=value.", _form(name))
         if key not in command.needs + command.takes:
             raise WrongUse(f"{name} knows no {key}.", _form(name))
+        if not value.strip() and key not in command.needs:
+            raise WrongUse(f"{key} is empty. Leave it out, or say which is meant.", _form(name))
         values[key] = value
     for key in command.needs:
         if not values.get(key):
@@ -106,71 +113,71 @@ def _create(config: Config, values: Values) -> int:
         key: values[name] for key, name in (("type", "TYPE"), ("author", "AUTHOR")) if values.get(name)
     }
     command.revision(config, message=values["NAME"], autogenerate=values.get("AUTO") == "1")
+    print("next: fill it in, then make migrate-validate", file=sys.stderr)
     return DONE
 
 
 def _up(config: Config, values: Values) -> int:
-    from alembic import command
+    from mcp_planner_schema.inspect import route
 
-    target = values.get("TO") or "head"
-    if values.get("DRY_RUN"):
-        return _show_sql(config, target, upgrade=True)
-    command.upgrade(config, target)
-    return DONE
+    if not values.get("DRY_RUN") and not values.get("TO"):
+        return _go(config, "head", back=False)
+    way = route.find(config, values.get("TO") or "head")
+    if way.back:
+        print(
+            f"nothing to do: {way.there} lies behind {way.here}; to go back: make migrate-down TO={way.there}",
+            file=sys.stderr,
+        )
+        return DONE
+    return _show_sql(config, way) if values.get("DRY_RUN") else _go(config, way.there, back=False)
 
 
 def _down(config: Config, values: Values) -> int:
-    from alembic import command
+    from mcp_planner_schema.inspect import route
 
     if values.get("TO") and values.get("STEPS"):
         raise WrongUse("STEPS and TO both say how far to go back.", "make migrate-down STEPS=1")
     steps = values.get("STEPS") or "1"
     if not steps.isdigit() or int(steps) == 0:
         raise WrongUse(f"STEPS is {steps!r}; it is a number of steps, 1 or more.", "make migrate-down STEPS=1")
-    target = values.get("TO") or f"-{int(steps)}"
-    if values.get("DRY_RUN"):
-        return _show_sql(config, target, upgrade=False)
-    command.downgrade(config, target)
+    way = route.find(config, values.get("TO") or f"-{int(steps)}")
+    if not way.back and way.here != way.there:
+        raise WrongUse(f"{way.there} lies ahead of {way.here}.", f"make migrate-up TO={way.there}")
+    # A step that is named cannot be counted twice, neither by a second deployer nor by who repeats the command.
+    config.attributes["repeat"] = f"make migrate-down TO={way.there}"
+    return _show_sql(config, way) if values.get("DRY_RUN") else _go(config, way.there, back=True)
+
+
+def _go(config: Config, target: str, *, back: bool) -> int:
+    from alembic import command
+
+    (command.downgrade if back else command.upgrade)(config, target)
     return DONE
 
 
-def _show_sql(config: Config, target: str, *, upgrade: bool) -> int:
+def _show_sql(config: Config, way: Route) -> int:
     """Print the SQL of the steps from where the database is; change nothing."""
     from alembic import command
 
-    from mcp_planner_schema.inspect import status
-
-    current = status.read(config).current
-    if len(current) > 1:
-        raise WrongUse("The database has several heads; name the range.", "alembic upgrade FROM:TO --sql")
-    here = current[0] if current else "base"
-    there = status.resolve(config, target, here)
-    if there == here:
-        print(f"-- nothing to do: the database is at {here}")
-    elif upgrade:
-        command.upgrade(config, f"{here}:{there}", sql=True)
-    else:
-        command.downgrade(config, f"{here}:{there}", sql=True)
+    if not way.steps:
+        print(f"-- nothing to do: the database is at {way.here}")
+        return DONE
+    print(f"{'back' if way.back else 'up'} from {way.here} to {way.there}: {', '.join(way.steps)}", file=sys.stderr)
+    (command.downgrade if way.back else command.upgrade)(config, f"{way.here}:{way.there}", sql=True)
     return DONE
 
 
 def _goto(config: Config, values: Values) -> int:
-    from alembic import command
+    from mcp_planner_schema.inspect import route
 
-    from mcp_planner_schema.inspect import status
-
-    target = values["VERSION"]
-    if status.lies_behind(config, target):
-        command.downgrade(config, target)
-    else:
-        command.upgrade(config, target)
-    return DONE
+    way = route.find(config, values["VERSION"])
+    return _go(config, way.there, back=way.back)
 
 
 def _force(config: Config, values: Values) -> int:
     from alembic import command
 
-    config.attributes["reason"] = values.get("REASON") or ""
+    config.attributes["reason"] = values.get("REASON")
     command.stamp(config, values["VERSION"])
     return DONE
 
@@ -178,9 +185,10 @@ def _force(config: Config, values: Values) -> int:
 def _reset(config: Config, values: Values) -> int:
     from alembic import command
 
-    from mcp_planner_schema.inspect import status
+    from mcp_planner_schema import reset
 
-    status.drop_everything(config)
+    reset.refuse_what_cannot_be_built(config)
+    reset.drop_everything(config)
     command.upgrade(config, "head")
     return DONE
 
@@ -216,7 +224,7 @@ def _validate(config: Config, values: Values) -> int:
     findings += [finding for finding in graph.problems(script, read) if finding.code == "graph-broken"]
     for finding in findings:
         print(finding.text() + "\n")
-    print(f"{len(judged)} revisions, {len(findings)} findings")
+    print(f"{len(judged)} revisions judged, {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}")
     if any(finding.rule.refuses for finding in findings):
         print("\nnext: correct the first one above, then make migrate-validate", file=sys.stderr)
         return REFUSED

@@ -1,55 +1,92 @@
--- Three roles for one database, each with no more than it needs. Run once, as a superuser or the database's creator,
--- connected to that database; safe to run again:
+-- Three roles for one database, each with no more than it needs. Run it as a superuser, or as the database's creator with
+-- CREATEROLE, connected to that database; on a new or an already migrated one, and safe to run again:
 --
 --   psql -X -v ON_ERROR_STOP=1 -d mcp_task_prod -f scripts/roles.sql
+--   psql -X -v ON_ERROR_STOP=1 -d mcp_task_dev -v prefix=mcp_task_dev -f scripts/roles.sql
 --
 --   mcp_task_owner        owns everything, cannot log in
 --   mcp_task_migrator     logs in to migrate, acts as the owner (history keeps its own name)
 --   mcp_task_application  logs in to work: reads and writes rows, changes no table, sees nothing of the guard's
 --
--- Passwords are not set here: \password mcp_task_migrator, \password mcp_task_application.
+-- Roles belong to the whole cluster: databases of several environments in one cluster need a prefix each, or the password
+-- of one opens the other. Passwords are not set here: \password mcp_task_migrator, \password mcp_task_application.
+
+\set ON_ERROR_STOP on
+\if :{?prefix}
+\else
+  \set prefix mcp_task
+\endif
+\set owner :prefix _owner
+\set migrator :prefix _migrator
+\set application :prefix _application
 
 BEGIN;
 
-SELECT format('CREATE ROLE %I NOLOGIN', name)
-FROM unnest(ARRAY['mcp_task_owner']) AS name
-WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)
-UNION ALL
-SELECT format('CREATE ROLE %I LOGIN', name)
-FROM unnest(ARRAY['mcp_task_migrator', 'mcp_task_application']) AS name
+SELECT format('CREATE ROLE %I %s', name, login)
+FROM (VALUES (:'owner', 'NOLOGIN'), (:'migrator', 'LOGIN'), (:'application', 'LOGIN')) AS wanted (name, login)
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)
 \gexec
 
-GRANT mcp_task_owner TO mcp_task_migrator;
+GRANT :"owner" TO :"migrator";
+
+-- To be told who is in the way, and not only that somebody is.
+SELECT format('GRANT pg_read_all_stats TO %I, %I', :'owner', :'migrator')
+WHERE (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+\gexec
 
 -- What the migrator creates belongs to the owner, whoever migrates next year.
-SELECT format('ALTER ROLE mcp_task_migrator IN DATABASE %I SET role TO mcp_task_owner', current_database())
+SELECT format('ALTER ROLE %I IN DATABASE %I SET role TO %L', :'migrator', current_database(), :'owner')
 UNION ALL
-SELECT format('ALTER DATABASE %I OWNER TO mcp_task_owner', current_database())
+SELECT format('ALTER DATABASE %I OWNER TO %I', current_database(), :'owner')
 UNION ALL
 SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database())
 UNION ALL
-SELECT format('GRANT CONNECT ON DATABASE %I TO mcp_task_migrator, mcp_task_application', current_database())
+SELECT format('GRANT CONNECT ON DATABASE %I TO %I, %I', current_database(), :'migrator', :'application')
 \gexec
 
-ALTER SCHEMA public OWNER TO mcp_task_owner;
+ALTER SCHEMA public OWNER TO :"owner";
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
-GRANT USAGE ON SCHEMA public TO mcp_task_application;
-
-CREATE SCHEMA IF NOT EXISTS migration AUTHORIZATION mcp_task_owner;
+GRANT USAGE ON SCHEMA public TO :"application";
 
 -- The version is the migrator's; the application may read it, to know whether it fits.
 CREATE TABLE IF NOT EXISTS public.alembic_version (
     version_num varchar(32) NOT NULL CONSTRAINT alembic_version_pkc PRIMARY KEY
 );
-ALTER TABLE public.alembic_version OWNER TO mcp_task_owner;
-REVOKE ALL ON public.alembic_version FROM mcp_task_application;
-GRANT SELECT ON public.alembic_version TO mcp_task_application;
+CREATE SCHEMA IF NOT EXISTS migration AUTHORIZATION :"owner";
+ALTER SCHEMA migration OWNER TO :"owner";
 
--- What later revisions create, the application may use at once.
-ALTER DEFAULT PRIVILEGES FOR ROLE mcp_task_owner IN SCHEMA public
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO mcp_task_application;
-ALTER DEFAULT PRIVILEGES FOR ROLE mcp_task_owner IN SCHEMA public
-    GRANT USAGE, SELECT ON SEQUENCES TO mcp_task_application;
+-- What earlier runs made as somebody else. Sequences of columns and indexes follow their tables.
+SELECT format('ALTER %s %I.%I OWNER TO %I',
+              CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+              n.nspname, c.relname, :'owner')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname IN ('public', 'migration') AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
+  AND c.relowner <> (SELECT oid FROM pg_roles WHERE rolname = :'owner')
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                                            AND d.deptype IN ('e', 'a', 'i') AND c.relkind = 'S' OR
+                                            d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+UNION ALL
+SELECT format('ALTER TYPE %I.%I OWNER TO %I', n.nspname, t.typname, :'owner')
+FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+WHERE n.nspname IN ('public', 'migration') AND t.typtype IN ('e', 'd', 'r')
+  AND t.typowner <> (SELECT oid FROM pg_roles WHERE rolname = :'owner')
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e')
+UNION ALL
+SELECT format('ALTER ROUTINE %I.%I(%s) OWNER TO %I', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid), :'owner')
+FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname IN ('public', 'migration')
+  AND p.proowner <> (SELECT oid FROM pg_roles WHERE rolname = :'owner')
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+\gexec
+
+-- What is there, and what later revisions create, the application may use at once.
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO :"application";
+GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO :"application";
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"application";
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public
+    GRANT USAGE, SELECT ON SEQUENCES TO :"application";
+REVOKE ALL ON public.alembic_version FROM :"application";
+GRANT SELECT ON public.alembic_version TO :"application";
 
 COMMIT;

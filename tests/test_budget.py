@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mcp_planner_schema.guard import budget
+from mcp_planner_schema.guard.findings import Broken, Busy
 from tests.conftest import Database, Project
 
 NAMES = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
@@ -111,6 +112,7 @@ def test_role_and_database_defaults_do_not_leak_in(seen: Database, project: Proj
         ("ALTER TABLE a VALIDATE CONSTRAINT c", True),
         ("VACUUM (ANALYZE) a", True),
         ("-- why\nANALYZE a", True),
+        ("ALTER TABLE a DETACH PARTITION b CONCURRENTLY", False),
         ("VACUUM FULL a", False),
         ("VACUUM (FULL, ANALYZE) a", False),
         ("CREATE INDEX ix ON a (b)", False),
@@ -124,3 +126,36 @@ def test_role_and_database_defaults_do_not_leak_in(seen: Database, project: Proj
 def test_online_statements_are_told_from_blocking_ones(statement: str, expected: bool) -> None:
     """Only a single statement that blocks nobody while it waits goes without a lock timeout."""
     assert budget.online(statement) is expected
+
+
+def test_an_online_statement_has_the_revisions_own_timeout(seen: Database, project: Project) -> None:
+    """statement_timeout among the revision's own budgets ends an ANALYZE or a concurrent index too; the settings' does not."""
+    seen.rows("CREATE FUNCTION slow(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS "
+              "$$ BEGIN PERFORM pg_sleep(0.5); RETURN 1; END $$")  # fmt: skip
+    seen.rows("CREATE TABLE big (id int)")
+    seen.rows("INSERT INTO big VALUES (1)")
+    project.configure(statement_timeout="100ms")
+    body = (
+        'with op.get_context().autocommit_block():\n    op.execute("CREATE INDEX CONCURRENTLY ix{0} ON big (slow(id))")'
+    )
+    project.revision("001", "create_a", body.format(1), "op.execute('SELECT 1')", transaction="none")
+    project.revision("002", "create_b", body.format(2), "op.execute('SELECT 1')", transaction="none",
+                     more='budgets = {"statement_timeout": "200ms"}\n')  # fmt: skip
+
+    with pytest.raises(Broken, match=r"Revision 002.*statement timeout"):
+        project.upgrade()
+
+    assert seen.value("SELECT version_num FROM alembic_version") == "001"
+
+
+def test_making_the_version_table_is_under_the_budget(empty: Database, project: Project) -> None:
+    """Somebody else is just creating alembic_version: the first step waits for its lock no longer than it may."""
+    project.configure(lock_timeout="150ms", lock_attempts="1")
+    project.revision("001", "create_a", 'op.execute("SELECT 1")', 'op.execute("SELECT 1")')
+
+    with empty.connect(autocommit=False) as other, other.cursor() as cursor:
+        cursor.execute("CREATE TABLE alembic_version (version_num varchar(32))")
+        with pytest.raises(Busy):
+            project.upgrade()
+
+    assert empty.value("SELECT duration_ms < 1500 FROM migration.history WHERE outcome = 'failed'") is True

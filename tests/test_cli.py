@@ -109,6 +109,16 @@ def test_make_hands_over_a_value_that_no_shell_may_read(database: Database) -> N
     assert database.value("SELECT description FROM migration.history ORDER BY id DESC LIMIT 1") == reason
 
 
+@pytest.mark.parametrize("value", ["$(shell touch /tmp/mcp-was-here)", "costs $5 or $(HOME)", "a # b", "`id`"])
+def test_make_expands_nothing_in_a_value(value: str, database: Database) -> None:
+    """What looks like a make function, a variable or a comment in a value arrives as it was typed."""
+    ended = make("migrate-force", "VERSION=008", f"REASON={value}")
+
+    assert ended.returncode == 0, ended.stderr
+    assert not Path("/tmp/mcp-was-here").exists()
+    assert database.value("SELECT description FROM migration.history ORDER BY id DESC LIMIT 1") == value
+
+
 def test_make_shows_the_commands_own_exit_code(database: Database) -> None:
     """Make ends with 2 as it always does, and its last line names the command's own code."""
     ended = make("migrate-up", "TO=nowhere")
@@ -239,21 +249,28 @@ def test_force_moves_only_the_version(database: Database) -> None:
     ]
 
 
-def test_reset_builds_everything_again(database: Database) -> None:
-    """In development a reset leaves a database at head without a row."""
+def test_reset_builds_everything_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In development a reset leaves a database at head without a row, and other schemas alone."""
+    monkeypatch.setenv("PLANNER_ENV", "development")
     database.rows("INSERT INTO projects (name, description) VALUES ('a', 'b')")
+    database.rows("CREATE SCHEMA migrations_legacy; CREATE TABLE migrations_legacy.kept AS SELECT 1 AS n")
+    database.rows(
+        "CREATE FUNCTION public.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE VIEW v AS SELECT public.mine()"
+    )
 
     assert cli.main(["migrate-reset"]) == 0
 
     assert database.value("SELECT count(*) FROM projects") == 0
+    assert database.value("SELECT count(*) FROM migrations_legacy.kept") == 1
+    assert database.rows("SELECT to_regproc('public.mine')::text") == [(None,)]
     assert database.value("SELECT version_num FROM alembic_version") == HEAD
 
 
-@pytest.mark.parametrize("environment", ["staging", "production"])
+@pytest.mark.parametrize("environment", ["staging", "production", ""])
 def test_reset_is_refused_outside_development(
     environment: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Staging and production have no reset."""
+    """Staging and production have no reset, nor has a database of which nobody has said that it is development."""
     monkeypatch.setenv("PLANNER_ENV", environment)
     database.rows("INSERT INTO projects (name, description) VALUES ('a', 'b')")
 

@@ -224,7 +224,7 @@ def test_all_connections_lost_is_one_message(empty: Database, revision: Project)
     assert "Traceback" not in done.stderr
     assert "The connection is gone" in done.stderr
     assert again.returncode == 0, again.stderr
-    assert empty.rows("SELECT state FROM migration.run ORDER BY id") == [("interrupted",), ("done",)]
+    assert empty.rows("SELECT state FROM migration.run ORDER BY id") == [("failed",), ("done",)]
 
 
 PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
@@ -280,3 +280,36 @@ def test_a_databases_isolation_level_is_not_inherited(empty: Database, revision:
     revision.downgrade("001")
 
     assert empty.rows("SELECT level FROM migration.stash_1") == [("read committed",)]
+
+
+def test_the_server_notices_a_client_whose_host_is_gone(empty: Database) -> None:
+    """Keepalives are asked for on the server's side too, harmless on a unix socket; the guard's own have no search_path."""
+    made = connect.engine(make_url(empty.url.replace("postgresql:", "postgresql+psycopg2:")), "test")
+    asked = "SELECT name, reset_val FROM pg_settings WHERE name LIKE 'tcp_keepalives%%' ORDER BY name"
+
+    with connect.opened(made) as connection, connect.opened(connect.own(made)) as own:
+        rows = connection.exec_driver_sql(asked).all()
+        paths = [one.exec_driver_sql("SHOW search_path").scalar_one() for one in (connection, own)]
+
+    assert [tuple(row) for row in rows] == [
+        ("tcp_keepalives_count", "3"), ("tcp_keepalives_idle", "30"), ("tcp_keepalives_interval", "10"),
+    ]  # fmt: skip
+    assert paths == ['"$user", public', "pg_catalog"]
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql+psycopg2:///app?host={host}:{port}&host=127.0.0.1:1", "read-write"),
+        ("postgresql+psycopg2:///app?host={host}&port={port}", "any"),
+        ("postgresql+psycopg2:///app?host={host}:{port}&host=127.0.0.1:1&target_session_attrs=any", "any"),
+    ],
+)
+def test_several_hosts_mean_the_primary(empty: Database, url: str, expected: str) -> None:
+    """Where the URL names several hosts, libpq looks for the one that can be written to; unless the URL says otherwise."""
+    named = url.format(host=empty.host, port=empty.port).replace("/app", f"/{empty.name}") + "&user=postgres"
+
+    with connect.opened(connect.engine(make_url(named), "test")) as connection:
+        parameters = connection.connection.dbapi_connection.info.dsn_parameters  # type: ignore[union-attr]
+
+    assert parameters["target_session_attrs"] == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import threading
@@ -98,18 +99,23 @@ def test_the_waiter_is_idle_and_lets_an_index_be_built(empty: Database, project:
     assert empty.value("SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix'::regclass") is True
 
 
-def test_a_lost_lock_stops_the_run_before_the_next_step(empty: Database, project: Project) -> None:
-    """The lock's session is terminated during step 1: step 1 stays, step 2 does not begin."""
+def test_a_lost_lock_stops_the_step_before_it_commits(empty: Database, project: Project) -> None:
+    """The lock's session is terminated during step 2: step 2 is rolled back, since another run may have begun; 1 stays."""
     kill = ("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted "
             "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())")  # fmt: skip
-    project.revision("001", "create_a", f'op.execute("{kill}")', "op.execute('SELECT 1')")
-    project.revision("002", "create_b", 'op.execute("CREATE TABLE b (id int)")', 'op.drop_table("b")')
+    project.revision("001", "create_a", 'op.execute("CREATE TABLE a (id int)")', 'op.drop_table("a")')
+    project.revision("002", "create_b", f'op.execute("CREATE TABLE b (id int)")\nop.execute("{kill}")',
+                     'op.drop_table("b")')  # fmt: skip
 
     with pytest.raises(Broken, match="deployers' lock was lost"):
         project.upgrade()
 
     assert empty.value("SELECT version_num FROM alembic_version") == "001"
     assert empty.value("SELECT to_regclass('b')") is None
+    assert empty.rows("SELECT revision, outcome FROM migration.history ORDER BY id") == [
+        ("001", "done"),
+        ("002", "failed"),
+    ]
     assert empty.value("SELECT state FROM migration.run") == "failed"
 
 
@@ -119,4 +125,22 @@ def test_the_lock_is_free_after_the_run(empty: Database, project: Project) -> No
 
     project.upgrade()
 
-    assert empty.value("SELECT pg_try_advisory_lock(%s)", LOCK) is True
+    until(
+        lambda: empty.value("SELECT pg_try_advisory_lock(%s)", LOCK)
+    )  # the server ends a closed session a moment later
+
+
+def test_the_holder_is_named_by_a_role_that_sees_little(empty: Database, project: Project) -> None:
+    """To a role without pg_read_all_stats address and time of another's session are null: they are called unknown."""
+    project.configure(deploy_lock_timeout="300ms")
+    project.revision("001", "create_a", 'op.execute("CREATE TABLE a (id int)")', 'op.drop_table("a")')
+    role = f"least_{empty.name}"
+    empty.rows(f"CREATE ROLE {role} LOGIN")
+
+    with empty.connect() as holder, holder.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        done = project.alembic("upgrade", "head", DATABASE_URL=dataclasses.replace(empty, user=role).url)
+    empty.rows(f"DROP ROLE {role}")
+
+    assert done.returncode == 75
+    assert ", user postgres, from unknown, since unknown." in done.stderr

@@ -156,6 +156,11 @@ RULES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _development(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANNER_ENV", "development")
+
+
 def stored(database: Database) -> dict[str, list[bytes]]:
     """What the database gives back as COPY text, sorted."""
     found: dict[str, list[bytes]] = {}

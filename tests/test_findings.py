@@ -116,7 +116,9 @@ def refused(code: str) -> Iterator[None]:
     assert caught.value.next_command
 
 
-@pytest.mark.parametrize("code", ["reversible-false", "downgrade-untried", "stash-keyless", "forward-only"])
+@pytest.mark.parametrize(
+    "code", ["reversible-false", "downgrade-untried", "stash-keyless", "forward-only", "rows-not-kept"]
+)
 def test_a_downgrade_that_would_lose_something_is_refused(empty: Database, project: Project, code: str) -> None:
     """The bad example goes up, its way down is refused for its own reason, and everything is still there."""
     install(project, REVISIONS / f"bad_{code.replace('-', '_')}.py")
@@ -127,6 +129,16 @@ def test_a_downgrade_that_would_lose_something_is_refused(empty: Database, proje
 
     assert empty.value("SELECT version_num FROM alembic_version") == "001"
     assert empty.value("SELECT to_regclass('thing') IS NOT NULL")
+
+
+def test_rows_that_a_waiver_gives_up_are_given_up(empty: Database, project: Project) -> None:
+    """With a reason and a date in the header, the downgrade may delete rows of a table that stays."""
+    install(project, REVISIONS / "good_rows_waived.py")
+    project.upgrade()
+
+    project.downgrade("base")
+
+    assert empty.value("SELECT count(*) FROM thing") == 0
 
 
 def test_an_expectation_that_proves_nothing_is_a_warning(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import os
 import signal
@@ -11,6 +12,8 @@ import sys
 
 import psycopg2
 import pytest
+from alembic import command
+from sqlalchemy import create_engine
 
 from mcp_planner_schema import __version__
 from mcp_planner_schema.guard.findings import Broken, Refused
@@ -192,3 +195,71 @@ def test_the_history_locks_nothing_of_the_application(empty: Database, project: 
     connection.close()
 
     assert locked == [("migration",)]
+
+
+ATTACK = """
+CREATE FUNCTION public.{name} RETURNS {gives} LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION 'somebody else''s code runs as %', current_user; END $$
+"""
+
+
+@pytest.mark.parametrize("by", ["DATABASE_URL", "a connection"])
+def test_functions_of_somebody_else_are_never_called(empty: Database, project: Project, by: str) -> None:
+    """A role that may create in public puts functions with more exact types than PostgreSQL's own there: none is run."""
+    role = f"mallory_{empty.name}"
+    empty.rows(f"CREATE ROLE {role} LOGIN")
+    empty.rows(f"GRANT CREATE ON SCHEMA public TO {role}")
+    functions = {
+        "unnest(text[])": "SETOF text", "quote_ident(name)": "text", "host(cidr)": "text", "pg_blocking_pids(bigint)": "int[]",
+        "pg_try_advisory_lock(numeric)": "boolean", "pg_has_role(name, oid, varchar)": "boolean",
+    }  # fmt: skip
+    with empty.connect(user=role) as connection, connection.cursor() as cursor:
+        for name, gives in functions.items():
+            cursor.execute(ATTACK.format(name=name, gives=gives))
+    create(project)
+    engine = create_engine(empty.url.replace("postgresql:", "postgresql+psycopg2:"))
+
+    with engine.connect() as given:
+        command.upgrade(project.config(**({"connection": given} if by == "a connection" else {})), "head")
+    engine.dispose()
+
+    assert empty.value("SELECT version_num FROM alembic_version") == "001"
+    empty.rows(f"DROP OWNED BY {role}")
+    empty.rows(f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("taken", ["schema", "table", "trigger", "rule"])
+def test_what_belongs_to_somebody_else_is_refused(empty: Database, project: Project, taken: str) -> None:
+    """The guard's schema or the version table of a foreign role, or code hung on it: exit 1, the SQL to run, no code run."""
+    role, migrator = f"mallory_{empty.name}", f"migrator_{empty.name}"
+    empty.rows(f"CREATE ROLE {role} LOGIN")
+    empty.rows(f"CREATE ROLE {migrator} LOGIN")
+    empty.rows(f"GRANT CREATE ON DATABASE {empty.name} TO {role}, {migrator}")
+    empty.rows(f"GRANT CREATE ON SCHEMA public TO {role}, {migrator}")
+    create(project)
+    owner = migrator if taken in ("trigger", "rule") else role
+    with empty.connect(user=owner) as connection, connection.cursor() as cursor:
+        if taken == "schema":
+            cursor.execute(f"CREATE SCHEMA migration; GRANT ALL ON SCHEMA migration TO {migrator}")
+        else:
+            cursor.execute(
+                f"CREATE TABLE alembic_version (version_num text); GRANT ALL ON alembic_version TO {migrator}, {role}"
+            )
+    if taken == "trigger":
+        empty.rows("CREATE FUNCTION t() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$")
+        with empty.connect(user=role) as connection, connection.cursor() as cursor:
+            cursor.execute("CREATE TRIGGER own BEFORE INSERT ON alembic_version FOR EACH ROW EXECUTE FUNCTION t()")
+    elif taken == "rule":
+        empty.rows("CREATE RULE own AS ON INSERT TO alembic_version DO ALSO NOTIFY x")
+
+    done = project.alembic("upgrade", "head", DATABASE_URL=dataclasses.replace(empty, user=migrator).url)
+    there = empty.value("SELECT to_regclass('a')")
+    sql = done.stderr.partition("psql -c '")[2].partition("'")[0]
+    empty.rows(sql)
+    again = project.alembic("upgrade", "head", DATABASE_URL=dataclasses.replace(empty, user=migrator).url)
+    empty.rows(f"DROP OWNED BY {role}, {migrator} CASCADE")
+    empty.rows(f"DROP ROLE {role}, {migrator}")
+
+    assert (done.returncode, there) == (1, None), done.stderr
+    assert "Nothing was changed" in done.stderr
+    assert again.returncode == 0, again.stderr

@@ -372,7 +372,7 @@ def test_validate_is_content_with_this_repository(copy: Path) -> None:
     result = validate(copy)
 
     assert (result.returncode, result.stderr) == (0, "")
-    assert re.fullmatch(r"\d+ revisions, 0 findings\n", result.stdout)
+    assert re.fullmatch(r"\d+ revisions judged, no findings\n", result.stdout)
 
 
 def test_validate_reports_everything_and_runs_nothing(copy: Path) -> None:
@@ -403,7 +403,7 @@ def test_validate_reports_everything_and_runs_nothing(copy: Path) -> None:
         "alembic/versions/005_add_link.py:1: source-link",
     ):
         assert expected in result.stdout
-    assert "4 revisions, 5 findings" in result.stdout
+    assert "4 revisions judged, 5 findings" in result.stdout
     assert result.stderr.startswith("\nnext: ")
 
 

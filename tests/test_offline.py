@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 
+from mcp_planner_schema import embedded
 from tests.catalog import catalog, difference
 from tests.conftest import ROOT, Database, Project
 
@@ -78,19 +80,20 @@ def test_each_revision_is_written_in_one_order(project: Project) -> None:
 
     for text, parts in (
         (up, [
-            "-- Written by the migration guard", "writes nothing into the schema migration", "-- Version: 001",
+            "\\set ON_ERROR_STOP on\n-- Written by the migration guard", "writes nothing into the schema migration",
+            "-- Version: 001",
             "-- Description: Create a for a test", "-- Author: A Tester <tester@example.org>", "-- Date: 2026-01-31",
             "-- Dependencies: None", "-- Type: schema", "-- Phase: expand", "-- Transaction: single", "-- Reversible: stash",
             "BEGIN;", "CREATE TABLE IF NOT EXISTS alembic_version", "SET LOCAL lock_timeout = '200ms';",
             "SET LOCAL statement_timeout = '30000ms';", "SET LOCAL idle_in_transaction_session_timeout = '60000ms';",
-            "CREATE TABLE a (id int);", "DO $check$", "Migration failed: revision 001: ", "$check$;",
+            "001 begins at base", "CREATE TABLE a (id int);", "DO $check$", "Migration failed: revision 001: ", "$check$;",
             "INSERT INTO alembic_version (version_num) VALUES ('001');", "COMMIT;",
             "-- Version: 002", "BEGIN;", "SET LOCAL lock_timeout = '5000ms';", "ALTER TABLE a ADD v int;", "DO $check$",
             "UPDATE alembic_version SET version_num='002'", "COMMIT;",
         ]),
         (down, [
             "keeps nothing of what it destroys", "-- Rollback for: 002 Add v", "-- Version: 002", "BEGIN;", "SET LOCAL",
-            "ALTER TABLE a DROP v;", "DO $check$", "Rollback failed: revision 002: ", "$check$;",
+            "002 begins at 002", "ALTER TABLE a DROP v;", "DO $check$", "Rollback failed: revision 002: ", "$check$;",
             "UPDATE alembic_version SET version_num='001'", "COMMIT;", "-- Rollback for: 001 Create a", "-- Version: 001",
             "BEGIN;", "SET LOCAL", "DROP TABLE a;", "DO $check$", "DELETE FROM alembic_version", "COMMIT;",
         ]),
@@ -384,3 +387,89 @@ def test_a_file_from_base_is_stopped_where_it_ran_before(project: Project, empty
     assert ran.returncode == 3
     assert "001 begins at base, but the database is at 001" in ran.stderr
     assert empty.value("SELECT count(*) FROM a") == 1
+
+
+def bare_psql(database: Database, file: Path) -> subprocess.CompletedProcess[str]:
+    """psql as somebody in a hurry runs it, without a switch that stops it."""
+    server = ["-h", database.host, "-p", str(database.port), "-U", database.user, "-d", database.name]
+    return subprocess.run(
+        [str(embedded.binary("psql")), "-X", "-q", *server, "-f", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_file_stops_at_its_first_error_by_itself(project: Project, empty: Database, tmp_path: Path) -> None:
+    """psql goes on after an error unless told otherwise, and would commit the steps behind the failed one."""
+    project.revision("001", "create_a", "op.execute('CREATE TABLE a (id int)')", "op.execute('DROP TABLE a')")
+    project.revision("002", "create_b", "op.execute('SELECT 1 / 0')", "op.execute('SELECT 1')")
+    project.revision("003", "create_c", "op.execute('CREATE TABLE c (id int)')", "op.execute('DROP TABLE c')")
+    file = tmp_path / "up.sql"
+    file.write_text(written(project, "upgrade", "head"), encoding="utf-8")
+
+    ran = bare_psql(empty, file)
+
+    assert ran.returncode == 3
+    assert ran.stderr.count("ERROR") == 1
+    assert empty.rows("SELECT version_num, to_regclass('c')::text FROM alembic_version") == [("001", None)]
+
+
+@pytest.mark.parametrize("stood_at", ["001", "003", None])
+def test_a_downgrade_file_is_stopped_where_the_database_is_elsewhere(
+    project: Project, empty: Database, tmp_path: Path, stood_at: str | None
+) -> None:
+    """A rollback of 002 destroys nothing on a database that is at another revision, and says where that is."""
+    for number in ("001", "002", "003"):
+        project.revision(
+            number,
+            f"create_t{number}",
+            f'op.execute("CREATE TABLE t{number} ()")',
+            f'op.execute("DROP TABLE t{number}")',
+        )
+    file = tmp_path / "down.sql"
+    file.write_text(written(project, "downgrade", "002:001"), encoding="utf-8")
+    if stood_at:
+        project.upgrade(stood_at)
+    else:
+        empty.rows("CREATE TABLE alembic_version (version_num text)")
+    empty.rows("CREATE TABLE IF NOT EXISTS t002 ()")
+
+    ran = bare_psql(empty, file)
+
+    assert ran.returncode == 3
+    assert f"002 begins at 002, but the database is at {stood_at or 'base'}" in ran.stderr
+    assert empty.value("SELECT to_regclass('t002')::text") == "t002"
+
+
+def test_a_file_from_base_is_stopped_on_a_database_further_on(
+    project: Project, empty: Database, tmp_path: Path
+) -> None:
+    """Where the database is at 002, a file that begins at base would leave a second row in the version table."""
+    for number in ("001", "002"):
+        project.revision(number, f"fill_t{number}", "op.execute('SELECT 1')", "op.execute('SELECT 1')")
+    file = tmp_path / "up.sql"
+    file.write_text(written(project, "upgrade", "base:001"), encoding="utf-8")
+    project.upgrade()
+
+    ran = bare_psql(empty, file)
+
+    assert ran.returncode == 3
+    assert "001 begins at base, but the database is at 002" in ran.stderr
+    assert empty.rows("SELECT version_num FROM alembic_version") == [("002",)]
+
+
+def test_a_step_for_another_environment_is_stopped_too(project: Project, empty: Database, tmp_path: Path) -> None:
+    """A data revision that does nothing here moves the version, and only from where it begins."""
+    project.revision("001", "create_a", "op.execute('CREATE TABLE a ()')", "op.execute('DROP TABLE a')")
+    project.revision("002", "fill_a", "op.execute('SELECT 1')", "op.execute('SELECT 1')", type="data",
+                     extra="Environments: production")  # fmt: skip
+    file = tmp_path / "up.sql"
+    file.write_text(written(project, "upgrade", "001:002"), encoding="utf-8")
+    empty.rows("CREATE TABLE alembic_version (version_num text)")
+
+    ran = bare_psql(empty, file)
+
+    assert "Nothing to do: not for development" in file.read_text(encoding="utf-8")
+    assert ran.returncode == 3
+    assert "002 begins at 001, but the database is at base" in ran.stderr

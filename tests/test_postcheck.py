@@ -145,3 +145,58 @@ def test_online_and_offline_run_the_same_text(empty: Database, project: Project)
     assert block in sent
     assert f"\n{block};\n" in written
     assert block.startswith("DO $check_$")
+
+
+HOSTILE = (
+    *(
+        f"FUNCTION public.{name} RETURNS {gives} LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'hostile %', '{name}'; END $$"
+        for name, gives in (
+            ("nextval(text)", "bigint"), ("array_to_string(text[], text)", "text"), ("format(text, mood)", "text"),
+            ("array_append(text[], text)", "text[]"), ("to_regclass(text, text)", "regclass"), ("left(name, int)", "text"),
+            ("num_nonnulls(mood)", "int"), ("joined(text[], text)", "text[]"), ("joined(bigint, text)", "text"),
+            ("joined(name, text)", "text"), ("same(oid, regclass)", "boolean"), ("same(oid, regnamespace)", "boolean"),
+            ("same(text[], text[])", "boolean"), ("cardinality(text[])", "int"),
+        )
+    ),
+    *(
+        f"OPERATOR public.{sign} (FUNCTION = public.{function}, LEFTARG = {left}, RIGHTARG = {right})"
+        for sign, function, left, right in (
+            ("||", "joined", "text[]", "text"), ("||", "joined", "bigint", "text"), ("||", "joined", "name", "text"),
+            ("=", "same", "oid", "regclass"), ("=", "same", "oid", "regnamespace"), ("=", "same", "text[]", "text[]"),
+        )
+    ),
+)  # fmt: skip
+
+
+def test_functions_and_operators_of_somebodys_own_are_never_called(empty: Database, project: Project) -> None:
+    """Who may create in public can write functions that fit better than PostgreSQL's own: none of them is run."""
+    empty.rows("CREATE TYPE mood AS ENUM ('sad')")
+    for one in HOSTILE:
+        empty.rows("CREATE " + one)
+    project.revision(
+        "001", "create_a",
+        "op.execute(\"CREATE TABLE a (id int PRIMARY KEY, m mood, CONSTRAINT c CHECK (id > 0)); CREATE INDEX i ON a (m); "
+        "INSERT INTO a VALUES (1, 'sad'); CREATE FUNCTION f(int) RETURNS int LANGUAGE sql RETURN 1\")",
+        "op.execute('DROP FUNCTION f(int)')\nop.execute('DROP TABLE a')",
+        expectations='expect.table("a"), expect.column("a", "m", type="mood", nullable=True), expect.index("i", table="a"), '
+        'expect.constraint("a", "c"), expect.enum("mood", ["sad"]), expect.function("f(integer)"), '
+        'expect.absent(expect.trigger("a", "t")), expect.rows("SELECT 1", count=1), expect.query("SELECT 1", equals=1)',
+        more='expectations_down = [expect.absent(expect.table("a"))]',
+    )  # fmt: skip
+    project.revision(
+        "002", "add_nothing", "op.execute('SELECT 1')", "op.execute('SELECT 1')",
+        expectations='expect.table("b"), expect.enum("mood", ["x"]), expect.function("f(text)"), '
+        'expect.rows("SELECT 1", count=2), expect.query("SELECT 1", equals=2), expect.query("SELECT 1/0", equals=2)',
+    )  # fmt: skip
+    project.upgrade("001")
+
+    with pytest.raises(Broken) as broken:
+        project.upgrade()
+    project.downgrade("base")
+
+    assert (
+        "expected table b, found nothing; expected enum mood (x), found (sad); expected function f(text), found f(integer); "
+        "expected 2 rows from SELECT 1, found 1 rows; expected 2 from SELECT 1, found 1; "
+        "expected 2 from SELECT 1/0, found an error: division by zero"
+    ) in broken.value.message
+    assert empty.rows("SELECT * FROM migration.stash_1") == [(1, "sad")]

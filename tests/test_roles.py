@@ -23,6 +23,34 @@ def roles(empty: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
     return empty
 
 
+def test_a_migrated_database_can_be_given_to_the_roles(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a database that a superuser migrated, roles.sql leaves the migrator able to go on and the application to work."""
+    ran = database.psql(ROOT / "scripts" / "roles.sql")
+    monkeypatch.setenv("DATABASE_URL", dataclasses.replace(database, user="mcp_task_migrator").url)
+
+    down = cli.main(["migrate-down", "STEPS=3"])
+    up = cli.main(["migrate-up"])
+
+    assert ran.returncode == 0, ran.stderr
+    assert (down, up) == (0, 0)
+    with database.connect(user="mcp_task_application") as connection, connection.cursor() as cursor:
+        cursor.execute("INSERT INTO projects (name, description) VALUES ('a', 'b')")
+        cursor.execute("SELECT status FROM steps")
+
+
+def test_a_reset_leaves_the_roles_their_rights(roles: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a reset by the migrator the application works as before."""
+    monkeypatch.setenv("PLANNER_ENV", "development")
+
+    code = cli.main(["migrate-reset"])
+
+    assert code == 0
+    with roles.connect(user="mcp_task_application") as connection, connection.cursor() as cursor:
+        cursor.execute("INSERT INTO projects (name, description) VALUES ('a', 'b')")
+        cursor.execute("SELECT version_num FROM alembic_version")
+        assert cursor.fetchone() == (HEAD,)
+
+
 def test_what_the_migrator_makes_belongs_to_the_owner(roles: Database) -> None:
     """Every table of public and of the guard is the owner's, and the history names the migrator."""
     owners = roles.rows("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname IN ('public', 'migration')")

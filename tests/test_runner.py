@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-from mcp_planner_schema.guard.findings import Broken, Refused, WrongUse
+from mcp_planner_schema.guard import deploy_lock
+from mcp_planner_schema.guard.findings import Broken, Busy, GuardError, Refused, WrongUse
 from tests.conftest import Database, Project
 from tests.until import until
 
@@ -109,7 +111,9 @@ def test_a_failing_revision_leaves_the_earlier_ones_and_nothing_of_itself(empty:
     assert "Traceback" not in done.stderr
     assert "Revision 003 (alembic/versions/003_create_t3.py:" in done.stderr
     assert "division by zero" in done.stderr
-    assert done.stderr.strip().endswith("next: alembic upgrade head")
+    assert re.search(
+        r"next: correct alembic/versions/003_create_t3.py:\d+, then alembic upgrade head$", done.stderr.strip()
+    )
     assert empty.value("SELECT version_num FROM alembic_version") == "002"
     assert empty.rows("SELECT to_regclass('t2')::text, to_regclass('t3'), to_regclass('t4')") == [("t2", None, None)]
     assert empty.rows("SELECT revision, outcome FROM migration.history ORDER BY id") == [
@@ -370,3 +374,111 @@ def test_nothing_to_do_imports_nothing_of_a_step(empty: Database, project: Proje
     assert "nothing to do" in done.stderr
     assert not loaded & {"step", "history", "trial", "stash", "deploy_lock", "watch", "session", "judge",
                          "graph", "body", "header", "source", "offline", "embedded", "version_table"}  # fmt: skip
+
+
+def test_a_relative_destination_is_counted_once(empty: Database, project: Project) -> None:
+    """downgrade -2 at 004 that stops after its first step says 002, and what it says leads there; so does upgrade +2."""
+    for number in range(1, 5):
+        project.revision(f"{number:03}", f"create_t{number}", f'op.execute("CREATE TABLE t{number} (id int)")',
+                         f'op.drop_table("t{number}")', expectations=f'expect.table("t{number}")')  # fmt: skip
+    project.configure(lock_attempts="1")
+    project.upgrade()
+
+    with empty.connect(autocommit=False) as holder, holder.cursor() as cursor:
+        cursor.execute("LOCK TABLE t3")
+        busy = project.alembic("downgrade", "-2")
+        here = empty.value("SELECT version_num FROM alembic_version")
+        made = project.config(repeat="make migrate-down STEPS=1")
+        with pytest.raises(Busy) as caught:
+            command.downgrade(made, "-1")
+    again = project.alembic(*busy.stderr.strip().rpartition("next: alembic ")[2].split())
+
+    assert (busy.returncode, here) == (75, "003"), busy.stderr
+    assert busy.stderr.strip().endswith("next: alembic downgrade 002")
+    assert caught.value.next_command == "make migrate-down TO=002"
+    assert made.attributes["repeat"] == "make migrate-down STEPS=1"
+    assert again.returncode == 0, again.stderr
+    assert empty.value("SELECT version_num FROM alembic_version") == "002"
+    assert (
+        empty.value("SELECT command FROM migration.run WHERE state = 'failed' ORDER BY id LIMIT 1")
+        == "alembic downgrade -2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "repeat", "following"),
+    [
+        ("upgrade", "+2", None, "alembic upgrade 003"),
+        ("upgrade", "head-1", None, "alembic upgrade 003"),
+        ("upgrade", "head", None, "the same call again"),
+        ("upgrade", "+2", "make migrate-up TO=+2", "make migrate-up TO=003"),
+        ("upgrade", "002+1", "make migrate-goto VERSION=002+1", "make migrate-goto VERSION=003"),
+        ("downgrade", "-1", "make migrate-down", "make migrate-down TO=base"),
+    ],
+)
+def test_what_is_to_be_typed_again_is_absolute(
+    empty: Database, project: Project, name: str, target: str, repeat: str | None, following: str
+) -> None:
+    """Whatever form a relative destination has, next names the revision; an absolute one stays as it was typed."""
+    tables(project, 4, r003='op.execute("SELECT 1/0")')
+    project.upgrade("001")
+    path = project.versions / "001_create_t1.py"
+    path.write_text(path.read_text().replace("DROP TABLE IF EXISTS t1", "SELECT 1/0"))
+
+    with pytest.raises(GuardError) as caught:
+        getattr(command, name)(project.config(**({"repeat": repeat} if repeat else {})), target)
+
+    assert caught.value.next_command.endswith(following)
+
+
+def test_the_second_of_two_operators_goes_no_further(empty: Database, project: Project) -> None:
+    """Both type downgrade -1 at 003; while the second waits for the lock the first has gone to 002, and there it stays."""
+    tables(project, 3)
+    project.upgrade()
+
+    with empty.connect() as first, first.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", (deploy_lock.key("alembic_version", None),))
+        second = started(project, "downgrade", "-1")
+        asked = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'mcp-%%' AND query LIKE '%%pg_locks l JOIN%%'"
+        until(lambda: empty.value(asked))
+        cursor.execute("UPDATE alembic_version SET version_num = '002'")
+    _, stderr = second.communicate(timeout=30)
+
+    assert second.returncode == 0, stderr
+    assert "nothing to do: another run has brought the database to 002" in stderr
+    assert empty.value("SELECT version_num FROM alembic_version") == "002"
+
+
+def test_a_relative_step_back_on_a_branch(empty: Database, project: Project) -> None:
+    """a2@-1 takes back a2 alone, although b1 hangs on the same revision; repeated twice, it goes no further."""
+    project.configure(headers="optional", lock_attempts="1")
+    empty.rows("CREATE TABLE busy (id int)")
+    text = "from alembic import op\nrevision = {!r}\ndown_revision = {!r}\ndef upgrade(): pass\ndef downgrade(): {}\n"
+    for name, parent in (("r", None), ("a1", "r"), ("b1", "a1")):
+        project.write(f"{name}.py", text.format(name, parent, "pass"))
+    project.write("a2.py", text.format("a2", "a1", "op.execute('LOCK TABLE busy')"))
+    project.upgrade("heads")
+
+    with empty.connect(autocommit=False) as holder, holder.cursor() as cursor, pytest.raises(Busy) as caught:
+        cursor.execute("LOCK TABLE busy")
+        command.downgrade(project.config(repeat="make migrate-down TO=a2@-1"), "a2@-1")
+    again = caught.value.next_command.rpartition("TO=")[2]
+    project.downgrade(again)
+    with pytest.raises(WrongUse, match="not a valid downgrade target"):
+        project.downgrade(again)
+
+    assert caught.value.next_command == "make migrate-down TO=a2@a1"
+    assert empty.rows("SELECT version_num FROM alembic_version ORDER BY 1") == [("b1",)]
+
+
+def test_a_callers_database_that_ends_idle_sessions(empty: Database, project: Project) -> None:
+    """With idle_session_timeout on the database, the deployers' lock beside a caller's connection is kept all the same."""
+    empty.rows(f"ALTER DATABASE {empty.name} SET idle_session_timeout = '400ms'")
+    tables(project, 2, r001='op.execute("SELECT pg_sleep(1)")')
+    engine = given(empty)
+
+    with engine.connect() as connection:
+        command.upgrade(project.config(connection=connection), "head")
+    engine.dispose()
+
+    assert empty.value("SELECT version_num FROM alembic_version") == "002"

@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import psycopg2
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from mcp_planner_schema.guard.findings import Broken, GuardError, Refused
 from tests.catalog import catalog, difference
 from tests.conftest import Database, Project
+from tests.until import until
 
 NASTY = 'a "b" c\'d %s :e \\f $g$ Ж'
 QUOTED = '"' + NASTY.replace('"', '""') + '"'
@@ -36,10 +38,11 @@ def shown(database: Database, relation: str, columns: str = "*") -> list[str]:
     with database.connect() as connection, connection.cursor() as cursor:
         cursor.execute("SET DateStyle = 'ISO, YMD'; SET TimeZone = 'UTC'; SET extra_float_digits = 1")
         cursor.execute(f"SELECT {columns} FROM {relation} LIMIT 0")
-        names = ", ".join(
-            'x."' + one.name.replace('"', '""').replace("%", "%%") + '"::text' for one in cursor.description
+        shapes = (
+            f"CASE num_nonnulls({name}) WHEN 1 THEN format('%s', {name}) END"
+            for name in ('x."' + one.name.replace('"', '""') + '"' for one in cursor.description)
         )
-        cursor.execute(f"SELECT ROW({names})::text FROM {relation} AS x".replace("%%", "%"))
+        cursor.execute(f"SELECT ROW({', '.join(shapes)})::text FROM {relation} AS x")
         return sorted(row[0] for row in cursor.fetchall())
 
 
@@ -239,6 +242,7 @@ def test_merging_back_keeps_both(empty: Database, project: Project) -> None:
         "CREATE TABLE users (id int PRIMARY KEY, email text); INSERT INTO users VALUES (1), (2); "
         "CREATE TABLE emails (id int PRIMARY KEY, email text); INSERT INTO emails VALUES (1, 'a@b'), (2, 'c@d')",
         sql("UPDATE users u SET email = e.email FROM emails e WHERE e.id = u.id; DROP TABLE emails"),
+        extra="Waive: rows-not-kept | they were null before | 2999-12-31",
     )
 
     project.downgrade("base")
@@ -263,6 +267,58 @@ def test_the_copy_depends_on_no_setting_and_changes_none(empty: Database, projec
     assert empty.rows("SELECT f, d FROM migration.stash_1") == [("0.30000000000000004", "2026-02-03 04:05:06+00")]
     # psycopg2 itself asks for the ISO style.
     assert empty.rows("SELECT at FROM seen") == [("0.3 2026-02-03 13:05:06+09 on",)]
+
+
+@pytest.mark.parametrize("cast", ["", "AS ASSIGNMENT", "AS IMPLICIT"])
+def test_a_cast_of_somebodys_own_is_never_used(empty: Database, project: Project, cast: str) -> None:
+    """Enums, composites, domains and arrays are kept as their types write them, whatever a cast to text would say."""
+    lie = (
+        "CREATE FUNCTION lie({0}) RETURNS text LANGUAGE plpgsql AS $$ BEGIN INSERT INTO ran VALUES (1); RETURN 'lie'; END $$; "
+        f"CREATE CAST ({{0}} AS text) WITH FUNCTION lie({{0}}) {cast}; "
+    )
+    applied(
+        project,
+        "CREATE TABLE ran (n int); CREATE TYPE mood AS ENUM ('sad', '100%s'); CREATE TYPE pair AS (m mood, t text); "
+        "CREATE DOMAIN small AS varchar(9); CREATE DOMAIN feel AS mood; CREATE TABLE t (id int PRIMARY KEY, m mood, p pair, "
+        "s small, ms mood[], ps pair[], f feel, \"%s%\" mood); INSERT INTO t VALUES (1, '100%s', (NULL, NULL), '', '{sad,NULL}', "
+        "ARRAY[('sad', 'a b')::pair], 'sad', 'sad'), (2, NULL, NULL, NULL, NULL, NULL, NULL, NULL), "
+        "(3, 'sad', ('sad', NULL), 'x', '{}', '{}', 'sad', NULL); "
+        + "".join(map(lie.format, ("mood", "pair", "mood[]", "pair[]"))),
+        sql("DROP TABLE t"),
+    )
+
+    project.downgrade("base")
+
+    assert empty.rows("SELECT * FROM migration.stash_1 ORDER BY id") == [
+        (1, "100%s", "(,)", "", "{sad,NULL}", '{"(sad,\\"a b\\")"}', "sad", "sad"),
+        (2, None, None, None, None, None, None, None),
+        (3, "sad", "(sad,)", "x", "{}", "{}", "sad", None),
+    ]
+    assert empty.rows("SELECT * FROM ran") == []
+
+
+def test_a_copy_is_closed_whatever_default_privileges_say(empty: Database, project: Project) -> None:
+    """Who was kept from the table is kept from its copy, though default privileges would open every new table."""
+    roles = [f'"r {uuid.uuid4().hex[:8]}"' for _ in range(2)]
+    for role in roles:
+        empty.rows(f"CREATE ROLE {role}")
+    try:
+        for whom in (*roles, "PUBLIC"):
+            empty.rows(f"ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {whom}")
+        empty.rows(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {roles[0]} WITH GRANT OPTION")
+        applied(project, TABLE_A + "; REVOKE ALL ON a FROM PUBLIC, " + ", ".join(roles), 'op.drop_table("a")')
+
+        project.downgrade("base")
+
+        assert empty.rows(
+            "SELECT x.grantee::regrole::text FROM pg_class, aclexplode(relacl) x "
+            "WHERE oid = 'migration.stash_1'::regclass AND x.grantee <> relowner"
+        ) == []  # fmt: skip
+        assert empty.value("SELECT has_table_privilege('postgres', 'migration.stash_1', 'SELECT')") is True
+    finally:
+        for role in roles:
+            empty.rows(f"DROP OWNED BY {role}")
+            empty.rows(f"DROP ROLE {role}")
 
 
 @pytest.fixture
@@ -338,6 +394,84 @@ def test_rows_committed_meanwhile_are_in_the_copy(empty: Database, project: Proj
     writer.join(10)
 
     assert [row[0] for row in empty.rows("SELECT id FROM migration.stash_1 ORDER BY id")] == committed
+
+
+@pytest.mark.parametrize("body", ['op.drop_table("a")', 'op.drop_column("a", "v")'])
+def test_readers_go_on_while_the_copy_is_made(
+    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    """Before, during and after each copy a reader gets its rows at once, and a writer waits."""
+    from mcp_planner_schema.guard import stash
+
+    applied(project, TABLE_A, body)
+    copy, seen = stash._copy, []
+
+    def watched(*arguments: Any) -> Any:
+        copied = None
+        for part in ("before", "after"):
+            with empty.connect() as other, other.cursor() as cursor:
+                cursor.execute("SET lock_timeout = 100")
+                cursor.execute("SELECT count(*) FROM a")
+                seen.append((part, cursor.fetchone()[0]))
+                with pytest.raises(psycopg2.errors.LockNotAvailable):
+                    cursor.execute("INSERT INTO a VALUES (99)")
+            copied = copy(*arguments) if part == "before" else copied
+        return copied
+
+    monkeypatch.setattr(stash, "_copy", watched)
+
+    project.downgrade("base")
+
+    assert seen == [("before", 5), ("after", 5)]
+    assert empty.value("SELECT count(v) FROM migration.stash_1") == 5
+
+
+def test_a_session_that_has_read_and_now_writes_is_no_end(
+    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for the copy's lock and the drop for its: one of the two gives way, the step is tried again, no row is lost."""
+    from mcp_planner_schema.guard import stash
+
+    project.configure(lock_attempts="50")
+    applied(project, "CREATE TABLE t (id int PRIMARY KEY)", 'op.drop_table("t")')
+    keep, read, began = stash.keep, threading.Event(), threading.Event()
+    committed: list[int] = []
+
+    def write() -> None:
+        with empty.connect(autocommit=False) as connection, connection.cursor() as cursor:
+            assert began.wait(10)
+            cursor.execute("SELECT count(*) FROM t")
+            read.set()
+            try:
+                cursor.execute("INSERT INTO t VALUES (1)")
+                connection.commit()
+                committed.append(1)
+            except psycopg2.errors.DeadlockDetected:
+                connection.rollback()
+
+    writer = threading.Thread(target=write)
+    attempts: list[int] = []
+
+    def late(connection: Any, *arguments: Any) -> list[str]:
+        lines = keep(connection, *arguments)
+        attempts.append(1)
+        began.set()
+        assert read.wait(10)
+        if len(attempts) == 1:  # the writer waits for the copy's lock by now
+            until(
+                lambda: empty.value("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 't'::regclass") == 1
+            )
+        return lines
+
+    monkeypatch.setattr(stash, "keep", late)
+    writer.start()
+
+    project.downgrade("base")
+    writer.join(10)
+
+    assert len(attempts) > 1 or not committed
+    (kept_in,) = [row[0] for row in empty.rows("SELECT kept_in FROM migration.stash")]
+    assert [row[0] for row in empty.rows(f"SELECT id FROM {kept_in}")] == committed
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
@@ -457,3 +591,28 @@ def test_people_are_told_what_was_kept(empty: Database, project: Project, caplog
 
     assert "kept column a.v, column a.w: 5 rows in migration.stash_1" in caplog.text
     assert "kept table b: 0 rows in migration.stash_2" in caplog.text
+
+
+def test_people_are_told_what_goes_along(empty: Database, project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    """Views, and foreign keys and triggers of tables that stay, are named where CASCADE takes them; what stays is not."""
+    applied(
+        project,
+        TABLE_A
+        + "; CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a, w int); CREATE VIEW report_v AS SELECT v FROM a; "
+        "CREATE SCHEMA app; CREATE MATERIALIZED VIEW app.m AS SELECT * FROM report_v; CREATE VIEW stays AS SELECT id FROM b; "
+        "CREATE VIEW again AS SELECT id FROM a; "
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$; CREATE TRIGGER own BEFORE UPDATE "
+        "ON a FOR EACH ROW EXECUTE FUNCTION f(); CREATE TRIGGER other BEFORE UPDATE OF w ON b FOR EACH ROW EXECUTE FUNCTION f()",
+        sql("DROP TABLE a CASCADE; ALTER TABLE b DROP w CASCADE; CREATE VIEW again AS SELECT id FROM b"),
+    )
+    caplog.set_level(logging.INFO)
+
+    project.downgrade("base")
+
+    told = sorted(line.strip() for line in caplog.messages if "also goes" in line)
+    assert told == [
+        "also goes: foreign key b_a_fkey of b",
+        "also goes: materialized view app.m",
+        "also goes: trigger other of b",
+        "also goes: view report_v",
+    ]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +13,9 @@ from contextlib import contextmanager
 import psycopg2
 import pytest
 
+from mcp_planner_schema import embedded
 from mcp_planner_schema.guard.findings import Broken, Busy
-from tests.conftest import Database, Project
+from tests.conftest import Database, Project, _private_folder
 from tests.until import until
 
 ADD = 'op.execute("ALTER TABLE busy ADD COLUMN extra int")'
@@ -201,3 +206,88 @@ def test_a_deadlocked_or_blocked_downgrade_is_tried_again(busy: Database, projec
         project.downgrade("base")
 
     assert busy.value("SELECT count(*) FROM pg_attribute WHERE attrelid = 'busy'::regclass AND attname = 'extra'") == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        ("INSERT INTO busy VALUES (1), (1)", "(table busy, constraint busy_pkey)"),
+        ("INSERT INTO busy VALUES (NULL)", "(table busy)"),
+    ],
+)
+def test_no_rows_contents_in_an_error(busy: Database, project: Project, body: str, shown: str) -> None:
+    """DETAIL holds the row itself; message, table and constraint are told, in the terminal and in the history."""
+    busy.rows("ALTER TABLE busy ALTER id TYPE text, ADD COLUMN secret text DEFAULT 'jane@example.org'")
+    body = body.replace("1", "'joe@example.org'")
+    project.revision("001", "create_a", f'op.execute("{body}")', DROP)
+
+    done = project.alembic("upgrade", "head")
+
+    kept = busy.rows("SELECT r.error, h.error FROM migration.run r JOIN migration.history h ON h.run_id = r.id")
+    assert done.returncode == 1
+    assert shown in done.stderr
+    assert "@example.org" not in done.stderr + str(kept)
+
+
+def test_what_was_skipped_on_the_way_up_is_skipped_on_the_way_down(
+    busy: Database, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Skipped in production, taken back where no environment is named: its downgrade does not run. Applied, it does."""
+    busy.rows("INSERT INTO busy VALUES (1)")
+    project.revision("001", "create_a", 'op.execute("INSERT INTO busy VALUES (2)")', 'op.execute("INSERT INTO busy VALUES (3)")',
+                     type="data", extra="Environments: development")  # fmt: skip
+    monkeypatch.setenv("PLANNER_ENV", "production")
+    project.upgrade()
+
+    monkeypatch.setenv("PLANNER_ENV", "development")
+    project.downgrade("base")
+    kept = busy.rows("SELECT id FROM busy")
+    project.upgrade()
+    monkeypatch.setenv("PLANNER_ENV", "production")
+    project.downgrade("base")
+
+    assert kept == [(1,)]
+    assert busy.rows("SELECT direction, outcome FROM migration.history ORDER BY id") == [
+        ("upgrade", "skipped"), ("downgrade", "skipped"), ("upgrade", "done"), ("downgrade", "done"),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def waiting_for_a_standby() -> Iterator[Database]:
+    """A server whose synchronous standby never comes: a COMMIT with synchronous_commit on waits after it is final."""
+    folder = _private_folder()
+    settings = {"synchronous_standby_names": "nobody", "synchronous_commit": "off", "fsync": "off"}
+    server = embedded.start(folder, settings=settings, database="app", say=lambda _: None)
+    try:
+        yield Database(str(server.socket), server.port, "app")
+    finally:
+        embedded.stop(folder, mode="immediate")
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("last", [True, False], ids=["last step", "a step follows"])
+def test_a_commit_whose_answer_is_lost_is_no_failure(
+    waiting_for_a_standby: Database, project: Project, last: bool
+) -> None:
+    """The backend is terminated while COMMIT waits for the standby: the step is final, is told so, and no row says failed."""
+    server = waiting_for_a_standby
+    server.rows("DROP TABLE IF EXISTS alembic_version, a, b")
+    server.rows("DROP SCHEMA IF EXISTS migration CASCADE")
+    body = 'op.execute("CREATE TABLE a (id int)")\nop.execute("SET LOCAL synchronous_commit = on")'
+    project.revision("001", "create_a", body, 'op.drop_table("a")')
+    if not last:
+        project.revision("002", "create_b", 'op.execute("CREATE TABLE b (id int)")', 'op.drop_table("b")')
+    shell = subprocess.Popen([sys.executable, "-m", "alembic", "upgrade", "+1" if last else "+2"], cwd=project.folder,
+                             text=True, stderr=subprocess.PIPE, env={**os.environ, "DATABASE_URL": server.url})  # fmt: skip
+
+    until(lambda: server.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"))
+    server.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+    _, stderr = shell.communicate(timeout=30)
+
+    assert shell.returncode == (0 if last else 1), stderr
+    assert "001  the step is final; only its acknowledgement was lost" in stderr
+    assert "has not moved" not in stderr
+    assert server.rows("SELECT revision, outcome FROM migration.history") == [("001", "done")]
+    state, heads = server.rows("SELECT state, to_heads FROM migration.run")[0]
+    assert (state, heads) == ("done" if last else "failed", ["001"])
+    assert last or stderr.strip().endswith("next: alembic upgrade 002")

@@ -168,6 +168,117 @@ def test_a_lossless_downgrade_that_destroys_is_refused(empty: Database, project:
     assert unchanged(empty)
 
 
+BIG = f"{SETUP}; ALTER TABLE a ADD w varchar(50) DEFAULT 'w' NOT NULL; CREATE TABLE c (a int REFERENCES a ON DELETE CASCADE); " \
+    "INSERT INTO c VALUES (1), (2); CREATE TABLE empty (v text)"  # fmt: skip
+HARMS = {
+    "DELETE": ("DELETE FROM a WHERE id > 2", "rows of a (3 deleted)"),
+    "UPDATE": ("UPDATE a SET v = NULL WHERE id = 1", "rows of a (1 changed)"),
+    "both": ("DELETE FROM a WHERE id = 5; UPDATE a SET v = 'x'", "rows of a (1 deleted, 4 changed)"),
+    "TRUNCATE": ("TRUNCATE a CASCADE", "rows of a (emptied), c (emptied)"),
+    "DELETE, then TRUNCATE": ("DELETE FROM c; TRUNCATE c", "rows of c (2 deleted, emptied)"),
+    "TRUNCATE and filled again": ("TRUNCATE c; INSERT INTO c VALUES (1), (2)", "rows of c (written anew)"),
+    "by a foreign key": ("DELETE FROM a WHERE id = 1", "rows of a (1 deleted), c (1 deleted)"),
+    "narrower": (
+        "ALTER TABLE a ALTER v TYPE varchar(2) USING left(v, 2)",
+        "rows of a (v turned from text into character varying(2))",
+    ),
+    "shorter": (
+        "ALTER TABLE a ALTER w TYPE varchar(10)",
+        "rows of a (w turned from character varying(50) into character varying(10))",
+    ),
+    "the same type, other values": ("ALTER TABLE a ALTER v TYPE text USING ''", "rows of a (values of v written anew)"),
+    "in a function": ("DO $$ BEGIN EXECUTE 'DEL' || 'ETE FROM c'; END $$", "rows of c (2 deleted)"),
+    "under a stronger lock": ("LOCK TABLE c; DELETE FROM c", "rows of c (2 deleted)"),
+    "with a column dropped": ("DELETE FROM c; ALTER TABLE a DROP v", "rows of c (2 deleted)"),
+}
+
+
+@pytest.mark.parametrize("what", HARMS)
+@pytest.mark.parametrize("reversible", ["lossless", "stash"])
+def test_a_downgrade_that_harms_rows_of_a_table_that_stays_is_refused(
+    empty: Database, project: Project, what: str, reversible: str
+) -> None:
+    """Rows that it deletes, changes or writes anew are not kept: refused by table and number, and all are still there."""
+    body, said = HARMS[what]
+    applied(project, f"op.execute({body!r})", setup=BIG, reversible=reversible)
+    before = empty.rows("SELECT a.*, c.* FROM a LEFT JOIN c ON c.a = a.id ORDER BY id")
+
+    with pytest.raises(Refused) as refused:
+        project.downgrade("base")
+
+    (found,) = refused.value.findings
+    assert found.code == ("reversible-false" if reversible == "lossless" else "rows-not-kept")
+    assert found.values["objects"].endswith(said)
+    assert ("column a.v" in found.values["objects"]) is (what == "with a column dropped" and reversible == "lossless")
+    assert empty.rows("SELECT a.*, c.* FROM a LEFT JOIN c ON c.a = a.id ORDER BY id") == before
+    assert unchanged(empty)
+
+
+def test_a_revision_without_header_is_refused_too(empty: Database, project: Project) -> None:
+    """Where headers are optional, rows that would go are named all the same."""
+    project.configure(headers="optional")
+    file = project.revision("001", "create_a", f"op.execute({SETUP!r})", "op.execute('DELETE FROM a')")
+    file.write_text(file.read_text().split('"""\n', 1)[1])
+    project.upgrade()
+
+    with pytest.raises(Refused, match="rows-not-kept"):
+        project.downgrade("base")
+
+    assert unchanged(empty)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "INSERT INTO a VALUES (6)",
+        "CREATE INDEX ON a (v); ALTER TABLE a ADD CHECK (id > 0), ALTER v SET DEFAULT 'x', ALTER w DROP NOT NULL",
+        "ALTER TABLE a ALTER w TYPE varchar(60)",
+        "ALTER TABLE a ALTER w TYPE text",
+        "ALTER TABLE a ADD u uuid DEFAULT gen_random_uuid()",
+        "ALTER TABLE other SET UNLOGGED; CLUSTER other USING other_pkey",
+        "TRUNCATE empty",
+        "ALTER TABLE empty ALTER v TYPE int USING 1",
+        "SAVEPOINT s; DELETE FROM a; ROLLBACK TO SAVEPOINT s; RELEASE SAVEPOINT s",
+        "DELETE FROM a WHERE id > 100",
+        "SELECT * FROM a FOR UPDATE",
+        "CREATE TABLE new (n int); INSERT INTO new VALUES (1); UPDATE new SET n = 2; TRUNCATE new",
+        "UPDATE alembic_version SET version_num = version_num",
+    ],
+)
+def test_a_downgrade_that_harms_no_row_passes(empty: Database, project: Project, body: str) -> None:
+    """Rows added, indexes, constraints, defaults, wider types and what was rolled back again lose nothing."""
+    setup = f"{SETUP}; ALTER TABLE a ADD w varchar(50) DEFAULT 'w' NOT NULL; CREATE TABLE empty (v text); " \
+        "CREATE TABLE other AS SELECT * FROM a; ALTER TABLE other ADD PRIMARY KEY (id)"  # fmt: skip
+    applied(project, f"op.execute({body!r})", setup=setup, reversible="lossless")
+
+    project.downgrade("base")
+
+    assert empty.rows("SELECT * FROM alembic_version") == []
+    assert empty.value("SELECT count(*) FROM a WHERE v = 'v' AND w = 'w' OR id = 6") >= 5
+
+
+@pytest.mark.parametrize("second", ["DELETE FROM a WHERE id = 1", "TRUNCATE a", "UPDATE a SET v = 'x'"])
+def test_a_real_run_that_harms_more_than_its_trial_is_undone(empty: Database, project: Project, second: str) -> None:
+    """Rows that only the real run touches are found before its COMMIT."""
+    applied(project, f"runs.append(1)\nif len(runs) == 2:\n    op.execute({second!r})", more="runs = []")
+
+    with pytest.raises(Refused, match="changes or deletes more rows than in its trial: a"):
+        project.downgrade("base")
+
+    assert unchanged(empty)
+
+
+def test_without_counters_nothing_is_believed(empty: Database, project: Project) -> None:
+    """A server that counts no rows cannot show what a body deletes: a body that writes rows is refused."""
+    applied(project, "op.execute('DELETE FROM a')")
+    empty.rows(f"ALTER DATABASE {empty.name} SET track_counts = off")
+
+    with pytest.raises(Refused, match="track_counts = off"):
+        project.downgrade("base")
+
+    assert unchanged(empty)
+
+
 @pytest.mark.parametrize("place", ["001", "002", "003"])
 def test_forward_only_anywhere_refuses_the_whole_way(empty: Database, project: Project, place: str) -> None:
     """One forward-only revision in the range refuses the whole downgrade before its first step."""

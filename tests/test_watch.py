@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
+import pytest
 from sqlalchemy import create_engine
 
 from mcp_planner_schema.guard import watch
@@ -43,3 +45,37 @@ def test_it_sees_nothing_when_it_cannot_connect() -> None:
 
     assert waits.shown() == "a session that has gone"
     engine.dispose()
+
+
+def test_a_wait_that_lasts_is_told(empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A statement without a limit waits: one line names the blocker, another follows later, none is told of a short wait.
+
+    To a role that may not look at others' sessions, state and time of the blocker are unknown.
+    """
+    monkeypatch.setattr(watch, "_TOLD_AFTER", 0.3)
+    monkeypatch.setattr(watch, "_TOLD_EVERY", 0.2)
+    empty.rows("CREATE TABLE busy (id int)")
+    role = f"least_{empty.name}"
+    empty.rows(f"CREATE ROLE {role} LOGIN")
+    engine = create_engine(dataclasses.replace(empty, user=role).url.replace("postgresql:", "postgresql+psycopg2:"))
+    told: list[str] = []
+
+    with (
+        empty.connect(autocommit=False) as holder, empty.connect() as waiter,
+        holder.cursor() as holding, waiter.cursor() as waiting,
+    ):  # fmt: skip
+        holding.execute("LOCK TABLE busy")
+        thread = threading.Thread(target=lambda: waiting.execute("SELECT * FROM busy"))
+        with watch.watching(engine, waiter.info.backend_pid, told.append) as waits:
+            thread.start()
+            until(lambda: waits.waited > 0.1)
+            early = list(told)
+            until(lambda: len(told) > 1)
+            holder.rollback()
+            thread.join(10)
+        pid = holder.info.backend_pid
+    engine.dispose()
+    empty.rows(f"DROP ROLE {role}")
+
+    assert early == []
+    assert told[0] == f"waits for 0 s: pid {pid} (the test, user postgres, unknown, since when is unknown) holds busy"

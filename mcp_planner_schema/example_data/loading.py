@@ -63,9 +63,10 @@ def fill(config: Config, *, projects: int, seed: int = 1) -> str:
     from sqlalchemy.exc import OperationalError
 
     given = settings.load(config)
-    if given.environment != "development":
+    if not given.disposable:
         raise WrongUse(
-            f"This database counts as {given.environment}; example data belongs into development only.",
+            f"Example data belongs into development only, and nobody has said that this is it (it counts as "
+            f"{given.environment}).",
             f"PLANNER_ENV=development make example-data PROJECTS={projects}   (if it really is one)",
         )
     target = connect.url(given)
@@ -182,7 +183,7 @@ def batches(projects: Iterator[dict[str, bytes]]) -> Iterator[tuple[int, dict[st
 
 def _tables_exist(cursor: Any) -> None:
     for table in COLUMNS:
-        cursor.execute("SELECT to_regclass(%s) IS NULL", (f"public.{table}",))
+        cursor.execute("SELECT pg_catalog.to_regclass(%s) IS NULL", (f"public.{table}",))
         if cursor.fetchone()[0]:
             raise Broken(f"The database has no table {table}; nothing was written.", "make migrate-up")
 
@@ -201,7 +202,8 @@ def _triggers(cursor: Any) -> list[tuple[str, str, str]]:
     """The tables' own enabled triggers, not those of constraints: table, quoted name, and how to enable it again."""
     cursor.execute(
         """
-        SELECT class.relname, quote_ident(tgname), CASE tgenabled WHEN 'R' THEN 'REPLICA' WHEN 'A' THEN 'ALWAYS' ELSE '' END
+        SELECT class.relname, pg_catalog.format('%%I', tgname),
+            CASE tgenabled WHEN 'R' THEN 'REPLICA' WHEN 'A' THEN 'ALWAYS' ELSE '' END
         FROM pg_catalog.pg_trigger JOIN pg_catalog.pg_class class ON class.oid = tgrelid
         WHERE class.relnamespace = 'public'::regnamespace AND class.relname = ANY (%s)
             AND NOT tgisinternal AND tgenabled <> 'D'

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 # Statements that block nobody while they wait: for other sessions' snapshots, or for a lock that readers and writers do
-# not need. lock_timeout counts that wait too: it would kill them and leave an INVALID index behind.
+# not need. lock_timeout counts that wait too: it would kill them and leave an INVALID index behind. DETACH PARTITION …
+# CONCURRENTLY is none of them: it ends with a lock that stops readers.
 _ONLINE = re.compile(
     r"(CREATE\s+(UNIQUE\s+)?INDEX\s+CONCURRENTLY\b|DROP\s+INDEX\s+CONCURRENTLY\b"
     r"|REINDEX\s*(\([^)]*\))?\s*(INDEX|TABLE|SCHEMA|DATABASE)\s+CONCURRENTLY\b|REINDEX\s*\([^)]*\bCONCURRENTLY\b(?!\s+(OFF|FALSE|0))"
-    r"|REFRESH\s+MATERIALIZED\s+VIEW\s+CONCURRENTLY\b|ALTER\s+TABLE\s[^,]*\bDETACH\s+PARTITION\s+\S+\s+CONCURRENTLY\b"
+    r"|REFRESH\s+MATERIALIZED\s+VIEW\s+CONCURRENTLY\b"
     r"|ALTER\s+TABLE\s+[^,]*?\bVALIDATE\s+CONSTRAINT\s+[^,\s]+\s*$|ANALYZE\b|VACUUM\b(?!\s*\(?[^)]*\bFULL\b))",
     re.IGNORECASE,
 )
@@ -47,11 +48,11 @@ def apply(connection: Connection, budgets: Budgets) -> None:
 
 
 @contextmanager
-def in_autocommit(connection: Connection, budgets: Budgets) -> Iterator[None]:
+def in_autocommit(connection: Connection, budgets: Budgets, own: Mapping[str, int]) -> Iterator[None]:
     """While inside, statements in ``autocommit_block()`` get a budget too: SET LOCAL has ended with its transaction.
 
-    A blocking statement gets the step's lock and statement timeouts, an online one gets none. What was set is in force
-    until the session is restored, before the next step.
+    A blocking statement gets the step's lock and statement timeouts; an online one none but the statement timeout that
+    the revision's ``own`` budgets name. What was set is in force until the session is restored, before the next step.
     """
     from sqlalchemy import event
 
@@ -62,7 +63,7 @@ def in_autocommit(connection: Connection, budgets: Budgets) -> Iterator[None]:
             free = online(statement)
             cursor.execute(
                 f"SET lock_timeout = '{0 if free else budgets.lock_timeout}ms'; "
-                f"SET statement_timeout = '{0 if free else budgets.statement_timeout}ms'"
+                f"SET statement_timeout = '{own.get('statement_timeout', 0) if free else budgets.statement_timeout}ms'"
             )
 
     # The event is the engine's: autocommit_block() works on a copy of the connection that does not know this one's events.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard.findings import Broken, Busy, Finding, GuardError, Refused, WrongUse
 from mcp_planner_schema.guard.settings import Settings
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 DIRECT = "export DATABASE_URL=postgresql://…@<the server itself>/…, then repeat the command"
 _POOLER = re.compile(r"unsupported startup parameter|pgbouncer", re.IGNORECASE)
-_WITH_PASSWORD = re.compile(
-    r"(?P<driver>[\w+]+)://(?P<user>[^:/@?]*):(?P<password>[^?]*)@(?P<rest>[^@/?]*(/[^@?]*)?(\?.*)?)", re.DOTALL
-)
 # In force on every connection of ours from its first statement on, whatever role and database say. The lock timeout is
 # for the guard's own small statements: a step sets its budgets itself, an autocommit_block() too.
 _DEFAULTS = {
@@ -25,6 +22,10 @@ _DEFAULTS = {
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",  # the deployers' lock sits on an idle connection
+    # A client whose host is gone lets go of the deployers' lock within a minute, not after two hours.
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
     # A role's default of another would read what was true before the locks. The space is escaped for libpq.
     "default_transaction_isolation": "read\\ committed",
 }
@@ -32,19 +33,12 @@ _DEFAULTS = {
 
 def url(settings: Settings) -> URL:
     """The database to work on. Starts the embedded server where nothing names one. Raises :class:`WrongUse`."""
-    from urllib.parse import unquote
-
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
+    from mcp_planner_schema.guard import address
 
     named = settings.url or _embedded(settings)
     try:
-        # A password as people paste it, with @ : % or / unescaped: it ends at the last @ before the host.
-        raw = _WITH_PASSWORD.fullmatch(named)
-        made = make_url(f"{raw['driver']}://{raw['rest']}" if raw else named)
-        if raw:
-            made = made.set(username=unquote(raw["user"]), password=unquote(raw["password"]))
-    except (ArgumentError, ValueError):
+        made = address.parse(named)
+    except ValueError:
         raise WrongUse(
             "DATABASE_URL is no database URL (it is not shown: it may hold a password).",
             "export DATABASE_URL=postgresql://user@host:5432/database",
@@ -91,6 +85,8 @@ def engine(target: URL, application: str) -> Engine:
         "keepalives_interval": 10,
         "keepalives_count": 3,
     }
+    if _several_hosts(target):
+        options["target_session_attrs"] = "read-write"  # the primary, wherever it is now
     asked = {name: value for name, value in options.items() if name not in target.query}
     asked["options"] = f"{given if isinstance(given, str) else ' '.join(given)} {mine}".strip()
     return create_engine(
@@ -102,12 +98,11 @@ def engine(target: URL, application: str) -> Engine:
 
 
 def beside(given: Connection) -> Engine:
-    """An engine that connects like the one behind a caller's connection, but without its pool, which may have one place.
+    """:func:`own` for the engine behind a caller's connection.
 
     Raises :class:`WrongUse` for a connection that the guard cannot work on: another driver, or autocommit.
     """
-    from sqlalchemy import Connection, create_engine
-    from sqlalchemy.pool import NullPool
+    from sqlalchemy import Connection
 
     named = 'config.attributes["connection"]'
     example = f"{named} = create_engine('postgresql+psycopg2://…').connect()"
@@ -119,7 +114,33 @@ def beside(given: Connection) -> Engine:
         )
     if given.connection.dbapi_connection.autocommit:  # type: ignore[union-attr]
         raise WrongUse(f"{named} is in autocommit: no step of it could be rolled back.", example)
-    return create_engine(given.engine.url, creator=given.engine.pool._creator, poolclass=NullPool, hide_parameters=True)
+    return own(given.engine)
+
+
+def own(engine: Engine) -> Engine:
+    """An engine for the guard's own statements: it connects like ``engine``, but has no pool, which may have one place.
+
+    Its search_path holds nothing that somebody else may have put a function into, and its timeouts are the guard's.
+    """
+    from sqlalchemy import create_engine, event
+    from sqlalchemy.pool import NullPool
+
+    settings = {**_DEFAULTS, "search_path": "pg_catalog"}
+    sql = "; ".join(f"SET {name} = '{value.replace(chr(92), '')}'" for name, value in settings.items())
+
+    def prepare(dbapi: Any, _: object) -> None:
+        with dbapi.cursor() as cursor:
+            cursor.execute(sql)
+        dbapi.commit()
+
+    made = create_engine(engine.url, creator=engine.pool._creator, poolclass=NullPool, hide_parameters=True)
+    event.listen(made, "connect", prepare)
+    return made
+
+
+def _several_hosts(target: URL) -> bool:
+    named = target.query.get("host", "")
+    return not isinstance(named, str) or "," in named or "," in (target.host or "")
 
 
 @contextmanager

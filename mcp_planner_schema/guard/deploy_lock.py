@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 _HOLDER = """
-SELECT a.pid, coalesce(a.application_name, ''), a.usename, coalesce(host(a.client_addr), 'local'),
-       date_trunc('second', a.backend_start)
+SELECT a.pid, coalesce(a.application_name, ''), a.usename::text,
+       CASE WHEN a.backend_start IS NULL THEN 'unknown' ELSE coalesce(pg_catalog.host(a.client_addr), 'local') END,
+       coalesce(pg_catalog.date_trunc('second'::text, a.backend_start)::text, 'unknown')
 FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-  AND (l.classid::bigint << 32 | l.objid::bigint) = %(key)s
+  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+  AND (l.classid::bigint << 32 | l.objid::bigint) = %(key)s::int8
 """
 
 
@@ -52,7 +53,9 @@ def _acquire(connection: Connection, number: int, wait: int, say: Callable[[str]
     end = time.monotonic() + wait / 1000
     pause, told = 0.05, ""
     while True:
-        if connection.exec_driver_sql("SELECT pg_try_advisory_lock(%(key)s)", {"key": number}).scalar_one():
+        if connection.exec_driver_sql(
+            "SELECT pg_catalog.pg_try_advisory_lock(%(key)s::int8)", {"key": number}
+        ).scalar_one():
             return
         holder = _holder(connection, number)
         if holder != told:
@@ -75,7 +78,7 @@ def _still_held(connection: Connection, number: int) -> None:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        mine = connection.exec_driver_sql(_HOLDER + " AND l.pid = pg_backend_pid()", {"key": number}).first()
+        mine = connection.exec_driver_sql(_HOLDER + " AND l.pid = pg_catalog.pg_backend_pid()", {"key": number}).first()
     except SQLAlchemyError:  # also the second question to a connection that is gone
         mine = None
     if mine is None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import connect, source, trial
+from mcp_planner_schema.guard import connect, plan, source, trial
 from mcp_planner_schema.guard.findings import Broken, Busy, Finding, GuardError, Refused
 from mcp_planner_schema.guard.progress import Progress
 from mcp_planner_schema.guard.transaction import Ended
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from alembic.runtime.migration import MigrationContext
+    from sqlalchemy import Connection, Engine
+
+    from mcp_planner_schema.guard.session import Session
+
+_ASKED_FOR = 10.0
+"""Seconds to ask what became of a COMMIT whose answer was lost: the server may be about to end it, or be restarting."""
 
 
 def may_retry(error: BaseException, progress: Progress, beside: Connection, attempts: int) -> bool:
@@ -43,10 +50,54 @@ def meaning(error: Exception, progress: Progress, beside: Connection, path: str 
     if code in trial.TRANSIENT:
         message = f"{place} met a lock it did not get, try {progress.attempts}: {blockers(error, progress)}.\n{left}"
         return Broken(message, repeat) if _committed(progress, beside) else Busy(message, repeat)
-    said = connect.masked(str(original).strip().split("\nCONTEXT:")[0], beside.engine.url)
+    said = connect.masked(told(original), beside.engine.url)
     # The server's errors speak for themselves; Python's need their type ("name 'x' is not defined", "'id'").
     kind = "" if hasattr(original, "pgcode") else f"{type(original).__name__}: "
-    return Broken(f"{place}: {kind}{said}\n{left}", repeat)
+    # The same command would meet the same error, unless it was the server's state and not the revision's text.
+    of_the_text = path is not None and (kind or (code or "08")[:2] not in ("08", "53", "57", "58"))
+    then = (
+        f"correct {place.partition('(')[2].rstrip(')') or progress.where.split(':')[0]}, then {repeat}"
+        if of_the_text
+        else repeat
+    )
+    if f"failed: revision {progress.name}: " in said:
+        return Broken(f"{said}\n{left}", then)
+    return Broken(f"{place}: {kind}{said}\n{left}", then)
+
+
+def told(error: BaseException) -> str:
+    """What the server says of an error, without its DETAIL: that holds the rows themselves."""
+    original: BaseException = getattr(error, "orig", None) or error
+    diag = getattr(original, "diag", None)
+    if not getattr(diag, "message_primary", None):
+        return str(original).strip().split("\nDETAIL:")[0].split("\nCONTEXT:")[0]
+    assert diag is not None
+    named = [("table", diag.table_name), ("constraint", diag.constraint_name)]
+    where = ", ".join(f"{kind} {name}" for kind, name in named if name)
+    hint = f"\nHINT:  {diag.message_hint}" if diag.message_hint else ""
+    return str(diag.message_primary) + (f" ({where})" if where else "") + hint
+
+
+def became_final(progress: Progress, engine: Engine, before: Session, migration: MigrationContext) -> bool:
+    """Whether an attempt that ended in an error is final all the same: its COMMIT was done, only the answer was lost.
+
+    Asks on fresh connections; the attempt must have written its row of ``history``, its last statement.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    end = time.monotonic() + _ASKED_FOR
+    while progress.row_xid:
+        try:
+            with connect.opened(engine, autocommit=True) as fresh:
+                status = _status(fresh, progress.row_xid)
+            if status != "in progress":
+                return status == "committed" and plan.version(engine, before, migration) == progress.heads
+        except (GuardError, SQLAlchemyError):
+            pass  # restarting, or failing over
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.2)
+    return False
 
 
 def state(progress: Progress, beside: Connection) -> str:
@@ -54,6 +105,8 @@ def state(progress: Progress, beside: Connection) -> str:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
+        if progress.row_xid and _status(beside, progress.row_xid) == "in progress":
+            return "The server has not ended the step yet: what it did will be either whole or undone."
         committed = _committed(progress, beside)
     except SQLAlchemyError:
         return "The connection is gone: what the step did is either whole or undone."
@@ -68,7 +121,9 @@ def state(progress: Progress, beside: Connection) -> str:
 
 def blockers(error: BaseException, progress: Progress) -> str:
     """Who was in the way: what was seen while waiting, else what the server says of a deadlock."""
-    detail = getattr(getattr(_original(error, progress), "diag", None), "message_detail", None)
+    original = _original(error, progress)
+    deadlock = getattr(original, "pgcode", None) == "40P01"  # only of this the detail holds nobody's rows
+    detail = getattr(getattr(original, "diag", None), "message_detail", None) if deadlock else None
     if progress.waits.blockers or not detail:
         return progress.waits.shown()
     return "deadlock: " + " ".join(detail.split())
@@ -86,11 +141,17 @@ def _original(error: BaseException, progress: Progress) -> BaseException:
 def _committed(progress: Progress, beside: Connection) -> bool:
     """Whether anything of the step is final: the server knows, whatever the revision did."""
     if not progress.committed and progress.seen.xid:
-        asked = beside.exec_driver_sql("SELECT pg_xact_status(%s::xid8)", (progress.seen.xid,))
-        progress.committed = asked.scalar_one() == "committed"
+        progress.committed = _status(beside, progress.seen.xid) == "committed"
     if progress.committed and not progress.seen.final:
         progress.seen.final = progress.seen.pending
     return progress.committed
+
+
+def _status(connection: Connection, xid: str) -> str | None:
+    status: str | None = connection.exec_driver_sql(
+        "SELECT pg_catalog.pg_xact_status(%s::pg_catalog.xid8)", (xid,)
+    ).scalar_one()
+    return status
 
 
 def _at(error: BaseException, path: str | None) -> str:

@@ -333,6 +333,14 @@ _RULES = (
         "Reversible: forward-only: why it cannot be undone",
     ),
     Rule(
+        "rows-not-kept",
+        "the downgrade changes or deletes {objects}, and those are not kept",
+        "what it drops is copied first; rows that it changes in a table that stays are gone for good",
+        "drop nothing but what is kept, and leave the rows of other tables alone; or copy them away first, in a\n"
+        "revision of their own; or in the header\nWaive: rows-not-kept | why nothing is lost | {later}",
+        waivable=True,
+    ),
+    Rule(
         "stash-keyless",
         "the downgrade drops columns of {table}, which has no primary key",
         "the kept values could never be put back to the rows they belong to",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import body, history, judge, source
 from mcp_planner_schema.guard.findings import Finding, refuse
+from mcp_planner_schema.guard.postcheck import literal
 from mcp_planner_schema.guard.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def problems(script: Any, settings: Settings, heads: tuple[str, ...] = ()) -> li
         if head not in by_id and not unnamed:
             values = {
                 "problem": f"the database is at {head}, which no file here has",
-                "instead": "deploy the build that has it; make migrate-history says who brought it in",
+                "instead": f"deploy the build that has it. Its source is kept, to be looked at or put back: SELECT source FROM "
+                f"{settings.schema}.history WHERE revision = {literal(head)} AND source IS NOT NULL ORDER BY id DESC LIMIT 1",
             }
             found.append(Finding("graph-broken", source.shown(Path(script.dir)), head, values))
     return found
@@ -88,16 +90,22 @@ def _orphans(by_id: Mapping[str, Sequence[tuple[Path, body.Identity]]]) -> list[
     ]  # fmt: skip
 
 
-def edited(script: Any, settings: Settings, connection: Connection, version_table: str) -> list[Finding]:
-    """Applied revisions whose file says something else than what was run. Reads the history and the files."""
+def edited(
+    script: Any, settings: Settings, connection: Connection, version_table: str, heads: tuple[str, ...]
+) -> list[Finding]:
+    """Revisions applied at ``heads`` whose file says something else than what was run. Reads the history and the files.
+
+    What a stamp has put out of reach is not applied, whatever the history says.
+    """
     applied = history.applied(connection, settings.schema, version_table)
-    found = []
-    for path in judge.files(script) if applied else []:
-        read = source.read(path)
-        if isinstance(read, Finding):
-            continue
-        revision = body.identity(read).revision
-        if revision not in applied:
+    sources = [read for path in judge.files(script) if applied and not isinstance(read := source.read(path), Finding)]
+    reached = _ancestors(
+        {found.revision: found.parents for read in sources if (found := body.identity(read)).revision}, heads
+    )
+    changed: list[Finding] = []
+    for read in sources:
+        path, revision = read.path, body.identity(read).revision
+        if revision not in applied or revision not in reached:
             continue
         number, day, checksum, text = applied[revision]
         # Tokenising is the slow part; a file that is the same to the letter needs none of it.
@@ -107,8 +115,19 @@ def edited(script: Any, settings: Settings, connection: Connection, version_tabl
         finding = Finding("applied-edited", f"{read.shown}:1", revision, values)
         judged = judge.judge(path, settings, required=False, today=judge.today())
         if not (judged.header and judged.header.waives(finding.code, judge.today())):
-            found.append(finding)
-    return found
+            changed.append(finding)
+    return changed
+
+
+def _ancestors(parents: Mapping[str | None, tuple[str, ...]], heads: tuple[str, ...]) -> set[str]:
+    reached: set[str] = set()
+    todo = list(heads)
+    while todo:
+        revision = todo.pop()
+        if revision not in reached:
+            reached.add(revision)
+            todo += parents.get(revision, ())
+    return reached
 
 
 def _broken(path: Path, revision: str, problem: str, instead: str) -> Finding:

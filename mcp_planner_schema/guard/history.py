@@ -23,10 +23,33 @@ COMMENT ON SCHEMA {schema} IS 'What the migration guard writes: runs, history, k
 """
 # How many of the tables are missing, counting run as missing while it lacks its newest column; whether the schema is.
 _MISSING = """
-SELECT count(*) FILTER (WHERE to_regclass(name) IS NULL OR name = %(schema)s || '.run' AND NOT EXISTS (
-         SELECT FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass(name) AND attname = 'version_table')),
-       to_regnamespace(%(schema)s) IS NULL
-FROM unnest(%(names)s::text[]) AS name
+SELECT pg_catalog.count(*) FILTER (WHERE pg_catalog.to_regclass(name) IS NULL
+         OR name = pg_catalog.concat(%(schema)s::text, '.run') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
+           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'version_table')),
+       pg_catalog.to_regnamespace(%(schema)s::text) IS NULL
+FROM pg_catalog.unnest(%(names)s::text[]) AS name
+"""
+# What would run somebody else's code with the guard's rights, or be changed behind it: the SQL that ends it, and why.
+_FOREIGN = """
+WITH here (oid) AS (SELECT pg_catalog.to_regclass(%(table)s::text)::oid),
+     owned (kind, name, owner) AS (
+  SELECT 'SCHEMA', pg_catalog.quote_ident(nspname::text), nspowner FROM pg_catalog.pg_namespace
+  WHERE nspname = %(schema)s::name
+  UNION ALL
+  SELECT 'TABLE', pg_catalog.concat(pg_catalog.quote_ident(n.nspname::text), '.', pg_catalog.quote_ident(c.relname::text)),
+         c.relowner
+  FROM here JOIN pg_catalog.pg_class c USING (oid) JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace)
+SELECT pg_catalog.format('ALTER %%s %%s OWNER TO %%I'::text, kind, name, current_user),
+       pg_catalog.format('The %%s %%s belongs to %%I'::text, pg_catalog.lower(kind), name, r.rolname)
+FROM owned JOIN pg_catalog.pg_roles r ON r.oid = owner
+WHERE NOT r.rolsuper AND NOT pg_catalog.pg_has_role(session_user::name, owner, 'MEMBER'::text)
+  AND NOT pg_catalog.pg_has_role(current_user::name, owner, 'MEMBER'::text)
+UNION ALL
+SELECT pg_catalog.format('DROP %%s %%I ON %%s'::text, code.kind, code.name, owned.name),
+       pg_catalog.format('The table %%s carries the %%s %%I'::text, owned.name, pg_catalog.lower(code.kind), code.name)
+FROM owned, here, (SELECT 'TRIGGER', tgname, tgrelid FROM pg_catalog.pg_trigger WHERE NOT tgisinternal
+                   UNION ALL SELECT 'RULE', rulename, ev_class FROM pg_catalog.pg_rewrite) AS code (kind, name, "on")
+WHERE owned.kind = 'TABLE' AND code."on" = here.oid
 """
 _TABLES = """
 CREATE TABLE IF NOT EXISTS {schema}.run (
@@ -37,7 +60,7 @@ CREATE TABLE IF NOT EXISTS {schema}.run (
     from_heads   text[] NOT NULL,
     to_heads     text[],
     planned      integer NOT NULL,
-    started_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    started_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     finished_at  timestamptz,
     who          text NOT NULL,
     db_user      text NOT NULL DEFAULT session_user,
@@ -59,7 +82,7 @@ CREATE TABLE IF NOT EXISTS {schema}.history (
     description  text,
     author       text,
     started_at   timestamptz NOT NULL,
-    finished_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     duration_ms  double precision NOT NULL,
     lock_wait_ms double precision NOT NULL,
     hold_ms      double precision NOT NULL,
@@ -94,7 +117,7 @@ CREATE TABLE IF NOT EXISTS {schema}.stash (
     columns     text[] NOT NULL,
     types       text[] NOT NULL,
     row_count   bigint NOT NULL,
-    kept_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    kept_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     who         text NOT NULL
 );
 COMMENT ON TABLE {schema}.stash IS 'What downgrades would have destroyed: one row per kept table or set of columns';
@@ -151,6 +174,21 @@ def _user() -> str:
         return f"uid {os.getuid()}"
 
 
+def refuse_foreign(connection: Connection, schema: str, table: str, repeat: str) -> None:
+    """Raise :class:`Broken` where the guard's schema or the version table (``table``, quoted) is in somebody else's hand.
+
+    Their owner could replace what is in them, and a trigger would run its code as whoever migrates. Call it on the
+    connection that migrates: its search_path says which version table is meant.
+    """
+    found = connection.exec_driver_sql(_FOREIGN, {"schema": schema, "table": table}).all()
+    if found:
+        raise Broken(
+            "; ".join(why for _, why in found) + ": code or rows of somebody else's would decide what the guard does. "
+            "Nothing was changed.",
+            f"psql -c '{'; '.join(sql for sql, _ in found)}'   (as a superuser), then {repeat}",
+        )
+
+
 def prepare(connection: Connection, schema: str) -> None:
     """Create the guard's tables where they are missing. Call under the deployers' lock; commits by autocommit.
 
@@ -169,7 +207,7 @@ def prepare(connection: Connection, schema: str) -> None:
     except ProgrammingError as error:
         if getattr(error.orig, "pgcode", "") != "42501":
             raise
-        user = connection.exec_driver_sql("SELECT quote_ident(session_user)").scalar_one()
+        user = connection.exec_driver_sql("SELECT pg_catalog.quote_ident(session_user::text)").scalar_one()
         raise Broken(
             f"The role {user} may not create what it needs in the schema {schema}, where history and kept data live. "
             "Nothing was changed.",
@@ -192,9 +230,9 @@ def begin(
     The caller holds the deployers' lock of this version table, so whatever run of it still says running is dead.
     """
     dead = connection.exec_driver_sql(
-        f"UPDATE {schema}.run SET state = 'interrupted', finished_at = clock_timestamp() "
+        f"UPDATE {schema}.run SET state = 'interrupted', finished_at = pg_catalog.clock_timestamp() "
         "WHERE state = 'running' AND version_table = %s "
-        "RETURNING id, command, who, date_trunc('second', started_at)::text",
+        "RETURNING id, command, who, pg_catalog.date_trunc('second'::text, started_at)::text",
         (version_table,),
     ).all()
     number: int = connection.exec_driver_sql(
@@ -209,13 +247,14 @@ def begin(
 def end(connection: Connection, schema: str, run: int, heads: tuple[str, ...], error: str | None) -> None:
     """Write how the run ended: done, or failed with its error."""
     connection.exec_driver_sql(
-        f"UPDATE {schema}.run SET state = %s, finished_at = clock_timestamp(), to_heads = %s, error = %s WHERE id = %s",
+        f"UPDATE {schema}.run SET state = %s, finished_at = pg_catalog.clock_timestamp(), to_heads = %s, error = %s "
+        "WHERE id = %s",
         ("failed" if error else "done", list(heads), error, run),
     )
 
 
-def write(connection: Connection, schema: str, run: int, who: Origin, entry: Entry) -> None:
-    """Insert one row: on the step's connection for a success, on another for a failure."""
+def write(connection: Connection, schema: str, run: int, who: Origin, entry: Entry) -> str:
+    """Insert one row: on the step's connection for a success, on another for a failure. Gives its transaction's id."""
     values = {
         "run_id": run, "revision": entry.revision, "direction": entry.direction, "outcome": entry.outcome,
         "description": entry.description, "author": entry.author, "started_at": entry.started_at,
@@ -225,7 +264,20 @@ def write(connection: Connection, schema: str, run: int, who: Origin, entry: Ent
         "git_commit": who.git_commit, "tool_version": __version__, "error": entry.error,
     }  # fmt: skip
     columns, places = ", ".join(values), ", ".join(["%s"] * len(values))
-    connection.exec_driver_sql(f"INSERT INTO {schema}.history ({columns}) VALUES ({places})", tuple(values.values()))
+    written = (
+        f"INSERT INTO {schema}.history ({columns}) VALUES ({places}) RETURNING pg_catalog.pg_current_xact_id()::text"
+    )
+    return str(connection.exec_driver_sql(written, tuple(values.values())).scalar_one())
+
+
+def upgraded_as(connection: Connection, schema: str, version_table: str, revision: str) -> str | None:
+    """How the newest upgrade of a revision ended that counts: ``done`` or ``skipped``; None where none is known."""
+    outcome: str | None = connection.exec_driver_sql(
+        f"SELECT h.outcome FROM {schema}.history h JOIN {schema}.run r ON r.id = h.run_id WHERE h.revision = %s "
+        "AND h.direction = 'upgrade' AND h.outcome IN ('done', 'skipped') AND r.version_table = %s ORDER BY h.id DESC LIMIT 1",
+        (revision, version_table),
+    ).scalar()
+    return outcome
 
 
 def applied(connection: Connection, schema: str, version_table: str) -> dict[str, tuple[int, str, str, str]]:
@@ -233,12 +285,15 @@ def applied(connection: Connection, schema: str, version_table: str) -> dict[str
 
     Two histories in one database, each with its version table, may use the same ids; only the named one's count.
     """
-    if connection.exec_driver_sql("SELECT to_regclass(%s)", (f"{schema}.history",)).scalar_one() is None:
+    if (
+        connection.exec_driver_sql("SELECT pg_catalog.to_regclass(%s::text)", (f"{schema}.history",)).scalar_one()
+        is None
+    ):
         return {}
     rows = connection.exec_driver_sql(
         "SELECT DISTINCT ON (h.revision) h.revision, h.id, h.finished_at::date::text, h.checksum, h.source, h.direction "
         f"FROM {schema}.history h JOIN {schema}.run r ON r.id = h.run_id "
-        "WHERE h.outcome = 'done' AND r.version_table = %s ORDER BY h.revision, h.id DESC",
+        "WHERE h.outcome = 'done' AND h.direction <> 'stamp' AND r.version_table = %s ORDER BY h.revision, h.id DESC",
         (version_table,),
     )
     return {row[0]: (row[1], row[2], row[3], row[4]) for row in rows if row[5] == "upgrade" and row[3]}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mcp_planner_schema.guard.step import Step
 
 _NOTE = """\
+\\set ON_ERROR_STOP on
 -- Written by the migration guard. Run it with: psql -X -v ON_ERROR_STOP=1 -f <this file>
 -- It changes the schema and the version, and writes nothing into the schema {schema}: no history, and a
 -- rollback in here keeps nothing of what it destroys. Run online, the guard does both.
@@ -147,12 +148,12 @@ def _said(
 
     @functools.wraps(original)
     def said(**arguments: Any) -> None:
-        if header and settings.environment not in header.environments:
-            write(f"-- Nothing to do: not for {settings.environment}, only for {', '.join(header.environments)}")
-            return
         limit()
         if begins := _begins_at(migration, step):
             write(begins)
+        if header and settings.environment not in header.environments:
+            write(f"-- Nothing to do: not for {settings.environment}, only for {', '.join(header.environments)}")
+            return
         try:
             with _committing(migration, budgets, limit):
                 original(**arguments)
@@ -187,11 +188,12 @@ def _begins_at(migration: MigrationContext, step: Step) -> str:
     around = [script, *map(scripts.get_revision, before)]
     if len(before) > 1 or any(one.is_branch_point or one.is_merge_point for one in around):
         return ""
-    at_it = (
-        f"EXISTS (SELECT FROM {table} WHERE version_num = {postcheck.literal(before[0] if before else name_of(step))})"
-    )
+    row = f"version_num::pg_catalog.text OPERATOR(pg_catalog.=) {postcheck.literal((*before, name_of(step))[0])}"
+    if not before and len(scripts.get_bases()) == 1:
+        row = "true"  # no other line of revisions can have its row there
+    at_it = f"EXISTS (SELECT FROM {table} WHERE {row})"
     message = postcheck.literal(f"{name_of(step)} begins at {', '.join(before) or 'base'}, but the database is at ")
-    found = f"coalesce((SELECT string_agg(version_num, ', ') FROM {table}), 'base')"
+    found = f"coalesce((SELECT pg_catalog.string_agg(version_num::pg_catalog.text, ', ') FROM {table}), 'base')"
     return (
         postcheck.do_block(
             f"\nBEGIN\n  IF {'NOT ' if before else ''}{at_it} THEN\n"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
-import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard.findings import Broken, Finding, GuardError, WrongUse, refuse
@@ -14,10 +14,13 @@ from mcp_planner_schema.guard.settings import Settings
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
 
     from mcp_planner_schema.guard.judge import Judged
     from mcp_planner_schema.guard.progress import Step
+    from mcp_planner_schema.guard.session import Session
+
+_RELATIVE = re.compile(r"[+-]\d+$")
 
 
 def read(
@@ -37,47 +40,99 @@ def steps(
     context: Any, settings: Settings, migration: MigrationContext, work: Any, heads: tuple[str, ...]
 ) -> list[Step]:
     """Alembic's steps from ``heads``. Raises :class:`Refused` or :class:`WrongUse` where there are none to be had."""
-    with explained(context, settings, heads):
+    with explained(context.script, settings, heads, repeat_of(context)):
         return list(work(heads, migration))
 
 
+def pin(context: Any, migration: MigrationContext, heads: tuple[str, ...], steps: list[Step]) -> Any:
+    """Make a relative destination ("-2", "+1", "003-1") absolute: it is counted from ``heads``, whatever comes after.
+
+    Gives the function to plan with from now on, or None where the destination is absolute already. What
+    :func:`repeat_of` gives names the absolute one from now on too.
+    """
+    target = migration.opts["destination_rev"]
+    if not isinstance(target, str) or not _RELATIVE.search(target) or steps[0].info.is_stamp:
+        return None
+    script = context.script
+    if steps[0].is_upgrade:
+        # A relative target is one revision; everything else on the way to it comes before it.
+        absolute, again = str(steps[-1].info.up_revision_id), script._upgrade_revs
+    else:
+        # Alembic's own reading: a step back from a merge, or on a branch, has more than one revision below it.
+        label, found = script.revision_map._parse_downgrade_target(heads, target, True)
+        if "@" not in target and len(heads) == 1:
+            label = None  # Alembic's note of where it began, which with one head decides nothing
+        absolute = "@".join(filter(None, (label, getattr(found, "revision", None) or "base")))
+        again = script._downgrade_revs
+    options_of(context)["guard_repeat"] = _with_target(
+        repeat_of(context), target, absolute, upgrade=steps[0].is_upgrade
+    )
+    return lambda heads, _: again(absolute, heads)
+
+
+def _with_target(typed: str, target: str, absolute: str, *, upgrade: bool) -> str:
+    """The command as it was typed, with the absolute destination instead of the relative one."""
+    words = typed.split()
+    if words[0] == "make":
+        kept = [word for word in words if not word.startswith(("STEPS=", "TO="))]
+        named = [f"VERSION={absolute}" if word.startswith("VERSION=") else word for word in kept]
+        return " ".join(named if named != kept else [*kept, f"TO={absolute}"])
+    if target in words:
+        return " ".join(absolute if word == target else word for word in words)
+    return f"alembic {'upgrade' if upgrade else 'downgrade'} {absolute}"
+
+
+def options_of(context: Any) -> Any:
+    """What this one command shares with Alembic's environment; gone at its end, unlike ``config.attributes``."""
+    return context._proxy.context_opts if hasattr(context, "_proxy") else context.context_opts
+
+
 @contextmanager
-def explained(context: Any, settings: Settings, heads: tuple[str, ...]) -> Iterator[None]:
+def explained(script: Any, settings: Settings, heads: tuple[str, ...], repeat: str) -> Iterator[None]:
     """What Alembic, or the import of a revision, raises while inside comes out as a :class:`GuardError` naming the file."""
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Alembic's word on what is told better below
+            yield
     except (GuardError, SQLAlchemyError):
         raise
     except Exception as error:
+        import traceback
+        from pathlib import Path
+
         from mcp_planner_schema.guard import graph, judge, source
 
         # Something in the folder may be the reason; it is told before Alembic's own words, which name no file.
-        graph.explain(context.script, settings, heads, repeat_of(context))
+        graph.explain(script, settings, heads, repeat)
         if isinstance(error, CommandError):
             # Autogenerate compares models with a database at head, and with no other.
             behind = "not up to date" in str(error)
             command = "alembic upgrade head" if behind else "alembic history   (lists the revisions there are)"
             raise WrongUse(str(error).rstrip(".") + ".", command) from error
-        paths = {str(path.resolve()) for path in judge.files(context.script)}
+        paths = {str(path.resolve()) for path in judge.files(script)}
         frames = [
             one for one in traceback.extract_tb(error.__traceback__) if str(Path(one.filename).resolve()) in paths
         ]
         place = f"{source.shown(Path(frames[-1].filename))}:{frames[-1].lineno}" if frames else ""
         raise Broken(
             f"The history cannot be loaded{place and ' at ' + place}: {type(error).__name__}: {error}",
-            f"correct {place or 'the revision'}, then {repeat_of(context)}",
+            f"correct {place or 'the revision'}, then {repeat}",
         ) from error
 
 
 def judge_steps(
-    context: Any, settings: Settings, steps: list[Step], beside: Connection | None = None
+    context: Any,
+    settings: Settings,
+    steps: list[Step],
+    heads: tuple[str, ...] = (),
+    beside: Connection | None = None,
 ) -> dict[str, Judged]:
     """Read and judge every pending revision, by id. Raises :class:`Refused` with all findings. Imports none of them.
 
-    With a connection ``beside``, applied revisions that were edited since count too.
+    With a connection ``beside``, what is applied at ``heads`` and was edited since counts too.
     """
     from mcp_planner_schema.guard import graph, judge
     from mcp_planner_schema.guard.step import direction_of, name_of, script_of
@@ -91,7 +146,7 @@ def judge_steps(
     if direction_of(steps[0]) == "downgrade":
         findings += _one_way(judged)
     if beside is not None:
-        findings += graph.edited(context.script, settings, beside, version_table(context.get_context()))
+        findings += graph.edited(context.script, settings, beside, version_table(context.get_context()), heads)
     refuse(findings, f"correct what they name, then {repeat_of(context)}")
     return judged
 
@@ -101,9 +156,21 @@ def version_table(migration: MigrationContext) -> str:
     return ".".join(filter(None, (migration.version_table_schema, migration.version_table)))
 
 
+def version(engine: Engine, before: Session, migration: MigrationContext) -> tuple[str, ...]:
+    """The heads as a fresh connection finds them: what is final. A caller's search_path says which table is meant."""
+    import sqlalchemy as sa
+
+    from mcp_planner_schema.guard import connect, session
+
+    table = sa.table(migration.version_table, sa.column("version_num"), schema=migration.version_table_schema)
+    with connect.opened(engine) as fresh:
+        session.restore(fresh, before)
+        return tuple(sorted(fresh.scalars(sa.select(table.c.version_num))))
+
+
 def repeat_of(context: Any) -> str:
-    """The command the person typed, to be printed where it is to be typed again."""
-    given = context.config.attributes.get("repeat")
+    """The command the person typed, to be printed where it is to be typed again; a relative destination made absolute."""
+    given = options_of(context).get("guard_repeat") or context.config.attributes.get("repeat")
     if given:
         return str(given)
     arguments = sys.argv[1:] if context.config.cmd_opts is not None else []

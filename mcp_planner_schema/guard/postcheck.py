@@ -78,7 +78,8 @@ def compile_block(revision: str, wanted: Sequence[Expectation], *, upgrade: bool
     body = (
         # Columns of the author's queries may be named like the variables here.
         "\n#variable_conflict use_column\n"
-        "DECLARE\n  problems text[] := '{}';\n  own_path text := pg_catalog.current_setting('search_path');\nBEGIN\n"
+        "DECLARE\n  problems pg_catalog.text[] := '{}';\n"
+        "  own_path pg_catalog.text := pg_catalog.current_setting('search_path');\nBEGIN\n"
         f"  PERFORM pg_catalog.set_config('search_path', '{CATALOG_PATH}', true);\n"
         f"{catalog}"
         "  PERFORM pg_catalog.set_config('search_path', own_path, true);\n"
@@ -102,7 +103,7 @@ def do_block(body: str) -> str:
 def _check(one: Expectation) -> str:
     return (
         f"  IF ({one.holds}) IS NOT TRUE THEN\n"
-        f"    problems := problems || ({literal('expected ' + one.says + ', found ')} || coalesce((\n"
+        f"    problems := pg_catalog.array_append(problems, {literal('expected ' + one.says + ', found ')} || coalesce((\n"
         f"      {one.found}\n"
         f"    ), 'nothing'));\n"
         f"  END IF;\n"
@@ -116,7 +117,8 @@ def _asked(one: Expectation) -> str:
         f"  BEGIN\n{_check(one)}"
         "  EXCEPTION\n"
         "    WHEN lock_not_available OR deadlock_detected THEN RAISE;\n"
-        f"    WHEN OTHERS THEN problems := problems || ({literal('expected ' + one.says + ', found an error: ')} || SQLERRM);\n"
+        "    WHEN OTHERS THEN problems := pg_catalog.array_append(problems,\n"
+        f"      {literal('expected ' + one.says + ', found an error: ')} || SQLERRM);\n"
         "  END;\n"
     )
 

@@ -7,21 +7,36 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import history, source, watch
+from mcp_planner_schema.guard import body, history, source, watch
 from mcp_planner_schema.guard.judge import Judged
 from mcp_planner_schema.guard.transaction import Seen
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import RevisionStep, StampStep
+    from sqlalchemy import Connection
 
     Step = RevisionStep | StampStep
+
+
+_COUNTERS = """
+SELECT c.oid, pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid) + pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)
+       + pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid)
+FROM pg_catalog.pg_class c WHERE c.relkind = 'r' AND c.oid >= 16384
+"""
+_TOUCHED = """
+SELECT pg_catalog.pg_current_xact_id_if_assigned()::text, ARRAY(
+  SELECT DISTINCT relation::oid::bigint FROM pg_catalog.pg_locks
+  WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'relation' AND relation >= 16384 AND mode <> 'AccessShareLock')
+"""
 
 
 @dataclass
 class Progress:
     """One step over all its attempts. Times are of ``time.monotonic()`` in seconds, ``hold_ms`` in milliseconds.
 
-    ``checksum`` is computed before the first attempt: it takes long enough to be felt under a lock.
+    ``row_xid`` is the transaction that the attempt's row of ``history`` was written in, its last statement: empty before
+    that. ``own`` are the revision's budgets. ``checksum`` is computed before the first attempt: it takes long enough to be
+    felt under a lock.
     """
 
     name: str
@@ -41,6 +56,8 @@ class Progress:
     heads: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     checksum: str | None = None
+    row_xid: str = ""
+    own: dict[str, int] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
@@ -55,6 +72,7 @@ def of(step: Step, judged: Judged | None, reason: str | None) -> Progress:
     described = header.description if header else reason if direction == "stamp" else step.doc
     progress = Progress(name_of(step), direction, described, judged)
     progress.checksum = source.checksum(judged.source) if judged and judged.source else None
+    progress.own = body.budgets(judged.source) if judged and judged.source else {}
     return progress
 
 
@@ -91,6 +109,27 @@ def entry(progress: Progress, outcome: str, error: str | None = None) -> history
         waivers=tuple(map(str, header.waivers)) if header else (),
         error=error,
     )
+
+
+def touched(connection: Connection) -> tuple[str | None, list[int]]:
+    """The running transaction's id, if it has one, and the tables it holds more than a reader's lock on."""
+    xid, tables = connection.exec_driver_sql(_TOUCHED).one()
+    return xid, tables
+
+
+def counters(connection: Connection) -> dict[int, int]:
+    """Row counters that earlier transactions of this session have left behind: only differences count."""
+    return {oid: count for oid, count in connection.exec_driver_sql(_COUNTERS) if count}
+
+
+def rows(connection: Connection, tables: list[int], before: dict[int, int], schema: str) -> int:
+    """Rows inserted, updated and deleted since ``before``, in these tables without the guard's own."""
+    counted = connection.exec_driver_sql(
+        f"{_COUNTERS} AND c.oid = ANY (%s::oid[]) "
+        "AND c.relnamespace <> (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s::name)",
+        (tables, schema),
+    )
+    return sum(max(0, count - before.get(oid, 0)) for oid, count in counted)
 
 
 def line(progress: Progress) -> str:

@@ -94,20 +94,23 @@ def _online(context: Any, settings: Settings, target_metadata: MetaData | None, 
             migration.opts["fn"]((), migration)
             return
         if "destination_rev" not in migration.opts:
-            with plan.explained(context, settings, ()), context.begin_transaction():
+            with plan.explained(context.script, settings, (), plan.repeat_of(context)), context.begin_transaction():
                 context.run_migrations()
             return
-        work = migration.opts["fn"]
+        work, typed = migration.opts["fn"], plan.repeat_of(context)
         heads, steps = plan.read(context, settings, migration, work)
         if not steps:
             say(f"nothing to do: the database is at {', '.join(heads) or 'base'}")
             return
-        _run(context, settings, connection, engine, configure, work)
+        with plan.explained(context.script, settings, heads, plan.repeat_of(context)):
+            work = plan.pin(context, migration, heads, steps) or work
+        _run(context, settings, connection, engine, configure, work, typed)
 
 
 def _run(
-    context: Any, settings: Settings, connection: Connection, engine: Engine, configure: Callable[..., None], work: Any
-) -> None:
+    context: Any, settings: Settings, connection: Connection, engine: Engine, configure: Callable[..., None], work: Any,
+    typed: str,
+) -> None:  # fmt: skip
     """Lock, re-read, judge, take each step, verify. Everything a run with nothing to do does not need is imported here."""
     import contextlib
     from pathlib import Path
@@ -118,11 +121,14 @@ def _run(
 
     migration: MigrationContext = context.get_context()
     repeat = plan.repeat_of(context)
-    shown = connect.masked(repeat, engine.url)
+    shown = connect.masked(typed, engine.url)
     origin = history.origin(Path(context.script.dir))
     before = session.read(connection)
     lock = deploy_lock.key(migration.version_table, migration.version_table_schema)
     named = plan.version_table(migration)
+    table = connection.dialect.identifier_preparer.format_table(migration._version)
+    history.refuse_foreign(connection, settings.schema, table, repeat)
+    connection.rollback()
     with (
         deploy_lock.held(engine, lock, settings.deploy_lock_timeout, say, repeat) as still_held,
         connect.opened(engine, autocommit=True) as beside,
@@ -131,16 +137,18 @@ def _run(
         if not steps:
             say(f"nothing to do: another run has brought the database to {', '.join(heads) or 'base'}")
             return
-        judged = plan.judge_steps(context, settings, steps, beside)
+        judged = plan.judge_steps(context, settings, steps, heads, beside)
         if steps[0].info.is_stamp and migration.purge:
             steps = [_all_at_once(steps)]
         history.prepare(beside, settings.schema)
-        version_table.fit(
-            beside,
-            migration.version_table,
-            migration.version_table_schema,
-            max(len(step.name_of(one)) for one in steps),
-        )
+        longest = max(len(step.name_of(one)) for one in steps)
+        if longest > 32:  # what Alembic's column holds
+            with connect.opened(
+                engine, autocommit=True
+            ) as migrating:  # the caller's search_path says which table is meant
+                session.restore(migrating, before)
+                migrating.exec_driver_sql("SET lock_timeout = '3s'")
+                version_table.fit(migrating, migration.version_table, migration.version_table_schema, longest)
         number, dead = history.begin(
             beside, settings.schema, origin, version_table=named, command=shown, heads=heads, planned=len(steps)
         )
@@ -149,24 +157,32 @@ def _run(
         this = step.Run(
             settings, number, origin, engine, beside, before, configure, functools.partial(_migrate, context),
             context.get_context, tuple(migration.on_version_apply_callbacks),
-            context.config.attributes.get("reason"), say, repeat,
+            context.config.attributes.get("reason"), say, repeat, still_held, heads,
         )  # fmt: skip
         error: str | None = "stopped"
         dbapi: Any = connection.connection.dbapi_connection
         try:
             with interrupt.cancelling(dbapi.cancel):
                 for one in steps:
+                    if connection.invalidated:
+                        at = ", ".join(this.heads) or "base"
+                        raise Broken(f"The connection to the server was lost; the database is at {at}.", repeat)
                     still_held()
-                    heads = step.take(this, one, judged.get(step.name_of(one)))
+                    step.take(this, one, judged.get(step.name_of(one)))
             error = None
         except (Exception, KeyboardInterrupt) as failure:
             error = connect.masked(str(failure), engine.url) or type(failure).__name__
             raise
         finally:
+            heads = this.heads
             try:
                 history.end(beside, settings.schema, number, heads, error)
             except SQLAlchemyError:
-                say("how the run ended could not be written: the connection is gone")
+                try:
+                    with connect.opened(engine, autocommit=True) as fresh:
+                        history.end(fresh, settings.schema, number, heads, error)
+                except (GuardError, SQLAlchemyError):
+                    say("how the run ended could not be written: the connection is gone")
             with contextlib.suppress(SQLAlchemyError):  # a connection that is gone needs no settings
                 session.restore(connection, before)
                 connection.commit()
@@ -189,14 +205,9 @@ def _all_at_once(steps: list[Step]) -> Step:
 
 def _verify(engine: Engine, before: Session, migration: MigrationContext, heads: tuple[str, ...]) -> None:
     """Read the version again on a fresh connection: a success that was rolled back somewhere shows here."""
-    import sqlalchemy as sa
+    from mcp_planner_schema.guard import plan
 
-    from mcp_planner_schema.guard import connect, session
-
-    table = sa.table(migration.version_table, sa.column("version_num"), schema=migration.version_table_schema)
-    with connect.opened(engine) as fresh:
-        session.restore(fresh, before)  # a caller's search_path decides which version table is meant
-        found = tuple(sorted(fresh.scalars(sa.select(table.c.version_num))))
+    found = plan.version(engine, before, migration)
     if found != tuple(sorted(heads)):
         raise Broken(
             f"The run ended well, but the database says {', '.join(found) or 'base'} instead of "
@@ -212,14 +223,13 @@ def _connection(context: Any, settings: Settings) -> Iterator[tuple[Connection |
 
     Neither while a revision file without autogenerate is being written: that needs no database.
     """
-    opts = context._proxy.context_opts if hasattr(context, "_proxy") else context.context_opts
-    writing = opts.get("revision_context")
+    from mcp_planner_schema.guard import connect, plan
+
+    writing = plan.options_of(context).get("revision_context")
     if writing is not None and not writing.command_args["autogenerate"]:
         yield None, None
         return
     from sqlalchemy.exc import SQLAlchemyError
-
-    from mcp_planner_schema.guard import connect, plan
 
     given = context.config.attributes.get("connection")
     if given is None:
@@ -234,7 +244,7 @@ def _connection(context: Any, settings: Settings) -> Iterator[tuple[Connection |
             yield given, engine
         else:
             with connect.opened(engine) as connection:
-                yield connection, engine
+                yield connection, connect.own(engine)
     except SQLAlchemyError as error:
         raise connect.outside(error, engine.url, plan.repeat_of(context)) from error
     finally:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _READ = """
-SELECT pg_backend_pid(), ARRAY(
-  SELECT ARRAY[name, current_setting(name)] FROM pg_catalog.pg_settings WHERE source = 'session'
+SELECT pg_catalog.pg_backend_pid(), ARRAY(
+  SELECT ARRAY[name, pg_catalog.current_setting(name)] FROM pg_catalog.pg_settings WHERE source = 'session'
   ORDER BY name <> 'session_authorization', name <> 'role', name)
 """
 
@@ -36,16 +36,30 @@ def read(connection: Connection) -> Session:
     """
     pid, settings = execute(connection, _READ).one()
     told = connection.connection.dbapi_connection.info.backend_pid  # type: ignore[union-attr]
+    wanted = [*_interval(connection), *settings]
     connection.rollback()
     if pid != told:
         problem = f"the server says process {pid}, the connection was told {told}"
         raise Refused(
             [Finding("pooled-connection", "DATABASE_URL", "", {"problem": problem})], connect.DIRECT,
         )  # fmt: skip
-    # The server notices within two seconds that this process was killed, instead of finishing its statement first.
-    wanted = [("client_connection_check_interval", "2s"), *settings]
-    again = ", ".join(f"set_config({literal(name)}, {literal(value)}, false)" for name, value in wanted)
-    return Session(f"RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SELECT {again}")
+    again = ", ".join(f"pg_catalog.set_config({literal(name)}, {literal(value)}, false)" for name, value in wanted)
+    return Session("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL" + (f"; SELECT {again}" if again else ""))
+
+
+def _interval(connection: Connection) -> list[tuple[str, str]]:
+    """Where the server's system can do it: it notices within two seconds that this process was killed, and does not
+    finish its statement first. Ends with a broken transaction where it cannot."""
+    from sqlalchemy.exc import DBAPIError
+
+    wanted = ("client_connection_check_interval", "2s")
+    try:
+        execute(connection, f"SET LOCAL {wanted[0]} = '{wanted[1]}'")
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        return []
+    return [wanted]
 
 
 def restore(connection: Connection, session: Session) -> None:

@@ -47,10 +47,15 @@ class Budgets:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the guard decides by. ``url`` is None when nothing names a database and ``embedded`` is to be used."""
+    """Everything the guard decides by. ``url`` is None when nothing names a database and ``embedded`` is to be used.
+
+    ``disposable``: the environment is development, and that is no guess: somebody has said so, or it is the embedded server.
+    A tunnel or a proxy makes a production server look like one of this machine.
+    """
 
     url: str | None
     environment: str
+    disposable: bool
     headers: str
     headers_from: str
     type_words: tuple[str, ...]
@@ -108,9 +113,11 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
     type_words = _words(value["type_words"])
     if not type_words or not all(re.fullmatch("[a-z]+", word) for word in type_words):
         raise _refused("type_words", value["type_words"], "it is a list of words in lower case, a to z")
+    environment = _environment(environ, url)
     return Settings(
         url=url,
-        environment=_environment(environ, url),
+        environment=environment,
+        disposable=environment == "development" and (url is None or bool(environ.get("PLANNER_ENV", "").strip())),
         # "Required from then on" is what headers_from says; before it, a header is judged only where there is one.
         headers="optional" if value["headers_from"] else value["headers"],
         headers_from=value["headers_from"],
@@ -149,12 +156,11 @@ def _environment(environ: Mapping[str, str], url: str | None) -> str:
 
 def _hosts(environ: Mapping[str, str], url: str) -> list[str]:
     """Every host libpq would try: those of the URL, else those of its own variables. None means the local socket."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
+    from mcp_planner_schema.guard import address
 
     try:
-        made = make_url(url)
-    except (ArgumentError, ValueError):
+        made = address.parse(url)
+    except ValueError:
         return ["unknown"]
     query = made.normalized_query
     hosts = [*filter(None, [made.host]), *query.get("host", ()), *query.get("hostaddr", ())]

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import (
-    body,
     budget,
+    damage,
     failure,
     history,
+    plan,
     postcheck,
     progress,
     session,
@@ -37,22 +38,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "direction_of", "name_of", "script_of", "take"]
 
-_COUNTERS = """
-SELECT c.oid, pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid) + pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)
-       + pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid)
-FROM pg_catalog.pg_class c WHERE c.relkind = 'r' AND c.oid = ANY (%s::oid[])
-  AND c.relnamespace <> %s::regnamespace
-"""
-_TOUCHED = """
-SELECT pg_current_xact_id_if_assigned()::text, ARRAY(
-  SELECT DISTINCT relation::oid::bigint FROM pg_catalog.pg_locks
-  WHERE pid = pg_backend_pid() AND locktype = 'relation' AND relation >= 16384 AND mode <> 'AccessShareLock')
-"""
 
-
-@dataclass(frozen=True)
+@dataclass
 class Run:
-    """What all steps of one run share. ``beside`` writes what must survive a rollback; ``say`` prints one line.
+    """What all steps of one run share. ``beside`` writes what must survive a rollback; ``say`` prints one line. ``heads``
+    is what is final, all the time; ``still_held`` raises where the deployers' lock is lost.
 
     ``session`` is what each step begins with, ``callbacks`` are the environment's own ``on_version_apply``, ``reason`` is
     why a version is stamped.
@@ -71,10 +61,12 @@ class Run:
     reason: str | None
     say: Callable[[str], None]
     repeat: str
+    still_held: Callable[[], None]
+    heads: tuple[str, ...]
 
 
-def take(run: Run, step: Step, judged: Judged | None) -> tuple[str, ...]:
-    """Run one step to its commit, trying again while only locks are in the way. Gives the heads after it.
+def take(run: Run, step: Step, judged: Judged | None) -> None:
+    """Run one step to its commit, trying again while only locks are in the way. Then ``run.heads`` are those after it.
 
     One transaction, unless the revision itself commits. Raises :class:`Broken`, :class:`Busy` or :class:`Refused`; the
     database is then as before the step, and a row in ``history`` says what happened. KeyboardInterrupt passes, told.
@@ -83,15 +75,17 @@ def take(run: Run, step: Step, judged: Judged | None) -> tuple[str, ...]:
     original = step.migration_fn
     while True:
         at.attempts += 1
-        at.seen = transaction.Seen()
+        at.seen, at.row_xid = transaction.Seen(), ""
         try:
             _once(run, step, at, original)
-        except KeyboardInterrupt as stop:
-            by = f" by {stop}" if str(stop) else ""
-            told = f"Stopped{by} in revision {at.name}. {failure.state(at, run.beside)}"
-            _record_failure(run, at, Broken(told, run.repeat))
-            raise KeyboardInterrupt(told) from None
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
+            final = failure.became_final(at, run.engine, run.session, run.migration())
+            run.heads = at.heads if final else run.heads
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(_stopped(run, at, error, final=final)) from None
+            if final:
+                run.say(f"{at.name:<4} the step is final; only its acknowledgement was lost")
+                return
             failed = _failed(run, step, at, error)
             if failed is None:
                 _pause(run, at, error)
@@ -101,7 +95,17 @@ def take(run: Run, step: Step, judged: Judged | None) -> tuple[str, ...]:
         run.say(progress.line(at))
         for note in at.notes:
             run.say(f"     {note}")
-        return at.heads
+        run.heads = at.heads
+        return
+
+
+def _stopped(run: Run, at: Progress, stop: KeyboardInterrupt, *, final: bool) -> str:
+    by = f" by {stop}" if str(stop) else ""
+    if final:
+        return f"Stopped{by} when revision {at.name} was final already; it stays."
+    told = f"Stopped{by} in revision {at.name}. {failure.state(at, run.beside)}"
+    _record_failure(run, at, Broken(told, run.repeat))
+    return told
 
 
 def script_of(step: Step) -> Script:
@@ -116,7 +120,8 @@ def _once(run: Run, step: Step, at: Progress, original: Any) -> None:
         at.heads = tuple(sorted(heads))
         at.hold_ms = (time.monotonic() - at.hold_from) * 1000
         row = progress.entry(at, "skipped" if at.skipped else "done")
-        history.write(ctx.connection, run.settings.schema, run.number, run.origin, row)
+        run.still_held()
+        at.row_xid = history.write(ctx.connection, run.settings.schema, run.number, run.origin, row)
 
     @functools.wraps(original)
     def guarded(**arguments: Any) -> None:
@@ -129,8 +134,10 @@ def _once(run: Run, step: Step, at: Progress, original: Any) -> None:
     pid = connection.connection.dbapi_connection.info.backend_pid  # type: ignore[union-attr]
     # Begun here and not by Alembic, so that making (or with --purge emptying) the version table belongs to the step.
     connection.begin()
-    with watch.watching(run.engine, pid) as waits:
+    with watch.watching(run.engine, pid, lambda waiting: run.say(f"{at.name:<4} {waiting}")) as waits:
         try:
+            session.restore(connection, run.session)
+            budget.apply(connection, budget.of_revision(run.settings.budgets, at.own))
             run.migrate()
         finally:
             if connection.in_transaction():
@@ -140,46 +147,52 @@ def _once(run: Run, step: Step, at: Progress, original: Any) -> None:
 
 
 def _guarded(run: Run, step: Step, at: Progress, original: Any) -> None:
-    """What happens inside the step's transaction: budget, stash, the revision itself, post-check."""
+    """What happens inside the step's transaction: stash, the revision itself, post-check."""
     context = run.migration()
     connection = context.connection
     assert connection is not None
-    own = body.budgets(at.judged.source) if at.judged and at.judged.source else {}
-    budgets = budget.of_revision(run.settings.budgets, own)
-    session.restore(connection, run.session)
-    budget.apply(connection, budgets)
-    at.seen.xid, now = connection.exec_driver_sql("SELECT pg_current_xact_id()::text, clock_timestamp()").one()
+    asked = "SELECT pg_catalog.pg_current_xact_id()::text, pg_catalog.clock_timestamp()"
+    at.seen.xid, now = connection.exec_driver_sql(asked).one()
     at.started_at = at.started_at or now
     at.hold_from = time.monotonic()
     if at.direction == "stamp":
         original()
         return
-    header = at.judged.header if at.judged else None
-    if header and run.settings.environment not in header.environments:
-        at.skipped = True
+    at.skipped = _skipped(run, at, connection)
+    if at.skipped:
         return
     module = script_of(step).module
     upgrade = at.direction == "upgrade"
     if upgrade:
         _warn_of_empty(run, at, connection, postcheck.expectations(module, upgrade=True))
-        before = _counters(connection)
+        before = progress.counters(connection)
         at.hold_from = time.monotonic()
-        with _committing(context, budgets, at), transaction.observed(connection, at.seen):
+        with _committing(run, at), transaction.observed(connection, at.seen):
             original()
     else:
-        before = _downgrade(run, at, budgets, original)
-    xid, touched = connection.exec_driver_sql(_TOUCHED).one()
+        before = _downgrade(run, at, original)
+    xid, touched = progress.touched(connection)
     if not at.committed and xid != at.seen.xid:
         raise transaction.Ended("a commit or rollback inside the revision")
     wanted = postcheck.expectations(module, upgrade=upgrade)
     if wanted:
         postcheck.execute(connection, postcheck.compile_block(at.name, wanted, upgrade=upgrade))
     if not at.committed:
-        counted = connection.exec_driver_sql(_COUNTERS, (touched, run.settings.schema))
-        at.rows = sum(max(0, count - before.get(oid, 0)) for oid, count in counted)
+        at.rows = progress.rows(connection, touched, before, run.settings.schema)
 
 
-def _downgrade(run: Run, at: Progress, budgets: Any, original: Any) -> dict[int, int]:
+def _skipped(run: Run, at: Progress, connection: Connection) -> bool:
+    """Whether the revision is not for here. What was skipped on the way up is on the way down, wherever this runs now."""
+    if at.direction == "downgrade":
+        named = plan.version_table(run.migration())
+        before = history.upgraded_as(connection, run.settings.schema, named, at.name)
+        if before:
+            return before == "skipped"
+    header = at.judged.header if at.judged else None
+    return header is not None and run.settings.environment not in header.environments
+
+
+def _downgrade(run: Run, at: Progress, original: Any) -> dict[int, int]:
     """Try, keep what would be lost, run for real. Gives the row counters as they stood before the real run."""
     context, schema = run.migration(), run.settings.schema
     connection = context.connection
@@ -188,6 +201,7 @@ def _downgrade(run: Run, at: Progress, budgets: Any, original: Any) -> dict[int,
         tried = trial.attempt(context, schema, original)
     at.seen = transaction.Seen(at.seen.xid)
     header = at.judged.header if at.judged else None
+    damage.judge(tried, header, at.where, at.name)
     if tried.losses and header and header.reversible == "lossless":
         raise Refused(
             [Finding("reversible-false", at.where, at.name, {"objects": "; ".join(map(str, tried.losses))})],
@@ -199,10 +213,10 @@ def _downgrade(run: Run, at: Progress, budgets: Any, original: Any) -> dict[int,
     at.hold_from = time.monotonic()
     at.notes = stash.keep(connection, schema, run.number, at.name, tried.losses, run.origin.who)
     if tried.commits:
-        with _committing(context, budgets, at), transaction.observed(connection, at.seen):
+        with _committing(run, at), transaction.observed(connection, at.seen):
             original()
         return {}
-    before = _counters(connection)
+    before = progress.counters(connection)
     trial.arm(connection, schema)
     with trial.no_rollback(connection), transaction.observed(connection, at.seen):
         original()
@@ -211,8 +225,9 @@ def _downgrade(run: Run, at: Progress, budgets: Any, original: Any) -> dict[int,
 
 
 @contextmanager
-def _committing(context: MigrationContext, budgets: Any, at: Progress) -> Iterator[None]:
+def _committing(run: Run, at: Progress) -> Iterator[None]:
     """While inside, ``autocommit_block()`` is noted (such a step is never tried again), and budgets hold in and after it."""
+    context, budgets = run.migration(), budget.of_revision(run.settings.budgets, at.own)
     connection = context.connection
     assert connection is not None
     inherited = context.autocommit_block
@@ -220,7 +235,7 @@ def _committing(context: MigrationContext, budgets: Any, at: Progress) -> Iterat
     @contextmanager
     def block() -> Iterator[None]:
         at.committed = True
-        with budget.in_autocommit(connection, budgets), inherited():
+        with budget.in_autocommit(connection, budgets, at.own), inherited():
             yield
         budget.apply(connection, budgets)
 
@@ -238,15 +253,6 @@ def _warn_of_empty(run: Run, at: Progress, connection: Connection, wanted: list[
         run.say(f"warning: {Finding('expectation-empty', at.name, at.name, {'says': one.says}).text()}")
 
 
-def _counters(connection: Connection) -> dict[int, int]:
-    """Row counters that earlier transactions of this session have left behind: only differences count."""
-    rows = connection.exec_driver_sql(
-        "SELECT oid, pg_catalog.pg_stat_get_xact_tuples_inserted(oid) + pg_catalog.pg_stat_get_xact_tuples_updated(oid) "
-        "+ pg_catalog.pg_stat_get_xact_tuples_deleted(oid) FROM pg_catalog.pg_class WHERE relkind = 'r' AND oid >= 16384"
-    )
-    return {oid: count for oid, count in rows if count}
-
-
 def _failed(run: Run, step: Step, at: Progress, error: Exception) -> GuardError | None:
     """What ended this attempt means for the run; None where the step is to be tried again."""
     from sqlalchemy.exc import SQLAlchemyError
@@ -257,7 +263,7 @@ def _failed(run: Run, step: Step, at: Progress, error: Exception) -> GuardError 
             return None
         return failure.meaning(error, at, run.beside, path, run.repeat)
     except SQLAlchemyError:  # the other connection is gone too
-        return Broken(f"Revision {at.name}: {error}\n{failure.state(at, run.beside)}", run.repeat)
+        return Broken(f"Revision {at.name}: {failure.told(error)}\n{failure.state(at, run.beside)}", run.repeat)
 
 
 def _pause(run: Run, at: Progress, error: Exception) -> None:

@@ -2,7 +2,7 @@
 
 Whatever the body does (raw SQL, CASCADE, functions), the catalog afterwards shows it; nothing is guessed from the text. A
 commit guard (a deferred constraint trigger that raises) keeps a COMMIT inside the body from making the trial final, and
-:mod:`.tripwire` a ROLLBACK. The real run is then held to what its trial destroyed.
+:mod:`.tripwire` a ROLLBACK. The real run is then held to what its trial destroyed, and to the rows it changed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import tripwire
-from mcp_planner_schema.guard.postcheck import pinned
+from mcp_planner_schema.guard import damage, tripwire
+from mcp_planner_schema.guard.evidence import Loss, Table, beside, losses, snapshot, taken_along
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
@@ -23,21 +23,23 @@ CommitInside = tripwire.CommitInside
 TRANSIENT = ("55P03", "40P01")
 """SQLSTATEs that mean "someone is in the way": lock_not_available and deadlock_detected."""
 
-KEPT = "mcp_planner_guard.kept"
-"""Where :func:`stash.keep` leaves a :class:`Kept` for :func:`disarm`, in ``connection.info``."""
+TRIED, KEPT = "mcp_planner_guard.tried", "mcp_planner_guard.kept"
+"""Where :func:`attempt` leaves its :class:`Trial` for :func:`stash.keep`, and that a :class:`Kept` for :func:`disarm`: in
+``connection.info``."""
 
 # The SQLSTATE is the one PostgreSQL itself uses for a COMMIT where none may be.
 COMMIT_GUARD = """
 CREATE TABLE IF NOT EXISTS {schema}.commit_guard (armed boolean NOT NULL);
 CREATE OR REPLACE FUNCTION {schema}.refuse_commit() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 BEGIN
-  IF current_setting('mcp_planner_guard.open', true) IS DISTINCT FROM pg_current_xact_id()::text THEN
+  IF pg_catalog.current_setting('mcp_planner_guard.open', true) IS DISTINCT FROM pg_catalog.pg_current_xact_id()::text THEN
     RAISE EXCEPTION 'the body commits (or says SET CONSTRAINTS ALL IMMEDIATE)' USING ERRCODE = '2D000';
   END IF;
   RETURN NULL;
 END $$;
 DO $$ BEGIN
-  IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = '{schema}.commit_guard'::regclass AND tgname = 'refuse_commit') THEN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgname = 'refuse_commit'
+                 AND tgrelid = '{schema}.commit_guard'::pg_catalog.regclass::pg_catalog.oid) THEN
     CREATE CONSTRAINT TRIGGER refuse_commit AFTER INSERT ON {schema}.commit_guard
       DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION {schema}.refuse_commit();
   END IF;
@@ -45,134 +47,43 @@ END $$;
 COMMENT ON TABLE {schema}.commit_guard IS 'A row inserted here lets no COMMIT pass until the step says that it has ended';
 """
 
-_TABLES = """
-SELECT c.oid, n.nspname, c.relname, c.relkind::text, coalesce(i.inhparent, 0), c.relforcerowsecurity,
-       array(SELECT a.attname::text FROM pg_catalog.pg_index x
-             CROSS JOIN LATERAL unnest(x.indkey::int2[]) WITH ORDINALITY AS k(attnum, place)
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-             WHERE x.indrelid = c.oid AND x.indisprimary AND k.place <= x.indnkeyatts ORDER BY k.place)
-FROM pg_catalog.pg_class c
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
-WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-  AND left(n.nspname, 3) <> 'pg_' AND n.nspname <> 'information_schema' AND n.nspname <> %s
-"""
-
-# Below 16384 are the types and collations that PostgreSQL itself brings; none of them can be dropped.
-_COLUMNS = """
-SELECT a.attrelid, a.attnum, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
-       a.atttypid < 16384 AND a.attcollation < 16384
-FROM pg_catalog.pg_attribute a
-WHERE a.attrelid = ANY (%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attrelid, a.attnum
-"""
-
 _OWN = """
-SELECT c.oid, c.relname, array(SELECT a.attname::text FROM pg_catalog.pg_attribute a
+SELECT c.oid, c.relname, array(SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a
                                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relkind = 'r'
 """
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column as the catalog has it. ``builtin``: its type and collation are PostgreSQL's own and cannot be dropped."""
-
-    name: str
-    type: str
-    builtin: bool
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as the catalog has it; ``key`` are the columns of its primary key, ``parent`` the partitioned table's OID.
-
-    ``forced``: its row level security holds for its owner too. Types are shown with their schema unless PostgreSQL's own.
-    """
-
-    oid: int
-    schema: str
-    name: str
-    kind: str
-    parent: int
-    forced: bool
-    key: tuple[str, ...]
-    columns: dict[int, Column]
-
-    @property
-    def shown(self) -> str:
-        """The name as people write it: with its schema only where that is not public."""
-        return self.name if self.schema == "public" else f"{self.schema}.{self.name}"
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What a downgrade destroys of one table: the whole of it (``columns`` empty) or some columns."""
-
-    table: Table
-    columns: tuple[Column, ...] = ()
-
-    def __str__(self) -> str:
-        if not self.columns:
-            return f"table {self.table.shown}"
-        return ", ".join(f"column {self.table.shown}.{column.name}" for column in self.columns)
-
-
 @dataclass
 class Trial:
-    """The outcome: what would be lost, and whether the body wanted to commit in between (``autocommit_block``)."""
+    """The outcome: what would be lost, whose rows would be harmed, whether the body wanted to commit in between.
+
+    ``also`` is what goes along with the losses, as people call it. ``rewritten`` are the tables that got a new file,
+    ``empty`` those of them that had no row to lose.
+    """
 
     losses: tuple[Loss, ...] = ()
     commits: bool = False
+    harms: tuple[damage.Harm, ...] = ()
+    also: tuple[str, ...] = ()
+    rewritten: frozenset[int] = frozenset()
+    version_table: int = 0
+    empty: tuple[Table, ...] = ()
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What the real run is held to: the tables as they stood under the locks, what may go, and the copies' columns."""
+    """What the real run is held to: the tables as they stood under the locks, what may go, and the copies' columns.
+
+    ``states`` are the tables' files and counters at that time, ``harmed`` the tables whose rows may change all the same.
+    """
 
     before: dict[int, Table]
     losses: tuple[Loss, ...]
     copies: Mapping[str, list[str]]
-
-
-def snapshot(connection: Connection, schema: str) -> dict[int, Table]:
-    """Every ordinary and partitioned table with its columns, by OID. ``schema`` (the guard's own) is left out."""
-    tables: dict[int, Table] = {}
-    with pinned(connection, search_path="pg_catalog"):
-        for oid, namespace, name, kind, parent, forced, key in connection.exec_driver_sql(_TABLES, (schema,)):
-            tables[oid] = Table(oid, namespace, name, kind, parent, forced, tuple(key), {})
-        for oid, number, name, type_, builtin in connection.exec_driver_sql(_COLUMNS, (list(tables),)):
-            tables[oid].columns[number] = Column(name, type_, builtin)
-    return tables
-
-
-def losses(before: dict[int, Table], after: dict[int, Table]) -> tuple[Loss, ...]:
-    """What of ``before`` is gone in ``after``, in OID order. A partition counts with its parent where that loses the same."""
-    gone = {oid: _gone(table, after.get(oid)) for oid, table in before.items()}
-
-    def with_parent(table: Table) -> bool:
-        lost = gone.get(table.parent)
-        if lost is None:
-            return False
-        if table.parent not in after:
-            return table.oid not in after  # detached first, it has lost its columns by itself
-        return table.oid in after and {column.name for column in gone[table.oid] or ()} <= {
-            column.name for column in lost
-        }
-
-    return tuple(
-        Loss(before[oid], lost if oid in after else ())
-        for oid, lost in sorted(gone.items())
-        if lost is not None and not with_parent(before[oid])
-    )
-
-
-def _gone(table: Table, left: Table | None) -> tuple[Column, ...] | None:
-    """The columns that went; None when nothing did. A table that went is said by its absence in ``after``."""
-    if left is None:
-        return ()
-    return tuple(column for number, column in table.columns.items() if number not in left.columns) or None
+    states: dict[int, damage.State]
+    harmed: frozenset[int]
 
 
 def attempt(context: MigrationContext, schema: str, body: Callable[[], Any]) -> Trial:
@@ -185,17 +96,23 @@ def attempt(context: MigrationContext, schema: str, body: Callable[[], Any]) -> 
     assert connection is not None
     outcome = Trial()
     before, own = snapshot(connection, schema), _own(connection, schema)
+    outcome.version_table = damage.version_table(connection, context.version_table_schema, context.version_table)
+    states, others = watched(connection, before, outcome), beside(connection)
     connection.exec_driver_sql("SAVEPOINT guard_trial")
     try:
         arm(connection, schema)
         with _inert(context, outcome):
             body()
-            outcome.losses = losses(before, snapshot(connection, schema))
+            after = snapshot(connection, schema)
+            outcome.losses = losses(before, after)
+            outcome.also = taken_along(others, beside(connection), after) if outcome.losses else ()
+            seen = damage.look(connection, states, after)
             dropped = sorted(set(own) - set(_own(connection, schema)))
         if dropped:
             raise CommitInside(f"it drops what the guard keeps: {schema}.{f', {schema}.'.join(dropped)}")
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_trial")
         connection.exec_driver_sql("RELEASE SAVEPOINT guard_trial")
+        outcome.harms, outcome.empty = damage.harms(connection, seen, states, (before, after))
     except CommitInside:
         raise
     except Exception as error:
@@ -203,7 +120,15 @@ def attempt(context: MigrationContext, schema: str, body: Callable[[], Any]) -> 
         if reason is None:
             raise
         raise CommitInside(reason) from error
+    outcome.rewritten = seen.rewritten
+    connection.info[TRIED] = outcome
     return outcome
+
+
+def watched(connection: Connection, tables: dict[int, Table], tried: Trial) -> dict[int, damage.State]:
+    """The state of every ordinary table but the version table."""
+    oids = [oid for oid, table in tables.items() if table.kind == "r" and oid != tried.version_table]
+    return damage.states(connection, oids)
 
 
 def _untriable(connection: Connection, schema: str, error: Exception) -> str | None:
@@ -238,11 +163,15 @@ def disarm(connection: Connection, schema: str) -> None:
 
 
 def _prove(connection: Connection, schema: str, kept: Kept) -> None:
-    allowed = {loss.table.oid: loss for loss in kept.losses}
-    for loss in losses(kept.before, snapshot(connection, schema)):
+    allowed, after = {loss.table.oid: loss for loss in kept.losses}, snapshot(connection, schema)
+    for loss in losses(kept.before, after):
         known = allowed.get(loss.table.oid)
         if known is None or (known.columns and not (loss.columns and set(loss.columns) <= set(known.columns))):
             raise CommitInside(f"run for real it destroys more than in its trial: {loss}")
+    changed = damage.look(connection, kept.states, after).changed(kept.states) - kept.harmed
+    if changed:
+        shown = ", ".join(kept.before[oid].shown for oid in sorted(changed))
+        raise CommitInside(f"run for real it changes or deletes more rows than in its trial: {shown}")
     copies = _own(connection, schema)
     for name, columns in kept.copies.items():
         if copies.get(name) != columns:

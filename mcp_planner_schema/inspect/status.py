@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import connect, graph, settings
-from mcp_planner_schema.guard.findings import WrongUse
+from mcp_planner_schema.guard import connect, deploy_lock, graph, settings
 
 if TYPE_CHECKING:
     from alembic.config import Config
-    from alembic.script import ScriptDirectory
     from sqlalchemy import Connection
 
 
@@ -41,7 +39,11 @@ class Status:
             f"head       {', '.join(self.head) or 'none'}",
             "pending    " + (f"{len(self.pending)}" if self.pending else "nothing"),
             *(f"           {line}" for line in self.pending),
-            *(f"unknown    {revision}: no file here has it" for revision in self.unknown),
+            *(
+                f"unknown    {revision}: no file here has it. Deploy the build that has it; its source is kept: "
+                f"SELECT source FROM migration.history WHERE revision = '{revision}'"
+                for revision in self.unknown
+            ),
             *(f"edited     {line}" for line in self.edited),
             *(f"run        {line}" for line in self.last_runs),
         ]
@@ -66,52 +68,27 @@ def connected(config: Config) -> Iterator[tuple[Connection, settings.Settings]]:
 
 def read(config: Config) -> Status:
     """Ask the database and the folder. Imports the revisions, as Alembic does."""
-    script = _script(config)
+    from mcp_planner_schema.inspect import route
+
     with connected(config) as (connection, given):
-        current = _heads(connection)
-        unknown = tuple(head for head in current if not _known(script, head))
-        pending = () if unknown else tuple(_pending(script, current))
-        findings = graph.edited(script, given, connection, "alembic_version")
-        edited = tuple(finding.text().splitlines()[1].strip() for finding in findings)
+        current = heads(connection)
+        with route.history(config, given, ()) as script:
+            every = [(one.revision, one.doc) for one in reversed(list(script.walk_revisions()))]
+            unknown = tuple(head for head in current if head not in dict(every))
+            applied = set() if unknown else {one.revision for one in script.iterate_revisions(current, "base")}
+            head = tuple(script.get_heads())
+        findings = graph.edited(script, given, connection, "alembic_version", current)
         url = connection.engine.url
         return Status(
             database=f"{url.database} at {connect.place(url)}",
             environment=given.environment,
             current=current,
-            head=tuple(script.get_heads()),
-            pending=pending,
+            head=head,
+            pending=() if unknown else tuple(f"{name}  {doc}" for name, doc in every if name not in applied),
             unknown=unknown,
-            edited=edited,
+            edited=tuple(f"{one.revision} was changed after it was applied ({one.where})" for one in findings),
             last_runs=tuple(_runs(connection, given.schema)),
         )
-
-
-def resolve(config: Config, target: str, here: str) -> str:
-    """The revision that ``target`` (``head``, ``003``, ``-2``) means from ``here``. Raises :class:`WrongUse`."""
-    script = _script(config)
-    if not target.startswith("-"):
-        if target == "head":
-            return script.get_current_head() or "base"
-        return "base" if target == "base" else _revision(script, target)
-    line = [*(one.revision for one in script.iterate_revisions(here, "base")), "base"] if here != "base" else ["base"]
-    steps = int(target[1:])
-    if steps >= len(line):
-        raise WrongUse(f"The database is {len(line) - 1} steps above base; {steps} is too many.", "make migrate-status")
-    return line[steps]
-
-
-def lies_behind(config: Config, target: str) -> bool:
-    """Whether going to ``target`` from where the database is means going back. Raises :class:`WrongUse` if unknown."""
-    script = _script(config)
-    with connected(config) as (connection, _):
-        current = _heads(connection)
-    if target == "base":
-        return bool(current)
-    wanted = _revision(script, target)
-    return any(
-        wanted in {one.revision for one in script.iterate_revisions(head, "base")} and wanted != head
-        for head in current
-    )
 
 
 def history(config: Config) -> list[dict[str, Any]]:
@@ -120,10 +97,9 @@ def history(config: Config) -> list[dict[str, Any]]:
         if not _exists(connection, f"{given.schema}.history"):
             return []
         rows = connection.exec_driver_sql(
-            "SELECT id, run_id, revision, direction, outcome, description, author, date_trunc('second', started_at)::text "
-            "AS started_at, round(duration_ms::numeric, 1)::float8 AS duration_ms, round(lock_wait_ms::numeric, 1)::float8 "
-            "AS lock_wait_ms, round(hold_ms::numeric, 1)::float8 AS hold_ms, attempts, rows_touched, checksum, waivers, "
-            f"who, host, git_commit, tool_version, error FROM {given.schema}.history ORDER BY id"
+            "SELECT id, run_id, revision, direction, outcome, description, author, "
+            "pg_catalog.date_trunc('second', started_at)::text AS started_at, duration_ms, lock_wait_ms, hold_ms, attempts, "
+            f"rows_touched, checksum, waivers, who, host, git_commit, tool_version, error FROM {given.schema}.history ORDER BY id"
         )
         return [dict(row) for row in rows.mappings()]
 
@@ -132,92 +108,42 @@ def history_text(rows: list[dict[str, Any]]) -> str:
     """One line a row, for people."""
     lines = [
         f"{row['id']:>5}  {row['started_at']:<22}  {row['revision']:<6} {row['direction']:<9} {row['outcome']:<7} "
-        f"{row['duration_ms']:>8.0f} ms  {row['who']}  {(row['error'] or row['description'] or '').splitlines()[0]}"
+        f"{row['duration_ms']:>8.0f} ms  {row['who']}  {_first_line(row['error'] or row['description'])}"
         for row in rows
     ]
     return "\n".join(lines) or "no run yet"
 
 
-def drop_everything(config: Config) -> None:
-    """Drop ``public`` and the guard's schemas, in development only. Commits. Raises :class:`WrongUse` elsewhere."""
+def heads(connection: Connection) -> tuple[str, ...]:
+    """What the version table says; ends the transaction it was read in."""
     from alembic.runtime.migration import MigrationContext
 
-    from mcp_planner_schema.guard import deploy_lock
-    from mcp_planner_schema.guard.runner import say
-
-    given = settings.load(config)
-    if given.environment != "development":
-        raise WrongUse(
-            f"This database counts as {given.environment}, and a reset destroys everything in it.",
-            "PLANNER_ENV=development make migrate-reset   (if it really is one)",
-        )
-    with connected(config) as (asking, _):
-        engine = asking.engine
-    version_table = MigrationContext.configure(dialect_name="postgresql").version_table
-    lock = deploy_lock.key(version_table, None)
-    with (
-        deploy_lock.held(engine, lock, given.deploy_lock_timeout, say, "make migrate-reset"),
-        engine.begin() as connection,
-    ):
-        connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
-        schemas = connection.exec_driver_sql(
-            r"SELECT quote_ident(nspname) FROM pg_catalog.pg_namespace WHERE nspname = 'public' OR nspname LIKE 'migration%%'"
-        )
-        for (schema,) in schemas.all():
-            connection.exec_driver_sql(f"DROP SCHEMA {schema} CASCADE")
-        connection.exec_driver_sql("CREATE SCHEMA public")
-        say(f"dropped everything in {engine.url.database}")
+    found = MigrationContext.configure(connection).get_current_heads()
+    connection.rollback()
+    return found
 
 
-def _script(config: Config) -> ScriptDirectory:
-    from alembic.script import ScriptDirectory
-
-    script = ScriptDirectory.from_config(config)
-    graph.explain(script, settings.load(config), (), "make migrate-status")
-    return script
-
-
-def _heads(connection: Connection) -> tuple[str, ...]:
-    from alembic.runtime.migration import MigrationContext
-
-    return MigrationContext.configure(connection).get_current_heads()
-
-
-def _pending(script: ScriptDirectory, current: tuple[str, ...]) -> list[str]:
-    done = {one.revision for one in script.iterate_revisions(current, "base")} if current else set()
-    every = reversed(list(script.walk_revisions()))
-    return [f"{one.revision}  {one.doc}" for one in every if one.revision not in done]
-
-
-def _known(script: ScriptDirectory, revision: str) -> bool:
-    from alembic.util import CommandError
-
-    try:
-        return script.get_revision(revision) is not None
-    except CommandError:
-        return False
-
-
-def _revision(script: ScriptDirectory, target: str) -> str:
-    from alembic.util import CommandError
-
-    try:
-        found = script.get_revision(target)
-    except CommandError as error:
-        raise WrongUse(f"{str(error).rstrip('.')}.", "make migrate-status") from error
-    if found is None:
-        raise WrongUse(f"There is no revision {target}.", "make migrate-status")
-    return found.revision
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0]
 
 
 def _runs(connection: Connection, schema: str) -> list[str]:
     if not _exists(connection, f"{schema}.run"):
         return []
     rows = connection.exec_driver_sql(
-        f"SELECT id, command, state, date_trunc('second', started_at)::text, who FROM {schema}.run ORDER BY id DESC LIMIT 3"
+        "SELECT id, command, state, pg_catalog.date_trunc('second', started_at)::text, who "
+        f"FROM {schema}.run ORDER BY id DESC LIMIT 3"
     )
-    return [f"{row[0]}: {row[1]}: {row[2]} ({row[3]}, by {row[4]})" for row in rows]
+    # A run whose process was killed says running until the next one finds it; the lock tells them apart.
+    alive = connection.exec_driver_sql(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND database = "
+        "(SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) "
+        "AND (classid::bigint << 32 | objid::bigint) = %s)",
+        (deploy_lock.key("alembic_version", None),),
+    ).scalar_one()
+    state = {"running": "running" if alive else "killed; the next run will say interrupted"}
+    return [f"{row[0]}: {row[1]}: {state.get(row[2], row[2])} ({row[3]}, by {row[4]})" for row in rows]
 
 
 def _exists(connection: Connection, name: str) -> bool:
-    return connection.exec_driver_sql("SELECT to_regclass(%s) IS NOT NULL", (name,)).scalar_one() is True
+    return connection.exec_driver_sql("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (name,)).scalar_one() is True

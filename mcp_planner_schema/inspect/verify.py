@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import judge
 from mcp_planner_schema.guard.postcheck import CATALOG_PATH, Expectation, execute, expectations, pinned
-from mcp_planner_schema.inspect import status
+from mcp_planner_schema.inspect import route, status
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -35,11 +35,10 @@ def verify(config: Config) -> Report:
     Each question is a transaction of its own that is rolled back. A revision that is not for this environment has changed
     nothing here, so nothing is expected of it.
     """
-    script = status._script(config)
     with status.connected(config) as (connection, settings):
-        current = status._heads(connection)
-        connection.rollback()
-        applied = list(reversed(list(script.iterate_revisions(current, "base")))) if current else []
+        current = status.heads(connection)
+        with route.history(config, settings, current) as script:
+            applied = list(reversed(list(script.iterate_revisions(current, "base")))) if current else []
         judged = judge.judge_pending(script, [one.path for one in applied], settings)
         standing = _standing([one for one, found in zip(applied, judged, strict=True) if _runs_here(found, settings)])
         failures = [line for one in standing if (line := _unmet(connection, *one))]

@@ -105,7 +105,9 @@ def constraint(table: str, name: str, *, validated: bool = True, schema: str = "
 
 def enum(name: str, labels: Sequence[str], *, schema: str = "public") -> Expectation:
     """An enum type exists with exactly these labels in this order."""
-    labelled = "pg_catalog.array_agg(e.enumlabel::text ORDER BY e.enumsortorder) FILTER (WHERE e.oid IS NOT NULL)"
+    labelled = (
+        "pg_catalog.array_agg(e.enumlabel::pg_catalog.text ORDER BY e.enumsortorder) FILTER (WHERE e.oid IS NOT NULL)"
+    )
     where = (
         "FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_enum e ON e.enumtypid = t.oid "
         f"WHERE t.typname = {literal(name)} AND t.typnamespace = {_schema(schema)}"
@@ -114,7 +116,8 @@ def enum(name: str, labels: Sequence[str], *, schema: str = "public") -> Expecta
     kind = "CASE t.typtype WHEN 'd' THEN 'a domain' WHEN 'c' THEN 'a composite type' ELSE 'no enum' END"
     return Expectation(
         f"enum {_shown(schema, name)} ({', '.join(labels)})",
-        f"(SELECT coalesce({labelled}, '{{}}') {where} AND t.typtype = 'e' GROUP BY t.oid) = ARRAY[{wanted}]::text[]",
+        f"(SELECT coalesce({labelled}, '{{}}') {where} AND t.typtype = 'e' GROUP BY t.oid) "
+        f"OPERATOR(pg_catalog.=) ARRAY[{wanted}]::pg_catalog.text[]",
         f"SELECT CASE t.typtype WHEN 'e' THEN '(' || coalesce(pg_catalog.array_to_string({labelled}, ', '), '') || ')' "
         f"ELSE {kind} END {where} GROUP BY t.oid",
         subject=f"enum {schema}.{name}",
@@ -132,7 +135,7 @@ def function(signature: str, *, schema: str = "public") -> Expectation:
     return Expectation(
         f"function {_shown(schema, name)}({arguments})",
         f"EXISTS (SELECT {where} AND {shape} = {literal(arguments)})",
-        f"SELECT pg_catalog.string_agg(p.proname || '(' || {shape} || ')', ', ' ORDER BY {shape}) {where}",
+        f"SELECT pg_catalog.string_agg(pg_catalog.concat(p.proname, '(', {shape}, ')'), ', ' ORDER BY {shape}) {where}",
         subject=f"function {schema}.{name}({arguments})",
     )
 
@@ -157,7 +160,7 @@ def absent(other: Expectation) -> Expectation:
 
 def query(sql: str, *, equals: object) -> Expectation:
     """A query of one row and one column gives ``equals``. It is run as written, and not turned around on the way back."""
-    asked = f"({_one_query(sql)})::text"
+    asked = f"({_one_query(sql)})::pg_catalog.text"
     wanted = "true" if equals is True else "false" if equals is False else str(equals)
     holds = f"{asked} IS NULL" if equals is None else f"{asked} = {literal(wanted)}"
     says = f"{wanted} from {sql.strip()}"
@@ -166,11 +169,11 @@ def query(sql: str, *, equals: object) -> Expectation:
 
 def rows(sql: str, *, count: int) -> Expectation:
     """A query gives exactly ``count`` rows; not turned around on the way back."""
-    counted = f"(SELECT count(*) FROM ({_one_query(sql)}) AS counted)"
+    counted = f"(SELECT pg_catalog.count(*) FROM ({_one_query(sql)}) AS counted)"
     return Expectation(
         f"{count} rows from {sql.strip()}",
-        f"{counted} = {int(count)}",
-        f"{counted} || ' rows'",
+        f"{counted} OPERATOR(pg_catalog.=) {int(count)}",
+        f"pg_catalog.concat({counted}, ' rows')",
         reversible=False,
         catalog=False,
         subject=sql.strip(),
@@ -183,11 +186,11 @@ def _one_query(sql: str) -> str:
 
 
 def _schema(name: str) -> str:
-    return f"pg_catalog.to_regnamespace({literal(identifier(name))})"
+    return f"pg_catalog.to_regnamespace({literal(identifier(name))})::pg_catalog.oid"
 
 
 def _relation(schema: str, name: str) -> str:
-    return f"pg_catalog.to_regclass({literal(identifier(schema) + '.' + identifier(name))})"
+    return f"pg_catalog.to_regclass({literal(identifier(schema) + '.' + identifier(name))})::pg_catalog.oid"
 
 
 def _shown(schema: str, name: str) -> str:

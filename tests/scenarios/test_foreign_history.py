@@ -35,6 +35,29 @@ BODIES = {
 }  # fmt: skip
 
 
+HEADER = '''"""change 4
+
+Version: e4d3c2b1a098
+Description: Three users with their mail
+Author: Somebody Else <else@example.org>
+Date: 2026-01-31
+Dependencies: c9a8b7d6e5f4
+Type: data
+Phase: migrate
+Transaction: single
+Reversible: stash
+Waive: rows-not-kept | upgrade() writes the same rows again | 2999-12-31
+Waive: applied-edited | it got its header and an expectation | 2999-12-31
+"""'''
+EXPECTED = """\
+from mcp_planner_schema.operations import expect
+
+expectations = [expect.rows("SELECT FROM users", count=3)]
+
+
+def upgrade"""
+
+
 def alembic(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The alembic command as a person types it."""
     return subprocess.run([sys.executable, "-m", "alembic", *arguments], cwd=folder, capture_output=True, text=True,
@@ -71,14 +94,24 @@ def foreign(request: pytest.FixtureRequest, tmp_path: Path, empty: Database) -> 
 
 
 def test_up_down_up(empty: Database, foreign: Path) -> None:
-    """Merges, data and a concurrent index go up, down to base and up again, without a finding; rows are counted."""
+    """Merges, data and a concurrent index go up, down to base and up again; rows are counted.
+
+    The one downgrade that deletes rows is refused until the revision gets a header that says why nothing is lost.
+    """
     up = alembic(foreign, "upgrade", "head")
     first, mails = empty.rows(SHAPE), empty.rows("SELECT mail FROM users ORDER BY id")
+    refused = alembic(foreign, "downgrade", "base")
+    kept = empty.rows("SELECT mail FROM users ORDER BY id")
+    path = next((foreign / "migrations" / "versions").glob("e4d3c2b1a098*"))
+    path.write_text(HEADER + path.read_text().split('"""', 2)[2].replace("def upgrade", EXPECTED, 1))
     down = alembic(foreign, "downgrade", "base")
     nothing = empty.rows(SHAPE)
     again = alembic(foreign, "upgrade", "head")
 
     assert [(one.returncode, one.stderr) for one in (up, down, again) if one.returncode] == []
+    assert refused.returncode == 3
+    assert "rows-not-kept" in refused.stderr
+    assert kept == mails
     assert "header" not in up.stderr + down.stderr + again.stderr
     assert nothing == []
     assert empty.rows(SHAPE) == first

@@ -1,0 +1,151 @@
+"""What the catalog shows of the tables, by OID, and what of them is gone between two looks at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard.postcheck import pinned
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_TABLES = """
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, coalesce(i.inhparent, 0), c.relforcerowsecurity,
+       array(SELECT a.attname::text FROM pg_catalog.pg_index x
+             CROSS JOIN LATERAL unnest(x.indkey::int2[]) WITH ORDINALITY AS k(attnum, place)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+             WHERE x.indrelid = c.oid AND x.indisprimary AND k.place <= x.indnkeyatts ORDER BY k.place)
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+  AND left(n.nspname, 3) <> 'pg_' AND n.nspname <> 'information_schema' AND n.nspname <> %s
+"""
+
+# Below 16384 are the types and collations that PostgreSQL itself brings; none of them can be dropped.
+_COLUMNS = """
+SELECT a.attrelid, a.attnum, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
+       a.atttypid < 16384 AND a.attcollation < 16384
+FROM pg_catalog.pg_attribute a
+WHERE a.attrelid = ANY (%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attrelid, a.attnum
+"""
+
+# What CASCADE takes along without a word; what hangs on a partitioned table is named once.
+_BESIDE = """
+SELECT 'pg_class', c.oid, CASE c.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, n.nspname::text, c.relname::text, 0
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('v', 'm') AND left(n.nspname, 3) <> 'pg_' AND n.nspname <> 'information_schema'
+UNION ALL
+SELECT 'pg_constraint', k.oid, 'foreign key', '', k.conname::text, k.conrelid
+FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' AND k.conparentid = 0
+UNION ALL
+SELECT 'pg_trigger', t.oid, 'trigger', '', t.tgname::text, t.tgrelid
+FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal AND t.tgparentid = 0
+"""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as the catalog has it. ``builtin``: its type and collation are PostgreSQL's own and cannot be dropped."""
+
+    name: str
+    type: str
+    builtin: bool
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as the catalog has it; ``key`` are the columns of its primary key, ``parent`` the partitioned table's OID.
+
+    ``forced``: its row level security holds for its owner too. Types are shown with their schema unless PostgreSQL's own.
+    """
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    parent: int
+    forced: bool
+    key: tuple[str, ...]
+    columns: dict[int, Column]
+
+    @property
+    def shown(self) -> str:
+        """The name as people write it: with its schema only where that is not public."""
+        return self.name if self.schema == "public" else f"{self.schema}.{self.name}"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a downgrade destroys of one table: the whole of it (``columns`` empty) or some columns."""
+
+    table: Table
+    columns: tuple[Column, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.columns:
+            return f"table {self.table.shown}"
+        return ", ".join(f"column {self.table.shown}.{column.name}" for column in self.columns)
+
+
+def snapshot(connection: Connection, schema: str) -> dict[int, Table]:
+    """Every ordinary and partitioned table with its columns, by OID. ``schema`` (the guard's own) is left out."""
+    tables: dict[int, Table] = {}
+    with pinned(connection, search_path="pg_catalog"):
+        for oid, namespace, name, kind, parent, forced, key in connection.exec_driver_sql(_TABLES, (schema,)):
+            tables[oid] = Table(oid, namespace, name, kind, parent, forced, tuple(key), {})
+        for oid, number, name, type_, builtin in connection.exec_driver_sql(_COLUMNS, (list(tables),)):
+            tables[oid].columns[number] = Column(name, type_, builtin)
+    return tables
+
+
+def beside(connection: Connection) -> dict[tuple[str, int], tuple[str, int]]:
+    """Views, foreign keys and triggers: for each, by catalog and OID, how it is called and the table it hangs on (or 0)."""
+    with pinned(connection, search_path="pg_catalog"):
+        return {
+            (catalog, oid): (f"{kind} {name if schema in ('', 'public') else f'{schema}.{name}'}", table)
+            for catalog, oid, kind, schema, name, table in connection.exec_driver_sql(_BESIDE)
+        }
+
+
+def taken_along(
+    before: dict[tuple[str, int], tuple[str, int]],
+    after: dict[tuple[str, int], tuple[str, int]],
+    left: dict[int, Table],
+) -> tuple[str, ...]:
+    """What of ``before`` is gone, and not made again, without having hung on a table that is gone itself; as people call it."""
+    again = set(after.values())
+    gone = [before[key] for key in sorted(before.keys() - after.keys()) if before[key] not in again]
+    return tuple(
+        f"{shown} of {left[table].shown}" if table else shown for shown, table in gone if not table or table in left
+    )
+
+
+def losses(before: dict[int, Table], after: dict[int, Table]) -> tuple[Loss, ...]:
+    """What of ``before`` is gone in ``after``, in OID order. A partition counts with its parent where that loses the same."""
+    gone = {oid: _gone(table, after.get(oid)) for oid, table in before.items()}
+
+    def with_parent(table: Table) -> bool:
+        lost = gone.get(table.parent)
+        if lost is None:
+            return False
+        if table.parent not in after:
+            return table.oid not in after  # detached first, it has lost its columns by itself
+        return table.oid in after and {column.name for column in gone[table.oid] or ()} <= {
+            column.name for column in lost
+        }
+
+    return tuple(
+        Loss(before[oid], lost if oid in after else ())
+        for oid, lost in sorted(gone.items())
+        if lost is not None and not with_parent(before[oid])
+    )
+
+
+def _gone(table: Table, left: Table | None) -> tuple[Column, ...] | None:
+    """The columns that went; None when nothing did. A table that went is said by its absence in ``after``."""
+    if left is None:
+        return ()
+    return tuple(column for number, column in table.columns.items() if number not in left.columns) or None

@@ -1,0 +1,76 @@
+"""From where a database is to where somebody wants it: which revision is meant, and whether it lies ahead or behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard import graph, plan
+from mcp_planner_schema.guard.findings import WrongUse
+from mcp_planner_schema.guard.settings import Settings
+from mcp_planner_schema.inspect import status
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+
+@dataclass(frozen=True)
+class Route:
+    """``here`` and ``there`` are revision ids or ``base``; ``steps`` are the revisions between, in the order they would run."""
+
+    here: str
+    there: str
+    back: bool
+    steps: tuple[str, ...]
+
+
+def find(config: Config, target: str) -> Route:
+    """The way to ``target``: an id, ``head``, ``base``, or ``-2``. Reads the version and the folder; imports revisions.
+
+    Raises :class:`WrongUse` for what is no target from here, :class:`Refused` where the folder does not know the version.
+    """
+    with status.connected(config) as (connection, given):
+        heads = status.heads(connection)
+    with history(config, given, heads) as script:
+        if len(heads) > 1:
+            raise WrongUse(f"The database has several heads: {', '.join(heads)}.", "alembic upgrade heads")
+        here = heads[0] if heads else "base"
+        line = ["base", *reversed([one.revision for one in script.walk_revisions()])]
+        there = _named(line, here, target)
+    start, end = line.index(here), line.index(there)
+    between = line[start + 1 : end + 1] if end >= start else line[end + 1 : start + 1][::-1]
+    return Route(here, there, end < start, tuple(between))
+
+
+@contextmanager
+def history(config: Config, given: Settings, heads: tuple[str, ...]) -> Iterator[ScriptDirectory]:
+    """The folder's history, judged as a whole; what its import raises while inside comes out naming the file."""
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory.from_config(config)
+    repeat = str(config.attributes.get("repeat") or "the same call again")
+    graph.explain(script, given, heads, repeat)
+    with plan.explained(script, given, heads, repeat):
+        yield script
+
+
+def _named(line: list[str], here: str, target: str) -> str:
+    if target == "head":
+        return line[-1]
+    if target in line:
+        return target
+    if target.startswith("-") and target[1:].isdigit():
+        place = line.index(here) - int(target[1:])
+        if place < 0:
+            above = (
+                f"{line.index(here)} steps above base" if here != "base" else "at base: there is nothing to go back to"
+            )
+            raise WrongUse(f"The database is {above}.", "make migrate-status")
+        return line[place]
+    number = target.split("_")[0]
+    meant = next((one for one in line if one.lstrip("0") == number.lstrip("0") and number), None)
+    hint = f" {meant} is meant?" if meant else f" There are {', '.join(line[:3])} … {line[-1]}."
+    raise WrongUse(f"There is no revision {target}.{hint}", "make migrate-status   (lists what is pending)")
