@@ -274,7 +274,8 @@ def _embedded(action: str) -> Callable[[Config, Values], int]:
                 embedded.shell(ROOT)
             else:
                 found = embedded.status(ROOT)
-                print("\n".join(f"{key:<9} {value}" for key, value in vars(found).items() if value is not None))
+                told = {**vars(found), "size": f"{found.size:,} bytes" if found.size else None}
+                print("\n".join(f"{key:<9} {value}" for key, value in told.items() if value is not None))
         except embedded.EmbeddedError as error:
             raise Broken(str(error), "make db-status") from error
         return DONE

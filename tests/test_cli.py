@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -309,3 +310,87 @@ def test_output_into_a_closed_pipe_is_no_traceback(database: Database) -> None:
     )  # fmt: skip
 
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("arguments", [["migrate-down", "TO="], ["migrate-up", "TO="], ["migrate-down", "STEPS="]])
+def test_an_empty_value_is_not_taken_for_a_missing_one(arguments: list[str], database: Database) -> None:
+    """``TO=$V`` with V unset does not go to head, nor one step back."""
+    assert cli.main(arguments) == 2
+    assert database.value("SELECT version_num FROM alembic_version") == HEAD
+
+
+def test_a_version_without_its_name_runs_nothing(database: Database) -> None:
+    """``make migrate-down 005`` is refused as a whole, before the first target runs."""
+    ended = make("migrate-down", "005")
+
+    assert ended.returncode == 2
+    assert "There is no target 005" in ended.stderr
+    assert database.value("SELECT version_num FROM alembic_version") == HEAD
+
+
+def test_force_without_a_reason_leaves_the_history_readable(
+    database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stamp that nobody explained has its line in the history like any other."""
+    assert cli.main(["migrate-force", "VERSION=005"]) == 0
+    assert cli.main(["migrate-history"]) == 0
+
+    assert re.search(r"005 +stamp +done", capsys.readouterr().out)
+
+
+def test_reset_judges_before_it_drops(
+    database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a revision that could not be built again, nothing is dropped."""
+    monkeypatch.setenv("PLANNER_ENV", "development")
+    database.rows("INSERT INTO projects (name, description) VALUES ('a', 'b')")
+    for name in ("alembic.ini", "alembic"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
+    (tmp_path / "alembic" / "versions" / f"{int(HEAD) + 1:03}_add_x.py").write_text("import nothing_of_the_kind\n")
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+
+    code = cli.main(["migrate-reset"])
+
+    assert code in (1, 3)
+    assert "nothing_of_the_kind" in capsys.readouterr().err or code == 3
+    assert database.value("SELECT count(*) FROM projects") == 1
+
+
+def test_a_version_is_found_by_its_number(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who types 3 or a file's name is told which revision that is."""
+    for typed in ("3", "003_create_tasks_table"):
+        assert cli.main(["migrate-goto", f"VERSION={typed}"]) == 2
+        assert "003 is meant?" in capsys.readouterr().err
+
+
+def test_nothing_to_go_back_to_is_said(empty: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    """Going back from base is exit 2 in plain words."""
+    assert cli.main(["migrate-down"]) == 2
+    assert "at base: there is nothing to go back to" in capsys.readouterr().err
+
+
+def test_up_to_what_lies_behind_says_how_to_go_back(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    """Up to an older revision changes nothing, and names the command that goes there."""
+    assert cli.main(["migrate-up", "TO=003"]) == 0
+    assert "make migrate-down TO=003" in capsys.readouterr().err
+    assert cli.main(["migrate-down", "TO=003"]) == 0
+    assert cli.main(["migrate-down", "TO=005"]) == 2
+    assert "next: make migrate-up TO=005" in capsys.readouterr().err
+
+
+def test_rows_that_wait_in_the_stash_are_mentioned(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    """The upgrade that makes a table again says where the rows of the old one are."""
+    database.rows("INSERT INTO projects (name, description) VALUES ('a', 'b'), ('c', 'd')")
+    cli.main(["migrate-goto", "VERSION=base"])
+    capsys.readouterr()
+
+    assert cli.main(["migrate-up", "TO=001"]) == 0
+    assert "not put back: 2 rows of public.projects, kept in migration.stash_" in capsys.readouterr().err
+
+
+def test_a_killed_run_is_not_shown_as_running(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that says running while nobody holds the deployers' lock is dead."""
+    database.rows("UPDATE migration.run SET state = 'running', finished_at = NULL")
+
+    assert cli.main(["migrate-status"]) == 0
+    assert "killed; the next run will say interrupted" in capsys.readouterr().out

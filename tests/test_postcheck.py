@@ -103,7 +103,7 @@ def test_queries_are_not_turned_around(empty: Database, project: Project) -> Non
 
 
 def test_what_holds_already_is_warned_of(empty: Database, project: Project) -> None:
-    """An expectation that is true before the upgrade proves nothing about it: one warning each, and the run goes on."""
+    """An expectation that is true before the upgrade proves nothing about it: one warning names them, and the run goes on."""
     empty.rows("CREATE SCHEMA app; CREATE TABLE app.old (id int); CREATE TABLE old (id int)")
     project.revision(
         "001", "create_a", CREATE, DROP,
@@ -115,12 +115,11 @@ def test_what_holds_already_is_warned_of(empty: Database, project: Project) -> N
     ran = project.alembic("upgrade", "head", PGOPTIONS="-c search_path=app")
 
     assert ran.returncode == 0, ran.stderr
-    warned = [line for line in ran.stderr.splitlines() if "holds already before the upgrade" in line]
-    assert [line.split("what  ")[1].split(" holds")[0] for line in warned] == [
-        "table old",
-        "no table none",
-        "column app.old.id",
-    ]
+    warned = [line for line in ran.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warned) == 1
+    assert warned[0].startswith(
+        "warning: 001: held already before the upgrade, so it proves nothing: table old; no table none; column app.old.id ("
+    )
 
 
 def test_online_and_offline_run_the_same_text(empty: Database, project: Project) -> None:

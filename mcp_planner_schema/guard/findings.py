@@ -53,6 +53,8 @@ class Finding:
             ("write", self.rule.instead),
         ):
             lines.append(f"  {label:<5} " + template.format_map(self.values).replace("\n", "\n        "))
+        if self.rule.waivable and "Waive:" not in self.rule.instead:
+            lines.append(f"  or    in the revision's header: Waive: {self.code} | why | YYYY-MM-DD")
         return "\n".join(lines)
 
 

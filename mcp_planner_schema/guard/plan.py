@@ -109,8 +109,11 @@ def explained(script: Any, settings: Settings, heads: tuple[str, ...], repeat: s
         graph.explain(script, settings, heads, repeat)
         if isinstance(error, CommandError):
             # Autogenerate compares models with a database at head, and with no other.
-            behind = "not up to date" in str(error)
-            command = "alembic upgrade head" if behind else "alembic history   (lists the revisions there are)"
+            behind, made = "not up to date" in str(error), repeat.startswith("make ")
+            if behind:
+                command = "make migrate-up" if made else "alembic upgrade head"
+            else:
+                command = "make migrate-status" if made else "alembic history   (lists the revisions there are)"
             raise WrongUse(str(error).rstrip(".") + ".", command) from error
         paths = {str(path.resolve()) for path in judge.files(script)}
         frames = [

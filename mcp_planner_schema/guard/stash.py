@@ -73,6 +73,15 @@ def keep(connection: Connection, schema: str, run: int, revision: str, lost: Seq
     return lines + [f"also goes: {one}" for one in tried.also]
 
 
+def waiting(connection: Connection, schema: str, revision: str) -> list[str]:
+    """Lines about rows that an earlier downgrade of this revision kept and nobody has put back. Reads only."""
+    rows = connection.exec_driver_sql(
+        f"SELECT object, kept_in, row_count FROM {schema}.stash WHERE revision = %s AND row_count > 0 ORDER BY id DESC LIMIT 3",
+        (revision,),
+    )
+    return [f"not put back: {row[2]} rows of {row[0]}, kept in {row[1]} by an earlier downgrade" for row in rows]
+
+
 def _copy(
     connection: Connection, schema: str, run: int, revision: str, loss: Loss, who: str
 ) -> tuple[str, list[str], str]:

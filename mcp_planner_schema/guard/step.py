@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
 import time
@@ -71,6 +72,8 @@ def take(run: Run, step: Step, judged: Judged | None) -> None:
     One transaction, unless the revision itself commits. Raises :class:`Broken`, :class:`Busy` or :class:`Refused`; the
     database is then as before the step, and a row in ``history`` says what happened. KeyboardInterrupt passes, told.
     """
+    from sqlalchemy.exc import SQLAlchemyError
+
     at = progress.of(step, judged, run.reason)
     original = step.migration_fn
     while True:
@@ -93,6 +96,9 @@ def take(run: Run, step: Step, judged: Judged | None) -> None:
             _record_failure(run, at, failed)
             raise failed from error
         run.say(progress.line(at))
+        if at.direction == "upgrade" and not at.skipped:
+            with contextlib.suppress(SQLAlchemyError):  # only a hint; the step is done
+                at.notes += stash.waiting(run.beside, run.settings.schema, at.name)
         for note in at.notes:
             run.say(f"     {note}")
         run.heads = at.heads
@@ -247,10 +253,13 @@ def _committing(run: Run, at: Progress) -> Iterator[None]:
 
 
 def _warn_of_empty(run: Run, at: Progress, connection: Connection, wanted: list[postcheck.Expectation]) -> None:
-    if at.attempts > 1:
-        return
-    for one in postcheck.already_true(connection, wanted):
-        run.say(f"warning: {Finding('expectation-empty', at.name, at.name, {'says': one.says}).text()}")
+    held = postcheck.already_true(connection, wanted) if at.attempts == 1 else []
+    if held:
+        said = "; ".join(one.says for one in held)
+        run.say(
+            f"warning: {at.name}: held already before the upgrade, so it proves nothing: {said} (expectation-empty; was the "
+            "version moved by hand?)"
+        )
 
 
 def _failed(run: Run, step: Step, at: Progress, error: Exception) -> GuardError | None:
