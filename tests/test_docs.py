@@ -105,3 +105,18 @@ def test_every_make_target_that_a_page_names_exists() -> None:
     missing = [target for target in sorted(named) if not re.search(rf"^{target}:", makefile, re.MULTILINE)]
 
     assert missing == []
+
+
+def test_every_target_that_help_lists_can_be_made() -> None:
+    """make finds a recipe for each target of its own list; -n shows it without running it."""
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = re.findall(r"^  ([a-z-]+) ", listed, re.MULTILINE)
+
+    broken = [
+        target
+        for target in targets
+        if subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, check=False).returncode
+    ]
+
+    assert len(targets) > 20
+    assert broken == []
