@@ -150,8 +150,8 @@ def test_an_expectation_that_proves_nothing_is_a_warning(
     project.upgrade()
 
     said = capsys.readouterr().err
-    assert "warning: 001: held already before the upgrade" in said
-    assert "expectation-empty" in said
+    assert "warning: " in said
+    assert ":1: expectation-empty" in said
     assert empty.value("SELECT version_num FROM alembic_version") == "001"
 
 

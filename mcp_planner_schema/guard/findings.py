@@ -350,9 +350,9 @@ _RULES = (
     ),
     Rule(
         "expectation-empty",
-        "{says} holds already before the upgrade",
-        "an expectation that was true before proves nothing about this step",
-        "expect something that only this revision makes true",
+        "this holds already before the upgrade: {says}",
+        "an expectation that was true before proves nothing about this step; or the version was moved by hand",
+        "expect something that only this revision makes true; if the version is wrong: make migrate-verify",
         refuses=False,
     ),
     Rule(

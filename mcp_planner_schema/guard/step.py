@@ -255,11 +255,8 @@ def _committing(run: Run, at: Progress) -> Iterator[None]:
 def _warn_of_empty(run: Run, at: Progress, connection: Connection, wanted: list[postcheck.Expectation]) -> None:
     held = postcheck.already_true(connection, wanted) if at.attempts == 1 else []
     if held:
-        said = "; ".join(one.says for one in held)
-        run.say(
-            f"warning: {at.name}: held already before the upgrade, so it proves nothing: {said} (expectation-empty; was the "
-            "version moved by hand?)"
-        )
+        values = {"says": "; ".join(one.says for one in held)}
+        run.say(f"warning: {Finding('expectation-empty', at.where, at.name, values).text()}")
 
 
 def _failed(run: Run, step: Step, at: Progress, error: Exception) -> GuardError | None:
