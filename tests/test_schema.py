@@ -86,15 +86,19 @@ def test_files_have_the_names_the_team_uses() -> None:
 
 
 def test_models_create_what_the_revisions_create(new_database: Callable[[], Database], database: Database) -> None:
-    """create_all on an empty database and upgrade head leave the same catalog: columns in order, validity, comments, all."""
+    """create_all on an empty database and upgrade head leave the same catalog: columns in order, validity, comments, all.
+
+    Functions and triggers are files that the models know nothing of.
+    """
     created = new_database()
     engine = create_engine(created.url.replace("postgresql:", "postgresql+psycopg2:"))
 
     metadata.create_all(engine)
     engine.dispose()
 
-    assert difference(catalog(created), catalog(database)) == []
-    assert len(catalog(database)) > 300
+    head = {row for row in catalog(database) if not {row[0], row[1].split()[0]} & {"function", "trigger"}}
+    assert difference(catalog(created), head) == []
+    assert len(head) > 300
 
 
 @pytest.mark.parametrize(
@@ -237,8 +241,10 @@ BAD_ROWS = [
     ("steps", "progress = -1", "ck_steps_progress_range"),
     ("steps", "iteration_count = -1", "ck_steps_iteration_count_not_negative"),
     ("steps", "complexity_score = 1.5", "ck_steps_complexity_score_range"),
-    ("steps", "status = 'AGREED'", "ck_steps_agreed_has_final_content"),
-    ("steps", "status = 'AGREED', final_content = ' '", "ck_steps_agreed_has_final_content"),
+    ("steps", f"INSERT INTO steps (task_id, title, status) VALUES ('{TASK}', 'a', 'AGREED')",
+     "ck_steps_agreed_has_final_content"),
+    ("steps", f"INSERT INTO steps (task_id, title, status, final_content) VALUES ('{TASK}', 'a', 'AGREED', ' ')",
+     "ck_steps_agreed_has_final_content"),
     ("disputes", "server_content = ''", "ck_disputes_server_content_not_blank"),
     ("disputes", "client_content = ''", "ck_disputes_client_content_not_blank"),
     ("disputes", "server_reasoning = ''", "ck_disputes_server_reasoning_not_blank"),

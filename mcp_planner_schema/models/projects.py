@@ -1,6 +1,6 @@
 """Projects: the root that every other table belongs to."""
 
-from sqlalchemy import Column, Double, Integer, String, Table, Text, text
+from sqlalchemy import Column, Double, Index, Integer, String, Table, Text, text
 
 from mcp_planner_schema.models.conventions import (
     created_at_column,
@@ -42,5 +42,6 @@ projects = Table(
     unit_interval("progress"),
     unit_interval("complexity_threshold"),
     positive("max_iterations"),
+    Index("ix_projects_updated_at", "updated_at"),
     comment="A project that agents break down into tasks and steps.",
 )

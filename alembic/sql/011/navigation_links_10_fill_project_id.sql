@@ -1,0 +1,7 @@
+CREATE OR REPLACE TRIGGER navigation_links_10_fill_project_id
+BEFORE INSERT ON public.navigation_links
+FOR EACH ROW WHEN (NEW.project_id IS NULL)
+EXECUTE FUNCTION public.fill_project_id();
+
+COMMENT ON TRIGGER navigation_links_10_fill_project_id ON public.navigation_links IS
+'Lets releases that know no project_id insert rows.';
