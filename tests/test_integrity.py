@@ -228,7 +228,8 @@ def test_a_task_is_not_below_itself(cursor: Any) -> None:
     one, two = str(uuid.uuid4()), str(uuid.uuid4())
     error = refused(
         cursor,
-        "INSERT INTO tasks (id, project_id, parent_task_id, title, objective) VALUES (%s, %s, %s, 'a', 'x'), (%s, %s, %s, 'b', 'x')",
+        "INSERT INTO tasks (id, project_id, parent_task_id, title, objective)"
+        " VALUES (%s, %s, %s, 'a', 'x'), (%s, %s, %s, 'b', 'x')",
         one, project, two, two, project, one,
     )  # fmt: skip
     assert error.pgcode == "MP003"
