@@ -205,7 +205,9 @@ def test_a_downgrade_of_everything_keeps_every_row(database: Database, planner: 
     assert kept == counted
     assert all(counted.values())
     assert database.rows("SELECT object, columns FROM migration.stash WHERE kind = 'columns'") == [
-        ("public.projects", ["id", "complexity_threshold", "max_iterations"])
+        ("public.projects", ["id", "child_count", "child_progress"]),
+        ("public.tasks", ["id", "child_count", "child_progress"]),
+        ("public.projects", ["id", "complexity_threshold", "max_iterations"]),
     ]
 
 
@@ -304,6 +306,8 @@ def filled(head_template: object) -> Iterator[psycopg2.extensions.connection]:
     with _clone(head_template) as cloned, cloned.connect(autocommit=False) as connection, connection.cursor() as cursor:
         for sql in ROWS.values():
             cursor.execute(sql)
+        for table in ("projects", "tasks"):  # what the constraint refuses, this trigger would put right before
+            cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER {table}_50_derive_progress_update")
         yield connection
         connection.rollback()
 

@@ -7,11 +7,14 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from decimal import ROUND_HALF_UP, Decimal
 
 # In this order every foreign key finds its row. Generated columns are left out, all others are written.
 COLUMNS: Mapping[str, str] = {
-    "projects": "id, name, description, progress, created_at, updated_at, complexity_threshold, max_iterations",
-    "tasks": "id, project_id, parent_task_id, title, objective, progress, prev_id, next_id, created_at, updated_at",
+    "projects": "id, name, description, progress, created_at, updated_at, complexity_threshold, max_iterations, "
+    "child_count, child_progress",
+    "tasks": "id, project_id, parent_task_id, title, objective, progress, prev_id, next_id, created_at, updated_at, "
+    "child_count, child_progress",
     "steps": "id, project_id, task_id, title, prev_id, next_id, progress, server_content, client_content, "
     "final_content, iteration_count, max_iterations_reached, status, server_ready, client_approved, "
     "server_complexity, client_complexity, agreed_complexity, complexity_score, should_promote, created_at, updated_at",
@@ -86,6 +89,21 @@ def project_id(seed: int, number: int) -> str:
     """The id of example project `number`: a version 8 UUID that begins with the seed's mark and ends with the number."""
     mark = hashlib.sha256(f"mcp-planner example data, seed {seed}".encode()).hexdigest()
     return f"{mark[:8]}-{mark[8:12]}-8{mark[12:15]}-a{mark[15:18]}-{number:012x}"
+
+
+def stored_sum(value: int) -> str:
+    """A sum of progress as PostgreSQL prints it at 15 decimals; `value` counts the last of them."""
+    return f"{value // 10**15}.{value % 10**15:015}"
+
+
+def units(value: float) -> int:
+    """Progress as it is added up: PostgreSQL takes 15 significant digits of it, then 15 decimals."""
+    return int((Decimal(f"{value:.15g}") * 10**15).to_integral_value(ROUND_HALF_UP))
+
+
+def mean(total: int, count: int) -> float:
+    """Progress of what has `count` children with `total` units in all: the quotient at 20 decimals, then a float."""
+    return (2 * total * 10**5 + count) // (2 * count) / 10**20 if count else 0.0
 
 
 def number_text(value: float) -> str:

@@ -18,9 +18,12 @@ from mcp_planner_schema.example_data.project import (
     SCORES,
     Outline,
     Project,
+    mean,
     number_text,
     project_id,
     stamp,
+    stored_sum,
+    units,
 )
 from mcp_planner_schema.example_data.sentences import (
     BODIES,
@@ -73,8 +76,7 @@ def _project(seed: int, number: int) -> Project:
     outline = _outline(project, empty=number % 32 == 31)
     _link(project, outline)
     done = negotiation.write(project, outline, showing)
-    progress = _tasks(project, outline, done)
-    _head(project, number, outline, progress)
+    _head(project, number, outline, *_tasks(project, outline, done))
     _cursors(project, outline)
     return project
 
@@ -134,20 +136,20 @@ def _link(project: Project, outline: Outline) -> None:
         lines.append(f"{next(project.ids)}\t{project.id}\t{start}\t{end}\t{at * 10}")
 
 
-def _tasks(project: Project, outline: Outline, done: list[float]) -> float:
-    """Write the tasks and the promotions some came from; gives the project's progress."""
+def _tasks(project: Project, outline: Outline, done: list[float]) -> tuple[int, int]:
+    """Write the tasks and the promotions some came from; gives the sum of the root tasks' progress, and their number."""
     dice, pid = project.dice, project.id
-    gained, parts = done[:], [len(steps) for steps in outline.steps]
+    gained, parts = [units(value) for value in done], [len(steps) for steps in outline.steps]
     progress = [0.0] * len(done)
-    whole, roots = 0.0, 0
+    whole, roots = 0, 0
     for at in reversed(range(len(done))):  # children stand behind their parents
-        progress[at] = gained[at] / parts[at] if parts[at] else 0.0
+        progress[at] = mean(gained[at], parts[at])
         parent = outline.parents[at]
         if parent >= 0:
-            gained[parent] += progress[at]
+            gained[parent] += units(progress[at])
             parts[parent] += 1
         else:
-            whole += progress[at]
+            whole += units(progress[at])
             roots += 1
     walk, stride = dice.getrandbits(12), 2 * dice.getrandbits(11) + 1
     promoted = 0
@@ -161,7 +163,7 @@ def _tasks(project: Project, outline: Outline, done: list[float]) -> float:
         project.lines["tasks"].append(
             f"{task}\t{pid}\t{above}\t{TITLES[title]}\t{SENTENCES[bits & 1023]} {SENTENCES[bits >> 10 & 1023]}"
             f"\t{number_text(progress[at])}\t{outline.previous.get(task, NULL)}\t{outline.following.get(task, NULL)}"
-            f"\t{stamp(created)}\t{stamp(updated)}"
+            f"\t{stamp(created)}\t{stamp(updated)}\t{parts[at]}\t{stored_sum(gained[at])}"
         )
         # jsonb prints its keys by length, then by name
         parent_json = f'"{above}"' if parent >= 0 else "null"
@@ -174,7 +176,7 @@ def _tasks(project: Project, outline: Outline, done: list[float]) -> float:
         if parent >= 0 and (promoted == 0 or bits >> 40 & 7 == 0):
             promoted += 1
             _promotion(project, task, above, title, bits, created)
-    return whole / roots if roots else 0.0
+    return whole, roots
 
 
 def _promotion(project: Project, task: str, above: str, title: int, bits: int, at: int) -> None:
@@ -191,7 +193,7 @@ def _promotion(project: Project, task: str, above: str, title: int, bits: int, a
     project.audit("STEP", step, f"DELETED\t{was}\t\\N\t\\N\t\\N\tSERVER_AI", at)
 
 
-def _head(project: Project, number: int, outline: Outline, progress: float) -> None:
+def _head(project: Project, number: int, outline: Outline, done: int, roots: int) -> None:
     """Write the project itself, its thresholds and its optimisation runs."""
     dice, pid, begun = project.dice, project.id, project.begun
     bits = dice.getrandbits(40)
@@ -199,8 +201,8 @@ def _head(project: Project, number: int, outline: Outline, progress: float) -> N
     user = USERS[project.user]
     latest = begun + 3_600 + (bits >> 20 & 0xFFFFF)
     project.lines["projects"].append(
-        f"{pid}\t{name}\t{SENTENCES[bits >> 4 & 1023]}\\n\\n{BODIES[bits >> 10 & 1023]}\t{number_text(progress)}"
-        f"\t{stamp(begun)}\t{stamp(latest)}\t{SCORES[project.threshold]}\t{project.most_rounds}"
+        f"{pid}\t{name}\t{SENTENCES[bits >> 4 & 1023]}\\n\\n{BODIES[bits >> 10 & 1023]}\t{number_text(mean(done, roots))}"
+        f"\t{stamp(begun)}\t{stamp(latest)}\t{SCORES[project.threshold]}\t{project.most_rounds}\t{roots}\t{stored_sum(done)}"
     )
     new = f'{{"name": "{name}", "progress": 0}}'
     project.audit("PROJECT", pid, f'CREATED\t\\N\t{new}\t{{"source": "planning"}}\t{user}\t\\N', begun)

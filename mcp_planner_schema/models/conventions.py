@@ -2,8 +2,9 @@
 
 import uuid
 from datetime import datetime
+from decimal import Decimal
 
-from sqlalchemy import CheckConstraint, Column, DateTime, Double, MetaData, String, Uuid, text
+from sqlalchemy import CheckConstraint, Column, DateTime, Double, Integer, MetaData, Numeric, String, Uuid, text
 
 # One convention names everything, so that a revision can drop what it created without asking the catalog.
 # Check constraints say what they demand; the other names follow from table and columns. PostgreSQL cuts names
@@ -45,6 +46,26 @@ def progress_column(source: str) -> Column[float]:
         nullable=False,
         server_default=text("0"),
         comment=f"Share done, 0 to 1; {source}.",
+    )
+
+
+def child_count_column(children: str) -> Column[int]:
+    """First of the two counters that progress follows from."""
+    return Column(
+        "child_count",
+        Integer(),
+        server_default=text("0"),
+        comment=f"Number of {children}; kept by trigger, null until counted.",
+    )
+
+
+def child_progress_column(children: str) -> Column[Decimal]:
+    """Second of them; numeric, so that no sum depends on the order in which it came about."""
+    return Column(
+        "child_progress",
+        Numeric(38, 15),
+        server_default=text("0"),
+        comment=f"Sum of the progress of {children}, each at 15 decimals; kept by trigger, null until counted.",
     )
 
 

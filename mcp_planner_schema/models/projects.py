@@ -3,6 +3,8 @@
 from sqlalchemy import Column, Double, Index, Integer, String, Table, Text, text
 
 from mcp_planner_schema.models.conventions import (
+    child_count_column,
+    child_progress_column,
     created_at_column,
     id_column,
     metadata,
@@ -37,6 +39,8 @@ projects = Table(
         server_default=text("3"),
         comment="Rounds the two agents may take over a step; at least 1.",
     ),
+    child_count_column("root tasks"),
+    child_progress_column("root tasks"),
     not_blank("name"),
     not_blank("description"),
     unit_interval("progress"),

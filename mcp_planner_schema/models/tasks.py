@@ -14,6 +14,8 @@ from sqlalchemy import (
 )
 
 from mcp_planner_schema.models.conventions import (
+    child_count_column,
+    child_progress_column,
     created_at_column,
     id_column,
     metadata,
@@ -50,6 +52,9 @@ tasks = Table(
     reference_column("next_id", "next"),
     created_at_column(),
     updated_at_column(),
+    # Last, because revision 012 added them: a table created from these models has the same column order.
+    child_count_column("direct steps and sub-tasks"),
+    child_progress_column("direct steps and sub-tasks"),
     # What "same project" foreign keys point at; the primary key alone cannot say it.
     UniqueConstraint("project_id", "id"),
     ForeignKeyConstraint(["project_id", "parent_task_id"], ["tasks.project_id", "tasks.id"], ondelete="CASCADE"),

@@ -1,0 +1,27 @@
+CREATE OR REPLACE FUNCTION public.derive_progress() RETURNS trigger
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        NEW.child_count := 0;
+        NEW.child_progress := 0;
+        NEW.progress := 0;
+        RETURN NEW;
+    END IF;
+    -- Statements of the application are one trigger deep, the roll-up is deeper; recalculation says who it is.
+    IF (NEW.child_count, NEW.child_progress) IS DISTINCT FROM (OLD.child_count, OLD.child_progress)
+        AND pg_trigger_depth() = 1 AND current_setting('planner.recalculating', true) IS DISTINCT FROM 'on'
+    THEN
+        NEW.child_count := OLD.child_count;
+        NEW.child_progress := OLD.child_progress;
+    END IF;
+    IF NEW.child_count IS NOT NULL AND NEW.child_progress IS NOT NULL THEN
+        NEW.progress := public.mean_progress(NEW.child_count, NEW.child_progress);
+    END IF;
+    RETURN NEW;
+END
+$function$;
+
+COMMENT ON FUNCTION public.derive_progress() IS
+'Trigger: progress follows from the counters, and the counters from the children, whatever a statement writes into them. A new row starts at 0; one whose counters are null (older than they are) keeps what it is given.';

@@ -1,0 +1,20 @@
+CREATE OR REPLACE FUNCTION public.touch_updated_at() RETURNS trigger
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+    -- Here and not in the triggers' WHEN: columns that a WHEN lists could no longer change their type.
+    IF TG_TABLE_NAME IN ('projects', 'tasks') THEN
+        OLD.child_count := NEW.child_count;
+        OLD.child_progress := NEW.child_progress;
+        IF OLD IS NOT DISTINCT FROM NEW THEN
+            RETURN NEW;
+        END IF;
+    END IF;
+    NEW.updated_at := now();
+    RETURN NEW;
+END
+$function$;
+
+COMMENT ON FUNCTION public.touch_updated_at() IS
+'Trigger: updated_at is the start of the transaction that last changed the row. Whether anything changed is the trigger''s WHEN; progress counters alone do not count.';

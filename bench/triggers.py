@@ -1,0 +1,192 @@
+"""What the triggers cost, against the same statements with DISABLE TRIGGER USER, in turns in one process.
+
+Three contestants: no trigger of ours, all but those of the audit log, all. Limits without audit: 10,000 steps into one task
+by one statement 2x, an update of their progress 3x, a transaction of one row 3x, nothing faster than linear; with audit 4x,
+6x and 3x.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import Any
+
+import psycopg2
+
+from bench.side_by_side import ROOT, alembic, create_database, server
+
+TABLES = ("projects", "tasks", "steps", "disputes")
+AUDIT = "_80_"  # in the names of the triggers that write the audit log
+PROJECT, TASK = "00000000-0000-4000-8000-000000000000", "00000000-0000-4000-8000-000000000001"
+SIZES = (1_000, 10_000, 100_000)
+SINGLE = 300  # transactions of one row in each turn
+INSERT = f"""
+    INSERT INTO steps (project_id, task_id, title, progress, server_content)
+    SELECT '{PROJECT}', '{TASK}', 'step ' || n, n %% 5 / 4.0, repeat('some words of content ', 10) FROM generate_series(1, %s) n
+"""
+UPDATE = "UPDATE steps SET progress = 1 - progress * 0.75"
+RENAME = "UPDATE steps SET title = title || '!'"
+ONE_INSERT = f"INSERT INTO steps (project_id, task_id, title) VALUES ('{PROJECT}', '{TASK}', %s)"
+ONE_UPDATE = "UPDATE steps SET progress = 1 - progress * 0.75 WHERE id = %s"
+
+Contestants = Mapping[str, Callable[[str], bool]]
+
+
+def main() -> None:
+    """Print seconds and ratios of statements of 1,000 to 100,000 rows, of transactions of one row, and of 10,000 in one."""
+    with server() as where:
+        url = create_database(where, "bench")
+        alembic(ROOT, url, "upgrade", "head")
+        with closing(psycopg2.connect(url)) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                _run(cursor)
+
+
+def _run(cursor: Any) -> None:
+    names = _triggers(cursor)
+    contestants: dict[str, Callable[[str], bool]] = {"none": lambda name: False}
+    if any(AUDIT in name for name in names.values()):
+        contestants["no audit"] = lambda name: AUDIT not in name
+    contestants["all"] = lambda name: True
+
+    print("\none statement (medians of interleaved runs; ratios to DISABLE TRIGGER USER)")
+    _head(contestants, "rows | statement")
+    for size in SIZES:
+        turns = 5 if size < 100_000 else 3
+        _table(contestants, f"{size:,} |", _statements(cursor, contestants, size, turns))
+    print(f"\ntransactions of one row, commits durable (medians of {SINGLE} in each of 7 turns), ms instead of s")
+    _head(contestants, "commit | statement")
+    for synchronous in ("on", "off"):
+        cursor.execute(f"SET synchronous_commit = {synchronous}")
+        _table(contestants, f"synchronous_commit {synchronous} |", _singles(cursor, contestants, 7), 1000)
+    cursor.execute("RESET synchronous_commit")
+    print("\nstatements of one row in ONE transaction, and the same rows by one statement (one run each)")
+    _head(contestants, "rows | how")
+    for size in (1_000, 10_000):
+        _table(contestants, f"{size:,} |", _in_one_transaction(cursor, contestants, size))
+
+
+def _statements(cursor: Any, contestants: Contestants, size: int, turns: int) -> dict[str, dict[str, float]]:
+    seconds: dict[str, dict[str, list[float]]] = {}
+    for turn in range(turns + 1):
+        for name, wanted in contestants.items():
+            _fresh(cursor, wanted)
+            for what, sql in (("insert", INSERT), ("update of progress", UPDATE), ("update of title", RENAME)):
+                took = _timed(cursor, sql, (size,) if what == "insert" else None)
+                if turn:  # the first round warms up
+                    seconds.setdefault(what, {}).setdefault(name, []).append(took)
+            took = _timed(cursor, "DELETE FROM steps")
+            if turn:
+                seconds.setdefault("delete", {}).setdefault(name, []).append(took)
+            if name != "none":
+                _check(cursor)
+    return _medians(seconds)
+
+
+def _singles(cursor: Any, contestants: Contestants, turns: int) -> dict[str, dict[str, float]]:
+    seconds: dict[str, dict[str, list[float]]] = {}
+    for turn in range(turns + 1):
+        for name, wanted in contestants.items():
+            _fresh(cursor, wanted)
+            cursor.execute(INSERT, (1_000,))  # a task as tasks are, not an empty one
+            inserts = [_timed(cursor, ONE_INSERT, (f"single {n}",)) for n in range(SINGLE)]
+            cursor.execute("SELECT id FROM steps ORDER BY title LIMIT %s", (SINGLE,))
+            updates = [_timed(cursor, ONE_UPDATE, row) for row in cursor.fetchall()]
+            if turn:
+                seconds.setdefault("insert", {}).setdefault(name, []).append(statistics.median(inserts))
+                seconds.setdefault("update", {}).setdefault(name, []).append(statistics.median(updates))
+            if name != "none":
+                _check(cursor)
+    return _medians(seconds)
+
+
+def _in_one_transaction(cursor: Any, contestants: Contestants, size: int) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for name, wanted in contestants.items():
+        _fresh(cursor, wanted)
+        began = time.perf_counter()
+        cursor.execute("BEGIN")
+        for n in range(size):
+            cursor.execute(ONE_INSERT, (f"single {n}",))
+        cursor.execute("COMMIT")
+        found.setdefault("insert, single rows", {})[name] = time.perf_counter() - began
+        cursor.execute("SELECT id FROM steps")
+        steps = cursor.fetchall()
+        began = time.perf_counter()
+        cursor.execute("BEGIN")
+        for step in steps:
+            cursor.execute(ONE_UPDATE, step)
+        cursor.execute("COMMIT")
+        found.setdefault("update, single rows", {})[name] = time.perf_counter() - began
+        found.setdefault("update, one statement", {})[name] = _timed(
+            cursor, f"{UPDATE} WHERE id = ANY (%s::uuid[])", ([step for (step,) in steps],)
+        )
+        _fresh(cursor, wanted)
+        titles = [f"single {n}" for n in range(size)]
+        found.setdefault("insert, one statement", {})[name] = _timed(
+            cursor,
+            f"INSERT INTO steps (project_id, task_id, title) SELECT '{PROJECT}', '{TASK}', unnest(%s::text[])",
+            (titles,),
+        )
+    return found
+
+
+def _triggers(cursor: Any) -> dict[tuple[str, int], str]:
+    """Our triggers on the tables measured."""
+    cursor.execute(
+        "SELECT tgrelid::regclass::text, oid::bigint, tgname FROM pg_trigger"
+        " WHERE NOT tgisinternal AND tgrelid = ANY (%s::text[]::regclass[])",
+        (list(TABLES),),
+    )
+    return {(table, oid): name for table, oid, name in cursor.fetchall()}
+
+
+def _fresh(cursor: Any, wanted: Callable[[str], bool]) -> None:
+    """Empty tables but for one project and one task, and the triggers that are wanted."""
+    for table in TABLES:
+        cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+    cursor.execute("TRUNCATE projects, audit_logs CASCADE")
+    cursor.execute(
+        f"INSERT INTO projects (id, name, description) VALUES ('{PROJECT}', 'a project', 'x');"
+        f"INSERT INTO tasks (id, project_id, title, objective) VALUES ('{TASK}', '{PROJECT}', 'a task', 'x');"
+        "UPDATE projects SET child_count = 1"
+    )
+    for (table, _), name in _triggers(cursor).items():
+        if wanted(name):
+            cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER {name}")
+    cursor.execute("VACUUM ANALYZE projects, tasks, steps")
+    cursor.execute("CHECKPOINT")
+
+
+def _check(cursor: Any) -> None:
+    cursor.execute("SELECT count(*) FROM validate_progress(%s)", (PROJECT,))
+    assert cursor.fetchone()[0] == 0, "the triggers' result is not what counting anew gives"
+
+
+def _timed(cursor: Any, sql: str, values: Any = None) -> float:
+    began = time.perf_counter()
+    cursor.execute(sql, values)
+    return time.perf_counter() - began
+
+
+def _medians(seconds: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
+    return {
+        what: {name: statistics.median(all_) for name, all_ in of_each.items()} for what, of_each in seconds.items()
+    }
+
+
+def _head(contestants: Contestants, first: str) -> None:
+    names = list(contestants)
+    columns = [f"{name}, s" for name in names] + [f"{name} / none" for name in names[1:]]
+    print(f"| {first} | {' | '.join(columns)} |")
+    print("|---" * (len(columns) + first.count("|") + 1) + "|")
+
+
+def _table(contestants: Contestants, first: str, found: dict[str, dict[str, float]], factor: float = 1) -> None:
+    for what, seconds in found.items():
+        cells = [f"{seconds[name] * factor:.3f}" for name in contestants]
+        cells += [f"{seconds[name] / seconds['none']:.2f}" for name in list(contestants)[1:]]
+        print(f"| {first} {what} | {' | '.join(cells)} |", flush=True)
