@@ -37,9 +37,9 @@ expectations_down = [
 def upgrade() -> None:
     # Every project, not only those with a NULL: counters from before a downgrade may have gone stale while no trigger
     # kept them. A row that is right is not written. Writers of a project wait from here to COMMIT, readers do not.
-    op.execute("SELECT public.recalculate_project_progress(id) FROM public.projects ORDER BY id")
+    op.execute("DO $$ BEGIN PERFORM public.recalculate_project_progress(id) FROM public.projects ORDER BY id; END $$")
 
 
 def downgrade() -> None:
     # What was counted stays true: the triggers of 013 are still there and keep it.
-    op.execute("SELECT 'progress counters stay as they are'")
+    op.execute("DO $$ BEGIN END $$")
