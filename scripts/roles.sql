@@ -86,6 +86,12 @@ ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"application";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public
     GRANT USAGE, SELECT ON SEQUENCES TO :"application";
+-- Triggers write these as the owner, and nobody else does. Partitions have what the table has.
+SELECT format('REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON %s FROM %I', oid::regclass, :'application')
+FROM pg_class
+WHERE oid IN (to_regclass('public.audit_logs'), to_regclass('public.threshold_changes'))
+   OR oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass('public.audit_logs'))
+\gexec
 REVOKE ALL ON public.alembic_version FROM :"application";
 GRANT SELECT ON public.alembic_version TO :"application";
 

@@ -97,6 +97,20 @@ def test_the_application_can_change_no_schema(statement: str, roles: Database) -
         cursor.execute(statement)
 
 
+@pytest.mark.parametrize("table", ["audit_logs", "audit_logs_default", "threshold_changes"])
+def test_the_application_only_reads_the_log(table: str, roles: Database) -> None:
+    """Triggers write log, partitions and thresholds; the application reads, no more."""
+    with roles.connect(user="mcp_task_application") as connection, connection.cursor() as cursor:
+        cursor.execute("INSERT INTO projects (name, description) VALUES ('a', 'b')")
+        cursor.execute("SELECT (SELECT count(*) FROM audit_logs), (SELECT count(*) FROM threshold_changes)")
+        assert cursor.fetchone() == (1, 1)
+        cursor.execute(f"SELECT * FROM {table}")
+        for statement in (f"INSERT INTO {table} DEFAULT VALUES", f"UPDATE {table} SET id = id", f"DELETE FROM {table}",
+                          f"TRUNCATE {table}"):  # fmt: skip
+            with pytest.raises(errors.InsufficientPrivilege):
+                cursor.execute(statement)
+
+
 def test_the_owner_cannot_log_in(roles: Database) -> None:
     """Nobody connects as the owner."""
     with (

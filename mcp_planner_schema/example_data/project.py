@@ -32,7 +32,7 @@ COLUMNS: Mapping[str, str] = {
     "navigation_links": "id, project_id, from_task_id, from_step_id, to_task_id, to_step_id, position",
     "navigation_cursors": "id, project_id, actor, current_task_id, current_step_id, updated_at",
     "audit_logs": "id, entity_type, entity_id, action, old_values, new_values, metadata, user_id, ai_agent, "
-    "occurred_at",
+    "occurred_at, project_id",
 }
 
 NULL = r"\N"
@@ -62,7 +62,7 @@ class Project:
 
     def audit(self, entity: str, entity_id: str, fields: str, at: int) -> None:
         """Add one audit row; `fields` are those from `action` to `ai_agent`."""
-        self.lines["audit_logs"].append(f"{next(self.ids)}\t{entity}\t{entity_id}\t{fields}\t{stamp(at)}")
+        self.lines["audit_logs"].append(f"{next(self.ids)}\t{entity}\t{entity_id}\t{fields}\t{stamp(at)}\t{self.id}")
 
 
 @dataclass(frozen=True)

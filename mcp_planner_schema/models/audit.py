@@ -5,7 +5,7 @@ a database skips every relation with `pg_class.relispartition`, audit_logs_defau
 construct for a partition, so the metadata does not list it).
 """
 
-from sqlalchemy import Column, Connection, DateTime, PrimaryKeyConstraint, String, Table, Uuid, event, text
+from sqlalchemy import Column, Connection, DateTime, Index, PrimaryKeyConstraint, String, Table, Uuid, event, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from mcp_planner_schema.models.conventions import metadata
@@ -36,8 +36,16 @@ audit_logs = Table(
         server_default=text("now()"),
         comment="Time of the change; partition key.",
     ),
+    # Last, because the revision of the audit triggers added it.
+    Column(
+        "project_id",
+        Uuid(),
+        comment="Project of the row that changed; null in rows from before it was logged. No foreign key.",
+    ),
     # PostgreSQL demands the partition key in every unique key of a partitioned table.
     PrimaryKeyConstraint("occurred_at", "id"),
+    Index("ix_audit_logs_project_id_occurred_at", "project_id", "occurred_at"),
+    Index("ix_audit_logs_entity_type_entity_id_occurred_at", "entity_type", "entity_id", "occurred_at"),
     postgresql_partition_by="RANGE (occurred_at)",
     comment="Every change of projects, tasks, steps and disputes; only grows, partitioned by month.",
 )

@@ -1,7 +1,6 @@
 CREATE OR REPLACE FUNCTION public.recalculate_project_progress(project uuid) RETURNS integer
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
-SET planner.recalculating = 'on'
 AS $function$
 DECLARE
     tasks uuid[];
@@ -28,6 +27,9 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
+    -- For derive_progress, and to the end of this call only: an error takes it back with everything else. Not a SET clause of
+    -- the function: for a setting that no module knows, only a superuser may write one.
+    PERFORM set_config('planner.recalculating', 'on', true);
     -- A task that came after the first look has the triggers' counters, and is not touched: it is not locked.
     FOR at IN REVERSE coalesce((SELECT max(depth) FROM unnest(depths) AS depth), 0)..1 LOOP
         level := ARRAY(SELECT task.id FROM unnest(tasks, depths) AS task (id, depth) WHERE task.depth = at);
@@ -63,6 +65,7 @@ BEGIN
         AND (projects.child_count, projects.child_progress, projects.progress)
             IS DISTINCT FROM (counted.n, counted.s, public.mean_progress(counted.n, counted.s));
     GET DIAGNOSTICS rows = ROW_COUNT;
+    PERFORM set_config('planner.recalculating', '', true);
     RETURN changed + rows;
 END
 $function$;

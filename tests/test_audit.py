@@ -1,0 +1,221 @@
+"""The audit log and the history of thresholds, as triggers write them for an application that may not."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg2
+import pytest
+
+from tests.conftest import Database
+
+PROJECT, TASK, STEP = (f"00000000-0000-4000-8000-00000000000{n}" for n in range(3))
+
+
+@pytest.fixture
+def application(database: Database) -> Iterator[str]:
+    """A role that owns nothing, reads and writes rows, and may not write the log."""
+    role = f"app_{uuid.uuid4().hex[:12]}"
+    database.rows(
+        f"CREATE ROLE {role} LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};"
+        f"REVOKE INSERT, UPDATE, DELETE ON audit_logs, audit_logs_default, threshold_changes FROM {role}"
+    )
+    try:
+        yield role
+    finally:
+        database.rows(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.fixture
+def cursor(database: Database, application: str) -> Iterator[Any]:
+    """The application's session, on a database with one project, task and step and an empty log."""
+    with database.connect(user=application) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO projects (id, name, description) VALUES ('{PROJECT}', 'p', 'd');"
+            f"INSERT INTO tasks (id, project_id, title, objective) VALUES ('{TASK}', '{PROJECT}', 't', 'o');"
+            f"INSERT INTO steps (id, task_id, title) VALUES ('{STEP}', '{TASK}', 's')"
+        )
+        database.rows("TRUNCATE audit_logs")
+        yield cursor
+
+
+def log(cursor: Any, columns: str = "action::text, old_values, new_values") -> list[tuple[Any, ...]]:
+    """The log's rows in order."""
+    cursor.execute(f"SELECT {columns} FROM audit_logs ORDER BY occurred_at, id")
+    return list(cursor.fetchall())
+
+
+def test_an_insert_logs_the_row(cursor: Any) -> None:
+    """A new row is CREATED once, with its project and all columns but the bookkeeping."""
+    cursor.execute(f"INSERT INTO steps (task_id, title) VALUES ('{TASK}', 'a') RETURNING id")
+    (step,) = cursor.fetchone()
+
+    ((kind, entity, project, action, old, new),) = log(
+        cursor, "entity_type::text, entity_id, project_id, action::text, old_values, new_values"
+    )
+
+    assert (kind, entity, project, action, old) == ("STEP", step, PROJECT, "CREATED", None)
+    assert (new["title"], new["status"], "updated_at" in new) == ("a", "PENDING", False)
+
+
+def test_an_update_logs_what_changed(cursor: Any) -> None:
+    """Each row holds its own changed columns, nulls and enums included, and no others."""
+    cursor.execute(f"INSERT INTO steps (task_id, title, server_content) VALUES ('{TASK}', 'b', 'new')")
+
+    cursor.execute("UPDATE steps SET server_content = 'new', status = 'SERVER_DRAFT'")
+
+    assert sorted(log(cursor)[1:], key=str) == sorted([
+        ("UPDATED", {"server_content": None, "status": "PENDING"}, {"server_content": "new", "status": "SERVER_DRAFT"}),
+        ("UPDATED", {"status": "PENDING"}, {"status": "SERVER_DRAFT"}),
+    ], key=str)  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ["title = title", "updated_at = now() + interval '1 day'"])
+def test_an_update_of_nothing_logs_nothing(cursor: Any, change: str) -> None:
+    """No row where nothing changed, or only what triggers keep."""
+    cursor.execute(
+        f"UPDATE steps SET {change}; UPDATE steps SET title = 'x' WHERE false; DELETE FROM steps WHERE false"
+    )
+
+    assert log(cursor) == []
+
+
+def test_derived_counters_are_not_logged(cursor: Any, database: Database) -> None:
+    """A table with child_count and child_progress logs neither, alone or beside another column."""
+    database.rows(
+        "ALTER TABLE tasks ADD COLUMN IF NOT EXISTS child_count integer, ADD COLUMN IF NOT EXISTS child_progress numeric"
+    )
+
+    cursor.execute("UPDATE tasks SET child_count = 4, child_progress = 2")
+    cursor.execute("UPDATE tasks SET child_count = 5, child_progress = 3, objective = 'z'")
+
+    assert log(cursor) == [("UPDATED", {"objective": "o"}, {"objective": "z"})]
+
+
+def test_actions_say_what_happened(cursor: Any) -> None:
+    """COMPLETED, DISPUTED, RESOLVED, PROMOTED and DELETED, each once and in order of the transaction."""
+    cursor.execute(
+        f"""
+        BEGIN;
+        INSERT INTO disputes (step_id, server_content, client_content, server_reasoning, client_reasoning)
+        VALUES ('{STEP}', 'a', 'b', 'c', 'd');
+        UPDATE disputes SET status = 'RESOLVED', user_resolution = 'SERVER', resolved_content = 'a', resolved_at = now();
+        UPDATE steps SET status = 'SERVER_DRAFT';
+        UPDATE steps SET status = 'CLIENT_REVIEW';
+        UPDATE steps SET status = 'AGREED', final_content = 'a';
+        UPDATE steps SET title = 'after';
+        INSERT INTO step_promotions (project_id, step_id, step_title, new_task_id, reason)
+        VALUES ('{PROJECT}', '{STEP}', 's', '{TASK}', 'r');
+        DELETE FROM disputes;
+        DELETE FROM steps;
+        DELETE FROM tasks;
+        COMMIT
+        """
+    )
+
+    steps = log(cursor, "entity_type::text, action::text, old_values IS NULL, new_values IS NULL")
+
+    assert [row[:2] for row in steps if row[0] in ("STEP", "DISPUTE")] == [
+        ("DISPUTE", "DISPUTED"), ("DISPUTE", "RESOLVED"), ("STEP", "UPDATED"), ("STEP", "UPDATED"), ("STEP", "COMPLETED"),
+        ("STEP", "UPDATED"), ("DISPUTE", "DELETED"), ("STEP", "PROMOTED"),
+    ]  # fmt: skip
+    assert steps[-1] == ("TASK", "DELETED", False, True)
+
+
+def test_a_deleted_project_logs_what_goes_with_it(cursor: Any) -> None:
+    """A cascade logs one DELETED row for each row that it takes along."""
+    cursor.execute(f"INSERT INTO steps (task_id, title) SELECT '{TASK}', g FROM generate_series(1, 5) g")
+
+    cursor.execute("DELETE FROM projects")
+
+    cursor.execute("SELECT entity_type::text, count(*) FROM audit_logs WHERE action = 'DELETED' GROUP BY 1 ORDER BY 1")
+    assert cursor.fetchall() == [("PROJECT", 1), ("STEP", 6), ("TASK", 1)]
+
+
+def test_truncation_logs_every_row(cursor: Any, database: Database) -> None:
+    """TRUNCATE with CASCADE, the owner's, logs the rows of every table that it empties, once each."""
+    database.rows("TRUNCATE projects CASCADE")
+
+    rows = sorted(log(cursor, "entity_type::text, action::text, entity_id::text, project_id::text"))
+    assert rows == sorted((kind, "DELETED", one, PROJECT) for kind, one in
+                          (("PROJECT", PROJECT), ("TASK", TASK), ("STEP", STEP)))  # fmt: skip
+
+
+def test_a_changed_id_is_one_gone_and_one_come(cursor: Any) -> None:
+    """A new id of a row is logged as the old item's end and the new one's beginning."""
+    cursor.execute("UPDATE steps SET id = gen_random_uuid()")
+
+    assert sorted(row[0] for row in log(cursor)) == ["CREATED", "DELETED"]
+
+
+@pytest.mark.parametrize(
+    ("user", "agent", "expected"),
+    [
+        (None, None, ("system", None, None)),
+        ("", "", ("system", None, None)),
+        ("maya", "", ("maya", None, None)),
+        ("", "CLIENT_AI", (None, "CLIENT_AI", None)),
+        ("maya", "SERVER_AI", ("maya", "SERVER_AI", None)),
+        ("", "GPT", ("system", None, {"unknown_ai_agent": "GPT"})),
+        ("é" * 300, "", ("é" * 255, None, None)),
+    ],
+)
+def test_the_actor_comes_from_the_settings(
+    cursor: Any, user: str | None, agent: str | None, expected: tuple[Any, ...]
+) -> None:
+    """Whoever acts is named, nobody is the system, and no value of the settings makes a change fail."""
+    for name, value in (("planner.user_id", user), ("planner.ai_agent", agent)):
+        if value is not None:
+            cursor.execute("SELECT set_config(%s, %s, false)", (name, value))
+
+    cursor.execute("UPDATE projects SET name = 'n', complexity_threshold = 0.5")
+
+    assert log(cursor, "user_id, ai_agent::text, metadata") == [expected]
+    cursor.execute("SELECT changed_by FROM threshold_changes WHERE old_threshold IS NOT NULL")
+    assert cursor.fetchall() == [(expected[0] or expected[1],)]
+
+
+def test_the_application_cannot_write_the_log(cursor: Any) -> None:
+    """The triggers write as their owner; the application has no right to."""
+    for table in ("audit_logs", "threshold_changes"):
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            cursor.execute(f"DELETE FROM {table}")
+
+
+def test_thresholds_are_kept(cursor: Any) -> None:
+    """The first threshold has no old value, a change has both, and a statement that changes none writes none."""
+    cursor.execute("UPDATE projects SET complexity_threshold = 0.7; UPDATE projects SET complexity_threshold = 0.4")
+
+    cursor.execute("SELECT old_threshold, new_threshold, changed_by FROM threshold_changes ORDER BY changed_at")
+    assert cursor.fetchall() == [(None, 0.7, "system"), (0.7, 0.4, "system")]
+
+
+def test_bulk_and_single_statements_alternate(cursor: Any) -> None:
+    """One session changes single rows, then thousands, then single rows again, and each change is logged once."""
+    cursor.execute(f"INSERT INTO steps (task_id, title) SELECT '{TASK}', g FROM generate_series(1, 3000) g")
+    for turn in range(20):
+        cursor.execute(f"UPDATE steps SET iteration_count = {turn + 1} WHERE id = '{STEP}'")
+    cursor.execute("UPDATE steps SET progress = 0.5")
+    for turn in range(20):
+        cursor.execute(f"UPDATE steps SET iteration_count = {turn + 50} WHERE id = '{STEP}'")
+
+    cursor.execute("SELECT count(*) FROM audit_logs WHERE action = 'UPDATED' AND entity_type = 'STEP'")
+    assert cursor.fetchone() == (3041,)
+
+
+def test_the_log_is_read_by_functions(cursor: Any) -> None:
+    """Trail, activity and statistics give the latest first, no more than asked for, and only since the time given."""
+    for title in ("a", "b", "c"):
+        cursor.execute("UPDATE steps SET title = %s", (title,))
+    cursor.execute("UPDATE tasks SET title = 'd'")
+
+    cursor.execute('SELECT new_values FROM entity_audit_trail(%s, %s, "limit" => 2)', ("STEP", STEP))
+    assert cursor.fetchall() == [({"title": "c"},), ({"title": "b"},)]
+    cursor.execute("SELECT entity_type::text, new_values FROM recent_activity(%s, 2)", (PROJECT,))
+    assert cursor.fetchall() == [("TASK", {"title": "d"}), ("STEP", {"title": "c"})]
+    cursor.execute("SELECT count(*) FROM recent_activity(%s, since => clock_timestamp())", (PROJECT,))
+    assert cursor.fetchone() == (0,)
+    cursor.execute("SELECT entity_type::text, action::text, changes, entities FROM audit_statistics('2000-01-01')")
+    assert cursor.fetchall() == [("TASK", "UPDATED", 1, 1), ("STEP", "UPDATED", 3, 1)]
