@@ -17,23 +17,32 @@ Transaction: single
 Reversible: undecided
 """
 
+% if files is not UNDEFINED and files:
+from mcp_planner_schema.operations import expect, sql
+% else:
 import sqlalchemy as sa
 from alembic import op
 ${imports + "\n" if imports else ""}
 from mcp_planner_schema.operations import expect
+% endif
 
 revision = ${written(up_revision)}
 down_revision = ${written(down_revision)}
 branch_labels = ${written(branch_labels)}
 depends_on = ${written(depends_on)}
 
+% if files is not UNDEFINED and files:
+sql_files = [
+]
+
+% endif
 expectations = [
 ]
 
 
 def upgrade() -> None:
-    ${upgrades if upgrades else "pass"}
+    ${"sql.apply(sql_files)" if files is not UNDEFINED and files else upgrades or "pass"}
 
 
 def downgrade() -> None:
-    ${downgrades if downgrades else "pass"}
+    ${"sql.revert(sql_files)" if files is not UNDEFINED and files else downgrades or "pass"}

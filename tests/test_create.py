@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import datetime as dt
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -83,6 +84,27 @@ def test_a_new_revision_can_be_filled_in(project: Project) -> None:
     path.write_text(text.replace("    pass", '    op.execute("SELECT 1")'))
 
     assert findings(project) == []
+
+
+def test_a_new_function_is_a_file_to_be_named(project: Project) -> None:
+    """TYPE=function writes the bodies, which name no SQL; open are the list of files, the expectations and Reversible."""
+    path = create(project, "create thing", type="function")
+    text = path.read_text()
+    before = sorted(findings(project))
+    folder = project.folder / "alembic" / "sql" / "001"
+    folder.mkdir(parents=True)
+    shutil.copy(NUMBERS.parent / "good_sql_files" / "sql" / "001" / "f.sql", folder)
+
+    filled = text.replace("Reversible: undecided", "Reversible: lossless")
+    filled = filled.replace("sql_files = [\n", 'sql_files = [\n    "001/f.sql",\n')
+    path.write_text(filled.replace("expectations = [\n", 'expectations = [\n    expect.function("f()"),\n'))
+
+    assert before == ["expectation-missing", "reversible-undecided", "sql-files-literal"]
+    assert findings(project) == []
+    assert "from mcp_planner_schema.operations import expect, sql\n\nrevision" in text
+    assert "def upgrade() -> None:\n    sql.apply(sql_files)\n" in text
+    assert "def downgrade() -> None:\n    sql.revert(sql_files)\n" in text
+    assert "import sqlalchemy" not in text and "import op" not in text
 
 
 def test_the_first_revision_has_no_parent(project: Project) -> None:
@@ -209,6 +231,7 @@ def test_auto_writes_what_the_models_have_and_the_database_has_not(
     monkeypatch.setenv("DATABASE_URL", database.url)
     for path in (ROOT / "alembic" / "versions").glob("*.py"):
         project.write(path.name, path.read_text())
+    shutil.copytree(ROOT / "alembic" / "sql", project.folder / "alembic" / "sql")
     (project.folder / "alembic" / "env.py").write_text(
         "import sqlalchemy as sa\nfrom alembic import context\nfrom sqlalchemy.dialects import postgresql\n\n"
         "from mcp_planner_schema.guard import run\nfrom mcp_planner_schema.models import metadata\n\n"

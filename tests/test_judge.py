@@ -49,9 +49,11 @@ KEPT_ELSEWHERE = {
 
 
 def install(project: Project, fixture: Path) -> None:
-    """Put a fixture into the project: a folder as it is, a file as revision 001."""
+    """Put a fixture into the project: a folder as it is, its SQL files beside; a file as revision 001."""
     if fixture.is_dir():
-        shutil.copytree(fixture, project.versions, dirs_exist_ok=True)
+        shutil.copytree(fixture, project.versions, dirs_exist_ok=True, ignore=shutil.ignore_patterns("sql"))
+        if (fixture / "sql").is_dir():
+            shutil.copytree(fixture / "sql", project.folder / "alembic" / "sql", dirs_exist_ok=True, symlinks=True)
     else:
         shutil.copy(fixture, project.versions / "001_create_thing.py")
 

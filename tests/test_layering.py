@@ -88,10 +88,10 @@ def test_modules_of_a_part_import_each_other_one_way(own: str) -> None:
 
 
 def test_the_guards_first_stations_come_in_their_order() -> None:
-    """findings, settings, source, header, body, judge, graph: none of them knows a later one."""
+    """findings, settings, sql_file, source, header, body, judge, graph: none of them knows a later one."""
     stations = [
         f"mcp_planner_schema.guard.{name}"
-        for name in ("findings", "address", "settings", "source", "header", "body", "judge")
+        for name in ("findings", "address", "settings", "sql_file", "source", "header", "body", "judge")
     ]
 
     for number, name in enumerate(stations):

@@ -8,7 +8,9 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from mcp_planner_schema.guard import sql_file
 from mcp_planner_schema.guard.findings import Finding
 from mcp_planner_schema.guard.header import Header
 from mcp_planner_schema.guard.settings import Settings, duration
@@ -52,8 +54,25 @@ def budgets(source: Source) -> dict[str, int]:
     return {name: duration(value) for name, value in written.items()} if isinstance(written, dict) else {}
 
 
-def judge(source: Source, header: Header, settings: Settings) -> list[Finding]:
-    """Every finding against the code of one revision, as far as its header says what it should be. Runs nothing."""
+def sql_files(source: Source, folder: Path) -> dict[str, str | None]:
+    """The texts of the files in ``sql_files = […]``, below ``folder``; None for one that is missing or cannot be read."""
+    written = _literal(source.tree, "sql_files")
+    names = [name for name in written if isinstance(name, str)] if isinstance(written, list) else []
+    return {name: _content(folder, name) for name in names if sql_file.NAME.fullmatch(name)}
+
+
+def _content(folder: Path, name: str) -> str | None:
+    try:
+        return sql_file.content(folder, name)
+    except sql_file.Unusable:
+        return None
+
+
+def judge(source: Source, header: Header, settings: Settings, sql: Path) -> list[Finding]:
+    """Every finding against the code of one revision, as far as its header says what it should be. Runs nothing.
+
+    ``sql`` is the folder below which the SQL files lie.
+    """
     return [
         *_identity(source, header, settings),
         *_parts(source, header),
@@ -62,6 +81,8 @@ def judge(source: Source, header: Header, settings: Settings) -> list[Finding]:
         *_settings_reads(source),
         *_budgets(source),
         *_transaction(source, header),
+        *_sql_names(source),
+        *_sql_files(source, sql),
     ]
 
 
@@ -179,6 +200,69 @@ def _transaction(source: Source, header: Header) -> Iterator[Finding]:
     ]
     if blocks and header.transaction == "single":
         yield finding(source.path, blocks[0], "transaction-mismatch")
+
+
+def _sql_names(source: Source) -> Iterator[Finding]:
+    """What is wrong with ``sql_files`` as a list, and with calls of ``operations.sql`` for files that are not in it."""
+    statement, written = _assignment(source.tree, "sql_files"), _literal(source.tree, "sql_files")
+    line, problem = place(source, "sql_files"), ""
+    names: list[object] = written if isinstance(written, list) else []
+    calls = list(_sql_calls(source.tree))
+    if statement is None:
+        problem = "it is missing, and the body calls operations.sql" if calls else ""
+    elif not isinstance(written, list) or not names or not all(isinstance(name, str) for name in names):
+        problem = "it is no list of names written out"
+    elif len(set(names)) < len(names):
+        problem = "it has a name twice"
+    else:
+        wrong = [name for name in names if not sql_file.NAME.fullmatch(str(name))]
+        problem = f"{wrong[0]!r} is no folder and file in lower case" if wrong else ""
+    if not problem:
+        for call in calls:
+            texts = [node.value for part in call.args for node in ast.walk(part) if isinstance(node, ast.Constant)]
+            apart = [text for text in texts if isinstance(text, str) and text not in names]
+            if apart:
+                line, problem = call.lineno, f"{apart[0]!r} is used, but is not in it"
+                break
+    if problem:
+        number = identity(source).revision or source.path.name.split("_")[0]
+        yield finding(source.path, line, "sql-files-literal", problem=problem, number=number)
+
+
+def _sql_calls(tree: ast.Module) -> Iterator[ast.Call]:
+    """The calls of ``sql.apply()``, ``sql.revert()`` and ``sql.remove()``, whatever the module is called here."""
+    called = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "mcp_planner_schema.operations":
+            called |= {name.asname or name.name for name in node.names if name.name == "sql"}
+        elif isinstance(node, ast.ImportFrom) and node.module == "mcp_planner_schema.operations.sql":
+            called |= {name.asname or name.name for name in node.names}
+        elif isinstance(node, ast.Import):
+            called |= {name.asname or name.name for name in node.names if name.name.endswith("operations.sql")}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            function = node.func.value if isinstance(node.func, ast.Attribute) else node.func
+            if ast.unparse(function) in called:
+                yield node
+
+
+def _sql_files(source: Source, folder: Path) -> Iterator[Finding]:
+    """What is wrong with the files themselves, and with those beside them that nobody names."""
+    statement, written = _assignment(source.tree, "sql_files"), _literal(source.tree, "sql_files")
+    names = [name for name in written if isinstance(name, str)] if isinstance(written, list) else []
+    places = statement.value.elts if statement and isinstance(statement.value, ast.List) else []
+    for name, node in zip(names, places, strict=False):
+        if sql_file.NAME.fullmatch(name):
+            try:
+                sql_file.read(folder, name)
+            except sql_file.Unusable as error:
+                yield finding(source.path, node.lineno, "sql-file-unusable", file=name, problem=error)
+    own = identity(source).revision
+    if own and sql_file.NAME.fullmatch(f"{own}/x.sql"):
+        for path in sorted((folder / own).glob("*")):
+            if f"{own}/{path.name}" not in names:
+                yield finding(source.path, place(source, "sql_files"), "sql-file-unusable", file=f"{own}/{path.name}",
+                              problem="sql_files does not name it")  # fmt: skip
 
 
 def _assignment(tree: ast.Module, name: str) -> ast.Assign | ast.AnnAssign | None:

@@ -306,13 +306,25 @@ _RULES = (
         "a step that commits in the middle cannot be rolled back whole or tried again",
         "Transaction: none, with nothing in the body but what may run twice",
     ),
+    Rule(
+        "sql-files-literal",
+        "sql_files does not say which SQL files belong to the revision: {problem}",
+        "the checksum covers what the list names; any other file could be changed after it was run, and nobody would know",
+        'sql_files = [\n    "{number}/touch_updated_at.sql",\n]\nwith sql.apply(sql_files) and sql.revert(sql_files)',
+    ),
+    Rule(
+        "sql-file-unusable",
+        "sql/{file} cannot be used: {problem}",
+        "a file holds one object, so that it can be replaced, compared and taken back by its name alone",
+        "CREATE OR REPLACE FUNCTION, PROCEDURE or TRIGGER, then COMMENT ON it, UTF-8, named in sql_files; or remove the file",
+    ),
     # --- the database -------------------------------------------------------------------------------------------
     Rule(
         "applied-edited",
-        "revision {revision} was changed after it was applied on {applied}",
+        "{what} was changed after it was applied on {applied}",
         "this database was built by the old text; others will be built by the new one",
-        "bring the old text back (it is kept: SELECT source FROM {schema}.history WHERE id = {history}) and put the "
-        "change into a new revision",
+        "bring the old text back (it is kept, SQL files as comments at its end: SELECT source FROM {schema}.history "
+        "WHERE id = {history}) and put the change into a new revision; a function or trigger into a new file",
         waivable=True,
     ),
     Rule(

@@ -108,15 +108,24 @@ def edited(
         if revision not in applied or revision not in reached:
             continue
         number, day, checksum, text = applied[revision]
-        # Tokenising is the slow part; a file that is the same to the letter needs none of it.
-        if read.text == text or source.checksum(read) == checksum:
+        files = body.sql_files(read, judge.sql_folder(script))
+        # Tokenising is the slow part; files that are the same to the letter need none of it.
+        if source.kept(read, files) == text or source.checksum(read, files) == checksum:
             continue
         values = {"revision": revision, "applied": day, "schema": settings.schema, "history": str(number)}
+        values["what"] = _what(read, files, text)
         finding = Finding("applied-edited", f"{read.shown}:1", revision, values)
-        judged = judge.judge(path, settings, required=False, today=judge.today())
+        judged = judge.judge(path, settings, sql=judge.sql_folder(script), required=False, today=judge.today())
         if not (judged.header and judged.header.waives(finding.code, judge.today())):
             changed.append(finding)
     return changed
+
+
+def _what(read: source.Source, files: Mapping[str, str | None], kept: str) -> str:
+    """The SQL files that the history knows otherwise, or the revision itself where it is none of them."""
+    names = [name for name, text in files.items() if text is None or source.commented(name, text) not in kept]
+    revision = body.identity(read).revision
+    return f"{', '.join(f'sql/{name}' for name in names)} of revision {revision}" if names else f"revision {revision}"
 
 
 def _ancestors(parents: Mapping[str | None, tuple[str, ...]], heads: tuple[str, ...]) -> set[str]:

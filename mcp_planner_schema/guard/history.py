@@ -104,7 +104,7 @@ COMMENT ON COLUMN {schema}.history.duration_ms IS 'Milliseconds from the first t
 COMMENT ON COLUMN {schema}.history.lock_wait_ms IS 'Milliseconds the step was seen waiting for locks, over all tries';
 COMMENT ON COLUMN {schema}.history.hold_ms IS 'Milliseconds of the last try: its locks were held no longer';
 COMMENT ON COLUMN {schema}.history.rows_touched IS 'Rows inserted, updated, deleted; null where it committed in the middle';
-COMMENT ON COLUMN {schema}.history.checksum IS 'v1: sha256 over the tokens of the revision, header, comments and layout left out';
+COMMENT ON COLUMN {schema}.history.checksum IS 'v1: sha256 over revision (no header, comments, layout) and SQL files';
 
 CREATE TABLE IF NOT EXISTS {schema}.stash (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

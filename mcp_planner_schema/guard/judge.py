@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,13 +23,14 @@ _ALEMBICS = re.compile(r"(?!\.#|__init__).*\.py")
 @dataclass(frozen=True)
 class Judged:
     """One revision file after judgement. ``source`` is None when it cannot be read, ``header`` when there is none to go by:
-    none at all, or one with findings against it.
+    none at all, or one with findings against it. ``sql`` are the texts of the SQL files it names.
     """
 
     path: Path
     source: source.Source | None
     header: header.Header | None
     findings: tuple[Finding, ...]
+    sql: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def files(script: ScriptDirectory) -> list[Path]:
@@ -43,24 +44,32 @@ def files(script: ScriptDirectory) -> list[Path]:
     )
 
 
-def judge(path: Path, settings: Settings, *, required: bool, today: dt.date) -> Judged:
-    """Judge one file. ``required``: a missing header is a finding, else such a file is left alone."""
+def sql_folder(script: ScriptDirectory) -> Path:
+    """Where the SQL files of a history lie, in a folder for each revision: beside ``env.py``, wherever the revisions are."""
+    return Path(script.dir) / "sql"
+
+
+def judge(path: Path, settings: Settings, *, sql: Path, required: bool, today: dt.date) -> Judged:
+    """Judge one file. ``required``: a missing header is a finding, else such a file is left alone.
+
+    ``sql`` is the folder of the SQL files.
+    """
     read = source.read(path)
     if isinstance(read, Finding):
         return Judged(path, None, None, (read,))
-    found = body.identity(read)
+    found, files = body.identity(read), body.sql_files(read, sql)
     number = found.revision or path.name.removesuffix(".py").split("_")[0]
     examples = {"Version": number, "Dependencies": ", ".join(found.parents) or "None", "Date": str(today)}
     if not header.has_header(read, required=required):
         if not required:
-            return Judged(path, read, None, ())
+            return Judged(path, read, None, (), files)
         missing = source.finding(path, 1, "header-missing", template=header.template(examples))
-        return Judged(path, read, None, (*read.flaws, *_name(path, settings), missing))
+        return Judged(path, read, None, (*read.flaws, *_name(path, settings), missing), files)
     parsed, against_header = header.parse(read, today, examples)
-    findings = [*read.flaws, *_name(path, settings), *against_header, *body.judge(read, parsed, settings)]
+    findings = [*read.flaws, *_name(path, settings), *against_header, *body.judge(read, parsed, settings, sql)]
     standing = [one for one in findings if not (one.rule.waivable and parsed.waives(one.code, today))]
     standing.sort(key=lambda one: int(one.where.rpartition(":")[2]))
-    return Judged(path, read, None if against_header else parsed, tuple(standing))
+    return Judged(path, read, None if against_header else parsed, tuple(standing), files)
 
 
 def today() -> dt.date:
@@ -73,7 +82,8 @@ def judge_all(script: ScriptDirectory, settings: Settings, day: dt.date | None =
     day = day or today()
     paths = files(script)
     required = _requiring(paths, settings)
-    judged = [judge(path, settings, required=path in required, today=day) for path in paths]
+    sql = sql_folder(script)
+    judged = [judge(path, settings, sql=sql, required=path in required, today=day) for path in paths]
     return _with(judged, numbering(paths) if settings.headers == "required" else [])
 
 
@@ -89,7 +99,7 @@ def judge_pending(
     judged = []
     for wish in wanted:
         path = resolved.get(wish.resolve(), wish)
-        judged.append(judge(path, settings, required=path in required, today=day))
+        judged.append(judge(path, settings, sql=sql_folder(script), required=path in required, today=day))
     names = {one.path for one in judged}
     found = numbering(paths) if settings.headers == "required" else []
     return _with(judged, [pair for pair in found if pair[0] in names])
@@ -121,10 +131,7 @@ def numbering(paths: Sequence[Path]) -> list[tuple[Path, Finding]]:
 
 
 def _with(judged: list[Judged], extra: list[tuple[Path, Finding]]) -> list[Judged]:
-    return [
-        Judged(one.path, one.source, one.header, one.findings + tuple(f for path, f in extra if path == one.path))
-        for one in judged
-    ]
+    return [replace(one, findings=one.findings + tuple(f for path, f in extra if path == one.path)) for one in judged]
 
 
 def _requiring(paths: Sequence[Path], settings: Settings) -> set[Path]:

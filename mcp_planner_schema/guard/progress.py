@@ -71,7 +71,7 @@ def of(step: Step, judged: Judged | None, reason: str | None) -> Progress:
     direction = direction_of(step)
     described = header.description if header else reason if direction == "stamp" else step.doc
     progress = Progress(name_of(step), direction, described, judged)
-    progress.checksum = source.checksum(judged.source) if judged and judged.source else None
+    progress.checksum = source.checksum(judged.source, judged.sql) if judged and judged.source else None
     progress.own = body.budgets(judged.source) if judged and judged.source else {}
     return progress
 
@@ -91,7 +91,7 @@ def name_of(step: Step) -> str:
 def entry(progress: Progress, outcome: str, error: str | None = None) -> history.Entry:
     """The row of ``history`` for a step that ends now."""
     header = progress.judged.header if progress.judged else None
-    text = progress.judged.source if progress.judged else None
+    judged = progress.judged
     return history.Entry(
         revision=progress.name,
         direction=progress.direction,
@@ -105,7 +105,7 @@ def entry(progress: Progress, outcome: str, error: str | None = None) -> history
         attempts=progress.attempts,
         rows_touched=progress.rows,
         checksum=progress.checksum,
-        source=text.text if text else None,
+        source=source.kept(judged.source, judged.sql) if judged and judged.source else None,
         waivers=tuple(map(str, header.waivers)) if header else (),
         error=error,
     )

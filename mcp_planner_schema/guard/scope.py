@@ -63,7 +63,9 @@ def new_revision(context: Any, settings: Settings, options: dict[str, Any]) -> C
             raise WrongUse(f"The next revision is {number}, not {config.cmd_opts.rev_id}.", _FORM)
         script.rev_id = number
         script.message = _title(script.message, number, settings)
-        arguments.update(author=author(given.get("author", "")), kind=kind)
+        # A function or trigger is a file; what autogenerate has found is none.
+        files = kind == "function" and all(found.is_empty() for found in script.upgrade_ops_list)
+        arguments.update(author=author(given.get("author", "")), kind=kind, files=files)
 
     return prepare
 

@@ -11,7 +11,7 @@ import shlex
 import stat
 import tokenize
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,8 +139,10 @@ def _encoding(path: Path, line: int, problem: str, instead: str) -> Finding:
     return finding(path, line, "source-encoding", problem=problem, instead=instead)
 
 
-def checksum(source: Source) -> str:
+def checksum(source: Source, files: Mapping[str, str | None] | None = None) -> str:
     """``v1:<sha256>`` over what the code says: comments, docstrings, layout and quotes make no difference, values do.
+
+    ``files`` are the texts of the SQL files that it names, which count to the letter; None is a file that is not there.
 
     A normal form of the syntax tree, equal on every Python: ``ast.dump`` differs between versions, and a hash of the bytes
     between formatters. The header is a docstring, so that a corrected description does not count as an edit of what was run.
@@ -148,7 +150,21 @@ def checksum(source: Source) -> str:
     digest = hashlib.sha256()
     for part in _normal(source.tree):
         digest.update(part.encode() + b"\0")
+    for name, text in (files or {}).items():
+        if text is not None:
+            digest.update(f"file {name}\0{text}\0".encode())
     return f"v1:{digest.hexdigest()}"
+
+
+def kept(source: Source, files: Mapping[str, str | None]) -> str:
+    """What the history keeps of a revision: its text, and below it, as comments of it, the SQL files that it names."""
+    below = "".join(commented(name, text) for name, text in files.items() if text is not None)
+    return source.text + ("" if not below or source.text.endswith("\n") else "\n") + below
+
+
+def commented(name: str, text: str) -> str:
+    """One SQL file as a block of Python comments, from which ``sed -n 's/^#|//p'`` gives it back."""
+    return f"# sql/{name}:\n" + "".join(f"#|{line}\n" for line in text.removesuffix("\n").split("\n"))
 
 
 def _normal(tree: ast.AST) -> Iterator[str]:

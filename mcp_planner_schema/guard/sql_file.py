@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,101 +13,245 @@ NAME = re.compile(r"[0-9A-Za-z_]+/[0-9a-z_]+\.sql")
 LIMIT = 1_000_000
 """Bytes a file may have; a function body of this size would not be read by anybody either."""
 
-_COMMENT = r"(?:\s+|--[^\n]*\n|/\*.*?\*/)*"
-_IDENTIFIER = r'(?:"(?:[^"]|"")+"|[A-Za-z_][A-Za-z0-9_$]*)'
-_QUALIFIED = rf"{_IDENTIFIER}(?:\s*\.\s*{_IDENTIFIER})?"
-_ROUTINE = re.compile(
-    rf"{_COMMENT}CREATE\s+(?:OR\s+REPLACE\s+)?(?P<kind>FUNCTION|PROCEDURE)\s+(?P<name>{_QUALIFIED})\s*\(",
-    re.IGNORECASE | re.DOTALL,
+ROUTINES = ("FUNCTION", "PROCEDURE")
+_AFTER = ("COMMENT", "ALTER", "GRANT", "REVOKE")
+"""What may follow the CREATE: it goes when the object is dropped, or does no harm when it stays."""
+
+# As PostgreSQL's own scanner cuts it, as far as the ends of statements depend on it; comments nest, so they only begin here.
+_TOKEN = re.compile(
+    r"""(?P<space>\s+|--[^\n]*)
+    |(?P<comment>/\*)
+    |(?P<string>[eE]'(?:[^'\\]|\\.|'')*'|(?:[uU]&|[bBxXnN])?'(?:[^']|'')*')
+    |(?P<name>(?:[uU]&)?"(?:[^"]|"")+")
+    |(?P<dollar>\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$)
+    |(?P<word>[^\W\d][\w$]*)
+    |(?P<other>::|:=|\d[\w.]*|.)""",
+    re.DOTALL | re.VERBOSE,
 )
-_TRIGGER = re.compile(
-    rf"{_COMMENT}CREATE\s+(?:OR\s+REPLACE\s+)?(?:CONSTRAINT\s+)?TRIGGER\s+(?P<name>{_IDENTIFIER})\s+"
-    rf"(?:BEFORE|AFTER|INSTEAD\s+OF)\s.*?\sON\s+(?P<table>{_QUALIFIED})\s",
-    re.IGNORECASE | re.DOTALL,
-)
-_RESULT = re.compile(r"\s*(?:RETURNS\s+(?P<type>.*?)\s+)?(?:LANGUAGE|AS|STABLE|VOLATILE|IMMUTABLE)\b", re.I | re.DOTALL)
-_DEFAULT = re.compile(r"\s(?:DEFAULT\s|=).*", re.IGNORECASE | re.DOTALL)
+# Signs that need no space before or after them, for drops that read as a person would write them.
+_CLOSE, _OPEN = frozenset("[]().,%"), frozenset("[(.%")
+_OPENED = re.compile(r"""['"]|\$(?:[^\W\d]\w*)?\$""")
+# What ends a routine's result type; none of these can be a word of one.
+_OPTIONS = {
+    "LANGUAGE", "AS", "STABLE", "VOLATILE", "IMMUTABLE", "SET", "COST", "ROWS", "STRICT", "CALLED", "SECURITY", "EXTERNAL",
+    "WINDOW", "PARALLEL", "SUPPORT", "TRANSFORM", "LEAKPROOF", "NOT", "BEGIN", "RETURN", "RETURNS",
+}  # fmt: skip
 
 
 class Unusable(ValueError):
-    """The file is not there, cannot be read, or does not begin with the one CREATE statement it is for."""
+    """The file is not there, cannot be read, or holds something else than the one object it is for."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """One word, name, literal or sign; ``word`` is it in capitals where it is an unquoted word or a sign, else empty."""
+
+    text: str
+    word: str
+    at: int
 
 
 @dataclass(frozen=True)
 class SqlFile:
-    """What one file creates. ``drop`` removes it; two files of equal ``shape`` replace each other in place."""
+    """What one file creates. ``drop`` removes it; two files of equal ``shape`` replace each other in place.
+
+    ``routine`` is the name that the catalog knows a function or procedure by, empty for a trigger.
+    """
 
     name: str
     text: str
     drop: str
     shape: str
+    replaces: bool
+    routine: str = ""
+
+    def drop_if_exists(self) -> str:
+        """``drop``, and no error where the object is gone already."""
+        return re.sub(r"(?<=^DROP )(\w+)", r"\1 IF EXISTS", self.drop, count=1)
 
 
-def read(folder: Path, name: str) -> SqlFile:
-    """Read ``name`` below ``folder`` (the history's ``sql/``). Runs nothing. Raises :class:`Unusable`."""
+def content(folder: Path, name: str) -> str:
+    """The text of ``name`` below ``folder`` (the history's ``sql/``), with LF. Raises :class:`Unusable`."""
     if not NAME.fullmatch(name):
         raise Unusable(f"{name!r} is no name of the form 011/touch_updated_at.sql (lower case, no other folders)")
     path = folder / name
     try:
-        if path.is_symlink() or not path.is_file():
-            raise Unusable(f"there is no such file: {name}")
-        raw = path.read_bytes()
+        if path.is_symlink() or path.parent.is_symlink():
+            raise Unusable("it is a symbolic link")
+        if not path.is_file():
+            raise Unusable("there is no such file")
+        with path.open("rb") as opened:
+            raw = opened.read(LIMIT + 1)
     except OSError as error:
-        raise Unusable(f"{name} cannot be read: {error.strerror}") from None
+        raise Unusable(f"it cannot be read: {error.strerror}") from None
     if len(raw) > LIMIT:
-        raise Unusable(f"{name} has {len(raw):,} bytes, more than {LIMIT:,}")
+        raise Unusable(f"it has more than {LIMIT:,} bytes")
     try:
         text = raw.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        raise Unusable(f"{name} is not UTF-8 at byte {error.start}") from None
-    if "\0" in text or text.startswith("\ufeff"):
-        raise Unusable(f"{name} holds a NUL byte or begins with a byte order mark")
-    return parse(name, text)
+        raise Unusable(f"it is not UTF-8 at byte {error.start}") from None
+    if "\0" in text or "\r" in text or text.startswith("\ufeff"):
+        raise Unusable("it holds a NUL byte, a CR without LF, or begins with a byte order mark")
+    return text
+
+
+def read(folder: Path, name: str) -> SqlFile:
+    """What ``name`` below ``folder`` creates. Runs nothing. Raises :class:`Unusable`."""
+    return parse(name, content(folder, name))
 
 
 def parse(name: str, text: str) -> SqlFile:
-    """What the file's first statement creates. Raises :class:`Unusable` when it is none that can be taken back."""
-    routine = _ROUTINE.match(text)
-    if routine:
-        end = _closing(text, routine.end())
-        if end is None:
-            raise Unusable(f"{name}: the arguments' closing parenthesis is missing")
-        arguments = [part.strip() for part in _split(text[routine.end() : end]) if part.strip()]
-        result = _RESULT.match(text, end + 1)
-        if not result:
-            raise Unusable(f"{name}: after the arguments come RETURNS … and LANGUAGE")
-        without = ", ".join(_DEFAULT.sub("", part) for part in arguments)
-        kind, called = routine["kind"].upper(), _plain(routine["name"])
-        shape = f"{kind} {called}({', '.join(map(_plain, arguments))}) {_plain(result['type'] or '')}"
-        return SqlFile(name, text, f"DROP {kind} {called}({without})", shape)
-    trigger = _TRIGGER.match(text)
-    if trigger:
-        drop = f"DROP TRIGGER {trigger['name']} ON {_plain(trigger['table'])}"
-        # A constraint trigger cannot be replaced in place: its shape is its whole text.
-        whole = re.match(rf"{_COMMENT}CREATE\s+CONSTRAINT", text, re.IGNORECASE | re.DOTALL)
-        return SqlFile(name, text, drop, text if whole else drop)
-    raise Unusable(f"{name} does not begin with CREATE OR REPLACE FUNCTION, PROCEDURE or TRIGGER")
+    """What the file creates. Raises :class:`Unusable` when it is not one object that can be taken back, with its comment."""
+    first, *others = statements(text) or [[]]
+    words = [token.word for token in first]
+    if words[:1] != ["CREATE"]:
+        raise Unusable("it does not begin with CREATE OR REPLACE FUNCTION, PROCEDURE or TRIGGER")
+    replaces = words[1:3] == ["OR", "REPLACE"]
+    at = 3 if replaces else 1
+    constraint = words[at : at + 1] == ["CONSTRAINT"]
+    at += constraint
+    kind = words[at] if at < len(words) else ""
+    if kind not in (*ROUTINES, "TRIGGER"):
+        raise Unusable("it does not begin with CREATE OR REPLACE FUNCTION, PROCEDURE or TRIGGER")
+    called, at = _qualified(first, at + 1)
+    for statement in others:
+        if statement[0].word not in _AFTER:
+            said = statement[0].text if len(statement[0].text) < 40 else "a literal"
+            raise Unusable(
+                f"line {text.count(chr(10), 0, statement[0].at) + 1} begins a statement with {said}; after the one CREATE "
+                f"only {', '.join(_AFTER)} may follow"
+            )
+    if not any(
+        [one.word for one in statement[:3]] in (["COMMENT", "ON", kind], ["COMMENT", "ON", "ROUTINE"])
+        for statement in others
+    ):
+        raise Unusable(f"it has no COMMENT ON {kind} {_sql(called)}")
+    if kind == "TRIGGER":
+        table = _table(first, at)
+        drop = f"DROP TRIGGER {_sql(called)} ON {_sql(table)}"
+        return SqlFile(name, text, drop, f"{'CONSTRAINT ' * constraint}{drop}", replaces)
+    end = _closing(first, at)
+    arguments = [part for part in _split(first[at + 1 : end]) if part]
+    types = [_without_default(part) for part in arguments]
+    drop = f"DROP {kind} {_sql(called)}({', '.join(map(_sql, types))})"
+    defaults = sum(len(part) != len(whole) for part, whole in zip(types, arguments, strict=True))
+    shape = f"{drop} {_sql(_result(first, end + 1))} with {defaults} defaults"
+    return SqlFile(name, text, drop, shape, replaces, _catalog_name(called[-1]))
 
 
-def _closing(text: str, at: int) -> int | None:
-    """Where the parenthesis closes that was opened just before ``at``; string literals do not count."""
+def statements(text: str) -> list[list[Token]]:
+    """The statements of a text, each as its tokens. Raises :class:`Unusable` for what psql would not read as it stands."""
+    found: list[list[Token]] = [[]]
+    depth = body = 0  # parentheses, and BEGIN ATOMIC … END
+    for token in _tokens(text):
+        if token.word == ";" and not depth and not body:
+            found.append([])
+            continue
+        depth += {"(": 1, ")": -1}.get(token.word, 0)
+        before = found[-1][-1].word if found[-1] else ""
+        if found[-1] and found[-1][0].word == "CREATE":
+            body += before == "BEGIN" and token.word == "ATOMIC" and not body
+            body += bool(body) and token.word == "CASE"
+            body -= bool(body) and token.word == "END"
+        found[-1].append(token)
+    if found.pop():
+        raise Unusable("its last statement does not end in a semicolon")
+    return [statement for statement in found if statement]
+
+
+def _tokens(text: str) -> list[Token]:
+    found, at = [], 0
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        assert match is not None, "the last alternative takes any character"
+        at, kind = match.end(), match.lastgroup if match.lastgroup != "tag" else "dollar"
+        if kind == "comment":
+            at = _end_of_comment(text, match.end())
+        elif kind == "other" and (match.group() == "\\" or _OPENED.match(text, match.start())):
+            # psql takes what follows a backslash for a command of its own.
+            line = text.count("\n", 0, match.start()) + 1
+            raise Unusable(f"line {line} has a {match.group()} that ends nowhere, or outside of a literal")
+        elif kind != "space":
+            plain = match.group() if kind in ("word", "other") else ""
+            found.append(Token(match.group(), plain.upper(), match.start()))
+    return found
+
+
+def _end_of_comment(text: str, at: int) -> int:
     depth = 1
-    for match in re.compile(r"'(?:[^']|'')*'|[()]").finditer(text, at):
-        depth += {"(": 1, ")": -1}.get(match.group(), 0)
-        if depth == 0:
-            return match.start()
-    return None
+    for match in re.compile(r"/\*|\*/").finditer(text, at):
+        depth += 1 if match.group() == "/*" else -1
+        if not depth:
+            return match.end()
+    raise Unusable("a comment ends nowhere")
 
 
-def _split(arguments: str) -> list[str]:
-    parts, depth, begun = [], 0, 0
-    for match in re.finditer(r"'(?:[^']|'')*'|[(),]", arguments):
-        depth += {"(": 1, ")": -1}.get(match.group(), 0)
-        if match.group() == "," and depth == 0:
-            parts.append(arguments[begun : match.start()])
-            begun = match.end()
-    return [*parts, arguments[begun:]]
+def _qualified(tokens: Sequence[Token], at: int) -> tuple[list[Token], int]:
+    """A name that may have a schema, from its first token to the one after it."""
+    end = at + 1
+    while end < len(tokens) and tokens[end].word == ".":
+        end += 2
+    if end >= len(tokens):
+        raise Unusable("its CREATE ends after the name")
+    return list(tokens[at:end]), end
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.split())
+def _table(tokens: Sequence[Token], at: int) -> list[Token]:
+    """The table of a trigger: UPDATE OF may list any columns before, but none can be called ON without quotes."""
+    on = next((n for n in range(at, len(tokens)) if tokens[n].word == "ON"), None)
+    if on is None or tokens[at].word not in ("BEFORE", "AFTER", "INSTEAD"):
+        raise Unusable("after the trigger's name come BEFORE, AFTER or INSTEAD OF, and ON with its table")
+    return _qualified(tokens, on + 1)[0]
+
+
+def _closing(tokens: Sequence[Token], at: int) -> int:
+    depth = 0
+    for number in range(at, len(tokens)):
+        depth += {"(": 1, ")": -1}.get(tokens[number].word, 0)
+        if not depth:
+            if number == at:
+                break
+            return number
+    raise Unusable("after the name come the arguments in parentheses")
+
+
+def _split(tokens: Sequence[Token]) -> list[list[Token]]:
+    parts: list[list[Token]] = [[]]
+    depth = 0
+    for token in tokens:
+        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(token.word, 0)
+        if token.word == "," and not depth:
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return parts
+
+
+def _without_default(argument: list[Token]) -> list[Token]:
+    end = next((n for n, token in enumerate(argument) if token.word in ("DEFAULT", "=", ":=")), len(argument))
+    return argument[:end]
+
+
+def _result(tokens: Sequence[Token], at: int) -> list[Token]:
+    if at >= len(tokens) or tokens[at].word != "RETURNS":
+        return []
+    depth, end = 0, at + 1
+    while end < len(tokens) and (depth or tokens[end].word not in _OPTIONS):
+        depth += {"(": 1, ")": -1}.get(tokens[end].word, 0)
+        end += 1
+    return list(tokens[at:end])
+
+
+def _sql(tokens: Sequence[Token]) -> str:
+    text = before = ""
+    for token in tokens:
+        apart = text and token.word not in _CLOSE and before not in _OPEN
+        text += (" " if apart else "") + (token.text.lower() if token.word and token.text.isascii() else token.text)
+        before = token.word
+    return text
+
+
+def _catalog_name(token: Token) -> str:
+    if token.word:
+        return token.text.lower() if token.text.isascii() else token.text
+    return token.text.strip('"').replace('""', '"')

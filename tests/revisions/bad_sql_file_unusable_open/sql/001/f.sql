@@ -1,0 +1,7 @@
+CREATE OR REPLACE FUNCTION public.f() RETURNS integer LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+    SELECT 1
+$f$;
+
+COMMENT ON FUNCTION public.f() IS 'One.';

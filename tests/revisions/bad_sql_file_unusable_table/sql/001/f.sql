@@ -1,0 +1,2 @@
+CREATE TABLE f ();
+COMMENT ON TABLE f IS 'x';
