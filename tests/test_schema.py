@@ -59,7 +59,7 @@ ROWS = {
     """,
     "008": f"""
         INSERT INTO navigation_links (project_id, from_task_id, to_step_id, position)
-        VALUES ('{PROJECT}', '{TASK}', '{STEP}', 10);
+        VALUES ('{PROJECT}', '{TASK}', '{STEP}', 10) ON CONFLICT DO NOTHING;  -- at head the step's prev_id has made it
         INSERT INTO navigation_cursors (project_id, actor, current_step_id) VALUES ('{PROJECT}', 'SERVER_AI', '{STEP}')
     """,
 }
@@ -206,8 +206,11 @@ def test_a_downgrade_of_everything_keeps_every_row(database: Database, planner: 
     assert all(counted.values())
     assert sorted(database.rows("SELECT object, columns FROM migration.stash WHERE kind = 'columns'")) == [
         ("public.audit_logs", ["id", "occurred_at", "project_id"]),
+        ("public.navigation_links", ["id", "closes_circle"]),
         ("public.projects", ["id", "child_count", "child_progress"]),
         ("public.projects", ["id", "complexity_threshold", "max_iterations"]),
+        ("public.steps", ["id", "chain_position", "finished"]),
+        ("public.tasks", ["id", "chain_position", "finished"]),
         ("public.tasks", ["id", "child_count", "child_progress"]),
     ]
 

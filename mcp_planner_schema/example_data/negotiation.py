@@ -84,10 +84,11 @@ def write(project: Project, outline: Outline, showing: bool) -> list[float]:
                 created,
             )
             head = f"{step}\t{pid}\t{task}\t{TITLES[title]}\t{previous(step, NULL)}\t{following(step, NULL)}"
+            tail = f"\t{outline.places.get(step, NULL)}\t{'t' if _PROGRESS[status] == 1 else 'f'}"
             if status == "PENDING":
-                lines.append(f"{head}{_UNTOUCHED}{stamp(created)}\t{stamp(created)}")
+                lines.append(f"{head}{_UNTOUCHED}{stamp(created)}\t{stamp(created)}{tail}")
             else:
-                lines.append(head + _negotiated(project, step, status, bits >> 4, created))
+                lines.append(head + _negotiated(project, step, status, bits >> 4, created) + tail)
         done.append(gained)
     return done
 

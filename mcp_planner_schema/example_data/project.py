@@ -14,10 +14,11 @@ COLUMNS: Mapping[str, str] = {
     "projects": "id, name, description, progress, created_at, updated_at, complexity_threshold, max_iterations, "
     "child_count, child_progress",
     "tasks": "id, project_id, parent_task_id, title, objective, progress, prev_id, next_id, created_at, updated_at, "
-    "child_count, child_progress",
+    "child_count, child_progress, chain_position, finished",
     "steps": "id, project_id, task_id, title, prev_id, next_id, progress, server_content, client_content, "
     "final_content, iteration_count, max_iterations_reached, status, server_ready, client_approved, "
-    "server_complexity, client_complexity, agreed_complexity, complexity_score, should_promote, created_at, updated_at",
+    "server_complexity, client_complexity, agreed_complexity, complexity_score, should_promote, created_at, updated_at, "
+    "chain_position, finished",
     "disputes": "id, project_id, step_id, server_content, client_content, server_reasoning, client_reasoning, status, "
     "user_resolution, resolved_content, resolved_at, created_at, updated_at",
     "complexity_assessments": "id, project_id, step_id, agent, iteration, level, score, reasoning, should_promote, "
@@ -29,7 +30,7 @@ COLUMNS: Mapping[str, str] = {
     "complexity_runs": "id, project_id, threshold, iterations_used, max_iterations, steps_analysed, steps_promoted, "
     "convergence_reason, started_at, finished_at",
     "threshold_changes": "id, project_id, old_threshold, new_threshold, changed_by, changed_at",
-    "navigation_links": "id, project_id, from_task_id, from_step_id, to_task_id, to_step_id, position",
+    "navigation_links": "id, project_id, from_task_id, from_step_id, to_task_id, to_step_id, position, closes_circle",
     "navigation_cursors": "id, project_id, actor, current_task_id, current_step_id, updated_at",
     "audit_logs": "id, entity_type, entity_id, action, old_values, new_values, metadata, user_id, ai_agent, "
     "occurred_at, project_id",
@@ -69,7 +70,7 @@ class Project:
 class Outline:
     """A project's tree before it has texts: for each task its id, parent (-1 for a root) and the ids of its steps.
 
-    Parents come before their children. `previous` and `following` give the navigation references by item reference.
+    Parents come before their children. `previous`, `following` and `places` go by item: its references, and where it stands.
     """
 
     tasks: list[str]
@@ -78,6 +79,7 @@ class Outline:
     items: list[tuple[str, str]] = field(default_factory=list)
     previous: dict[str, str] = field(default_factory=dict)
     following: dict[str, str] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
 
 
 def stamp(seconds: int) -> str:

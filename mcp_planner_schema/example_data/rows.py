@@ -36,6 +36,8 @@ from mcp_planner_schema.example_data.sentences import (
     USERS,
 )
 
+APART = 1 << 32  # from one item of a chain to the next, as the triggers place them
+
 
 def rows(seed: int, first: int, count: int) -> Iterator[dict[str, bytes]]:
     """COPY text by table, one dictionary a project, for projects `first` to `first + count - 1`.
@@ -133,7 +135,9 @@ def _link(project: Project, outline: Outline) -> None:
         outline.previous[there] = f"{kind}://{here}"
         start = f"{here}\t\\N" if kind == "task" else f"\\N\t{here}"
         end = f"{there}\t\\N" if next_kind == "task" else f"\\N\t{there}"
-        lines.append(f"{next(project.ids)}\t{project.id}\t{start}\t{end}\t{at * 10}")
+        outline.places.setdefault(here, (at - 1) * APART)
+        outline.places[there] = at * APART
+        lines.append(f"{next(project.ids)}\t{project.id}\t{start}\t{end}\t{at * APART}\tf")
 
 
 def _tasks(project: Project, outline: Outline, done: list[float]) -> tuple[int, int]:
@@ -164,6 +168,7 @@ def _tasks(project: Project, outline: Outline, done: list[float]) -> tuple[int, 
             f"{task}\t{pid}\t{above}\t{TITLES[title]}\t{SENTENCES[bits & 1023]} {SENTENCES[bits >> 10 & 1023]}"
             f"\t{number_text(progress[at])}\t{outline.previous.get(task, NULL)}\t{outline.following.get(task, NULL)}"
             f"\t{stamp(created)}\t{stamp(updated)}\t{parts[at]}\t{stored_sum(gained[at])}"
+            f"\t{outline.places.get(task, NULL)}\t{'t' if progress[at] == 1 else 'f'}"
         )
         # jsonb prints its keys by length, then by name
         parent_json = f'"{above}"' if parent >= 0 else "null"

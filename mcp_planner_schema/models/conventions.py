@@ -4,7 +4,21 @@ import uuid
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import CheckConstraint, Column, DateTime, Double, Integer, MetaData, Numeric, String, Uuid, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Uuid,
+    text,
+)
 
 # One convention names everything, so that a revision can drop what it created without asking the catalog.
 # Check constraints say what they demand; the other names follow from table and columns. PostgreSQL cuts names
@@ -66,6 +80,37 @@ def child_progress_column(children: str) -> Column[Decimal]:
         Numeric(38, 15),
         server_default=text("0"),
         comment=f"Sum of the progress of {children}, each at 15 decimals; kept by trigger, null until counted.",
+    )
+
+
+def chain_position_column() -> Column[int]:
+    """Where an item stands in its chain: what the next item is found by, without walking there."""
+    return Column(
+        "chain_position",
+        BigInteger(),
+        comment="Place in the chain, greater than that of the item before; kept by trigger, null outside of chains.",
+    )
+
+
+def finished_column() -> Column[bool]:
+    """For index predicates: an index on progress itself would be written at every change of it."""
+    return Column(
+        "finished",
+        Boolean(),
+        server_default=text("false"),
+        comment="Whether progress is 1; kept by trigger, null until looked at.",
+    )
+
+
+def unfinished_index(table: str, column: str) -> Index:
+    """The order of what next_actionable_item looks for, of a project or below a task."""
+    return Index(
+        f"ix_{table}_{column}_unfinished",
+        column,
+        "chain_position",
+        "created_at",
+        "id",
+        postgresql_where=text("finished IS NOT TRUE"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Computed,
@@ -51,7 +52,21 @@ navigation_links = Table(
         item_reference("to_task_id", "to_step_id"),
         comment="Target as a reference; unique in the project: an item has at most one predecessor.",
     ),
-    Column("position", BigInteger(), nullable=False, comment="Order within the project; gaps are allowed."),
+    # The default stands for "find a place": the triggers of revision 018 do.
+    Column(
+        "position",
+        BigInteger(),
+        nullable=False,
+        server_default=text("'-9223372036854775808'::bigint"),
+        comment="Order within the project; gaps are allowed.",
+    ),
+    Column(
+        "closes_circle",
+        Boolean(),
+        nullable=False,
+        server_default=text("false"),
+        comment="Whether the link leads back to the beginning of its chain; kept by trigger.",
+    ),
     UniqueConstraint("project_id", "from_ref"),
     UniqueConstraint("project_id", "to_ref"),
     ForeignKeyConstraint(["project_id", "from_task_id"], ["tasks.project_id", "tasks.id"], ondelete="CASCADE"),
@@ -62,6 +77,8 @@ navigation_links = Table(
     exactly_one("to_task_id", "to_step_id", name="to_exactly_one"),
     CheckConstraint("from_ref <> to_ref", name="ends_differ"),
     Index("ix_navigation_links_project_id_position", "project_id", "position"),
+    # Almost always empty: what a removed link may have opened.
+    Index("ix_navigation_links_project_id_closes_circle", "project_id", postgresql_where=text("closes_circle")),
     # One for each foreign key, or deleting a task or step reads all links. Partial: each end is null in some rows.
     Index(
         "ix_navigation_links_project_id_from_task_id",

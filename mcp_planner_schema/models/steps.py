@@ -16,7 +16,9 @@ from sqlalchemy import (
 )
 
 from mcp_planner_schema.models.conventions import (
+    chain_position_column,
     created_at_column,
+    finished_column,
     has_visible_character,
     id_column,
     metadata,
@@ -27,6 +29,7 @@ from mcp_planner_schema.models.conventions import (
     reference_form,
     reference_not_itself,
     title_column,
+    unfinished_index,
     unit_interval,
     updated_at_column,
 )
@@ -92,6 +95,9 @@ steps = Table(
     Column("should_promote", Boolean(), comment="Whether the step should become a task; null until assessed."),
     created_at_column(),
     updated_at_column(),
+    # Last, because revision 017 added them: a table created from these models has the same column order.
+    chain_position_column(),
+    finished_column(),
     # What "same project" foreign keys point at; the primary key alone cannot say it.
     UniqueConstraint("project_id", "id"),
     UniqueConstraint("project_id", "task_id", "title"),
@@ -112,5 +118,7 @@ steps = Table(
     # A reference names one item of all projects, so the text alone finds its row.
     Index("ix_steps_prev_id", "prev_id", postgresql_where=text("prev_id IS NOT NULL")),
     Index("ix_steps_next_id", "next_id", postgresql_where=text("next_id IS NOT NULL")),
+    unfinished_index("steps", "project_id"),
+    unfinished_index("steps", "task_id"),
     comment="The smallest unit of work, negotiated between server AI and client AI.",
 )

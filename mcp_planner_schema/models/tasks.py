@@ -14,9 +14,11 @@ from sqlalchemy import (
 )
 
 from mcp_planner_schema.models.conventions import (
+    chain_position_column,
     child_count_column,
     child_progress_column,
     created_at_column,
+    finished_column,
     id_column,
     metadata,
     not_blank,
@@ -25,6 +27,7 @@ from mcp_planner_schema.models.conventions import (
     reference_form,
     reference_not_itself,
     title_column,
+    unfinished_index,
     unit_interval,
     updated_at_column,
 )
@@ -52,9 +55,11 @@ tasks = Table(
     reference_column("next_id", "next"),
     created_at_column(),
     updated_at_column(),
-    # Last, because revision 012 added them: a table created from these models has the same column order.
+    # Last, because revisions 012 and 017 added them: a table created from these models has the same column order.
     child_count_column("direct steps and sub-tasks"),
     child_progress_column("direct steps and sub-tasks"),
+    chain_position_column(),
+    finished_column(),
     # What "same project" foreign keys point at; the primary key alone cannot say it.
     UniqueConstraint("project_id", "id"),
     ForeignKeyConstraint(["project_id", "parent_task_id"], ["tasks.project_id", "tasks.id"], ondelete="CASCADE"),
@@ -87,5 +92,7 @@ tasks = Table(
     # A reference names one item of all projects, so the text alone finds its row.
     Index("ix_tasks_prev_id", "prev_id", postgresql_where=text("prev_id IS NOT NULL")),
     Index("ix_tasks_next_id", "next_id", postgresql_where=text("next_id IS NOT NULL")),
+    unfinished_index("tasks", "project_id"),
+    unfinished_index("tasks", "parent_task_id"),
     comment="A unit of work; tasks form a tree below their project.",
 )

@@ -1,0 +1,79 @@
+"""Add the order of items in their chains.
+
+Version: 017
+Description: Each task and step knows its place in the chain and whether it is finished: the next one is one index lookup away.
+Author: MCP-Planner team <maintainers@mcp-planner.example>
+Date: 2026-11-27
+Dependencies: 016
+Type: schema
+Phase: expand
+Transaction: single
+Reversible: stash
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+from mcp_planner_schema.operations import expect
+
+revision = "017"
+down_revision = "016"
+branch_labels = None
+depends_on = None
+
+PARENTS = (("tasks", "parent_task_id"), ("steps", "task_id"))
+
+expectations = [
+    expect.column("tasks", "chain_position", type="bigint", nullable=True),
+    expect.column("tasks", "finished", type="boolean", nullable=True),
+    expect.column("steps", "chain_position", type="bigint", nullable=True),
+    expect.column("steps", "finished", type="boolean", nullable=True),
+    expect.column("navigation_links", "closes_circle", type="boolean", nullable=False, default="false"),
+    expect.index("ix_navigation_links_project_id_closes_circle", table="navigation_links", unique=False),
+    expect.index("ix_tasks_project_id_unfinished", table="tasks", unique=False),
+    expect.index("ix_tasks_parent_task_id_unfinished", table="tasks", unique=False),
+    expect.index("ix_steps_project_id_unfinished", table="steps", unique=False),
+    expect.index("ix_steps_task_id_unfinished", table="steps", unique=False),
+]
+
+
+def upgrade() -> None:
+    for table, parent in PARENTS:
+        # Without a default: the rows that are there are not rewritten, and NULL says that they have not been looked at.
+        op.execute(f"ALTER TABLE {table} ADD COLUMN chain_position bigint, ADD COLUMN finished boolean")
+        op.execute(
+            f"COMMENT ON COLUMN {table}.chain_position"
+            " IS 'Place in the chain, greater than that of the item before; kept by trigger, null outside of chains.'"
+        )
+        op.execute(
+            f"COMMENT ON COLUMN {table}.finished IS 'Whether progress is 1; kept by trigger, null until looked at.'"
+        )
+        # What next_actionable_item walks, over a project and below a task. Not on progress itself: every change of it would
+        # then be written to all indexes of the row (no HOT update). See 009 for why not CONCURRENTLY.
+        for column in ("project_id", parent):
+            op.create_index(
+                f"ix_{table}_{column}_unfinished",
+                table,
+                [column, "chain_position", "created_at", "id"],
+                postgresql_where=sa.text("finished IS NOT TRUE"),
+            )
+    op.execute("ALTER TABLE navigation_links ADD COLUMN closes_circle boolean NOT NULL DEFAULT false")
+    op.execute(
+        "COMMENT ON COLUMN navigation_links.closes_circle"
+        " IS 'Whether the link leads back to the beginning of its chain; kept by trigger.'"
+    )
+    op.create_index(
+        "ix_navigation_links_project_id_closes_circle",
+        "navigation_links",
+        ["project_id"],
+        postgresql_where=sa.text("closes_circle"),
+    )
+
+
+def downgrade() -> None:
+    op.drop_index("ix_navigation_links_project_id_closes_circle", table_name="navigation_links")
+    op.drop_column("navigation_links", "closes_circle")
+    for table, parent in reversed(PARENTS):
+        for column in (parent, "project_id"):
+            op.drop_index(f"ix_{table}_{column}_unfinished", table_name=table)
+        op.execute(f"ALTER TABLE {table} DROP COLUMN finished, DROP COLUMN chain_position")
