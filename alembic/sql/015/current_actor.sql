@@ -7,10 +7,12 @@ DECLARE
 BEGIN
     -- Whatever somebody has put into the settings: a change is never refused because of who made it.
     current_actor.user_id := left(nullif(current_setting('planner.user_id', true), ''), 255);
-    IF said = ANY (enum_range(NULL::public.ai_agent)::text[]) THEN
-        current_actor.agent := said::public.ai_agent;
-    ELSIF said IS NOT NULL THEN
-        current_actor.metadata := jsonb_build_object('unknown_ai_agent', left(said, 255));
+    IF said IS NOT NULL THEN
+        IF said = ANY (enum_range(NULL::public.ai_agent)::text[]) THEN
+            current_actor.agent := said::public.ai_agent;
+        ELSE
+            current_actor.metadata := jsonb_build_object('unknown_ai_agent', left(said, 255));
+        END IF;
     END IF;
     IF current_actor.user_id IS NULL AND current_actor.agent IS NULL THEN
         current_actor.user_id := 'system';

@@ -1,79 +1,116 @@
 CREATE OR REPLACE FUNCTION public.write_audit_log() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET extra_float_digits = 1
 AS $function$
 DECLARE
     -- What triggers derive from other rows is no change of this one; a column that a table lacks does no harm here.
-    unlogged CONSTANT text[] := '{updated_at,child_count,child_progress}';
-    entity CONSTANT text := upper(left(TG_TABLE_NAME, -1));
-    project CONSTANT text := CASE TG_TABLE_NAME WHEN 'projects' THEN 'id' ELSE 'project_id' END;
-    promoted CONSTANT text := CASE TG_TABLE_NAME
-        WHEN 'steps' THEN 'EXISTS (SELECT FROM public.step_promotions promotion '
-            'WHERE promotion.project_id = o.project_id AND promotion.step_id = o.id)' ELSE 'false' END;
-    target CONSTANT text := 'INSERT INTO public.audit_logs '
-        '(entity_type, entity_id, project_id, action, old_values, new_values, metadata, user_id, ai_agent, occurred_at) ';
+    unlogged CONSTANT text[] := '{updated_at,child_count,child_progress,chain_position,finished}';
+    entity CONSTANT public.entity_type := upper(left(TG_TABLE_NAME, -1));
     actor record;
-    compared text[];
-    differs text;
+    single boolean;
+    old_row jsonb;
+    new_row jsonb;
     differing text[];
+    differs text;
+    old_values text;
+    new_values text;
 BEGIN
     IF TG_OP = 'UPDATE' THEN
+        SELECT to_jsonb(n) - unlogged, (SELECT to_jsonb(o) - unlogged FROM before o LIMIT 1),
+            NOT EXISTS (SELECT FROM changed OFFSET 1)
+        INTO new_row, old_row, single
+        FROM changed n LIMIT 1;
+        IF new_row IS NULL OR single AND new_row = old_row THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+    actor := public.current_actor();
+    -- Static where no transition tables are joined: the plan is kept, and fits any number of rows. Columns that only some
+    -- of the tables have are read from the row as JSON, which OFFSET 0 has made once.
+    IF TG_OP = 'INSERT' THEN
+        INSERT INTO public.audit_logs
+            (entity_type, entity_id, project_id, action, new_values, metadata, user_id, ai_agent, occurred_at)
+        SELECT entity, n.id, coalesce(n.held ->> 'project_id', n.held ->> 'id')::uuid,
+            CASE entity WHEN 'DISPUTE' THEN 'DISPUTED' ELSE 'CREATED' END::public.audit_action,
+            n.held, actor.metadata, actor.user_id, actor.agent, clock_timestamp()
+        FROM (SELECT id, to_jsonb(changed) - unlogged AS held FROM changed OFFSET 0) n;
+    ELSIF TG_OP = 'DELETE' THEN
+        INSERT INTO public.audit_logs
+            (entity_type, entity_id, project_id, action, old_values, metadata, user_id, ai_agent, occurred_at)
+        SELECT entity, o.id, coalesce(o.held ->> 'project_id', o.held ->> 'id')::uuid,
+            CASE WHEN entity = 'STEP' AND EXISTS (
+                SELECT FROM public.step_promotions promotion
+                WHERE promotion.project_id = (o.held ->> 'project_id')::uuid AND promotion.step_id = o.id OFFSET 0
+            ) THEN 'PROMOTED' ELSE 'DELETED' END::public.audit_action,
+            o.held, actor.metadata, actor.user_id, actor.agent, clock_timestamp()
+        FROM (SELECT id, to_jsonb(before) - unlogged AS held FROM before OFFSET 0) o;
+    ELSIF TG_OP = 'TRUNCATE' THEN
+        -- Before it, the table itself holds what is about to go.
+        EXECUTE format($query$
+            INSERT INTO public.audit_logs
+                (entity_type, entity_id, project_id, action, old_values, metadata, user_id, ai_agent, occurred_at)
+            SELECT $1, o.id, coalesce(o.held ->> 'project_id', o.held ->> 'id')::uuid,
+                CASE WHEN $1 = 'STEP' AND EXISTS (
+                    SELECT FROM public.step_promotions promotion
+                    WHERE promotion.project_id = (o.held ->> 'project_id')::uuid AND promotion.step_id = o.id OFFSET 0
+                ) THEN 'PROMOTED' ELSE 'DELETED' END::public.audit_action,
+                o.held, $3, $4, $5, clock_timestamp()
+            FROM (SELECT id, to_jsonb(gone) - $2 AS held FROM %s gone OFFSET 0) o
+            $query$, TG_RELID::regclass)
+        USING entity, unlogged, actor.metadata, actor.user_id, actor.agent;
+    ELSIF single AND new_row -> 'id' = old_row -> 'id' THEN
+        INSERT INTO public.audit_logs
+            (entity_type, entity_id, project_id, action, old_values, new_values, metadata, user_id, ai_agent, occurred_at)
+        SELECT entity, (new_row ->> 'id')::uuid, coalesce(new_row ->> 'project_id', new_row ->> 'id')::uuid,
+            CASE
+                WHEN entity = 'STEP' AND new_row ->> 'status' = 'AGREED' AND old_row ->> 'status' <> 'AGREED' THEN 'COMPLETED'
+                WHEN entity = 'DISPUTE' AND new_row ->> 'status' = 'RESOLVED' AND old_row ->> 'status' <> 'RESOLVED'
+                    THEN 'RESOLVED'
+                ELSE 'UPDATED' END::public.audit_action,
+            jsonb_object_agg(key, old_row -> key), jsonb_object_agg(key, value),
+            actor.metadata, actor.user_id, actor.agent, clock_timestamp()
+        FROM jsonb_each(new_row) WHERE value <> old_row -> key;
+    ELSE
         -- The columns that the statement changed in any row at all: most change one to three of twenty, and only these are
-        -- made JSON. EXECUTE: a plan kept from a statement of one row would join ten thousand the wrong way.
-        SELECT array_agg(attname ORDER BY attnum),
-               string_agg(format('CASE WHEN bool_or(o.%1$I IS DISTINCT FROM n.%1$I) THEN %1$L END', attname), ', ' ORDER BY attnum)
-        INTO compared, differs
+        -- made JSON. EXECUTE: a plan kept from a statement of few rows would join ten thousand the wrong way.
+        SELECT string_agg(format('CASE WHEN bool_or(o.%1$I IS DISTINCT FROM n.%1$I) THEN %1$L END', attname), ', ')
+        INTO differs
         FROM pg_attribute
         WHERE attrelid = TG_RELID AND attnum > 0 AND NOT attisdropped AND attname <> ALL (unlogged);
         EXECUTE format('SELECT array_remove(ARRAY[%s]::text[], NULL) FROM before o FULL JOIN changed n ON n.id = o.id', differs)
         INTO differing;
-        IF differing = '{}' THEN
+        SELECT string_agg(format('o.%1$I IS DISTINCT FROM n.%1$I', name), ' OR '),
+            string_agg(format('CASE WHEN o.%1$I IS DISTINCT FROM n.%1$I THEN jsonb_build_object(%1$L, o.%1$I) ELSE ''{}'' END', name), ' || '),
+            string_agg(format('CASE WHEN o.%1$I IS DISTINCT FROM n.%1$I THEN jsonb_build_object(%1$L, n.%1$I) ELSE ''{}'' END', name), ' || ')
+        INTO differs, old_values, new_values
+        FROM unnest(differing) name;
+        IF differs IS NULL THEN
             RETURN NULL;
         END IF;
+        -- An id that changes is one row gone and another come: nothing tells which became which.
+        EXECUTE format($query$
+            INSERT INTO public.audit_logs
+                (entity_type, entity_id, project_id, action, old_values, new_values, metadata, user_id, ai_agent, occurred_at)
+            SELECT $1, coalesce(n.id, o.id), CASE WHEN n.id IS NULL THEN o.%1$I ELSE n.%1$I END,
+                CASE WHEN n.id IS NULL THEN 'DELETED' WHEN o.id IS NULL THEN 'CREATED' WHEN %2$s ELSE 'UPDATED' END::public.audit_action,
+                CASE WHEN n.id IS NULL THEN to_jsonb(o) - $2 WHEN o.id IS NOT NULL THEN %3$s END,
+                CASE WHEN o.id IS NULL THEN to_jsonb(n) - $2 WHEN n.id IS NOT NULL THEN %4$s END,
+                $3, $4, $5, clock_timestamp()
+            FROM before o FULL JOIN changed n ON n.id = o.id
+            WHERE %5$s
+            $query$,
+            CASE entity WHEN 'PROJECT' THEN 'id' ELSE 'project_id' END,
+            CASE entity
+                WHEN 'STEP' THEN $when$n.status = 'AGREED' AND o.status <> 'AGREED' THEN 'COMPLETED'$when$
+                WHEN 'DISPUTE' THEN $when$n.status = 'RESOLVED' AND o.status <> 'RESOLVED' THEN 'RESOLVED'$when$
+                ELSE $when$false THEN ''$when$ END,
+            old_values, new_values, differs)
+        USING entity, unlogged, actor.metadata, actor.user_id, actor.agent;
     END IF;
-    SELECT * INTO actor FROM public.current_actor();
-    CASE TG_OP
-        WHEN 'INSERT' THEN
-            EXECUTE target || format($query$
-                SELECT $1::public.entity_type, n.id, n.%I, $2::public.audit_action, NULL, to_jsonb(n) - $3, $4, $5, $6, clock_timestamp()
-                FROM changed n
-                $query$, project)
-            USING entity, CASE entity WHEN 'DISPUTE' THEN 'DISPUTED' ELSE 'CREATED' END, unlogged,
-                  actor.metadata, actor.user_id, actor.agent;
-        WHEN 'UPDATE' THEN
-            -- An id that changes is one row gone and another come: nothing tells which became which.
-            EXECUTE target || (
-                SELECT format($query$
-                    SELECT $1::public.entity_type, coalesce(n.id, o.id), CASE WHEN n.id IS NULL THEN o.%1$I ELSE n.%1$I END,
-                        CASE WHEN n.id IS NULL THEN 'DELETED' WHEN o.id IS NULL THEN 'CREATED' WHEN %2$s ELSE 'UPDATED' END::public.audit_action,
-                        CASE WHEN n.id IS NULL THEN to_jsonb(o) - $2 WHEN o.id IS NOT NULL THEN %3$s END,
-                        CASE WHEN o.id IS NULL THEN to_jsonb(n) - $2 WHEN n.id IS NOT NULL THEN %4$s END,
-                        $3, $4, $5, clock_timestamp()
-                    FROM before o FULL JOIN changed n ON n.id = o.id
-                    WHERE %5$s
-                    $query$, project,
-                    CASE TG_TABLE_NAME
-                        WHEN 'steps' THEN 'n.status = ''AGREED'' AND o.status <> ''AGREED'' THEN ''COMPLETED'''
-                        WHEN 'disputes' THEN 'n.status = ''RESOLVED'' AND o.status <> ''RESOLVED'' THEN ''RESOLVED'''
-                        ELSE 'false THEN ''''' END,
-                    CASE cardinality(differing) WHEN 1 THEN format('jsonb_build_object(%1$L, o.%1$I)', differing[1])
-                        ELSE string_agg(format('CASE WHEN o.%1$I IS DISTINCT FROM n.%1$I THEN jsonb_build_object(%1$L, o.%1$I) ELSE ''{}'' END', name), ' || ') END,
-                    CASE cardinality(differing) WHEN 1 THEN format('jsonb_build_object(%1$L, n.%1$I)', differing[1])
-                        ELSE string_agg(format('CASE WHEN o.%1$I IS DISTINCT FROM n.%1$I THEN jsonb_build_object(%1$L, n.%1$I) ELSE ''{}'' END', name), ' || ') END,
-                    string_agg(format('o.%1$I IS DISTINCT FROM n.%1$I', name), ' OR '))
-                FROM unnest(differing) name)
-            USING entity, unlogged, actor.metadata, actor.user_id, actor.agent;
-        ELSE  -- DELETE, or TRUNCATE: before it, the table itself holds what is about to go
-            EXECUTE target || format($query$
-                SELECT $1::public.entity_type, o.id, o.%I, CASE WHEN %s THEN 'PROMOTED' ELSE 'DELETED' END::public.audit_action,
-                    to_jsonb(o) - $2, NULL, $3, $4, $5, clock_timestamp()
-                FROM %s o
-                $query$, project, promoted, CASE TG_OP WHEN 'TRUNCATE' THEN TG_RELID::regclass::text ELSE 'before' END)
-            USING entity, unlogged, actor.metadata, actor.user_id, actor.agent;
-    END CASE;
     RETURN NULL;
 END
 $function$;
 
 COMMENT ON FUNCTION public.write_audit_log() IS
-'Trigger: one row in audit_logs for each row of the statement that changed; of an update only the changed columns. Acts as its owner, so that the application needs no right to write the log. What other triggers derive (updated_at, child_count, child_progress) is no change.';
+'Trigger: one row in audit_logs for each row of the statement that changed; of an update only the changed columns. Acts as its owner, so that the application needs no right to write the log. What other triggers derive (updated_at, child_count, child_progress, chain_position, finished) is no change.';
