@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,6 +71,107 @@ def test_an_update_logs_what_changed(cursor: Any) -> None:
         ("UPDATED", {"server_content": None, "status": "PENDING"}, {"server_content": "new", "status": "SERVER_DRAFT"}),
         ("UPDATED", {"status": "PENDING"}, {"status": "SERVER_DRAFT"}),
     ], key=str)  # fmt: skip
+
+
+# Column, value before and after, and what the log says of it: nothing where the two are equal in the column's type.
+CHANGES: list[tuple[str, str, str, tuple[Any, Any] | None]] = [
+    ("title", "'s'", "'x'", ("s", "x")),
+    ("server_content", "NULL", "'new'", (None, "new")),
+    ("server_content", "'old'", "NULL", ("old", None)),
+    ("server_content", "NULL", "NULL", None),
+    ("server_content", "''", "' '", ("", " ")),
+    ("server_ready", "false", "true", (False, True)),
+    ("server_complexity", "NULL", "'LOW'", (None, "LOW")),
+    ("complexity_score", "0.3", "0.1::float8 + 0.2", (0.3, 0.30000000000000004)),
+    ("complexity_score", "0", "'-0'", None),
+    ("weight", "1.0", "1.00", None),
+    ("weight", "1e30", "1e30 + 1", (10**30, 10**30 + 1)),
+    ("weight", "'NaN'", "'NaN'", None),
+    ("weight", "'NaN'", "1", ("NaN", 1)),
+    ("created_at", "'2026-10-25 00:30+00'", "'2026-10-25 02:30+02'", None),
+    ("created_at", "'2026-10-25 00:30+00'", "'2026-10-25 01:30+00'",
+     ("2026-10-25T02:30:00+02:00", "2026-10-25T02:30:00+01:00")),
+    ("chain_position", "1", "2", None),
+    ("finished", "true", "NULL", None),
+    ("status", "'PENDING'", "'SERVER_DRAFT'", ("PENDING", "SERVER_DRAFT")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("others", ["none", "unchanged", "changed"])
+def test_a_change_is_told_by_its_type(cursor: Any, database: Database, others: str) -> None:
+    """A row is logged alike alone, in a statement that changes no other of many rows, and in one that changes them all."""
+    database.rows(
+        "ALTER TABLE steps ADD COLUMN IF NOT EXISTS weight numeric,"
+        " ADD COLUMN IF NOT EXISTS chain_position integer, ADD COLUMN IF NOT EXISTS finished boolean"
+    )
+    if others != "none":
+        cursor.execute(f"INSERT INTO steps (task_id, title) SELECT '{TASK}', g FROM generate_series(1, 50) g")
+    cursor.execute("SET timezone = 'Europe/Berlin'; SET extra_float_digits = -5")
+    found: list[Any] = []
+
+    for column, before, after, _ in CHANGES:
+        cursor.execute(f"UPDATE steps SET {column} = {before} WHERE id = '{STEP}'")
+        cursor.execute("SELECT clock_timestamp()")
+        (since,) = cursor.fetchone()
+        cursor.execute(
+            f"UPDATE steps SET {column} = CASE id WHEN '{STEP}' THEN {after} ELSE {column} END, iteration_count ="
+            f" iteration_count + CASE WHEN id <> '{STEP}' AND {others == 'changed'} THEN 1 ELSE 0 END"
+        )
+        cursor.execute(
+            "SELECT entity_id, old_values, new_values FROM audit_logs WHERE occurred_at > %s AND entity_type = 'STEP'",
+            (since,),
+        )
+        rows = cursor.fetchall()
+        found.append([row[1:] for row in rows if row[0] == STEP])
+        assert len(rows) - len(found[-1]) == (50 if others == "changed" else 0), column
+
+    assert found == [[({column: log[0]}, {column: log[1]})] if log else [] for column, _, _, log in CHANGES]
+
+
+def test_every_column_is_of_a_type_that_json_tells_apart(database: Database) -> None:
+    """Alone a row is compared as JSON, among many in its types: the same for these types, not for jsonb or interval."""
+    rows = database.rows(
+        "SELECT DISTINCT CASE typtype WHEN 'e' THEN 'enum' ELSE typname::text END"
+        " FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid"
+        " WHERE attrelid = ANY ('{projects,tasks,steps,disputes}'::regclass[]) AND attnum > 0 AND NOT attisdropped"
+    )
+
+    types = {"uuid", "text", "varchar", "enum", "bool", "int4", "int8", "float8", "numeric", "timestamptz"}
+    assert {name for (name,) in rows} <= types
+
+
+@pytest.mark.parametrize("number", [1, 50])
+def test_one_row_and_many_are_logged_alike(cursor: Any, number: int) -> None:
+    """One row of a step's life or fifty by one statement: each is logged once, with the same action and columns."""
+    cursor.execute(f"DELETE FROM steps WHERE id = '{STEP}'")
+    cursor.execute(
+        "INSERT INTO steps (task_id, title, status, server_content)"
+        f" SELECT '{TASK}', 'n' || g, 'CLIENT_REVIEW', repeat('é', g) FROM generate_series(1, {number}) g"
+    )
+    cursor.execute("UPDATE steps SET status = 'AGREED', final_content = server_content")
+    cursor.execute("UPDATE steps SET id = gen_random_uuid()")
+    cursor.execute("DELETE FROM steps")
+
+    cursor.execute(
+        "SELECT action::text, old_values->>'title', new_values->>'title',"
+        " (SELECT array_agg(key ORDER BY key) FROM jsonb_object_keys(old_values) key) AS old,"
+        " (SELECT array_agg(key ORDER BY key) FROM jsonb_object_keys(new_values) key) AS new, project_id FROM audit_logs"
+        " WHERE entity_type = 'STEP' AND entity_id <> %s ORDER BY action, old, new",
+        (STEP,),
+    )
+    rows = cursor.fetchall()
+    cursor.execute(
+        "SELECT array_agg(attname::text ORDER BY attname) FROM pg_attribute WHERE attrelid = 'steps'::regclass AND attnum > 0"
+        " AND NOT attisdropped AND attname <> ALL ('{updated_at,chain_position,finished}')"
+    )
+    (whole,) = cursor.fetchone()
+    changed = ["final_content", "progress", "status"]
+    expected = {"CREATED": (None, whole), "COMPLETED": (changed, changed), "DELETED": (whole, None)}
+    assert [row for row in rows if tuple(row[3:5]) != expected[row[0]] or row[5] != PROJECT] == []
+    # A new id is one row gone and one come.
+    assert Counter(row[0] for row in rows) == {"CREATED": 2 * number, "COMPLETED": number, "DELETED": 2 * number}
+    titles = {f"n{n}" for n in range(1, number + 1)}
+    assert {row[1] for row in rows if row[0] == "DELETED"} == {row[2] for row in rows if row[0] == "CREATED"} == titles
 
 
 @pytest.mark.parametrize("change", ["title = title", "updated_at = now() + interval '1 day'"])

@@ -12,21 +12,21 @@ BEGIN
     -- any number of rows.
     CASE TG_OP
         WHEN 'INSERT' THEN
-            SELECT array_agg(change.task_id), array_agg(DISTINCT change.project_id), array_agg(change.n), array_agg(change.s)
+            SELECT array_agg(change.task_id), array_agg(change.project_id), array_agg(change.n), array_agg(change.s)
             INTO parents, owners, counts, sums
             FROM (
                 SELECT project_id, task_id, count(*) AS n, sum(round(progress::numeric, 15)) AS s
                 FROM added GROUP BY project_id, task_id
             ) change;
         WHEN 'DELETE' THEN
-            SELECT array_agg(change.task_id), array_agg(DISTINCT change.project_id), array_agg(change.n), array_agg(change.s)
+            SELECT array_agg(change.task_id), array_agg(change.project_id), array_agg(change.n), array_agg(change.s)
             INTO parents, owners, counts, sums
             FROM (
                 SELECT project_id, task_id, -count(*) AS n, -sum(round(progress::numeric, 15)) AS s
                 FROM removed GROUP BY project_id, task_id
             ) change;
         ELSE
-            SELECT array_agg(change.task_id), array_agg(DISTINCT change.project_id), array_agg(change.n), array_agg(change.s)
+            SELECT array_agg(change.task_id), array_agg(change.project_id), array_agg(change.n), array_agg(change.s)
             INTO parents, owners, counts, sums
             FROM (
                 SELECT project_id, task_id, sum(each.n) AS n, sum(each.s) AS s
@@ -48,7 +48,7 @@ BEGIN
         RETURN NULL;
     END IF;
     PERFORM public.lock_ancestors(parents);
-    IF cardinality(owners) > 1 THEN
+    IF owners[1] <> ANY (owners) THEN  -- several projects
         PERFORM FROM public.projects WHERE id = ANY (owners) ORDER BY id FOR NO KEY UPDATE;
     END IF;
     EXECUTE $query$
