@@ -1,8 +1,7 @@
 """What the triggers cost, against the same statements with DISABLE TRIGGER USER, in turns in one process.
 
-Three contestants: no trigger of ours, all but those of the audit log, all. Limits without audit: 10,000 steps into one task
-by one statement 2x, an update of their progress 3x, a transaction of one row 3x, nothing faster than linear; with audit 4x,
-6x and 3x.
+Three contestants: no trigger of ours, all but those of the audit log, all. LIMITS are ratios to the first; no statement may
+grow faster than linearly.
 """
 
 from __future__ import annotations
@@ -31,6 +30,18 @@ RENAME = "UPDATE steps SET title = title || '!'"
 ONE_INSERT = f"INSERT INTO steps (project_id, task_id, title) VALUES ('{PROJECT}', '{TASK}', %s)"
 ONE_UPDATE = "UPDATE steps SET progress = 1 - progress * 0.75 WHERE id = %s"
 
+# What, and the most that it may take without and with audit, as a multiple of no triggers.
+LIMITS = (
+    ("10,000 | insert", "10,000 steps into one task by one statement", {"no audit": 2, "all": 4}),
+    ("10,000 | update of progress", "an update of their progress", {"no audit": 3, "all": 6}),
+    ("synchronous_commit on | insert", "a transaction that inserts one row", {"no audit": 3, "all": 3}),
+    ("synchronous_commit on | update", "a transaction that updates one row", {"no audit": 3, "all": 3}),
+)
+# Time a row at the largest size to that at the smallest, over the same without triggers. Linear is 1, quadratic 100; what
+# is allowed is the one step of transition tables that no longer fit into work_mem.
+GROWTH = 2
+
+Found = dict[str, dict[str, float]]
 Contestants = Mapping[str, Callable[[str], bool]]
 
 
@@ -52,24 +63,52 @@ def _run(cursor: Any) -> None:
         contestants["no audit"] = lambda name: AUDIT not in name
     contestants["all"] = lambda name: True
 
+    found: Found = {}
     print("\none statement (medians of interleaved runs; ratios to DISABLE TRIGGER USER)")
     _head(contestants, "rows | statement")
     for size in SIZES:
         turns = 5 if size < 100_000 else 3
-        _table(contestants, f"{size:,} |", _statements(cursor, contestants, size, turns))
-    print(f"\ntransactions of one row, commits durable (medians of {SINGLE} in each of 7 turns), ms instead of s")
+        found |= _table(contestants, f"{size:,} |", _statements(cursor, contestants, size, turns))
+    print(f"\ntransactions of one row (medians of {SINGLE} in each of 7 turns), ms instead of s")
     _head(contestants, "commit | statement")
     for synchronous in ("on", "off"):
         cursor.execute(f"SET synchronous_commit = {synchronous}")
-        _table(contestants, f"synchronous_commit {synchronous} |", _singles(cursor, contestants, 7), 1000)
+        singles = _singles(cursor, contestants, 7)
+        found |= _table(contestants, f"synchronous_commit {synchronous} |", singles, 1000)
     cursor.execute("RESET synchronous_commit")
-    print("\nstatements of one row in ONE transaction, and the same rows by one statement (one run each)")
+    _limits(contestants, found)
+    _growth(contestants, found)
+    print(
+        "\nstatements of one row in ONE transaction, and the same rows by one statement (one run each): each leaves a dead"
+        "\nversion of the same task and project, which PostgreSQL cannot remove before COMMIT; write sets instead"
+    )
     _head(contestants, "rows | how")
     for size in (1_000, 10_000):
         _table(contestants, f"{size:,} |", _in_one_transaction(cursor, contestants, size))
 
 
-def _statements(cursor: Any, contestants: Contestants, size: int, turns: int) -> dict[str, dict[str, float]]:
+def _limits(contestants: Contestants, found: Found) -> None:
+    print("\n| limit | triggers | at most | measured | holds |\n|---|---|---|---|---|")
+    for key, what, most in LIMITS:
+        for name in list(contestants)[1:]:
+            ratio = found[key][name] / found[key]["none"]
+            print(f"| {what} | {name} | {most[name]} | {ratio:.2f} | {'yes' if ratio <= most[name] else 'NO'} |")
+
+
+def _growth(contestants: Contestants, found: Found) -> None:
+    """Microseconds a row at each size; linear is the same at all, as far as it is without triggers."""
+    sizes = " | ".join(f"{size:,} rows, µs a row" for size in SIZES)
+    print(f"\n| statement | triggers | {sizes} | growth | over none | linear |\n|---|---|---|---|---|---|---|---|")
+    for what in ("insert", "update of progress", "update of title", "delete"):
+        for name in contestants:
+            each = {of: [found[f"{size:,} | {what}"][of] / size * 1e6 for size in SIZES] for of in ("none", name)}
+            growth, usual = (each[of][-1] / each[of][0] for of in (name, "none"))
+            cells = " | ".join(f"{one:.1f}" for one in each[name])
+            holds = "yes" if growth / usual <= GROWTH else "NO"
+            print(f"| {what} | {name} | {cells} | {growth:.2f} | {growth / usual:.2f} | {holds} |", flush=True)
+
+
+def _statements(cursor: Any, contestants: Contestants, size: int, turns: int) -> Found:
     seconds: dict[str, dict[str, list[float]]] = {}
     for turn in range(turns + 1):
         for name, wanted in contestants.items():
@@ -86,7 +125,7 @@ def _statements(cursor: Any, contestants: Contestants, size: int, turns: int) ->
     return _medians(seconds)
 
 
-def _singles(cursor: Any, contestants: Contestants, turns: int) -> dict[str, dict[str, float]]:
+def _singles(cursor: Any, contestants: Contestants, turns: int) -> Found:
     seconds: dict[str, dict[str, list[float]]] = {}
     for turn in range(turns + 1):
         for name, wanted in contestants.items():
@@ -103,8 +142,8 @@ def _singles(cursor: Any, contestants: Contestants, turns: int) -> dict[str, dic
     return _medians(seconds)
 
 
-def _in_one_transaction(cursor: Any, contestants: Contestants, size: int) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+def _in_one_transaction(cursor: Any, contestants: Contestants, size: int) -> Found:
+    found: Found = {}
     for name, wanted in contestants.items():
         _fresh(cursor, wanted)
         began = time.perf_counter()
@@ -172,7 +211,7 @@ def _timed(cursor: Any, sql: str, values: Any = None) -> float:
     return time.perf_counter() - began
 
 
-def _medians(seconds: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
+def _medians(seconds: dict[str, dict[str, list[float]]]) -> Found:
     return {
         what: {name: statistics.median(all_) for name, all_ in of_each.items()} for what, of_each in seconds.items()
     }
@@ -185,8 +224,10 @@ def _head(contestants: Contestants, first: str) -> None:
     print("|---" * (len(columns) + first.count("|") + 1) + "|")
 
 
-def _table(contestants: Contestants, first: str, found: dict[str, dict[str, float]], factor: float = 1) -> None:
+def _table(contestants: Contestants, first: str, found: Found, factor: float = 1) -> Found:
+    """Print one line each; gives them back under the names that the lines begin with."""
     for what, seconds in found.items():
         cells = [f"{seconds[name] * factor:.3f}" for name in contestants]
         cells += [f"{seconds[name] / seconds['none']:.2f}" for name in list(contestants)[1:]]
         print(f"| {first} {what} | {' | '.join(cells)} |", flush=True)
+    return {f"{first} {what}": seconds for what, seconds in found.items()}
