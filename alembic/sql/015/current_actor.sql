@@ -7,7 +7,7 @@ DECLARE
 BEGIN
     -- Whatever somebody has put into the settings: a change is never refused because of who made it.
     current_actor.user_id := left(nullif(current_setting('planner.user_id', true), ''), 255);
-    IF said IS NOT NULL THEN
+    IF said IS NOT NULL THEN  -- or = ANY makes the list of agents for nothing
         IF said = ANY (enum_range(NULL::public.ai_agent)::text[]) THEN
             current_actor.agent := said::public.ai_agent;
         ELSE

@@ -16,6 +16,8 @@ DECLARE
     old_values text;
     new_values text;
 BEGIN
+    -- A row alone is compared as JSON, by plans that are kept: planning for each statement would cost more than all the rest.
+    -- JSON tells apart what the columns' types tell apart, floats with the function's extra_float_digits.
     IF TG_OP = 'UPDATE' THEN
         SELECT to_jsonb(n) - unlogged, (SELECT to_jsonb(o) - unlogged FROM before o LIMIT 1),
             NOT EXISTS (SELECT FROM changed OFFSET 1)
@@ -27,7 +29,8 @@ BEGIN
     END IF;
     actor := public.current_actor();
     -- Static where no transition tables are joined: the plan is kept, and fits any number of rows. Columns that only some
-    -- of the tables have are read from the row as JSON, which OFFSET 0 has made once.
+    -- of the tables have are read from the row as JSON, which OFFSET 0 has made once; with it EXISTS looks up each row, and
+    -- no plan that is kept reads all promotions for one.
     IF TG_OP = 'INSERT' THEN
         INSERT INTO public.audit_logs
             (entity_type, entity_id, project_id, action, new_values, metadata, user_id, ai_agent, occurred_at)
@@ -73,18 +76,18 @@ BEGIN
         FROM jsonb_each(new_row) WHERE value <> old_row -> key;
     ELSE
         -- The columns that the statement changed in any row at all: most change one to three of twenty, and only these are
-        -- made JSON. EXECUTE: a plan kept from a statement of few rows would join ten thousand the wrong way.
+        -- made JSON. EXECUTE: a plan kept from a statement of two rows would join ten thousand the wrong way.
         SELECT string_agg(format('CASE WHEN bool_or(o.%1$I IS DISTINCT FROM n.%1$I) THEN %1$L END', attname), ', ')
         INTO differs
         FROM pg_attribute
         WHERE attrelid = TG_RELID AND attnum > 0 AND NOT attisdropped AND attname <> ALL (unlogged);
         EXECUTE format('SELECT array_remove(ARRAY[%s]::text[], NULL) FROM before o FULL JOIN changed n ON n.id = o.id', differs)
         INTO differing;
-        SELECT string_agg(format('o.%1$I IS DISTINCT FROM n.%1$I', name), ' OR '),
-            string_agg(format('CASE WHEN o.%1$I IS DISTINCT FROM n.%1$I THEN jsonb_build_object(%1$L, o.%1$I) ELSE ''{}'' END', name), ' || '),
-            string_agg(format('CASE WHEN o.%1$I IS DISTINCT FROM n.%1$I THEN jsonb_build_object(%1$L, n.%1$I) ELSE ''{}'' END', name), ' || ')
+        SELECT string_agg(differ, ' OR '),
+            string_agg(format('CASE WHEN %s THEN jsonb_build_object(%L, o.%I) ELSE ''{}'' END', differ, name, name), ' || '),
+            string_agg(format('CASE WHEN %s THEN jsonb_build_object(%L, n.%I) ELSE ''{}'' END', differ, name, name), ' || ')
         INTO differs, old_values, new_values
-        FROM unnest(differing) name;
+        FROM unnest(differing) name, format('o.%1$I IS DISTINCT FROM n.%1$I', name) differ;
         IF differs IS NULL THEN
             RETURN NULL;
         END IF;
@@ -93,7 +96,8 @@ BEGIN
             INSERT INTO public.audit_logs
                 (entity_type, entity_id, project_id, action, old_values, new_values, metadata, user_id, ai_agent, occurred_at)
             SELECT $1, coalesce(n.id, o.id), CASE WHEN n.id IS NULL THEN o.%1$I ELSE n.%1$I END,
-                CASE WHEN n.id IS NULL THEN 'DELETED' WHEN o.id IS NULL THEN 'CREATED' WHEN %2$s ELSE 'UPDATED' END::public.audit_action,
+                CASE WHEN n.id IS NULL THEN 'DELETED' WHEN o.id IS NULL THEN 'CREATED' WHEN %2$s
+                    ELSE 'UPDATED' END::public.audit_action,
                 CASE WHEN n.id IS NULL THEN to_jsonb(o) - $2 WHEN o.id IS NOT NULL THEN %3$s END,
                 CASE WHEN o.id IS NULL THEN to_jsonb(n) - $2 WHEN n.id IS NOT NULL THEN %4$s END,
                 $3, $4, $5, clock_timestamp()
