@@ -69,5 +69,7 @@ disputes = Table(
     ),
     # The partial index above cannot serve the foreign keys: deleting a step or project looks for all its disputes.
     Index("ix_disputes_project_id_step_id", "project_id", "step_id"),
+    # What waits for the user, of all projects, oldest first.
+    Index("ix_disputes_created_at_id_pending", "created_at", "id", postgresql_where=text("status = 'PENDING'")),
     comment="A step the two agents could not agree on, for a user to settle.",
 )

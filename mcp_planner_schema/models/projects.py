@@ -46,6 +46,7 @@ projects = Table(
     unit_interval("progress"),
     unit_interval("complexity_threshold"),
     positive("max_iterations"),
-    Index("ix_projects_updated_at", "updated_at"),
+    # With id, because one transaction gives many projects the same time.
+    Index("ix_projects_updated_at_id", "updated_at", "id"),
     comment="A project that agents break down into tasks and steps.",
 )

@@ -120,5 +120,27 @@ steps = Table(
     Index("ix_steps_next_id", "next_id", postgresql_where=text("next_id IS NOT NULL")),
     unfinished_index("steps", "project_id"),
     unfinished_index("steps", "task_id"),
+    # No index names progress or updated_at: a change of these alone stays HOT.
+    Index(
+        "ix_steps_project_id_status_created_at_id",
+        "project_id",
+        "status",
+        "created_at",
+        "id",
+        postgresql_where=text("status <> 'AGREED'"),
+    ),
+    Index(
+        "ix_steps_project_id_complexity_score",
+        "project_id",
+        "complexity_score",
+        postgresql_where=text("complexity_score IS NOT NULL"),
+    ),
+    # left(): a tsvector of more than 1 MB is an error, and the index would refuse the row. Without the drafts, which
+    # change in every round.
+    Index(
+        "ix_steps_search",
+        text("to_tsvector('english', (title || ' ') || left(coalesce(final_content, ''), 50000))"),
+        postgresql_using="gin",
+    ),
     comment="The smallest unit of work, negotiated between server AI and client AI.",
 )

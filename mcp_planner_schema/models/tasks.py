@@ -94,5 +94,11 @@ tasks = Table(
     Index("ix_tasks_next_id", "next_id", postgresql_where=text("next_id IS NOT NULL")),
     unfinished_index("tasks", "project_id"),
     unfinished_index("tasks", "parent_task_id"),
+    # left(): a tsvector of more than 1 MB is an error, and the index would refuse the row.
+    Index(
+        "ix_tasks_search",
+        text("to_tsvector('english', (title || ' ') || left(objective, 50000))"),
+        postgresql_using="gin",
+    ),
     comment="A unit of work; tasks form a tree below their project.",
 )
