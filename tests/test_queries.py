@@ -14,8 +14,8 @@ from mcp_planner_schema import example_data
 from tests.conftest import ROOT, Database, _clone
 
 EXAMPLES, STEPS = 100, 100_000
-LARGE = "00000000-0000-4000-8000-000000000001"
-"""The one large project: all the steps that the example projects leave of STEPS."""
+LARGE = "00000000-0000-4000-9000-000000000001"
+"""One of the large projects, which have all the steps that the example projects leave of STEPS."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,10 @@ QUERIES = {
     ),
     "root tasks": Query(
         """
-        SELECT id, title, progress FROM tasks WHERE project_id = %(project)s AND parent_task_id IS NULL ORDER BY title LIMIT 100
+        SELECT id, title, progress FROM tasks WHERE project_id = %(project)s AND parent_task_id IS NULL ORDER BY title
         """,
         ("uq_tasks_project_id_title_root",),
+        sorts="the few that one project has, where reading them in the table's order is cheaper",
     ),
     "sub-tasks": Query(
         """
@@ -257,47 +258,49 @@ QUERIES = {
     ),
 }
 
-# 250 root tasks with three sub-tasks each; steps, disputes and judgements are copies of the examples'. Numbered ids name the
-# neighbours of an item without looking, and fill an index from one end. The rest are projects that nobody has begun.
-LARGE_PROJECT = f"""
+# Each large project has 10,000 steps, numbered on, in 25 root tasks with three sub-tasks each; steps, disputes and judgements
+# are copies of the examples'. Ids from numbers name the neighbours of an item without looking, and fill an index from one end.
+# The rest are projects that nobody has begun.
+LARGE_PROJECTS = """
 CREATE FUNCTION pg_temp.id(number bigint) RETURNS uuid LANGUAGE sql IMMUTABLE
     RETURN ('00000000-0000-4000-9000-' || lpad(to_hex(number), 12, '0'))::uuid;
-INSERT INTO projects (id, name, description) VALUES ('{LARGE}', 'Everything else', 'Many steps.');
-INSERT INTO projects (name, description, updated_at)
-    SELECT 'Idea ' || n, 'Not begun.', now() - n * interval '1 hour' FROM generate_series(1, 3000) n;
-INSERT INTO tasks (id, project_id, parent_task_id, title, objective)
-    SELECT pg_temp.id(n), '{LARGE}', CASE WHEN n %% 4 > 0 THEN pg_temp.id(n - n %% 4) END, 'Part ' || n, objective
-    FROM (SELECT row_number() OVER () - 1 AS n, objective FROM tasks LIMIT 1000) example;
 CREATE TEMP TABLE copied AS
-    SELECT row_number() OVER () + 999 AS number, example.* FROM generate_series(1, 100), (
+    SELECT row_number() OVER () + 9999 AS number, example.* FROM generate_series(1, 100), (
         SELECT title, progress, left(final_content, 100) AS final_content, status, complexity_score, created_at FROM steps
     ) example
     LIMIT %(steps)s - (SELECT count(*) FROM steps);
-ALTER TABLE copied ADD id uuid GENERATED ALWAYS AS (pg_temp.id(number)) STORED;
+ALTER TABLE copied ADD id uuid GENERATED ALWAYS AS (pg_temp.id(number)) STORED,
+    ADD project uuid GENERATED ALWAYS AS (pg_temp.id(number / 10000)) STORED;
+INSERT INTO projects (id, name, description, updated_at)
+    SELECT pg_temp.id(n), 'Project ' || n, 'Large, or not begun.', now() - n * interval '1 hour' FROM generate_series(1, 3000) n;
+INSERT INTO tasks (id, project_id, parent_task_id, title, objective)
+    SELECT pg_temp.id(n), pg_temp.id(n / 100), CASE WHEN n %% 4 > 0 THEN pg_temp.id(n - n %% 4) END, 'Part ' || n, objective
+    FROM (SELECT row_number() OVER () + 99 AS n, objective FROM tasks LIMIT 1000) example;
 INSERT INTO steps (id, project_id, task_id, title, prev_id, next_id,
         progress, final_content, status, complexity_score, created_at)
-    SELECT id, '{LARGE}', pg_temp.id(number %% 1000), title || ' ' || number,
-        'step://' || pg_temp.id(number - 1), 'step://' || pg_temp.id(number + 1),
+    SELECT id, project, pg_temp.id(number / 10000 * 100 + number %% 100), title || ' ' || number,
+        CASE WHEN number %% 10000 > 0 THEN 'step://' || pg_temp.id(number - 1) END,
+        CASE WHEN number %% 10000 < 9999 THEN 'step://' || pg_temp.id(number + 1) END,
         progress, final_content, status, complexity_score, created_at
     FROM copied;
 INSERT INTO navigation_links (project_id, from_step_id, to_step_id, position)
-    SELECT '{LARGE}', id, pg_temp.id(number + 1), number * 1000 FROM copied;
+    SELECT project, id, pg_temp.id(number + 1), number * 1000 FROM copied WHERE number %% 10000 < 9999;
 INSERT INTO navigation_cursors (project_id, actor, current_step_id)
-    SELECT '{LARGE}', 'actor ' || number - 1000, id FROM copied WHERE number <= 2000;
+    SELECT project, 'actor ' || number, id FROM copied WHERE number %% 50 = 0;
 INSERT INTO disputes (project_id, step_id, server_content, client_content, server_reasoning, client_reasoning, created_at)
-    SELECT '{LARGE}', id, 'a', 'b', 'c', 'd', created_at FROM copied WHERE status = 'DISPUTED';
+    SELECT project, id, 'a', 'b', 'c', 'd', created_at FROM copied WHERE status = 'DISPUTED';
 INSERT INTO complexity_assessments (project_id, step_id, agent, iteration, level, score, confidence)
-    SELECT '{LARGE}', id, 'SERVER_AI', 1, 'LOW', 0.2, 0.9 FROM copied WHERE status <> 'PENDING';
+    SELECT project, id, 'SERVER_AI', 1, 'LOW', 0.2, 0.9 FROM copied WHERE status <> 'PENDING';
 INSERT INTO complexity_agreements (project_id, step_id, iteration, agreed, resolution)
-    SELECT '{LARGE}', id, 1, true, 'CONSENSUS' FROM copied WHERE status <> 'PENDING';
+    SELECT project, id, 1, true, 'CONSENSUS' FROM copied WHERE status <> 'PENDING';
 INSERT INTO step_promotions (project_id, step_id, step_title, new_task_id, reason)
-    SELECT '{LARGE}', gen_random_uuid(), 'was a step', pg_temp.id(n), 'too large' FROM generate_series(0, 999) n;
+    SELECT pg_temp.id(n / 100), gen_random_uuid(), 'was a step', pg_temp.id(n), 'too large' FROM generate_series(100, 1099) n;
 INSERT INTO complexity_runs (project_id, threshold, max_iterations, started_at)
-    SELECT '{LARGE}', 0.7, 3, now() - n * interval '1 hour' FROM generate_series(1, 1000) n;
+    SELECT pg_temp.id(n / 100), 0.7, 3, now() - n * interval '1 hour' FROM generate_series(100, 1099) n;
 INSERT INTO threshold_changes (project_id, new_threshold, changed_at)
-    SELECT '{LARGE}', 0.7, now() - n * interval '1 hour' FROM generate_series(1, 1000) n;
+    SELECT pg_temp.id(n / 100), 0.7, now() - n * interval '1 hour' FROM generate_series(100, 1099) n;
 INSERT INTO audit_logs (entity_type, entity_id, project_id, action, occurred_at)
-    SELECT 'STEP', id, '{LARGE}', 'CREATED', created_at FROM copied
+    SELECT 'STEP', id, project, 'CREATED', created_at FROM copied
 """
 
 # Every index of the schema but the primary keys; one of a partition counts as the one it belongs to.
@@ -353,7 +356,7 @@ WHERE short.name <> long.name AND NOT short.indisunique AND short.predicate IS N
 
 @pytest.fixture(scope="module")
 def planner_at_work(head_template: Any) -> Iterator[Database]:
-    """A database of the planner with STEPS steps: EXAMPLES example projects, and one large project for the rest."""
+    """A database of the planner with STEPS steps: EXAMPLES example projects, and large projects for the rest."""
     with _clone(head_template) as cloned:
         for month in (1, 2):
             cloned.rows(
@@ -364,7 +367,7 @@ def planner_at_work(head_template: Any) -> Iterator[Database]:
             # No triggers, those of foreign keys included: the rows are right, and only plans are looked at.
             cursor.execute("SET session_replication_role = replica")
             example_data.load(connection, projects=EXAMPLES)
-            cursor.execute(LARGE_PROJECT, {"steps": STEPS})
+            cursor.execute(LARGE_PROJECTS, {"steps": STEPS})
             cursor.execute("VACUUM ANALYZE")
         yield cloned
 
@@ -379,9 +382,9 @@ def cursor(planner_at_work: Database) -> Iterator[Any]:
 
 @pytest.fixture
 def values(planner_at_work: Database) -> dict[str, Any]:
-    """What the application asks about: the large project and things in it, and one of the small projects."""
+    """What the application asks about: a large project and things in it, and one of the small projects."""
     one = planner_at_work.value
-    step = one("SELECT current_step_id FROM navigation_cursors WHERE project_id = %s AND actor = 'actor 500'", LARGE)
+    step = one("SELECT current_step_id FROM navigation_cursors WHERE project_id = %s AND actor = 'actor 15000'", LARGE)
     small = one("SELECT project_id FROM disputes WHERE status = 'PENDING' AND project_id <> %s LIMIT 1", LARGE)
     return {
         "project": LARGE,
@@ -393,8 +396,8 @@ def values(planner_at_work: Database) -> dict[str, Any]:
         "disputed": one("SELECT step_id FROM disputes WHERE project_id = %s LIMIT 1", LARGE),
         "promoted": one("SELECT step_id FROM step_promotions WHERE project_id = %s LIMIT 1", LARGE),
         "reference": f"step://{step}",
-        "actor": "actor 500",
-        "position": 1_000_000,
+        "actor": "actor 15000",
+        "position": 15_000_000,
         "updated_at": one("SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY updated_at) FROM projects"),
         "words": "retry timeout",
     }  # fmt: skip
