@@ -13,7 +13,7 @@ GIVEN := $(foreach v,$(filter-out PYTHON PYTEST MAKEFLAGS SHELL,$(.VARIABLES)),$
 $(foreach v,$(GIVEN),$(eval export override $(v) := $$(value $(v))))
 RUN = @$(PY) -m mcp_planner_schema $@ $(GIVEN:%=--make=%)
 
-TARGETS := help setup test test-all lint format lock bench findings \
+TARGETS := help setup test test-all lint format lock bench findings schema-doc \
 	migrate-create migrate-up migrate-down migrate-goto migrate-status migrate-force migrate-validate migrate-verify \
 	migrate-history migrate-reset db-start db-stop db-shell db-status example-data
 .PHONY: $(TARGETS)
@@ -96,6 +96,9 @@ format: setup ## Let ruff put the code in shape
 	@$(PY) -m ruff check --fix .
 
 findings: setup ## Write docs/findings.md from the catalogue
+	$(RUN)
+
+schema-doc: setup ## Write docs/schema.md, tables and diagram, from the models
 	$(RUN)
 
 lock: setup ## Write requirements.lock from pyproject.toml

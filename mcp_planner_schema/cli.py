@@ -252,6 +252,13 @@ def _findings(config: Config, values: Values) -> int:
     return DONE
 
 
+def _schema_doc(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import schema_page
+
+    Path(ROOT / "docs" / "schema.md").write_text(schema_page.markdown(), encoding="utf-8")
+    return DONE
+
+
 # --- the embedded server, example data --------------------------------------------------------------------------------
 
 
@@ -318,4 +325,5 @@ COMMANDS: dict[str, Command] = {
     "db-status": Command(_embedded("status")),
     "example-data": Command(_example_data, ("PROJECTS",), ("SEED",), "PROJECTS=100 [SEED=1]"),
     "findings": Command(_findings),
+    "schema-doc": Command(_schema_doc),
 }

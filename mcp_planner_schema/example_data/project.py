@@ -27,7 +27,7 @@ COLUMNS: Mapping[str, str] = {
     "resolution, created_at",
     "step_promotions": "id, project_id, step_id, step_title, new_task_id, reason, complexity_score, "
     "preserved_content, promoted_at",
-    "complexity_runs": "id, project_id, threshold, iterations_used, max_iterations, steps_analysed, steps_promoted, "
+    "complexity_runs": "id, project_id, threshold, iterations_used, iterations_allowed, steps_analysed, steps_promoted, "
     "convergence_reason, started_at, finished_at",
     "threshold_changes": "id, project_id, old_threshold, new_threshold, changed_by, changed_at",
     "navigation_links": "id, project_id, from_task_id, from_step_id, to_task_id, to_step_id, position, closes_circle",

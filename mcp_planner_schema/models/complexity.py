@@ -30,6 +30,26 @@ from mcp_planner_schema.models.conventions import (
 )
 from mcp_planner_schema.models.enums import ai_agent, complexity_level, complexity_resolution
 
+# Its rows are part of the schema: the revision that creates it fills it. Belongs to no project.
+complexity_levels = Table(
+    "complexity_levels",
+    metadata,
+    Column("level", complexity_level, primary_key=True, comment="The level; one row each."),
+    Column(
+        "lowest_score",
+        Double(),
+        nullable=False,
+        comment="Score, 0 to 1, from which the level holds, up to where the next begins.",
+    ),
+    Column("title", String(255), nullable=False, comment="What people call it; not blank."),
+    Column("description", Text(), nullable=False, comment="What it says about a step; not blank."),
+    UniqueConstraint("lowest_score"),
+    unit_interval("lowest_score"),
+    not_blank("title"),
+    not_blank("description"),
+    comment="Reference data: what each complexity level means. Filled by its revision, of no project.",
+)
+
 complexity_assessments = Table(
     "complexity_assessments",
     metadata,
@@ -144,9 +164,8 @@ complexity_runs = Table(
         Integer(),
         nullable=False,
         server_default=text("0"),
-        comment="Passes made; not negative, at most max_iterations.",
+        comment="Passes made; not negative, at most iterations_allowed.",
     ),
-    Column("max_iterations", Integer(), nullable=False, comment="Passes that were allowed; at least 1."),
     Column(
         "steps_analysed",
         Integer(),
@@ -164,10 +183,12 @@ complexity_runs = Table(
     Column("convergence_reason", Text(), comment="Why the run stopped; null while it is under way."),
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
     Column("finished_at", DateTime(timezone=True), comment="Null while the run is under way."),
+    # Last, because a later revision added it; its name was max_iterations before.
+    Column("iterations_allowed", Integer(), nullable=False, comment="Passes that were allowed; at least 1."),
     unit_interval("threshold"),
     not_negative("iterations_used"),
-    positive("max_iterations"),
-    CheckConstraint("iterations_used <= max_iterations", name="iterations_used_within_limit"),
+    positive("iterations_allowed"),
+    CheckConstraint("iterations_used <= iterations_allowed", name="iterations_used_within_limit"),
     not_negative("steps_analysed"),
     not_negative("steps_promoted"),
     # Leads with project_id, so that deleting a project does not read every run there ever was.
