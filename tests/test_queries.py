@@ -166,6 +166,39 @@ QUERIES = {
         """,
         ("uq_navigation_cursors_project_id_actor", "uq_navigation_links_project_id_from_ref"),
     ),
+    # What next_actionable_item asks, one by one.
+    "next step to do": Query(
+        """
+        SELECT * FROM steps WHERE project_id = %(project)s AND finished IS NOT TRUE AND progress < 1
+        ORDER BY chain_position, created_at, id LIMIT 1
+        """,
+        ("ix_steps_project_id_unfinished",),
+    ),
+    "next task to do": Query(
+        """
+        SELECT * FROM tasks WHERE project_id = %(project)s AND finished IS NOT TRUE AND progress < 1
+        ORDER BY chain_position, created_at, id LIMIT 1
+        """,
+        ("ix_tasks_project_id_unfinished",),
+    ),
+    "next step of a task": Query(
+        """
+        SELECT * FROM steps WHERE task_id = %(task)s AND finished IS NOT TRUE AND progress < 1
+        ORDER BY chain_position, created_at, id LIMIT 1
+        """,
+        ("ix_steps_task_id_unfinished",),
+    ),
+    "next sub-task of a task": Query(
+        """
+        SELECT * FROM tasks WHERE parent_task_id = %(parent)s AND finished IS NOT TRUE AND progress < 1
+        ORDER BY chain_position, created_at, id LIMIT 1
+        """,
+        ("ix_tasks_parent_task_id_unfinished",),
+    ),
+    "circles of a project": Query(
+        "SELECT from_ref FROM navigation_links WHERE project_id = %(project)s AND closes_circle",
+        ("ix_navigation_links_project_id_closes_circle",),
+    ),
     "successor": Query(
         "SELECT to_ref, position FROM navigation_links WHERE project_id = %(project)s AND from_ref = %(reference)s",
         ("uq_navigation_links_project_id_from_ref",),
@@ -277,14 +310,15 @@ INSERT INTO tasks (id, project_id, parent_task_id, title, objective)
     SELECT pg_temp.id(n), pg_temp.id(n / 100), CASE WHEN n %% 4 > 0 THEN pg_temp.id(n - n %% 4) END, 'Part ' || n, objective
     FROM (SELECT row_number() OVER () + 99 AS n, objective FROM tasks LIMIT 1000) example;
 INSERT INTO steps (id, project_id, task_id, title, prev_id, next_id,
-        progress, final_content, status, complexity_score, created_at)
+        progress, final_content, status, complexity_score, created_at, chain_position, finished)
     SELECT id, project, pg_temp.id(number / 10000 * 100 + number %% 100), title || ' ' || number,
         CASE WHEN number %% 10000 > 0 THEN 'step://' || pg_temp.id(number - 1) END,
         CASE WHEN number %% 10000 < 9999 THEN 'step://' || pg_temp.id(number + 1) END,
-        progress, final_content, status, complexity_score, created_at
+        progress, final_content, status, complexity_score, created_at, number * 1000, progress >= 1
     FROM copied;
+UPDATE tasks SET finished = progress >= 1;
 INSERT INTO navigation_links (project_id, from_step_id, to_step_id, position)
-    SELECT project, id, pg_temp.id(number + 1), number * 1000 FROM copied WHERE number %% 10000 < 9999;
+    SELECT project, id, pg_temp.id(number + 1), (number + 1) * 1000 FROM copied WHERE number %% 10000 < 9999;
 INSERT INTO navigation_cursors (project_id, actor, current_step_id)
     SELECT project, 'actor ' || number, id FROM copied WHERE number %% 50 = 0;
 INSERT INTO disputes (project_id, step_id, server_content, client_content, server_reasoning, client_reasoning, created_at)
@@ -295,7 +329,7 @@ INSERT INTO complexity_agreements (project_id, step_id, iteration, agreed, resol
     SELECT project, id, 1, true, 'CONSENSUS' FROM copied WHERE status <> 'PENDING';
 INSERT INTO step_promotions (project_id, step_id, step_title, new_task_id, reason)
     SELECT pg_temp.id(n / 100), gen_random_uuid(), 'was a step', pg_temp.id(n), 'too large' FROM generate_series(100, 1099) n;
-INSERT INTO complexity_runs (project_id, threshold, max_iterations, started_at)
+INSERT INTO complexity_runs (project_id, threshold, iterations_allowed, started_at)
     SELECT pg_temp.id(n / 100), 0.7, 3, now() - n * interval '1 hour' FROM generate_series(100, 1099) n;
 INSERT INTO threshold_changes (project_id, new_threshold, changed_at)
     SELECT pg_temp.id(n / 100), 0.7, now() - n * interval '1 hour' FROM generate_series(100, 1099) n;

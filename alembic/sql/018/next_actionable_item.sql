@@ -29,12 +29,10 @@ BEGIN
         title := task.title;
         progress := task.progress;
         SELECT * INTO step FROM public.steps one
-        WHERE one.project_id = next_actionable_item.project AND one.task_id = next_actionable_item.id
-            AND one.finished IS NOT TRUE AND one.progress < 1
+        WHERE one.task_id = next_actionable_item.id AND one.finished IS NOT TRUE AND one.progress < 1
         ORDER BY one.chain_position, one.created_at, one.id LIMIT 1;
         SELECT * INTO task FROM public.tasks one
-        WHERE one.project_id = next_actionable_item.project AND one.parent_task_id = next_actionable_item.id
-            AND one.finished IS NOT TRUE AND one.progress < 1
+        WHERE one.parent_task_id = next_actionable_item.id AND one.finished IS NOT TRUE AND one.progress < 1
         ORDER BY one.chain_position, one.created_at, one.id LIMIT 1;
     END LOOP;
     IF step.id IS NOT NULL THEN
