@@ -680,7 +680,7 @@ def test_what_only_looks_like_an_orphan_stays(roles: Database) -> None:
             f"INSERT INTO steps (id, task_id, title) VALUES ('{s}', '{t}', 's');"
             "INSERT INTO step_promotions (project_id, step_id, step_title, new_task_id, reason)"
             f" VALUES ('{p}', gen_random_uuid(), 's', '{t}', 'r');"
-            f"INSERT INTO complexity_runs (project_id, threshold, max_iterations) VALUES ('{p}', 0.7, 3);"
+            f"INSERT INTO complexity_runs (project_id, threshold, iterations_allowed) VALUES ('{p}', 0.7, 3);"
             f"INSERT INTO navigation_cursors (project_id, actor, current_task_id) VALUES ('{p}', 'a', '{u}')"
         )
         bypass(

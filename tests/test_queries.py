@@ -164,7 +164,7 @@ QUERIES = {
             AND link.from_ref = coalesce('task://' || stands.current_task_id, 'step://' || stands.current_step_id)
         WHERE stands.project_id = %(project)s AND stands.actor = %(actor)s
         """,
-        ("uq_navigation_cursors_project_id_actor", "uq_navigation_links_project_id_from_ref"),
+        ("uq_navigation_cursors_project_id_actor", "uq_navigation_links_from_ref_project_id"),
     ),
     # What next_actionable_item asks, one by one.
     "next step to do": Query(
@@ -201,11 +201,11 @@ QUERIES = {
     ),
     "successor": Query(
         "SELECT to_ref, position FROM navigation_links WHERE project_id = %(project)s AND from_ref = %(reference)s",
-        ("uq_navigation_links_project_id_from_ref",),
+        ("uq_navigation_links_from_ref_project_id",),
     ),
     "predecessor": Query(
         "SELECT from_ref, position FROM navigation_links WHERE project_id = %(project)s AND to_ref = %(reference)s",
-        ("uq_navigation_links_project_id_to_ref",),
+        ("uq_navigation_links_to_ref_project_id",),
     ),
     "chain": Query(
         """
@@ -218,7 +218,7 @@ QUERIES = {
         )
         SELECT reference, depth FROM chain
         """,
-        ("uq_navigation_links_project_id_from_ref",),
+        ("uq_navigation_links_from_ref_project_id",),
     ),
     "links of a project in order": Query(
         """

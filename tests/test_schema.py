@@ -335,7 +335,7 @@ TWICE = {
     "complexity_assessments": "uq_complexity_assessments_project_id_step_id_agent_iteration",
     "complexity_agreements": "uq_complexity_agreements_project_id_step_id_iteration",
     "step_promotions": "uq_step_promotions_project_id_step_id",
-    "navigation_links": "uq_navigation_links_project_id_from_ref",
+    "navigation_links": "uq_navigation_links_from_ref_project_id",
     "navigation_cursors": "uq_navigation_cursors_project_id_actor",
 }
 

@@ -27,8 +27,8 @@ expectations = [
     expect.column("navigation_links", "to_ref", type="text", nullable=True),
     expect.column("navigation_links", "position", type="bigint", nullable=False),
     expect.constraint("navigation_links", "pk_navigation_links"),
-    expect.constraint("navigation_links", "uq_navigation_links_project_id_from_ref"),
-    expect.constraint("navigation_links", "uq_navigation_links_project_id_to_ref"),
+    expect.constraint("navigation_links", "uq_navigation_links_from_ref_project_id"),
+    expect.constraint("navigation_links", "uq_navigation_links_to_ref_project_id"),
     expect.constraint("navigation_links", "fk_navigation_links_project_id_from_task_id_tasks"),
     expect.constraint("navigation_links", "fk_navigation_links_project_id_from_step_id_steps"),
     expect.constraint("navigation_links", "fk_navigation_links_project_id_to_task_id_tasks"),
@@ -95,8 +95,9 @@ def upgrade() -> None:
             comment="Order within the project; gaps are allowed.",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_navigation_links")),
-        sa.UniqueConstraint("project_id", "from_ref", name=op.f("uq_navigation_links_project_id_from_ref")),
-        sa.UniqueConstraint("project_id", "to_ref", name=op.f("uq_navigation_links_project_id_to_ref")),
+        # The reference first: it names one item of all projects, so the text alone finds its link.
+        sa.UniqueConstraint("from_ref", "project_id", name=op.f("uq_navigation_links_from_ref_project_id")),
+        sa.UniqueConstraint("to_ref", "project_id", name=op.f("uq_navigation_links_to_ref_project_id")),
         sa.ForeignKeyConstraint(
             ["project_id", "from_task_id"],
             ["tasks.project_id", "tasks.id"],

@@ -75,7 +75,7 @@ BEGIN
                 UNION ALL SELECT from_ref, 'infinity' FROM public.navigation_links WHERE project_id = owner
             ) said GROUP BY said.ref ORDER BY min(said.created_at), said.ref
         LOOP
-            SELECT to_ref INTO linked FROM public.navigation_links WHERE project_id = owner AND from_ref = start;
+            SELECT to_ref INTO linked FROM public.navigation_links WHERE from_ref = start;
             SELECT * INTO here FROM public.resolve_reference(start);
             SELECT * INTO there FROM public.resolve_reference(linked);
             CONTINUE WHEN here.id IS NULL OR here.project_id <> owner OR here.next_id = linked AND there.prev_id = start;
@@ -91,14 +91,14 @@ BEGIN
                 tos := '{}';
                 LOOP
                     SELECT to_ref INTO linked FROM public.navigation_links
-                    WHERE project_id = owner AND from_ref = lower(here.entity_type::text) || '://' || here.id;
+                    WHERE from_ref = lower(here.entity_type::text) || '://' || here.id;
                     start := lower(here.entity_type::text) || '://' || here.id;
                     next := coalesce(here.next_id, linked, (
                         SELECT said.ref FROM (
                             SELECT 'task://' || id AS ref, created_at FROM public.tasks
-                            WHERE project_id = owner AND prev_id = start
+                            WHERE prev_id = start AND project_id = owner
                             UNION ALL
-                            SELECT 'step://' || id, created_at FROM public.steps WHERE project_id = owner AND prev_id = start
+                            SELECT 'step://' || id, created_at FROM public.steps WHERE prev_id = start AND project_id = owner
                         ) said ORDER BY said.created_at, said.ref LIMIT 1
                     ));
                     SELECT * INTO there FROM public.resolve_reference(next);
@@ -106,7 +106,7 @@ BEGIN
                         OR (next = linked AND here.next_id = next AND there.prev_id = start)
                         OR (there.prev_id IS NULL AND (next = ANY (tos) OR EXISTS (
                             SELECT FROM public.navigation_links
-                            WHERE project_id = owner AND to_ref = next AND from_ref <> start)))
+                            WHERE to_ref = next AND from_ref <> start)))
                     THEN
                         next := NULL;
                         EXIT;

@@ -67,8 +67,9 @@ navigation_links = Table(
         server_default=text("false"),
         comment="Whether the link leads back to the beginning of its chain; kept by trigger.",
     ),
-    UniqueConstraint("project_id", "from_ref"),
-    UniqueConstraint("project_id", "to_ref"),
+    # The reference first: it names one item of all projects, so the text alone finds its link.
+    UniqueConstraint("from_ref", "project_id"),
+    UniqueConstraint("to_ref", "project_id"),
     ForeignKeyConstraint(["project_id", "from_task_id"], ["tasks.project_id", "tasks.id"], ondelete="CASCADE"),
     ForeignKeyConstraint(["project_id", "from_step_id"], ["steps.project_id", "steps.id"], ondelete="CASCADE"),
     ForeignKeyConstraint(["project_id", "to_task_id"], ["tasks.project_id", "tasks.id"], ondelete="CASCADE"),

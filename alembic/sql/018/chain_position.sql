@@ -1,6 +1,7 @@
 CREATE OR REPLACE FUNCTION public.chain_position(reference text) RETURNS bigint
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
 AS $function$
 BEGIN
     IF reference LIKE 'task://%' THEN

@@ -1,6 +1,7 @@
 CREATE OR REPLACE FUNCTION public.link_items() RETURNS trigger
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
 AS $function$
 DECLARE
     kind CONSTANT text := CASE TG_TABLE_NAME WHEN 'tasks' THEN 'task://' ELSE 'step://' END;
@@ -16,9 +17,9 @@ BEGIN
     END IF;
     -- The first row of a statement sees to all its rows; the others find their links as they want them.
     IF (NEW.next_id IS NOT DISTINCT FROM OLD.next_id OR NEW.next_id IS NOT DISTINCT FROM (
-            SELECT to_ref FROM public.navigation_links WHERE project_id = NEW.project_id AND from_ref = here))
+            SELECT to_ref FROM public.navigation_links WHERE from_ref = here))
         AND (NEW.prev_id IS NOT DISTINCT FROM OLD.prev_id OR NEW.prev_id IS NOT DISTINCT FROM (
-            SELECT from_ref FROM public.navigation_links WHERE project_id = NEW.project_id AND to_ref = here))
+            SELECT from_ref FROM public.navigation_links WHERE to_ref = here))
     THEN
         RETURN NULL;
     END IF;

@@ -49,10 +49,10 @@ BEGIN
     END IF;
     PERFORM set_config('planner.linking', 'on', true);
     FOR owner IN SELECT DISTINCT unnest(owners) LOOP
-        PERFORM public.mirror_references(owner, array_agg(ends.from_ref), array_agg(ends.to_ref))
+        PERFORM public.mirror_references(array_agg(ends.from_ref), array_agg(ends.to_ref))
         FROM unnest(owners, froms, tos) AS ends (project_id, from_ref, to_ref) WHERE ends.project_id = owner;
         IF TG_OP <> 'DELETE' THEN
-            PERFORM public.set_places(owner, array_agg(ends.to_ref), array_agg(ends.place))
+            PERFORM public.set_places(array_agg(ends.to_ref), array_agg(ends.place))
             FROM unnest(owners, tos, places) AS ends (project_id, to_ref, place)
             WHERE ends.project_id = owner AND ends.place <> unplaced;
         END IF;

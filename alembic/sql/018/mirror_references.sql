@@ -1,4 +1,4 @@
-CREATE OR REPLACE FUNCTION public.mirror_references(project uuid, froms text[], tos text[]) RETURNS void
+CREATE OR REPLACE FUNCTION public.mirror_references(froms text[], tos text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_hashjoin = off
@@ -19,14 +19,14 @@ BEGIN
                 FROM (SELECT unnest(froms) AS ref, true AS leaving UNION ALL SELECT unnest(tos), false) both_sides
                 WHERE ref LIKE 'step://%' GROUP BY ref
             ) end_of
-            JOIN public.steps one ON one.id = substr(end_of.ref, 8)::uuid AND one.project_id = mirror_references.project
+            JOIN public.steps one ON one.id = substr(end_of.ref, 8)::uuid
             LEFT JOIN LATERAL (
                 SELECT link.id, link.from_ref FROM public.navigation_links link
-                WHERE link.project_id = one.project_id AND link.to_ref = end_of.ref LIMIT 1
+                WHERE link.to_ref = end_of.ref LIMIT 1
             ) incoming ON true
             LEFT JOIN LATERAL (
                 SELECT link.id, link.to_ref FROM public.navigation_links link
-                WHERE link.project_id = one.project_id AND link.from_ref = end_of.ref LIMIT 1
+                WHERE link.from_ref = end_of.ref LIMIT 1
             ) outgoing ON true
         ) item
         WHERE step.id = item.id AND (step.prev_id, step.next_id, step.chain_position)
@@ -43,14 +43,14 @@ BEGIN
                 FROM (SELECT unnest(froms) AS ref, true AS leaving UNION ALL SELECT unnest(tos), false) both_sides
                 WHERE ref LIKE 'task://%' GROUP BY ref
             ) end_of
-            JOIN public.tasks one ON one.id = substr(end_of.ref, 8)::uuid AND one.project_id = mirror_references.project
+            JOIN public.tasks one ON one.id = substr(end_of.ref, 8)::uuid
             LEFT JOIN LATERAL (
                 SELECT link.id, link.from_ref FROM public.navigation_links link
-                WHERE link.project_id = one.project_id AND link.to_ref = end_of.ref LIMIT 1
+                WHERE link.to_ref = end_of.ref LIMIT 1
             ) incoming ON true
             LEFT JOIN LATERAL (
                 SELECT link.id, link.to_ref FROM public.navigation_links link
-                WHERE link.project_id = one.project_id AND link.from_ref = end_of.ref LIMIT 1
+                WHERE link.from_ref = end_of.ref LIMIT 1
             ) outgoing ON true
         ) item
         WHERE task.id = item.id AND (task.prev_id, task.next_id, task.chain_position)
@@ -59,5 +59,5 @@ BEGIN
 END
 $function$;
 
-COMMENT ON FUNCTION public.mirror_references(uuid, text[], text[]) IS
+COMMENT ON FUNCTION public.mirror_references(text[], text[]) IS
 'Sets next_id of the items in froms and prev_id of those in tos to what the links say, and takes the place in the chain from items without any link. For triggers.';

@@ -29,7 +29,7 @@ BEGIN
         title := item.title;
         progress := item.progress;
         SELECT to_ref INTO linked FROM public.navigation_links
-        WHERE navigation_links.project_id = item.project_id AND from_ref = navigation_chain.reference;
+        WHERE from_ref = navigation_chain.reference;
         -- Only along links, of which an item has one at each end: then the first item that comes twice is the start.
         problem := CASE
             WHEN item.next_id IS NOT DISTINCT FROM linked AND linked = start THEN 'circle: the next item is ' || start || ' again'

@@ -32,7 +32,7 @@ BEGIN
         SELECT item.ref FROM (SELECT DISTINCT unnest(starts) AS ref) item
         WHERE item.ref IS NOT NULL
         ORDER BY public.chain_position(item.ref) DESC NULLS LAST, (
-            SELECT link.id FROM public.navigation_links link WHERE link.project_id = place_items.project AND link.to_ref = item.ref
+            SELECT link.id FROM public.navigation_links link WHERE link.to_ref = item.ref
         ) IS NOT NULL, item.ref
     ) LOOP
         here := public.chain_position(start);
@@ -41,14 +41,14 @@ BEGIN
         new := 0;
         LOOP
             SELECT to_ref, position INTO next, there FROM public.navigation_links
-            WHERE project_id = place_items.project AND from_ref = last;
+            WHERE from_ref = last;
             EXIT WHEN NOT FOUND;
             IF next = start THEN
                 -- A circle: one of its links leads back, whatever the places. What has one stays.
                 run := run[:new];
                 next := NULL;
                 UPDATE public.navigation_links SET closes_circle = true
-                WHERE project_id = place_items.project AND from_ref = coalesce(run[new], start);
+                WHERE from_ref = coalesce(run[new], start);
                 EXIT;
             END IF;
             -- The more items are passed, the more room they get, so that the next ones that come here pass few. numeric: the
@@ -69,7 +69,7 @@ BEGIN
         ELSIF next IS NOT NULL THEN
             spacing := least(apart, div(there::numeric - here, cardinality(run) + 1));
         END IF;
-        PERFORM public.set_places(project, array_agg(item.ref), array_agg(here + item.place * spacing))
+        PERFORM public.set_places(array_agg(item.ref), array_agg(here + item.place * spacing))
         FROM unnest(run) WITH ORDINALITY AS item (ref, place);
     END LOOP;
 END

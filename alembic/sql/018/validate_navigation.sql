@@ -41,7 +41,7 @@ BEGIN
     -- Round a circle places cannot grow all the way: it has a link to a place that is not greater.
     FOR back IN
         SELECT link.from_ref, link.to_ref FROM public.navigation_links link
-        LEFT JOIN public.navigation_links before ON before.project_id = link.project_id AND before.to_ref = link.from_ref
+        LEFT JOIN public.navigation_links before ON before.to_ref = link.from_ref
         WHERE link.project_id = validate_navigation.project
             AND (link.position > coalesce(before.position, public.chain_position(link.from_ref))) IS NOT TRUE
         ORDER BY link.from_ref
@@ -51,7 +51,7 @@ BEGIN
         members := 1;
         WHILE at IS NOT NULL AND at <> back.from_ref LOOP
             SELECT link.to_ref INTO at FROM public.navigation_links link
-            WHERE link.project_id = validate_navigation.project AND link.from_ref = at;
+            WHERE link.from_ref = at;
             least_ref := least(least_ref, at);
             members := members + 1;
         END LOOP;
