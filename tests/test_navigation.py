@@ -18,6 +18,7 @@ from alembic.config import Config
 from mcp_planner_schema import example_data
 from tests.conftest import Database
 from tests.test_progress import Load, ask, new_project, new_task
+from tests.until import until
 
 UNPLACED = -(2**63)
 
@@ -359,6 +360,24 @@ def test_one_statement_is_one_audit_row_for_each_row_that_changed(cursor: Any, i
     assert {title for title in after if after[title] != before[title]} == set("abde")
 
 
+def test_places_are_not_the_applications_to_write(database: Database, cursor: Any, items: Items) -> None:
+    """What a statement writes into chain_position or finished has no effect, and what came past the triggers is found."""
+    items.chain("abc")
+    places = "SELECT chain_position, finished FROM steps WHERE project_id = %s ORDER BY title"
+    before = ask(cursor, places, items.project)
+
+    ask(cursor, "UPDATE steps SET chain_position = -5, finished = true WHERE project_id = %s", items.project)
+    ask(cursor, "INSERT INTO steps (task_id, title, chain_position, finished) VALUES (%s, 'z', 3, true)", items.task)
+
+    assert ask(cursor, places, items.project) == [*before, (None, False)]
+    assert wrong(cursor) == []
+    behind_the_triggers(
+        database, f"UPDATE steps SET chain_position = 1 WHERE id IN ('{items.id('b')}', '{items.id('h')}')"
+    )
+    found = ask(cursor, "SELECT problem, reference FROM validate_navigation(%s)", items.project)
+    assert {("order", items.refs["b"]), ("order", items.refs["h"])} <= set(found)
+
+
 def test_places_have_room_for_ever(cursor: Any, items: Items) -> None:
     """1,000 items put at one place, always behind or always before the last, keep the order and move few others."""
     items.chain("ab")
@@ -684,6 +703,100 @@ def test_a_long_chain_is_filled_while_others_work(empty: Database, planner: Conf
 
 
 # --- several sessions at once -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("DELETE FROM steps WHERE id = '{c_id}'", "UPDATE steps SET next_id = '{b}' WHERE id = '{x_id}'", ["xb"]),
+        ("UPDATE steps SET next_id = '{b}' WHERE id = '{x_id}'", "DELETE FROM steps WHERE id = '{c_id}'", ["xb"]),
+        ("DELETE FROM steps WHERE id = '{a_id}'", "DELETE FROM steps WHERE id = '{c_id}'", []),
+        ("DELETE FROM tasks WHERE id = '{T_id}'", "UPDATE steps SET prev_id = '{b}' WHERE id = '{x_id}'", ["bx"]),
+        ("DELETE FROM navigation_links WHERE to_ref = '{c}'", "DELETE FROM steps WHERE id = '{a_id}'", []),
+        (
+            "DELETE FROM projects WHERE id = '{other}'",
+            "UPDATE steps SET next_id = '{c}' WHERE id = '{x_id}'",
+            ["ab", "xc"],
+        ),
+    ],
+)
+def test_who_waits_sees_what_the_other_has_done(
+    database: Database, application: str, first: str, second: str, expected: list[str]
+) -> None:
+    """Of a change of a chain and a deletion next to it one waits for the other's end, and then both forms agree."""
+    with database.connect(user=application) as one, database.connect(user=application, autocommit=False) as other:
+        items = Items(one.cursor(), "bx")
+        # a and c are in tasks of their own, so that no counter makes the two wait before the chain does
+        for letter in "TC":
+            items.refs[letter] = f"task://{new_task(items.cursor, items.project)}"
+        for letter, task in (("a", "T"), ("c", "C")):
+            (step,) = ask(
+                items.cursor, "INSERT INTO steps (task_id, title) VALUES (%s, %s) RETURNING id", items.id(task), letter
+            )
+            items.refs[letter] = f"step://{step}"
+        items.chain("abc")
+        names = {**items.refs, **{f"{letter}_id": items.id(letter) for letter in items.refs}}
+        names["other"] = new_project(items.cursor, "other")
+        blocked = other.cursor()
+        blocked.execute(first.format(**names))
+
+        failed: list[Exception] = []
+
+        def wait() -> None:
+            try:
+                ask(items.cursor, second.format(**names))
+            except psycopg2.Error as error:
+                failed.append(error)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        begun = time.monotonic()
+        until(
+            lambda: (
+                not waiting.is_alive()
+                or database.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") > 0
+                or time.monotonic() > begun + 5
+            )
+        )
+        other.commit()
+        waiting.join()
+
+        assert not failed
+        assert items.chains() == expected
+        assert wrong(items.cursor) == []
+
+
+def test_neighbours_are_deleted_at_once(database: Database, application: str, cursor: Any) -> None:
+    """Two sessions that delete every other item of one chain, one statement each, meet no deadlock and leave nothing behind."""
+    items = Items(cursor, "")
+    other = new_task(cursor, items.project)
+    ask(
+        cursor,
+        """WITH one AS MATERIALIZED (SELECT n, gen_random_uuid() AS id FROM generate_series(1, 200) n)
+        INSERT INTO steps (id, task_id, title, next_id)
+        SELECT id, CASE n %% 2 WHEN 0 THEN %s ELSE %s END::uuid, n, 'step://' || lead(id) OVER (ORDER BY n) FROM one""",
+        items.task,
+        other,
+    )
+    errors: list[str | None] = []
+
+    def delete(task: str) -> None:
+        with database.connect(user=application) as connection, connection.cursor() as mine:
+            for one in ask(mine, "SELECT id FROM steps WHERE task_id = %s ORDER BY chain_position", task):
+                try:
+                    ask(mine, "DELETE FROM steps WHERE id = %s", one)
+                except psycopg2.Error as error:
+                    errors.append(error.pgcode)
+
+    sessions = [threading.Thread(target=delete, args=(task,)) for task in (items.task, other)]
+    for session in sessions:
+        session.start()
+    for session in sessions:
+        session.join()
+
+    assert errors == []
+    assert ask(cursor, "SELECT count(*) FROM steps WHERE project_id = %s", items.project) == [0]
+    assert wrong(cursor) == []
 
 
 def test_orders_that_change_at_once_stay_whole(database: Database, application: str, cursor: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import uuid
 
 import psycopg2
 import pytest
@@ -109,6 +110,22 @@ def test_the_application_only_reads_the_log(table: str, roles: Database) -> None
                           f"TRUNCATE {table}"):  # fmt: skip
             with pytest.raises(errors.InsufficientPrivilege):
                 cursor.execute(statement)
+
+
+@pytest.mark.parametrize("function", ["write_audit_log", "record_threshold_change"])
+def test_nobody_makes_a_trigger_of_what_acts_as_its_owner(function: str, database: Database) -> None:
+    """On a table of one's own such a trigger would forge the log, or call one's own casts as the owner: no right to it."""
+    role = f"app_{uuid.uuid4().hex[:12]}"
+    database.rows(f"CREATE ROLE {role} LOGIN")
+
+    with database.connect(user=role) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TEMP TABLE projects (id uuid, complexity_threshold float8)")
+        with pytest.raises(errors.InsufficientPrivilege):
+            cursor.execute(
+                f"CREATE TRIGGER x AFTER INSERT ON projects FOR EACH ROW EXECUTE FUNCTION public.{function}()"
+            )
+
+    database.rows(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_the_owner_cannot_log_in(roles: Database) -> None:

@@ -18,3 +18,5 @@ $function$;
 
 COMMENT ON FUNCTION public.record_threshold_change() IS
 'Trigger: keeps the history of a project''s complexity_threshold, the first one with no old value. Acts as its owner.';
+-- Whoever may execute it may make a trigger of it, on a table of their own, and have it do as its owner.
+REVOKE EXECUTE ON FUNCTION public.record_threshold_change() FROM PUBLIC;

@@ -118,3 +118,5 @@ $function$;
 
 COMMENT ON FUNCTION public.write_audit_log() IS
 'Trigger: one row in audit_logs for each row of the statement that changed; of an update only the changed columns. Acts as its owner, so that the application needs no right to write the log. What other triggers derive (updated_at, child_count, child_progress, chain_position, finished) is no change.';
+-- Whoever may execute it may make a trigger of it, on a table of their own, and have it do as its owner.
+REVOKE EXECUTE ON FUNCTION public.write_audit_log() FROM PUBLIC;

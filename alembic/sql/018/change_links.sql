@@ -63,7 +63,7 @@ BEGIN
     PERFORM public.mirror_references(froms || gone_froms, tos || gone_tos);
     PERFORM public.place_items(project, ARRAY(
         SELECT asked.from_ref FROM unnest(froms, tos) AS asked (from_ref, to_ref) WHERE asked.to_ref IS NOT NULL
-    ));
+    ), gone_froms IS NOT NULL);
     PERFORM set_config('planner.linking', '', true);
 END
 $function$;

@@ -56,7 +56,7 @@ BEGIN
             FROM unnest(owners, tos, places) AS ends (project_id, to_ref, place)
             WHERE ends.project_id = owner AND ends.place <> unplaced;
         END IF;
-        PERFORM public.place_items(owner, array_agg(ends.from_ref) || array_agg(ends.to_ref))
+        PERFORM public.place_items(owner, array_agg(ends.from_ref) || array_agg(ends.to_ref), TG_OP <> 'INSERT')
         FROM unnest(owners, froms, tos) AS ends (project_id, from_ref, to_ref)
         WHERE ends.project_id = owner AND TG_OP <> 'DELETE';
     END LOOP;

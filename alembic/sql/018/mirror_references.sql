@@ -5,56 +5,57 @@ SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET enable_seqscan = off
 AS $function$
+DECLARE
+    ids uuid[];
 BEGIN
-    -- Each row once, and only where something differs. The other reference of an item stays as it is: before the links were
-    -- filled, it may be the only one that knows. IF: a statement that meets no row would call the triggers all the same.
-    IF EXISTS (SELECT FROM unnest(froms || tos) ref WHERE ref LIKE 'step://%') THEN
-        UPDATE public.steps step SET prev_id = item.prev_id, next_id = item.next_id, chain_position = item.chain_position
+    -- Locked by a statement of its own first: after a wait, the next one sees what the other session has made of the row and of
+    -- its links. Each row is written once, and only where something differs. The other reference of an item stays as it is:
+    -- before the links were filled, it may be the only one that knows. IF: a statement that meets no row would call the triggers.
+    ids := ARRAY(SELECT substr(ref, 8)::uuid FROM unnest(froms || tos) ref WHERE ref LIKE 'step://%');
+    IF ids <> '{}' THEN
+        PERFORM FROM public.steps WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
+        UPDATE public.steps step SET
+            prev_id = CASE WHEN item.arriving THEN item.prev_id ELSE step.prev_id END,
+            next_id = CASE WHEN item.leaving THEN item.next_id ELSE step.next_id END,
+            chain_position = CASE WHEN item.prev_id IS NOT NULL OR item.next_id IS NOT NULL THEN step.chain_position END
         FROM (
-            SELECT one.id, CASE WHEN end_of.arriving THEN incoming.from_ref ELSE one.prev_id END AS prev_id,
-                CASE WHEN end_of.leaving THEN outgoing.to_ref ELSE one.next_id END AS next_id,
-                CASE WHEN incoming.id IS NOT NULL OR outgoing.id IS NOT NULL THEN one.chain_position END AS chain_position
+            SELECT substr(end_of.ref, 8)::uuid AS id, end_of.leaving, end_of.arriving,
+                (SELECT link.from_ref FROM public.navigation_links link WHERE link.to_ref = end_of.ref) AS prev_id,
+                (SELECT link.to_ref FROM public.navigation_links link WHERE link.from_ref = end_of.ref) AS next_id
             FROM (
                 SELECT ref, bool_or(leaving) AS leaving, bool_or(NOT leaving) AS arriving
                 FROM (SELECT unnest(froms) AS ref, true AS leaving UNION ALL SELECT unnest(tos), false) both_sides
                 WHERE ref LIKE 'step://%' GROUP BY ref
             ) end_of
-            JOIN public.steps one ON one.id = substr(end_of.ref, 8)::uuid
-            LEFT JOIN LATERAL (
-                SELECT link.id, link.from_ref FROM public.navigation_links link
-                WHERE link.to_ref = end_of.ref LIMIT 1
-            ) incoming ON true
-            LEFT JOIN LATERAL (
-                SELECT link.id, link.to_ref FROM public.navigation_links link
-                WHERE link.from_ref = end_of.ref LIMIT 1
-            ) outgoing ON true
         ) item
-        WHERE step.id = item.id AND (step.prev_id, step.next_id, step.chain_position)
-            IS DISTINCT FROM (item.prev_id, item.next_id, item.chain_position);
+        WHERE step.id = item.id AND (
+            item.arriving AND step.prev_id IS DISTINCT FROM item.prev_id
+            OR item.leaving AND step.next_id IS DISTINCT FROM item.next_id
+            OR step.chain_position IS NOT NULL AND item.prev_id IS NULL AND item.next_id IS NULL
+        );
     END IF;
-    IF EXISTS (SELECT FROM unnest(froms || tos) ref WHERE ref LIKE 'task://%') THEN
-        UPDATE public.tasks task SET prev_id = item.prev_id, next_id = item.next_id, chain_position = item.chain_position
+    ids := ARRAY(SELECT substr(ref, 8)::uuid FROM unnest(froms || tos) ref WHERE ref LIKE 'task://%');
+    IF ids <> '{}' THEN
+        PERFORM FROM public.tasks WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
+        UPDATE public.tasks task SET
+            prev_id = CASE WHEN item.arriving THEN item.prev_id ELSE task.prev_id END,
+            next_id = CASE WHEN item.leaving THEN item.next_id ELSE task.next_id END,
+            chain_position = CASE WHEN item.prev_id IS NOT NULL OR item.next_id IS NOT NULL THEN task.chain_position END
         FROM (
-            SELECT one.id, CASE WHEN end_of.arriving THEN incoming.from_ref ELSE one.prev_id END AS prev_id,
-                CASE WHEN end_of.leaving THEN outgoing.to_ref ELSE one.next_id END AS next_id,
-                CASE WHEN incoming.id IS NOT NULL OR outgoing.id IS NOT NULL THEN one.chain_position END AS chain_position
+            SELECT substr(end_of.ref, 8)::uuid AS id, end_of.leaving, end_of.arriving,
+                (SELECT link.from_ref FROM public.navigation_links link WHERE link.to_ref = end_of.ref) AS prev_id,
+                (SELECT link.to_ref FROM public.navigation_links link WHERE link.from_ref = end_of.ref) AS next_id
             FROM (
                 SELECT ref, bool_or(leaving) AS leaving, bool_or(NOT leaving) AS arriving
                 FROM (SELECT unnest(froms) AS ref, true AS leaving UNION ALL SELECT unnest(tos), false) both_sides
                 WHERE ref LIKE 'task://%' GROUP BY ref
             ) end_of
-            JOIN public.tasks one ON one.id = substr(end_of.ref, 8)::uuid
-            LEFT JOIN LATERAL (
-                SELECT link.id, link.from_ref FROM public.navigation_links link
-                WHERE link.to_ref = end_of.ref LIMIT 1
-            ) incoming ON true
-            LEFT JOIN LATERAL (
-                SELECT link.id, link.to_ref FROM public.navigation_links link
-                WHERE link.from_ref = end_of.ref LIMIT 1
-            ) outgoing ON true
         ) item
-        WHERE task.id = item.id AND (task.prev_id, task.next_id, task.chain_position)
-            IS DISTINCT FROM (item.prev_id, item.next_id, item.chain_position);
+        WHERE task.id = item.id AND (
+            item.arriving AND task.prev_id IS DISTINCT FROM item.prev_id
+            OR item.leaving AND task.next_id IS DISTINCT FROM item.next_id
+            OR task.chain_position IS NOT NULL AND item.prev_id IS NULL AND item.next_id IS NULL
+        );
     END IF;
 END
 $function$;

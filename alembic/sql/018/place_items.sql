@@ -1,4 +1,4 @@
-CREATE OR REPLACE FUNCTION public.place_items(project uuid, starts text[]) RETURNS void
+CREATE OR REPLACE FUNCTION public.place_items(project uuid, starts text[], opened boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
@@ -17,13 +17,13 @@ DECLARE
     new integer;  -- how many at the beginning of the run have no place yet
     spacing bigint;
 BEGIN
-    IF EXISTS (SELECT FROM public.navigation_links WHERE project_id = place_items.project AND closes_circle) THEN
+    IF opened AND EXISTS (SELECT FROM public.navigation_links WHERE project_id = place_items.project AND closes_circle) THEN
         -- Where another link of the circle has gone, this one is an ordinary one now, and leads to a lesser place.
-        WITH opened AS (
+        WITH no_longer AS (
             UPDATE public.navigation_links SET closes_circle = false
             WHERE project_id = place_items.project AND closes_circle RETURNING from_ref
         )
-        SELECT starts || array_agg(from_ref) INTO starts FROM opened;
+        SELECT starts || array_agg(from_ref) INTO starts FROM no_longer;
     END IF;
     -- Along a chain places grow. From each start the items behind it are passed until one stands far enough ahead, and those
     -- passed are placed between. The last start first: what is moved behind it is then not moved again. Of items that have
@@ -75,5 +75,5 @@ BEGIN
 END
 $function$;
 
-COMMENT ON FUNCTION public.place_items(uuid, text[]) IS
-'Gives items a place in their chain, so that it grows from each to the next, beginning with the items given. Others are moved only where no room is left. Cost: the items passed, most often one or none. For triggers.';
+COMMENT ON FUNCTION public.place_items(uuid, text[], boolean) IS
+'Gives items a place in their chain, so that it grows from each to the next, beginning with the items given; opened: whether links have gone. Others are moved only where no room is left. Cost: the items passed, most often one or none. For triggers.';

@@ -12,10 +12,11 @@ DECLARE
 BEGIN
     RETURN QUERY
     WITH ends AS (
-        SELECT 'task://' || task.id AS item, task.prev_id::text AS prev, task.next_id::text AS next
+        SELECT 'task://' || task.id AS item, task.prev_id::text AS prev, task.next_id::text AS next,
+            task.chain_position AS place
         FROM public.tasks task WHERE task.project_id = validate_navigation.project
         UNION ALL
-        SELECT 'step://' || step.id, step.prev_id, step.next_id
+        SELECT 'step://' || step.id, step.prev_id, step.next_id, step.chain_position
         FROM public.steps step WHERE step.project_id = validate_navigation.project
     ), said AS (
         SELECT ends.item, ends.next AS ref, 'next_id' AS name, ends.item AS from_ref, ends.next AS to_ref
@@ -23,11 +24,12 @@ BEGIN
         UNION ALL
         SELECT ends.item, ends.prev, 'prev_id', ends.prev, ends.item FROM ends WHERE ends.prev IS NOT NULL
     ), links AS (
-        SELECT link.from_ref, link.to_ref FROM public.navigation_links link WHERE link.project_id = validate_navigation.project
+        SELECT link.from_ref, link.to_ref, link.position FROM public.navigation_links link
+        WHERE link.project_id = validate_navigation.project
     ), heard AS (
-        SELECT links.*, 'next_id' AS name, links.from_ref AS item, links.to_ref AS ref FROM links
+        SELECT 'next_id' AS name, links.from_ref AS item, links.to_ref AS ref FROM links
         UNION ALL
-        SELECT links.*, 'prev_id', links.to_ref, links.from_ref FROM links
+        SELECT 'prev_id', links.to_ref, links.from_ref FROM links
     )
     SELECT CASE WHEN target.item IS NULL THEN 'broken' ELSE 'one-sided' END, said.item, said.ref,
         said.name || CASE WHEN target.item IS NULL THEN ' points at no item of the project' ELSE ' has no link' END
@@ -37,6 +39,11 @@ BEGIN
     SELECT 'one-sided', heard.item, heard.ref, 'there is a link, but ' || heard.name || ' does not say so'
     FROM heard
     WHERE NOT EXISTS (SELECT FROM said WHERE said.item = heard.item AND said.ref = heard.ref AND said.name = heard.name)
+    UNION ALL
+    SELECT 'order', ends.item, links.from_ref, 'chain_position is not what the link says'
+    FROM ends LEFT JOIN links ON links.to_ref = ends.item
+    WHERE ends.place IS DISTINCT FROM links.position AND (links.to_ref IS NOT NULL OR NOT EXISTS (
+        SELECT FROM links WHERE links.from_ref = ends.item))
     ORDER BY 1, 2, 4;
     -- Round a circle places cannot grow all the way: it has a link to a place that is not greater.
     FOR back IN

@@ -6,6 +6,12 @@ AS $function$
 DECLARE
     miscounted uuid[];
 BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'MP008', MESSAGE = format('orphans are not removed in a %s transaction', current_setting('transaction_isolation')),
+            DETAIL = 'It would not see the parents that were written since it began, and take their children for orphans.',
+            HINT = 'Call it by itself, or after BEGIN ISOLATION LEVEL READ COMMITTED.';
+    END IF;
     -- Nobody gives an orphan new parents between the look and the deletion. A writer may have locked the tables in another
     -- order: with less than deadlock_timeout it is this that gives up, and not the writer.
     PERFORM public.lock_for_maintenance(ARRAY['public.projects', 'public.tasks', 'public.steps', 'public.disputes',
