@@ -17,7 +17,7 @@ import psycopg2
 from bench.side_by_side import ROOT, alembic, create_database, server
 
 TABLES = ("projects", "tasks", "steps", "disputes")
-AUDIT = "_80_"  # in the names of the triggers that write the audit log
+AUDIT = "_45_audit_"  # in the names of the triggers that write the audit log
 PROJECT, TASK = "00000000-0000-4000-8000-000000000000", "00000000-0000-4000-8000-000000000001"
 SIZES = (1_000, 10_000, 100_000)
 SINGLE = 300  # transactions of one row in each turn

@@ -1,7 +1,7 @@
-CREATE OR REPLACE TRIGGER disputes_80_audit_truncate
+CREATE OR REPLACE TRIGGER disputes_45_audit_truncate
 BEFORE TRUNCATE ON public.disputes
 FOR EACH STATEMENT
 EXECUTE FUNCTION public.write_audit_log();
 
-COMMENT ON TRIGGER disputes_80_audit_truncate ON public.disputes IS
+COMMENT ON TRIGGER disputes_45_audit_truncate ON public.disputes IS
 'Truncation logs each row as deleted; with CASCADE too.';

@@ -1,8 +1,8 @@
-CREATE OR REPLACE TRIGGER projects_80_audit_insert
+CREATE OR REPLACE TRIGGER projects_45_audit_insert
 AFTER INSERT ON public.projects
 REFERENCING NEW TABLE AS changed
 FOR EACH STATEMENT
 EXECUTE FUNCTION public.write_audit_log();
 
-COMMENT ON TRIGGER projects_80_audit_insert ON public.projects IS
+COMMENT ON TRIGGER projects_45_audit_insert ON public.projects IS
 'Each new row is logged.';
