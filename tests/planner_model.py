@@ -220,7 +220,7 @@ class Planner:
         if isinstance(row, Dispute):
             resolution = {row.user_resolution, row.resolved_content, row.resolved_at}
             right = None not in resolution if row.status == "RESOLVED" else resolution == {None}
-            right = right and (row.resolved_content or "x").strip() != ""
+            right = right and (row.resolved_content is None or row.resolved_content.strip() != "")
         elif isinstance(row, Step):
             agreed = row.status != "AGREED" or (row.final_content or "").strip() != ""
             right = agreed and 0 <= row.progress <= 1 and row.title.strip() != "" and row.iteration_count >= 0
