@@ -98,7 +98,7 @@ class Changes(RuleBasedStateMachine):
         for task, title, parent in ((a, "a", None), (b, "b", a), (c, "c", None)):
             self.insert(Task(task, self.project, title, parent))
         for before, step, title in zip([None, *steps], steps, "abcd", strict=False):
-            self.insert(Step(step, self.project, title, c, prev_id=before and f"step://{before}"))
+            self.insert(Step(step, self.project, title, c, 0.3, before and f"step://{before}"))
         self.begun = {
             "tasks": [f"task://{one}" for one in (a, b, c)],
             "steps": [f"step://{one}" for one in steps],
@@ -354,12 +354,13 @@ class Changes(RuleBasedStateMachine):
         """A step with its disputes."""
         self.delete(step)
 
-    @rule(task=tasks)
-    def delete_task(self, task: str) -> None:
-        """A task with all that is below it."""
+    @rule(task=tasks, other=st.none() | tasks)
+    def delete_task(self, task: str, other: str | None) -> None:
+        """A task with all that is below it, and perhaps another one after it."""
         # Each deleted item takes its links along by a cascade of its own. Who stood between two of them loses one neighbour
         # after the other, and who stood beside one may be deleted itself later.
-        self.delete(task, once=False)
+        for one in filter(None, (task, other)):
+            self.delete(one, once=False)
 
 
 def begun(cursor: Any) -> type[Changes]:
@@ -400,8 +401,8 @@ def test_every_refusal_is_known_to_the_model(cursor: Any) -> None:
 
 
 def test_short_sequences_are_what_the_model_says(cursor: Any) -> None:
-    """Sequences of up to 25 changes: after each the database holds, logs and refuses what the model does."""
-    seen = search(cursor, max_examples=20, stateful_step_count=25)
+    """Sequences of up to 15 changes: after each the database holds, logs and refuses what the model does."""
+    seen = search(cursor, max_examples=40, stateful_step_count=15)
 
     assert seen["done"] > 100
 
