@@ -400,6 +400,18 @@ def test_every_refusal_is_known_to_the_model(cursor: Any) -> None:
     assert set(state.seen) == {"done", "MP001", "MP002", "MP003", "MP004", "MP005", "23503", "23505", "23514"}
 
 
+def test_a_step_that_moves_down_is_logged_in_the_order_of_its_changes(cursor: Any) -> None:
+    """Its old task is changed twice by the roll-up; the audit trail read by time ends with what the task holds."""
+    state = begun(cursor)()
+    above = state.begun["tasks"][2]
+    below = state.insert(Task(state.new_id(), state.project, "below", above[7:]))
+
+    state.move_step(state.begun["steps"][0], below)
+
+    last = "SELECT new_values -> 'progress' FROM entity_audit_trail('TASK', %s, 1)"
+    assert ask(cursor, last, above[7:]) == [state.model.rows[above].progress]
+
+
 def test_short_sequences_are_what_the_model_says(cursor: Any) -> None:
     """Sequences of up to 15 changes: after each the database holds, logs and refuses what the model does."""
     seen = search(cursor, max_examples=40, stateful_step_count=15)
