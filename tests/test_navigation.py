@@ -522,8 +522,9 @@ def test_a_chain_is_walked_and_says_why_it_ends(database: Database, cursor: Any,
     assert chain(cursor, items, refs["a"], 0) == ("", None)
     items.set("T", next="a")
     assert chain(cursor, items, refs["c"]) == ("cTab", f"circle: the next item is {refs['c']} again")
-    for unknown in (f"step://{uuid.uuid4()}", "tasks://x", ""):
-        assert chain(cursor, items, unknown) == ("?", "broken: no such item")
+    assert chain(cursor, items, f"step://{uuid.uuid4()}") == ("?", "broken: no such item")
+    for unknown in ("tasks://x", items.id("a"), ""):
+        assert chain(cursor, items, unknown) == ("?", "no reference: task://<uuid> or step://<uuid> is one")
 
     gone = f"step://{uuid.uuid4()}"
     behind_the_triggers(database, f"UPDATE steps SET next_id = '{gone}' WHERE id = '{items.id('d')}'")
@@ -561,6 +562,19 @@ def test_validation_names_what_is_wrong(database: Database, cursor: Any, items: 
         ),
         ("circle", refs["g"], refs["e"], "3 items that lead back to the first"),
     ]
+
+
+def test_links_of_nothing_are_broken(database: Database, cursor: Any, items: Items) -> None:
+    """What a deletion past the triggers and foreign keys leaves is named as broken, on both sides, until orphans are removed."""
+    items.chain("abc")
+    database.rows(f"SET session_replication_role = replica; DELETE FROM steps WHERE id = '{items.id('b')}'")
+
+    found = ask(cursor, "SELECT problem, reference, other FROM validate_navigation(%s)", items.project)
+
+    refs = items.refs
+    assert {("broken", refs["b"], refs["a"]), ("broken", refs["b"], refs["c"])} <= set(found)
+    database.rows("SELECT * FROM cleanup_orphans()")
+    assert ask(cursor, "SELECT * FROM validate_navigation(%s)", items.project) == []
 
 
 def test_references_are_resolved(cursor: Any, items: Items) -> None:

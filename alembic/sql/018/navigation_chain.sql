@@ -20,7 +20,8 @@ BEGIN
             id := NULL;
             title := NULL;
             progress := NULL;
-            problem := CASE WHEN reference IS NULL THEN 'no reference' ELSE 'broken: no such item' END;
+            problem := CASE WHEN reference ~ '^(task|step)://[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN 'broken: no such item'
+                ELSE 'no reference: task://<uuid> or step://<uuid> is one' END;
             RETURN NEXT;
             RETURN;
         END IF;

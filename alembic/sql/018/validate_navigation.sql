@@ -36,8 +36,10 @@ BEGIN
     FROM said LEFT JOIN ends target ON target.item = said.ref
     WHERE NOT EXISTS (SELECT FROM links WHERE links.from_ref = said.from_ref AND links.to_ref = said.to_ref)
     UNION ALL
-    SELECT 'one-sided', heard.item, heard.ref, 'there is a link, but ' || heard.name || ' does not say so'
-    FROM heard
+    SELECT CASE WHEN heard_of.item IS NULL THEN 'broken' ELSE 'one-sided' END, heard.item, heard.ref,
+        CASE WHEN heard_of.item IS NULL THEN 'there is a link of this item, which does not exist: see cleanup_orphans()'
+            ELSE 'there is a link, but ' || heard.name || ' does not say so' END
+    FROM heard LEFT JOIN ends heard_of ON heard_of.item = heard.item
     WHERE NOT EXISTS (SELECT FROM said WHERE said.item = heard.item AND said.ref = heard.ref AND said.name = heard.name)
     UNION ALL
     SELECT 'order', ends.item, links.from_ref, 'chain_position is not what the link says'
@@ -79,4 +81,4 @@ END
 $function$;
 
 COMMENT ON FUNCTION public.validate_navigation(uuid) IS
-'What is wrong with the chains of a project, no row where nothing is. Columns: problem (broken: a reference to nothing; one-sided: a reference without its link, or a link without its reference; circle; order), reference (the item), other (what it refers to), detail. Reads all of the project.';
+'What is wrong with the chains of a project, no row where nothing is. Columns: problem (broken: a reference to nothing, or a link of nothing; one-sided: a reference without its link, or a link without its reference; circle; order), reference (the item), other (what it refers to), detail. Reads all of the project.';
