@@ -39,7 +39,7 @@ LIMITS = (
 )
 # Time a row at the largest size to that at the smallest, over the same without triggers. Linear is 1, quadratic 100; what
 # is allowed is the one step of transition tables that no longer fit into work_mem.
-GROWTH = 2
+GROWTH = 1.25
 
 Found = dict[str, dict[str, float]]
 Contestants = Mapping[str, Callable[[str], bool]]
