@@ -38,7 +38,7 @@ LIMITS = (
     ("synchronous_commit on | update", "a transaction that updates one row", {"no audit": 3, "all": 3}),
 )
 # Time a row at the largest size to that at the smallest, over the same without triggers. Linear is 1, quadratic 100; what
-# is allowed is the one step of transition tables that no longer fit into work_mem.
+# is allowed beyond 1 is the noise.
 GROWTH = 1.25
 
 Found = dict[str, dict[str, float]]
