@@ -9,7 +9,6 @@ Type: schema
 Phase: contract
 Transaction: single
 Reversible: stash
-Waive: rows-not-kept | the way back only fills the column that it adds, with the value the row has under its new name | 2099-12-31
 """
 
 from alembic import op

@@ -1,5 +1,5 @@
 CREATE OR REPLACE TRIGGER steps_20_check_status
-BEFORE UPDATE ON public.steps
+BEFORE UPDATE OF status ON public.steps
 FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status)
 EXECUTE FUNCTION public.check_step_status();
 

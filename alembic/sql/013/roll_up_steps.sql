@@ -3,41 +3,59 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
+    single boolean;  -- null for no row
     parents uuid[];
     owners uuid[];
     counts integer[];
     sums numeric[];
 BEGIN
-    -- Only the branch that is taken is planned: each operation has its own transition tables. No join, so the kept plan fits
-    -- any number of rows.
+    -- Only the branch that is taken is planned: each operation has its own transition tables. No join on a column, so the kept
+    -- plan fits any number of rows. One row alone needs no sums, whose plans cost more to start than all the rest.
     CASE TG_OP
         WHEN 'INSERT' THEN
-            SELECT array_agg(change.task_id), array_agg(change.project_id), array_agg(change.n), array_agg(change.s)
-            INTO parents, owners, counts, sums
-            FROM (
-                SELECT project_id, task_id, count(*) AS n, sum(round(progress::numeric, 15)) AS s
-                FROM added GROUP BY project_id, task_id
-            ) change;
+            SELECT NOT EXISTS (SELECT FROM added OFFSET 1), ARRAY[task_id], ARRAY[1], ARRAY[round(progress::numeric, 15)]
+            INTO single, parents, counts, sums FROM added LIMIT 1;
         WHEN 'DELETE' THEN
-            SELECT array_agg(change.task_id), array_agg(change.project_id), array_agg(change.n), array_agg(change.s)
-            INTO parents, owners, counts, sums
-            FROM (
-                SELECT project_id, task_id, -count(*) AS n, -sum(round(progress::numeric, 15)) AS s
-                FROM removed GROUP BY project_id, task_id
-            ) change;
+            SELECT NOT EXISTS (SELECT FROM removed OFFSET 1), ARRAY[task_id], ARRAY[-1], ARRAY[-round(progress::numeric, 15)]
+            INTO single, parents, counts, sums FROM removed LIMIT 1;
         ELSE
-            SELECT array_agg(change.task_id), array_agg(change.project_id), array_agg(change.n), array_agg(change.s)
-            INTO parents, owners, counts, sums
-            FROM (
-                SELECT project_id, task_id, sum(each.n) AS n, sum(each.s) AS s
-                FROM (
-                    SELECT project_id, task_id, 1 AS n, round(progress::numeric, 15) AS s FROM added
-                    UNION ALL
-                    SELECT project_id, task_id, -1, -round(progress::numeric, 15) FROM removed
-                ) each
-                GROUP BY project_id, task_id HAVING sum(each.n) <> 0 OR sum(each.s) <> 0
-            ) change;
+            SELECT n.task_id = o.task_id AND NOT EXISTS (SELECT FROM added OFFSET 1),
+                ARRAY[n.task_id], ARRAY[0], ARRAY[round(n.progress::numeric, 15) - round(o.progress::numeric, 15)]
+            INTO single, parents, counts, sums FROM added n, removed o LIMIT 1;
+            IF single AND sums[1] = 0 THEN
+                RETURN NULL;
+            END IF;
     END CASE;
+    IF NOT single THEN
+        CASE TG_OP
+            WHEN 'INSERT' THEN
+                SELECT array_agg(change.task_id), array_agg(change.project_id), array_agg(change.n), array_agg(change.s)
+                INTO parents, owners, counts, sums
+                FROM (
+                    SELECT project_id, task_id, count(*) AS n, sum(round(progress::numeric, 15)) AS s
+                    FROM added GROUP BY project_id, task_id
+                ) change;
+            WHEN 'DELETE' THEN
+                SELECT array_agg(change.task_id), array_agg(change.project_id), array_agg(change.n), array_agg(change.s)
+                INTO parents, owners, counts, sums
+                FROM (
+                    SELECT project_id, task_id, -count(*) AS n, -sum(round(progress::numeric, 15)) AS s
+                    FROM removed GROUP BY project_id, task_id
+                ) change;
+            ELSE
+                SELECT array_agg(change.task_id), array_agg(change.project_id), array_agg(change.n), array_agg(change.s)
+                INTO parents, owners, counts, sums
+                FROM (
+                    SELECT project_id, task_id, sum(each.n) AS n, sum(each.s) AS s
+                    FROM (
+                        SELECT project_id, task_id, 1 AS n, round(progress::numeric, 15) AS s FROM added
+                        UNION ALL
+                        SELECT project_id, task_id, -1, -round(progress::numeric, 15) FROM removed
+                    ) each
+                    GROUP BY project_id, task_id HAVING sum(each.n) <> 0 OR sum(each.s) <> 0
+                ) change;
+        END CASE;
+    END IF;
     IF parents IS NULL THEN
         RETURN NULL;
     END IF;

@@ -1,5 +1,5 @@
 CREATE OR REPLACE TRIGGER steps_60_keep_place_update
-BEFORE UPDATE ON public.steps
+BEFORE UPDATE OF chain_position ON public.steps
 FOR EACH ROW WHEN (OLD.chain_position IS DISTINCT FROM NEW.chain_position)
 EXECUTE FUNCTION public.keep_place();
 
