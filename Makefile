@@ -15,7 +15,8 @@ RUN = @$(PY) -m mcp_planner_schema $@ $(GIVEN:%=--make=%)
 
 TARGETS := help setup test test-all lint format lock bench findings schema-doc \
 	migrate-create migrate-up migrate-down migrate-goto migrate-status migrate-force migrate-validate migrate-verify \
-	migrate-history migrate-reset db-start db-stop db-shell db-status example-data
+	migrate-history migrate-restore migrate-stash-list migrate-stash-show migrate-stash-verify migrate-stash-purge \
+	migrate-reset db-start db-stop db-shell db-status example-data
 .PHONY: $(TARGETS)
 
 # Before anything runs: `make migrate-down 005` would go one step back first and complain about 005 afterwards.
@@ -23,7 +24,7 @@ $(foreach goal,$(MAKECMDGOALS),$(if $(filter $(goal),$(TARGETS) .venv/installed)
 	$(error There is no target $(goal). A version is given by name: make migrate-down TO=005. next: make help)))
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':[^#]*## ' '{printf "  %-17s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':[^#]*## ' '{printf "  %-20s %s\n", $$1, $$2}'
 
 .venv/installed: requirements.lock
 	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -41,7 +42,7 @@ migrate-create: setup ## New revision with its header: NAME=add_x [TYPE=schema|d
 migrate-up: setup ## Migrate up, to head or TO=003; DRY_RUN=1 prints the SQL
 	$(RUN)
 
-migrate-down: setup ## Go back one step, STEPS=2 or TO=003; DRY_RUN=1 prints the SQL
+migrate-down: setup ## Go back one step, STEPS=2 or TO=003; DRY_RUN=1 shows what would go
 	$(RUN)
 
 migrate-goto: setup ## Go to VERSION=003, up or down
@@ -60,6 +61,21 @@ migrate-verify: setup ## Run every expectation of the applied revisions
 	$(RUN)
 
 migrate-history: setup ## What was run, when, by whom; JSON=1
+	$(RUN)
+
+migrate-restore: setup ## Give back what a downgrade of VERSION=003 kept: [ID=3] [DRY_RUN=1]
+	$(RUN)
+
+migrate-stash-list: setup ## What downgrades have kept; JSON=1
+	$(RUN)
+
+migrate-stash-show: setup ## Everything about one stash: ID=3 [JSON=1]
+	$(RUN)
+
+migrate-stash-verify: setup ## Read the kept rows again, compare with the manifest: [ID=3]
+	$(RUN)
+
+migrate-stash-purge: setup ## Delete kept rows for good: ID=3 CONFIRM=migration_stash_3
 	$(RUN)
 
 migrate-reset: setup ## Development only: drop everything and build it again

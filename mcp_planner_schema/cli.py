@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def _typed(name: str, values: Values) -> str:
 def _config(repeat: str) -> Config:
     from alembic.config import Config
 
-    return Config(str(ROOT / "alembic.ini"), attributes={"repeat": repeat})
+    return Config(str(ROOT / "alembic.ini"), stdout=sys.stdout, attributes={"repeat": repeat})
 
 
 # --- changing the database --------------------------------------------------------------------------------------------
@@ -143,9 +144,12 @@ def _down(config: Config, values: Values) -> int:
     way = route.find(config, values.get("TO") or f"-{int(steps)}")
     if not way.back and way.here != way.there:
         raise WrongUse(f"{way.there} lies ahead of {way.here}.", f"make migrate-up TO={way.there}")
+    dry = bool(values.get("DRY_RUN"))
+    config.attributes["reason"] = values.get("REASON")
     # A step that is named cannot be counted twice, neither by a second deployer nor by who repeats the command.
-    config.attributes["repeat"] = f"make migrate-down TO={way.there}"
-    return _show_sql(config, way) if values.get("DRY_RUN") else _go(config, way.there, back=True)
+    config.attributes["repeat"] = f"make migrate-down TO={way.there}{' DRY_RUN=1' if dry else ''}"
+    config.attributes["dry_run"] = dry
+    return _go(config, way.there, back=True)
 
 
 def _go(config: Config, target: str, *, back: bool) -> int:
@@ -162,8 +166,8 @@ def _show_sql(config: Config, way: Route) -> int:
     if not way.steps:
         print(f"-- nothing to do: the database is at {way.here}")
         return DONE
-    print(f"{'back' if way.back else 'up'} from {way.here} to {way.there}: {', '.join(way.steps)}", file=sys.stderr)
-    (command.downgrade if way.back else command.upgrade)(config, f"{way.here}:{way.there}", sql=True)
+    print(f"up from {way.here} to {way.there}: {', '.join(way.steps)}", file=sys.stderr)
+    command.upgrade(config, f"{way.here}:{way.there}", sql=True)
     return DONE
 
 
@@ -193,6 +197,40 @@ def _reset(config: Config, values: Values) -> int:
     return DONE
 
 
+def _restore(config: Config, values: Values) -> int:
+    from mcp_planner_schema.guard import restore_later
+
+    dry = bool(values.get("DRY_RUN"))
+    lines = restore_later.give_back(
+        config, values["VERSION"], _number(values, "make migrate-restore VERSION=003 ID=3"), dry=dry
+    )
+    if dry:
+        print("dry run: it was done and rolled back, nothing was changed. For real it says:")
+    print("\n".join(lines))
+    return DONE
+
+
+def _stash_purge(config: Config, values: Values) -> int:
+    from mcp_planner_schema.guard import purge
+
+    number = _number(values, "make migrate-stash-purge ID=3 CONFIRM=migration_stash_3")
+    assert number is not None
+    print("\n".join(purge.purge(config, number, values["CONFIRM"])))
+    return DONE
+
+
+def _number(values: Values, form: str) -> int | None:
+    """The stash that ID names; None where it was left out."""
+    given = values.get("ID")
+    if given is None:
+        return None
+    if not re.fullmatch("[1-9][0-9]{0,17}", given):
+        raise WrongUse(
+            f"ID is {given!r}; it is the number of a stash.", f"{form}   (make migrate-stash-list shows them)"
+        )
+    return int(given)
+
+
 # --- asking -----------------------------------------------------------------------------------------------------------
 
 
@@ -209,6 +247,37 @@ def _history(config: Config, values: Values) -> int:
 
     rows = status.history(config)
     print(json.dumps(rows, indent=2) if values.get("JSON") else status.history_text(rows))
+    return DONE
+
+
+def _stash_list(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import stashes
+
+    rows = stashes.listed(config)
+    print(json.dumps(rows, indent=2) if values.get("JSON") else stashes.listed_text(rows))
+    return DONE
+
+
+def _stash_show(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import stashes
+
+    number = _number(values, "make migrate-stash-show ID=3")
+    assert number is not None
+    found = stashes.shown(config, number)
+    print(json.dumps(found, indent=2) if values.get("JSON") else stashes.shown_text(found))
+    return DONE
+
+
+def _stash_verify(config: Config, values: Values) -> int:
+    from mcp_planner_schema.guard import recheck
+
+    report = recheck.recheck(config, _number(values, "make migrate-stash-verify ID=3"))
+    print("\n".join([*report.lines, *report.wrong]) or "no stash: nothing to read")
+    if report.wrong:
+        raise Broken(
+            "What was kept is not as it was: an upgrade or migrate-restore refuses to give it back.",
+            f"make migrate-stash-show ID={report.wrong[0].split(':')[0].removeprefix('stash ')}",
+        )
     return DONE
 
 
@@ -311,13 +380,20 @@ COMMANDS: dict[str, Command] = {
         "NAME=add_complexity_analysis [TYPE=schema|data|function] [AUTO=1]",
     ),
     "migrate-up": Command(_up, (), ("TO", "DRY_RUN"), "[TO=003] [DRY_RUN=1]"),
-    "migrate-down": Command(_down, (), ("STEPS", "TO", "DRY_RUN"), "[STEPS=1] [TO=003] [DRY_RUN=1]"),
+    "migrate-down": Command(
+        _down, (), ("STEPS", "TO", "DRY_RUN", "REASON"), '[STEPS=1] [TO=003] [DRY_RUN=1] [REASON="why"]'
+    ),
     "migrate-goto": Command(_goto, ("VERSION",), (), "VERSION=003"),
     "migrate-status": Command(_status, (), ("JSON",), "[JSON=1]"),
     "migrate-force": Command(_force, ("VERSION",), ("REASON",), 'VERSION=003 [REASON="why"]'),
     "migrate-validate": Command(_validate),
     "migrate-verify": Command(_verify),
     "migrate-history": Command(_history, (), ("JSON",), "[JSON=1]"),
+    "migrate-restore": Command(_restore, ("VERSION",), ("ID", "DRY_RUN"), "VERSION=003 [ID=3] [DRY_RUN=1]"),
+    "migrate-stash-list": Command(_stash_list, (), ("JSON",), "[JSON=1]"),
+    "migrate-stash-show": Command(_stash_show, ("ID",), ("JSON",), "ID=3 [JSON=1]"),
+    "migrate-stash-verify": Command(_stash_verify, (), ("ID",), "[ID=3]"),
+    "migrate-stash-purge": Command(_stash_purge, ("ID", "CONFIRM"), (), "ID=3 CONFIRM=migration_stash_3"),
     "migrate-reset": Command(_reset),
     "db-start": Command(_embedded("start")),
     "db-stop": Command(_embedded("stop")),

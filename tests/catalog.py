@@ -67,6 +67,14 @@ UNION ALL
 SELECT 'privilege', rel.shown, rel.relacl::text FROM rel WHERE rel.relacl IS NOT NULL
 """
 
+# Sequences and definitions have no rows; the newest stash of an object comes last.
+_KEPT = """
+SELECT CASE o.object_schema WHEN 'public' THEN '' ELSE o.object_schema || '.' END || o.object_name,
+       quote_ident(s.kept_in) || '.' || quote_ident(o.relation)
+FROM migration.stash s JOIN migration.stash_object o ON o.stash_id = s.id
+WHERE o.relation IS NOT NULL ORDER BY o.stash_id, o.number
+"""
+
 Row = tuple[str, str, str]
 
 
@@ -80,3 +88,8 @@ def difference(left: set[Row], right: set[Row]) -> list[str]:
     gone = [f"- {kind} {name}: {definition}" for kind, name, definition in left - right]
     come = [f"+ {kind} {name}: {definition}" for kind, name, definition in right - left]
     return sorted(gone + come, key=lambda line: line[2:])
+
+
+def kept(database: Database) -> dict[str, str]:
+    """Where the copy of each table that a downgrade has kept is, quoted; by the table's name, in the order of the manifest."""
+    return dict(database.rows(_KEPT))

@@ -10,7 +10,7 @@ import tempfile
 import textwrap
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -245,8 +245,6 @@ def _clone(template: Any) -> Iterator[Database]:
 @pytest.fixture
 def new_database(empty_template: Any) -> Iterator[Callable[[], Database]]:
     """Makes as many empty databases as a test asks for."""
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
         yield lambda: stack.enter_context(_clone(empty_template))
 
@@ -265,6 +263,20 @@ def database(head_template: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Da
     with _clone(head_template) as cloned:
         monkeypatch.setenv("DATABASE_URL", cloned.url)
         yield cloned
+
+
+@pytest.fixture
+def clones(head_template: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Database]]:
+    """Makes a database as ``database`` is, each time anew; DATABASE_URL names the newest."""
+    with ExitStack() as stack:
+
+        def made() -> Database:
+            stack.close()
+            cloned = stack.enter_context(_clone(head_template))
+            monkeypatch.setenv("DATABASE_URL", cloned.url)
+            return cloned
+
+        yield made
 
 
 @pytest.fixture

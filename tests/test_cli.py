@@ -165,17 +165,12 @@ def test_goto_base_and_back(database: Database) -> None:
     assert database.value("SELECT version_num FROM alembic_version") == HEAD
 
 
-@pytest.mark.parametrize(
-    "arguments", [["migrate-up", "TO=007"], ["migrate-down", "STEPS=2"], ["migrate-down", "TO=base"]]
-)
-def test_dry_run_prints_sql_that_psql_runs_and_changes_nothing(
-    arguments: list[str], empty: Database, tmp_path: Path
-) -> None:
+def test_dry_run_of_an_upgrade_prints_sql_that_psql_runs_and_changes_nothing(empty: Database, tmp_path: Path) -> None:
     """DRY_RUN=1 leaves the database as it is; the printed file, run by psql, does the step."""
     assert cli.main(["migrate-up", "TO=005"]) == 0
     before = empty.rows("SELECT id FROM migration.run")
 
-    ended = run(*arguments, "DRY_RUN=1")
+    ended = run("migrate-up", "TO=007", "DRY_RUN=1")
 
     assert ended.returncode == 0, ended.stderr
     assert empty.value("SELECT version_num FROM alembic_version") == "005"
@@ -184,8 +179,44 @@ def test_dry_run_prints_sql_that_psql_runs_and_changes_nothing(
     file.write_text(ended.stdout)
     ran = empty.psql(file)
     assert ran.returncode == 0, ran.stderr
-    expected = {"TO=007": [("007",)], "STEPS=2": [("003",)], "TO=base": []}[arguments[1]]
-    assert empty.rows("SELECT version_num FROM alembic_version") == expected
+    assert empty.rows("SELECT version_num FROM alembic_version") == [("007",)]
+
+
+@pytest.mark.parametrize(("how_far", "there"), [((), "004"), (("STEPS=2",), "003"), (("TO=base",), "base")])
+def test_dry_run_of_a_downgrade_prints_what_would_go_and_changes_nothing(
+    how_far: tuple[str, ...], there: str, empty: Database
+) -> None:
+    """DRY_RUN=1 forecasts each step on standard output, names the command for its SQL, and leaves the database as it is."""
+    assert cli.main(["migrate-up", "TO=005"]) == 0
+    before = empty.rows("SELECT id FROM migration.run")
+
+    ended = run("migrate-down", *how_far, "DRY_RUN=1")
+
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert lines[0].startswith(f"back from 005 to {there}: ")
+    assert re.fullmatch(r"     goes: table disputes: 0 rows, \d+ kB", lines[2])
+    assert lines[-1] == f"as SQL: alembic downgrade 005:{there} --sql"
+    assert empty.value("SELECT version_num FROM alembic_version") == "005"
+    assert empty.rows("SELECT id FROM migration.run") == before
+
+
+def test_what_is_to_be_typed_after_a_dry_run_is_dry_again(
+    empty: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A lock in the way of a dry run: exit 75, and the next command is the dry run again, not the real one."""
+    assert cli.main(["migrate-up", "TO=002"]) == 0
+    shutil.copytree(ROOT / "alembic", tmp_path / "alembic")
+    ini = (ROOT / "alembic.ini").read_text()
+    (tmp_path / "alembic.ini").write_text(re.sub(r"(?m)^lock_attempts *=.*$", "lock_attempts = 1", ini))
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+
+    with empty.connect(autocommit=False) as other, other.cursor() as cursor:
+        cursor.execute("SELECT * FROM projects")
+        code = cli.main(["migrate-down", "STEPS=2", "DRY_RUN=1"])
+
+    assert code == 75
+    assert capsys.readouterr().err.rstrip().endswith("next: make migrate-down TO=base DRY_RUN=1")
 
 
 def test_status_tells_version_and_what_is_pending(empty: Database, capsys: pytest.CaptureFixture[str]) -> None:
@@ -378,14 +409,15 @@ def test_up_to_what_lies_behind_says_how_to_go_back(database: Database, capsys: 
     assert "next: make migrate-up TO=005" in capsys.readouterr().err
 
 
-def test_rows_that_wait_in_the_stash_are_mentioned(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
-    """The upgrade that makes a table again says where the rows of the old one are."""
+def test_rows_that_come_back_are_mentioned(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    """The upgrade that makes a table again says how many rows of the old one are back, and they are."""
     database.rows("INSERT INTO projects (name, description) VALUES ('a', 'b'), ('c', 'd')")
     cli.main(["migrate-goto", "VERSION=base"])
     capsys.readouterr()
 
     assert cli.main(["migrate-up", "TO=001"]) == 0
-    assert "not put back: 2 rows of public.projects, kept in migration.stash_" in capsys.readouterr().err
+    assert "restored table projects: 2 rows\n" in capsys.readouterr().err
+    assert database.rows("SELECT name, description FROM projects ORDER BY name") == [("a", "b"), ("c", "d")]
 
 
 def test_a_killed_run_is_not_shown_as_running(database: Database, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from alembic import command
 from alembic.config import Config
 
 from mcp_planner_schema import example_data
+from tests.catalog import kept
 from tests.conftest import Database
 from tests.test_schema import SCRIPT
 
@@ -74,16 +75,15 @@ def test_seeding_again_changes_nothing(database: Database) -> None:
 
 
 def test_a_changed_row_is_kept_by_the_downgrade(database: Database, planner: Config) -> None:
-    """Down keeps the rows as they were changed in the stash; up brings the seed, and the kept rows are still there."""
+    """Down keeps the rows as they were changed in the stash; up brings them back over the seed, and the copy is still there."""
     database.rows("UPDATE complexity_levels SET title = 'Hoch' WHERE level = 'HIGH'")
 
     command.downgrade(planner, str(SEEDED.down_revision))
 
-    [(kept,)] = database.rows("SELECT kept_in FROM migration.stash WHERE object = 'public.complexity_levels'")
-    titles = f"SELECT level, title FROM {kept} ORDER BY lowest_score"
+    titles = f"SELECT level, title FROM {kept(database)['complexity_levels']} ORDER BY lowest_score"
     assert database.rows(titles) == [("LOW", "Low"), ("MEDIUM", "Medium"), ("HIGH", "Hoch")]
 
     command.upgrade(planner, SEEDED.revision)
 
-    assert database.value("SELECT title FROM complexity_levels WHERE level = 'HIGH'") == "High"
+    assert database.value("SELECT title FROM complexity_levels WHERE level = 'HIGH'") == "Hoch"
     assert database.rows(titles)[-1] == ("HIGH", "Hoch")

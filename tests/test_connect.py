@@ -17,6 +17,7 @@ from sqlalchemy.engine import make_url
 from mcp_planner_schema import embedded
 from mcp_planner_schema.guard import connect, settings
 from mcp_planner_schema.guard.findings import Broken, WrongUse
+from tests.catalog import kept
 from tests.conftest import Database, Project, _private_folder
 from tests.until import until
 
@@ -279,7 +280,7 @@ def test_a_databases_isolation_level_is_not_inherited(empty: Database, revision:
     revision.upgrade()
     revision.downgrade("001")
 
-    assert empty.rows("SELECT level FROM migration.stash_1") == [("read committed",)]
+    assert empty.rows(f"SELECT level FROM {kept(empty)['b']}") == [("read committed",)]
 
 
 def test_the_server_notices_a_client_whose_host_is_gone(empty: Database) -> None:

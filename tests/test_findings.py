@@ -18,6 +18,7 @@ from alembic.util import CommandError
 from mcp_planner_schema.guard import connect, findings
 from mcp_planner_schema.guard.findings import RULES, Broken, Busy, Finding, GuardError, Refused, Rule, WrongUse
 from mcp_planner_schema.inspect import catalogue
+from tests.catalog import kept
 from tests.conftest import ROOT, Database, Project
 from tests.test_judge import install
 
@@ -116,9 +117,13 @@ def refused(code: str) -> Iterator[None]:
     assert caught.value.next_command
 
 
-@pytest.mark.parametrize(
-    "code", ["reversible-false", "downgrade-untried", "stash-keyless", "forward-only", "rows-not-kept"]
-)
+LIVE = [
+    "reversible-false", "downgrade-untried", "stash-keyless", "forward-only", "rows-not-kept", "keys-renumbered",
+    "stash-impossible",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", LIVE)
 def test_a_downgrade_that_would_lose_something_is_refused(empty: Database, project: Project, code: str) -> None:
     """The bad example goes up, its way down is refused for its own reason, and everything is still there."""
     install(project, REVISIONS / f"bad_{code.replace('-', '_')}.py")
@@ -132,13 +137,160 @@ def test_a_downgrade_that_would_lose_something_is_refused(empty: Database, proje
 
 
 def test_rows_that_a_waiver_gives_up_are_given_up(empty: Database, project: Project) -> None:
-    """With a reason and a date in the header, the downgrade may delete rows of a table that stays."""
+    """With a reason and a date in the header, the downgrade may change rows of a table without primary key."""
     install(project, REVISIONS / "good_rows_waived.py")
     project.upgrade()
 
     project.downgrade("base")
 
-    assert empty.value("SELECT count(*) FROM thing") == 0
+    assert empty.rows("SELECT id FROM thing") == [(2,)]
+    assert empty.rows(f"SELECT id FROM {kept(empty)['thing']}") == [(1,)]
+
+
+GUARDED = {
+    "another key": ("UPDATE t SET id = id + 1000", "t"),
+    "keys exchanged for new ones": ("UPDATE t SET id = 9 - id", "t"),
+    "together with a column": ("UPDATE t SET id = id + 1000; ALTER TABLE t DROP v", "t"),
+    "a column first": ("ALTER TABLE t DROP v; UPDATE t SET id = id + 1000", "t"),
+    "by its type": ("ALTER TABLE t ALTER id TYPE bigint USING id + 1000", "t"),
+    "one of two columns": ("UPDATE two SET b = 'x'", "two"),
+    "one row, and one deleted": ("UPDATE t SET id = 9 WHERE id = 1; DELETE FROM t WHERE id = 2", "t"),
+    "in a partition": ("UPDATE p SET id = id + 1000", "p"),
+}
+KEYS = (
+    "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c'); "
+    "CREATE TABLE two (a int, b text, PRIMARY KEY (a, b)); INSERT INTO two VALUES (1, 'a'), (2, 'b'); "
+    "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY LIST (id); CREATE TABLE p1 PARTITION OF p DEFAULT; INSERT INTO p VALUES (1)"
+)
+
+
+@pytest.mark.parametrize("what", GUARDED)
+def test_new_keys_for_old_rows_are_refused(empty: Database, project: Project, what: str) -> None:
+    """However a row gets another primary key, the refusal names table and key, and nothing was changed."""
+    body, table = GUARDED[what]
+    project.revision("001", "create_things", f"op.execute({KEYS!r})", f"op.execute({body!r})")
+    project.upgrade()
+    everything = "SELECT t::text FROM t UNION ALL SELECT two::text FROM two UNION ALL SELECT p::text FROM p"
+    before = empty.rows(everything)
+
+    with pytest.raises(Refused) as caught:
+        project.downgrade("base")
+
+    (found,) = caught.value.findings
+    assert (found.code, found.values["table"], found.revision) == ("keys-renumbered", table, "001")
+    assert empty.rows(everything) == before
+    assert kept(empty) == {}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (9, 'a')",
+        "TRUNCATE t; INSERT INTO t VALUES (7, 'x')",
+        "UPDATE t SET v = 'x'; DELETE FROM t WHERE id = 2",
+        "UPDATE t SET id = id",
+        "ALTER TABLE t ALTER id TYPE bigint",
+    ],
+)
+def test_keys_that_stay_and_rows_that_go_or_come_are_let_through(empty: Database, project: Project, body: str) -> None:
+    """Deleted and inserted rows, and keys that are the same afterwards, are no new keys."""
+    project.revision("001", "create_things", f"op.execute({KEYS!r})", f"op.execute({body!r})")
+    project.upgrade()
+
+    project.downgrade("base")
+
+    assert empty.rows("SELECT * FROM alembic_version") == []
+
+
+ELSEWHERE = (
+    "CREATE TABLE t (scan oid PRIMARY KEY); INSERT INTO t VALUES (lo_from_bytea(0, 'a scan'))",
+    "CREATE TABLE there (id int); INSERT INTO there VALUES (1)",
+)
+IMPOSSIBLE = {
+    "lo_unlink": ("SELECT lo_unlink(scan) FROM t", "it deletes 1 large object"),
+    "lo_unlink by a trigger": ("DELETE FROM t", "it deletes 1 large object"),
+    "lo_put": ("SELECT lo_put(scan, 0, 'x') FROM t", "it writes into large objects"),
+    "lowrite": ("SELECT lowrite(lo_open(scan, 131072), 'x') FROM t", "it writes into large objects"),
+    "lo_truncate": ("SELECT lo_truncate(lo_open(scan, 131072), 0) FROM t", "it writes into large objects"),
+    "DELETE elsewhere": ("DELETE FROM far", "it writes to the foreign table public.far"),
+    "UPDATE elsewhere": ("UPDATE far SET id = 2", "it writes to the foreign table public.far"),
+}
+
+
+@pytest.fixture
+def beyond(empty: Database) -> Database:
+    """A database with a large object that a row owns, and a foreign table that shows a table of the same database."""
+    empty.rows("CREATE EXTENSION postgres_fdw; CREATE EXTENSION lo")
+    for one in ELSEWHERE:
+        empty.rows(one)
+    empty.rows("CREATE TRIGGER scan BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION lo_manage(scan)")
+    empty.rows(
+        f"CREATE SERVER itself FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{empty.host}', port '{empty.port}', "
+        f"dbname '{empty.name}'); CREATE USER MAPPING FOR postgres SERVER itself OPTIONS (user 'postgres'); "
+        "CREATE FOREIGN TABLE far (id int) SERVER itself OPTIONS (table_name 'there')"
+    )
+    return empty
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+def test_what_no_copy_could_hold_is_refused(beyond: Database, project: Project, what: str) -> None:
+    """Large objects and rows of another server lie outside every table: what destroys them is refused, and they are there."""
+    body, said = IMPOSSIBLE[what]
+    project.revision("001", "create_x", 'op.execute("CREATE TABLE x ()")', f'op.execute({body!r})\nop.drop_table("x")')
+    project.upgrade()
+
+    with pytest.raises(Refused) as caught:
+        project.downgrade("base")
+
+    assert [(one.code, one.values["problem"]) for one in caught.value.findings] == [("stash-impossible", said)]
+    assert beyond.rows("SELECT encode(lo_get(scan), 'escape'), id FROM t, there") == [("a scan", 1)]
+    assert beyond.value("SELECT version_num FROM alembic_version") == "001"
+
+
+def test_what_lies_elsewhere_may_be_read(beyond: Database, project: Project) -> None:
+    """A downgrade that only looks at large objects and foreign tables passes."""
+    body = "CREATE TABLE seen AS SELECT encode(lo_get(scan), 'escape'), id FROM t, far"
+    project.revision("001", "create_x", 'op.execute("CREATE TABLE x ()")', f'op.execute({body!r})\nop.drop_table("x")')
+    project.upgrade()
+
+    project.downgrade("base")
+
+    assert beyond.rows("SELECT * FROM seen") == [("a scan", 1)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE {place} SET id = 3 WHERE id = 1",
+        "DELETE FROM {place} WHERE id = 1",
+        "INSERT INTO {place} VALUES (3)",
+        "DROP TABLE {place}",
+        "ALTER TABLE {place} DROP id",
+        "DROP SCHEMA migration_stash_1 CASCADE",
+    ],
+)
+def test_a_stash_that_somebody_wrote_to_is_refused(empty: Database, project: Project, damage: str) -> None:
+    """What is not as it was kept does not come back; as it was, it does."""
+    install(project, REVISIONS / "good_plain.py")
+    project.upgrade()
+    empty.rows("INSERT INTO thing VALUES (1), (2)")
+    project.downgrade("base")
+    place = kept(empty)["thing"]
+    with empty.connect(autocommit=False) as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE TABLE spare AS SELECT * FROM {place}")
+        cursor.execute(damage.format(place=place))
+        connection.commit()
+
+    with refused("stash-damaged"):
+        project.upgrade()
+
+    assert empty.rows("SELECT to_regclass('thing'), state FROM migration.stash") == [(None, "kept")]
+
+    empty.rows(f"CREATE SCHEMA IF NOT EXISTS migration_stash_1; DROP TABLE IF EXISTS {place}")
+    empty.rows(f"CREATE TABLE {place} AS SELECT * FROM spare")
+    project.upgrade()
+
+    assert empty.rows("SELECT id FROM thing ORDER BY id") == [(1,), (2,)]
 
 
 def test_an_expectation_that_proves_nothing_is_a_warning(

@@ -30,8 +30,12 @@ BROKEN_ELSEWHERE = {
     "source-unreadable": "test_source.py::test_what_cannot_be_opened_is_a_finding",
     "source-too-large": "test_source.py::test_ten_megabytes_are_a_finding_and_cost_nothing",
     "source-link": "test_source.py::test_what_is_no_ordinary_file_is_a_finding",
+    "stash-damaged": "test_stashes.py::test_a_damaged_stash_is_found_and_not_given_back",
+    "stash-retained": "test_stashes.py::test_a_purge_is_refused_within_the_retention_and_for_the_newest",
+    "restore-impossible": "test_stashes.py::test_what_cannot_go_back_is_refused",
     "pooled-connection": "test_findings.py::test_a_pooler_is_refused",
     "external-transaction": "test_findings.py::test_a_connection_in_a_transaction_is_refused",
+    "archive-impossible": "test_archive.py::test_without_a_pg_dump_that_fits_nothing_is_archived",
 }
 KEPT_ELSEWHERE = {
     code: f"test_findings.py::test_{name}"
@@ -39,12 +43,19 @@ KEPT_ELSEWHERE = {
         "applied-edited": "comments_and_header_may_change_after_the_revision_was_applied",
         "reversible-false": "the_good_example_goes_up_and_down_without_a_word",
         "downgrade-untried": "the_good_example_goes_up_and_down_without_a_word",
+        "keys-renumbered": "keys_that_stay_and_rows_that_go_or_come_are_let_through",
+        "stash-impossible": "what_lies_elsewhere_may_be_read",
         "stash-keyless": "the_good_example_goes_up_and_down_without_a_word",
         "expectation-empty": "the_good_example_goes_up_and_down_without_a_word",
         "offline-impossible": "the_good_example_can_be_written_as_sql",
         "pooled-connection": "the_good_example_goes_up_and_down_without_a_word",
         "external-transaction": "a_connection_of_the_callers_own_is_used",
     }.items()
+} | {
+    "archive-impossible": "test_archive.py::test_an_archive_holds_what_it_says",
+    "stash-damaged": "test_stashes.py::test_verify_reads_every_kept_row",
+    "stash-retained": "test_stashes.py::test_a_purge_deletes_the_rows_and_keeps_the_manifest",
+    "restore-impossible": "test_stashes.py::test_a_stash_comes_back_into_a_schema_that_is_there",
 }
 
 

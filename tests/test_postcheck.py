@@ -8,7 +8,7 @@ from sqlalchemy import Engine, event
 from mcp_planner_schema.guard.findings import Broken
 from mcp_planner_schema.guard.postcheck import compile_block, literal
 from mcp_planner_schema.operations import expect
-from tests.catalog import catalog, difference
+from tests.catalog import catalog, difference, kept
 from tests.conftest import Database, Project
 
 CREATE = "op.execute('CREATE TABLE a (id int)')"
@@ -197,4 +197,4 @@ def test_functions_and_operators_of_somebodys_own_are_never_called(empty: Databa
         "expected 2 rows from SELECT 1, found 1 rows; expected 2 from SELECT 1, found 1; "
         "expected 2 from SELECT 1/0, found an error: division by zero"
     ) in broken.value.message
-    assert empty.rows("SELECT * FROM migration.stash_1") == [(1, "sad")]
+    assert empty.rows(f"SELECT * FROM {kept(empty)['a']}") == [(1, "sad")]

@@ -232,10 +232,18 @@ def test_a_downgrade_of_everything_keeps_every_row(database: Database, planner: 
 
     command.downgrade(planner, "base")
 
-    kept = dict(database.rows("SELECT object, row_count FROM migration.stash WHERE kind = 'table'"))
+    kept = dict(
+        database.rows(
+            "SELECT object_schema || '.' || object_name, row_count FROM migration.stash_object WHERE kind = 'table'"
+        )
+    )
     assert kept == counted
     assert all(counted.values())
-    assert sorted(database.rows("SELECT object, columns FROM migration.stash WHERE kind = 'columns'")) == [
+    assert sorted(
+        database.rows(
+            "SELECT object_schema || '.' || object_name, columns FROM migration.stash_object WHERE kind = 'columns'"
+        )
+    ) == [
         ("public.audit_logs", ["id", "occurred_at", "project_id"]),
         ("public.complexity_runs", ["id", "iterations_allowed"]),
         ("public.navigation_links", ["id", "closes_circle"]),

@@ -85,6 +85,7 @@ def test_defaults_are_those_that_alembic_ini_shows() -> None:
         ("type_words =", "a list of words"),
         ("type_words = Create, add!", "a list of words"),
         ("schema = 100%", "A percent sign is written %%"),
+        ("archive = never", "staging and production never go back without one"),
     ],
 )
 def test_unknown_and_dangerous_settings_are_refused(tmp_path: Path, line: str, said: str) -> None:
@@ -187,3 +188,18 @@ def test_headers_from_makes_the_rest_optional(tmp_path: Path) -> None:
     read = load(tmp_path, "headers = required", "headers_from = 005")
 
     assert (read.headers, read.headers_from) == ("optional", "005")
+
+
+def test_a_machine_names_its_own_places_for_archives(tmp_path: Path) -> None:
+    """The variable before alembic.ini, alembic.ini before the default: a folder beside it. An empty variable is none."""
+    lines = ("archive_dir = /srv/a", "archive_check_url = postgresql://u:p%%40s@h/d", "pg_bin = /opt/pg/bin")
+
+    said, plain = load(tmp_path, *lines, PLANNER_ARCHIVE_DIR="/srv/b", PLANNER_PG_BIN=" "), load(tmp_path)
+
+    assert (said.archive_dir, said.archive_check_url, said.pg_bin) == (
+        "/srv/b",
+        "postgresql://u:p%40s@h/d",
+        "/opt/pg/bin",
+    )
+    assert (plain.archive, plain.archive_dir) == ("auto", f"{tmp_path}/backups")
+    assert (plain.archive_check_url, plain.pg_bin) == ("", "")

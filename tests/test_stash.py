@@ -13,7 +13,7 @@ import psycopg2
 import pytest
 
 from mcp_planner_schema.guard.findings import Broken, GuardError, Refused
-from tests.catalog import catalog, difference
+from tests.catalog import catalog, difference, kept
 from tests.conftest import Database, Project
 from tests.until import until
 
@@ -196,9 +196,10 @@ def test_what_a_downgrade_drops_is_kept_first(empty: Database, project: Project,
 
     project.downgrade("base")
 
-    kept = empty.rows("SELECT kept_in, row_count FROM migration.stash ORDER BY id")
-    assert [count for _, count in kept] == [len(rows) for rows in before]
-    assert [shown(empty, name) for name, _ in kept] == before
+    copies = kept(empty)
+    counts = empty.rows("SELECT row_count FROM migration.stash_object WHERE relation IS NOT NULL ORDER BY number")
+    assert [count for (count,) in counts] == [len(rows) for rows in before]
+    assert [shown(empty, place) for place in copies.values()] == before
 
 
 def test_the_manifest_tells_what_is_where(empty: Database, project: Project) -> None:
@@ -213,11 +214,13 @@ def test_the_manifest_tells_what_is_where(empty: Database, project: Project) -> 
     project.downgrade("base")
 
     assert empty.rows(
-        "SELECT s.run_id = r.id, s.revision, object, kind, kept_in, key_columns, columns, types, row_count, s.who = r.who "
-        "FROM migration.stash s JOIN migration.run r ON r.from_heads = '{001}'"
+        "SELECT s.run_id = r.id, s.revision, s.state, s.who = r.who, s.keep_until - s.kept_at > interval '89 days', "
+        "s.kept_in, number, kind, object_schema, object_name, relation, key_columns, columns, types, lost_columns, row_count "
+        "FROM migration.stash s JOIN migration.stash_object o ON o.stash_id = s.id "
+        "JOIN migration.run r ON r.from_heads = '{001}'"
     ) == [
-        (True, "001", "app.t", "columns", "migration.stash_1", ["id"], ["id", "m", "n", "v"],
-         ["bigint", "app.mood", "public.mood[]", "character varying(7)"], 1, True),
+        (True, "001", "kept", True, True, "migration_stash_1", 1, "columns", "app", "t", "t", ["id"], ["id", "m", "n", "v"],
+         ["bigint", "app.mood", "public.mood[]", "character varying(7)"], ["m", "n", "v"], 1),
     ]  # fmt: skip
 
 
@@ -236,19 +239,20 @@ def test_keyless_rows_are_refused(empty: Database, project: Project) -> None:
 
 
 def test_merging_back_keeps_both(empty: Database, project: Project) -> None:
-    """A downgrade that reads a table before it drops it finds its rows, in the trial and in the real run."""
+    """A downgrade that reads a table, writes its values elsewhere and drops it finds its rows; both tables' old rows are kept."""
     applied(
         project,
         "CREATE TABLE users (id int PRIMARY KEY, email text); INSERT INTO users VALUES (1), (2); "
         "CREATE TABLE emails (id int PRIMARY KEY, email text); INSERT INTO emails VALUES (1, 'a@b'), (2, 'c@d')",
         sql("UPDATE users u SET email = e.email FROM emails e WHERE e.id = u.id; DROP TABLE emails"),
-        extra="Waive: rows-not-kept | they were null before | 2999-12-31",
     )
 
     project.downgrade("base")
 
     assert empty.rows("SELECT * FROM users ORDER BY id") == [(1, "a@b"), (2, "c@d")]
-    assert empty.rows("SELECT * FROM migration.stash_1 ORDER BY id") == [(1, "a@b"), (2, "c@d")]
+    copies = kept(empty)
+    assert empty.rows(f"SELECT id, email FROM {copies['users']} ORDER BY id") == [(1, None), (2, None)]
+    assert empty.rows(f"SELECT * FROM {copies['emails']} ORDER BY id") == [(1, "a@b"), (2, "c@d")]
 
 
 def test_the_copy_depends_on_no_setting_and_changes_none(empty: Database, project: Project) -> None:
@@ -264,7 +268,7 @@ def test_the_copy_depends_on_no_setting_and_changes_none(empty: Database, projec
 
     project.downgrade("base")
 
-    assert empty.rows("SELECT f, d FROM migration.stash_1") == [("0.30000000000000004", "2026-02-03 04:05:06+00")]
+    assert empty.rows(f"SELECT f, d FROM {kept(empty)['t']}") == [("0.30000000000000004", "2026-02-03 04:05:06+00")]
     # psycopg2 itself asks for the ISO style.
     assert empty.rows("SELECT at FROM seen") == [("0.3 2026-02-03 13:05:06+09 on",)]
 
@@ -289,7 +293,7 @@ def test_a_cast_of_somebodys_own_is_never_used(empty: Database, project: Project
 
     project.downgrade("base")
 
-    assert empty.rows("SELECT * FROM migration.stash_1 ORDER BY id") == [
+    assert empty.rows(f"SELECT * FROM {kept(empty)['t']} ORDER BY id") == [
         (1, "100%s", "(,)", "", "{sad,NULL}", '{"(sad,\\"a b\\")"}', "sad", "sad"),
         (2, None, None, None, None, None, None, None),
         (3, "sad", "(sad,)", "x", "{}", "{}", "sad", None),
@@ -305,16 +309,21 @@ def test_a_copy_is_closed_whatever_default_privileges_say(empty: Database, proje
     try:
         for whom in (*roles, "PUBLIC"):
             empty.rows(f"ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {whom}")
+            empty.rows(f"ALTER DEFAULT PRIVILEGES GRANT USAGE ON SCHEMAS TO {whom}")
         empty.rows(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {roles[0]} WITH GRANT OPTION")
         applied(project, TABLE_A + "; REVOKE ALL ON a FROM PUBLIC, " + ", ".join(roles), 'op.drop_table("a")')
 
         project.downgrade("base")
 
+        place = kept(empty)["a"]
         assert empty.rows(
             "SELECT x.grantee::regrole::text FROM pg_class, aclexplode(relacl) x "
-            "WHERE oid = 'migration.stash_1'::regclass AND x.grantee <> relowner"
+            "WHERE oid = %s::regclass AND x.grantee <> relowner UNION ALL "
+            "SELECT x.grantee::regrole::text FROM pg_namespace, aclexplode(nspacl) x "
+            "WHERE nspname = 'migration_stash_1' AND x.grantee <> nspowner",
+            place,
         ) == []  # fmt: skip
-        assert empty.value("SELECT has_table_privilege('postgres', 'migration.stash_1', 'SELECT')") is True
+        assert empty.value("SELECT has_table_privilege('postgres', %s, 'SELECT')", place) is True
     finally:
         for role in roles:
             empty.rows(f"DROP OWNED BY {role}")
@@ -352,7 +361,7 @@ def test_row_level_security_shortens_no_copy(owner: Database, project: Project, 
 
     project.downgrade("base")
 
-    assert owner.rows("SELECT * FROM migration.stash_1 ORDER BY id") == [(1, "mine"), (2, "theirs")]
+    assert owner.rows(f"SELECT * FROM {kept(owner)['t']} ORDER BY id") == [(1, "mine"), (2, "theirs")]
     if "column" in body:
         assert owner.value("SELECT relforcerowsecurity FROM pg_class WHERE oid = 't'::regclass") is True
 
@@ -393,7 +402,7 @@ def test_rows_committed_meanwhile_are_in_the_copy(empty: Database, project: Proj
     project.downgrade("base")
     writer.join(10)
 
-    assert [row[0] for row in empty.rows("SELECT id FROM migration.stash_1 ORDER BY id")] == committed
+    assert [row[0] for row in empty.rows(f"SELECT id FROM {kept(empty)['t']} ORDER BY id")] == committed
 
 
 @pytest.mark.parametrize("body", ['op.drop_table("a")', 'op.drop_column("a", "v")'])
@@ -423,7 +432,7 @@ def test_readers_go_on_while_the_copy_is_made(
     project.downgrade("base")
 
     assert seen == [("before", 5), ("after", 5)]
-    assert empty.value("SELECT count(v) FROM migration.stash_1") == 5
+    assert empty.value(f"SELECT count(v) FROM {kept(empty)['a']}") == 5
 
 
 def test_a_session_that_has_read_and_now_writes_is_no_end(
@@ -452,8 +461,8 @@ def test_a_session_that_has_read_and_now_writes_is_no_end(
     writer = threading.Thread(target=write)
     attempts: list[int] = []
 
-    def late(connection: Any, *arguments: Any) -> list[str]:
-        lines = keep(connection, *arguments)
+    def late(*arguments: Any) -> Any:
+        made = keep(*arguments)
         attempts.append(1)
         began.set()
         assert read.wait(10)
@@ -461,7 +470,7 @@ def test_a_session_that_has_read_and_now_writes_is_no_end(
             until(
                 lambda: empty.value("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 't'::regclass") == 1
             )
-        return lines
+        return made
 
     monkeypatch.setattr(stash, "keep", late)
     writer.start()
@@ -470,8 +479,8 @@ def test_a_session_that_has_read_and_now_writes_is_no_end(
     writer.join(10)
 
     assert len(attempts) > 1 or not committed
-    (kept_in,) = [row[0] for row in empty.rows("SELECT kept_in FROM migration.stash")]
-    assert [row[0] for row in empty.rows(f"SELECT id FROM {kept_in}")] == committed
+    (place,) = kept(empty).values()
+    assert [row[0] for row in empty.rows(f"SELECT id FROM {place}")] == committed
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
@@ -487,17 +496,29 @@ def test_an_older_snapshot_is_refused(empty: Database, project: Project, level: 
         assert empty.value("SELECT count(*) FROM a") == 5
     else:
         # The guard's own connections may ask for read committed themselves; then the copy is whole.
-        assert empty.value("SELECT count(*) FROM migration.stash_1") == 5
+        assert empty.value(f"SELECT count(*) FROM {kept(empty)['a']}") == 5
 
 
 TWICE = "runs = []"
+IN_STASH = (
+    'place = op.get_bind().exec_driver_sql("SELECT oid::regclass FROM pg_class '
+    "WHERE relname = 'a' AND relnamespace::regnamespace::text ~ '^migration_stash_'\").scalar()\n    "
+)
 SECOND = {
     "it fails": ("op.execute('SELECT 1 / 0')", Broken, "division by zero"),
     "it drops another table": ("op.drop_table('b')", Refused, "destroys more than in its trial: table b"),
     "it drops another column": ("op.drop_column('b', 'x')", Refused, "destroys more than in its trial: column b.x"),
-    "it drops the copy": ("op.drop_table('stash_1', schema='migration')", Refused, "what was kept in migration.stash_1"),
+    "it drops the copy": (
+        f"{IN_STASH}op.execute(f'DROP TABLE {{place}}')", Refused, 'what was kept in "migration_stash_[0-9]+"."a"'
+    ),
     "it drops a column of the copy": (
-        "op.drop_column('stash_1', 'v', schema='migration')", Refused, "what was kept in migration.stash_1"
+        f"{IN_STASH}op.execute(f'ALTER TABLE {{place}} DROP v')", Refused, 'what was kept in "migration_stash_[0-9]+"."a"'
+    ),
+    "it changes a row of the copy": (
+        f"{IN_STASH}op.execute(f'UPDATE {{place}} SET v = 1 WHERE id = 1')", Refused, "what was kept in"
+    ),
+    "it drops the stash's schema": (
+        f"{IN_STASH}op.execute('DROP SCHEMA ' + place.split('.')[0] + ' CASCADE')", Refused, "what was kept in"
     ),
     "it commits": ("op.execute('COMMIT')", GuardError, "commits"),
     "it rolls back": ("op.execute('ROLLBACK')", GuardError, "rolls its transaction back"),
@@ -522,7 +543,7 @@ def test_a_real_run_unlike_its_trial_is_undone(empty: Database, project: Project
     assert difference(before, catalog(empty)) == []
     assert empty.rows("SELECT count(v) FROM a") == [(5,)]
     assert empty.rows("SELECT * FROM migration.stash") == []
-    assert empty.rows("SELECT relname FROM pg_class WHERE relname LIKE 'stash\\_%' AND relkind = 'r'") == []
+    assert empty.rows("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'migration\\_stash%'") == []
     assert empty.rows("SELECT version_num FROM alembic_version") == [("001",)]
     assert empty.rows("SELECT revision, direction, outcome FROM migration.history ORDER BY id DESC LIMIT 1") == [
         ("001", "downgrade", "failed")
@@ -549,9 +570,9 @@ def test_a_table_changed_since_the_trial_is_refused(
     applied(project, TABLE_A, 'op.drop_table("a")')
     keep = stash.keep
 
-    def late(*arguments: object) -> list[str]:
+    def late(*arguments: Any) -> Any:
         empty.rows("ALTER TABLE a ADD late int DEFAULT 7")
-        return keep(*arguments)  # type: ignore[arg-type]
+        return keep(*arguments)
 
     monkeypatch.setattr(stash, "keep", late)
 
@@ -570,9 +591,9 @@ def test_a_child_made_since_the_trial_is_not_dropped_along(
     applied(project, TABLE_A, sql("DROP TABLE a CASCADE"))
     keep = stash.keep
 
-    def late(*arguments: object) -> list[str]:
+    def late(*arguments: Any) -> Any:
         empty.rows("CREATE TABLE child () INHERITS (a); INSERT INTO child VALUES (9)")
-        return keep(*arguments)  # type: ignore[arg-type]
+        return keep(*arguments)
 
     monkeypatch.setattr(stash, "keep", late)
 
@@ -589,8 +610,8 @@ def test_people_are_told_what_was_kept(empty: Database, project: Project, caplog
 
     project.downgrade("base")
 
-    assert "kept column a.v, column a.w: 5 rows in migration.stash_1" in caplog.text
-    assert "kept table b: 0 rows in migration.stash_2" in caplog.text
+    assert "kept column a.v, column a.w: 5 rows in migration_stash_1.a" in caplog.text
+    assert "kept table b: 0 rows in migration_stash_1.b" in caplog.text
 
 
 def test_people_are_told_what_goes_along(empty: Database, project: Project, caplog: pytest.LogCaptureFixture) -> None:

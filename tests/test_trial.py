@@ -8,7 +8,7 @@ import pytest
 
 from mcp_planner_schema.guard import tripwire
 from mcp_planner_schema.guard.findings import Broken, Busy, GuardError, Refused
-from tests.catalog import catalog, difference
+from tests.catalog import catalog, difference, kept
 from tests.conftest import Database, Project
 
 SETUP = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT n, 'v' FROM generate_series(1, 5) n"
@@ -170,54 +170,107 @@ def test_a_lossless_downgrade_that_destroys_is_refused(empty: Database, project:
 
 BIG = f"{SETUP}; ALTER TABLE a ADD w varchar(50) DEFAULT 'w' NOT NULL; CREATE TABLE c (a int REFERENCES a ON DELETE CASCADE); " \
     "INSERT INTO c VALUES (1), (2); CREATE TABLE empty (v text)"  # fmt: skip
-HARMS = {
-    "DELETE": ("DELETE FROM a WHERE id > 2", "rows of a (3 deleted)"),
-    "UPDATE": ("UPDATE a SET v = NULL WHERE id = 1", "rows of a (1 changed)"),
-    "both": ("DELETE FROM a WHERE id = 5; UPDATE a SET v = 'x'", "rows of a (1 deleted, 4 changed)"),
-    "TRUNCATE": ("TRUNCATE a CASCADE", "rows of a (emptied), c (emptied)"),
-    "DELETE, then TRUNCATE": ("DELETE FROM c; TRUNCATE c", "rows of c (2 deleted, emptied)"),
-    "TRUNCATE and filled again": ("TRUNCATE c; INSERT INTO c VALUES (1), (2)", "rows of c (written anew)"),
-    "by a foreign key": ("DELETE FROM a WHERE id = 1", "rows of a (1 deleted), c (1 deleted)"),
+A = {number: (number, "v", "w") for number in range(1, 6)}
+C = [(1,), (2,)]
+# The body, what it is said to harm, and the old rows that are kept: those that are others afterwards, and no more.
+HARMS: dict[str, tuple[str, str, dict[str, list[tuple[object, ...]]]]] = {
+    "DELETE": ("DELETE FROM a WHERE id > 2", "rows of a (3 deleted)", {"a": [A[3], A[4], A[5]]}),
+    "UPDATE": ("UPDATE a SET v = NULL WHERE id = 1", "rows of a (1 changed)", {"a": [A[1]]}),
+    "UPDATE to the same": ("UPDATE a SET v = 'v'", "rows of a (5 changed)", {"a": []}),
+    "both": (
+        "DELETE FROM a WHERE id = 5; UPDATE a SET v = 'x'", "rows of a (1 deleted, 4 changed)", {"a": [*A.values()]},
+    ),
+    "DELETE and INSERT": (
+        "DELETE FROM a WHERE id > 3; INSERT INTO a VALUES (4, 'v', 'w'), (6, 'v', 'w')", "rows of a (2 deleted)", {"a": [A[5]]},
+    ),
+    "TRUNCATE": ("TRUNCATE a CASCADE", "rows of a (emptied), c (emptied)", {"a": [*A.values()], "c": C}),
+    "DELETE, then TRUNCATE": ("DELETE FROM c; TRUNCATE c", "rows of c (2 deleted, emptied)", {"c": C}),
+    "TRUNCATE and filled again": ("TRUNCATE c; INSERT INTO c VALUES (1), (3)", "rows of c (written anew)", {"c": [(2,)]}),
+    "by a foreign key": (
+        "DELETE FROM a WHERE id = 1", "rows of a (1 deleted), c (1 deleted)", {"a": [A[1]], "c": [(1,)]},
+    ),
     "narrower": (
-        "ALTER TABLE a ALTER v TYPE varchar(2) USING left(v, 2)",
-        "rows of a (v turned from text into character varying(2))",
+        "ALTER TABLE a ALTER v TYPE varchar(2) USING left(v || id, 2)",
+        "rows of a (v turned from text into character varying(2))", {"a": [*A.values()]},
+    ),
+    "narrower, and nothing cut": (
+        "ALTER TABLE a ALTER v TYPE varchar(2)", "rows of a (v turned from text into character varying(2))", {"a": []},
     ),
     "shorter": (
         "ALTER TABLE a ALTER w TYPE varchar(10)",
-        "rows of a (w turned from character varying(50) into character varying(10))",
+        "rows of a (w turned from character varying(50) into character varying(10))", {"a": []},
     ),
-    "the same type, other values": ("ALTER TABLE a ALTER v TYPE text USING ''", "rows of a (values of v written anew)"),
-    "in a function": ("DO $$ BEGIN EXECUTE 'DEL' || 'ETE FROM c'; END $$", "rows of c (2 deleted)"),
-    "under a stronger lock": ("LOCK TABLE c; DELETE FROM c", "rows of c (2 deleted)"),
-    "with a column dropped": ("DELETE FROM c; ALTER TABLE a DROP v", "rows of c (2 deleted)"),
-}
+    "the same type, other values": (
+        "ALTER TABLE a ALTER v TYPE text USING ''", "rows of a (values of v written anew)", {"a": [*A.values()]},
+    ),
+    "in a function": ("DO $$ BEGIN EXECUTE 'DEL' || 'ETE FROM c'; END $$", "rows of c (2 deleted)", {"c": C}),
+    "under a stronger lock": ("LOCK TABLE c; DELETE FROM c WHERE a = 2", "rows of c (1 deleted)", {"c": [(2,)]}),
+    "with a column dropped": (
+        "DELETE FROM c; ALTER TABLE a DROP v", "rows of c (2 deleted)",
+        {"a": [(number, "v") for number in A], "c": C},
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("what", HARMS)
-@pytest.mark.parametrize("reversible", ["lossless", "stash"])
-def test_a_downgrade_that_harms_rows_of_a_table_that_stays_is_refused(
-    empty: Database, project: Project, what: str, reversible: str
-) -> None:
-    """Rows that it deletes, changes or writes anew are not kept: refused by table and number, and all are still there."""
-    body, said = HARMS[what]
-    applied(project, f"op.execute({body!r})", setup=BIG, reversible=reversible)
+def test_a_lossless_downgrade_that_harms_rows_is_refused(empty: Database, project: Project, what: str) -> None:
+    """Rows that it deletes, changes or writes anew are named by table and number, and all are still there."""
+    body, said, _ = HARMS[what]
+    applied(project, f"op.execute({body!r})", setup=BIG, reversible="lossless")
     before = empty.rows("SELECT a.*, c.* FROM a LEFT JOIN c ON c.a = a.id ORDER BY id")
 
     with pytest.raises(Refused) as refused:
         project.downgrade("base")
 
     (found,) = refused.value.findings
-    assert found.code == ("reversible-false" if reversible == "lossless" else "rows-not-kept")
+    assert found.code == "reversible-false"
     assert found.values["objects"].endswith(said)
-    assert ("column a.v" in found.values["objects"]) is (what == "with a column dropped" and reversible == "lossless")
+    assert ("column a.v" in found.values["objects"]) is (what == "with a column dropped")
     assert empty.rows("SELECT a.*, c.* FROM a LEFT JOIN c ON c.a = a.id ORDER BY id") == before
     assert unchanged(empty)
 
 
+@pytest.mark.parametrize("what", HARMS)
+def test_rows_of_a_table_that_stays_are_kept_where_they_change(empty: Database, project: Project, what: str) -> None:
+    """The downgrade runs; in the stash are the rows that are others now, with their old values, and no others."""
+    body, _, rows = HARMS[what]
+    applied(project, f"op.execute({body!r})", setup=BIG)
+
+    project.downgrade("base")
+
+    found = {table: empty.rows(f"SELECT * FROM {place} ORDER BY 1") for table, place in kept(empty).items()}
+    # Behind the columns stands what was left in the row's place.
+    assert {table: [row[: len(next(iter(rows[table]), ()))] for row in some] for table, some in found.items()} == rows
+    assert empty.rows("SELECT * FROM alembic_version") == []
+
+
+KEYLESS = {
+    "UPDATE": ("UPDATE c SET a = 3 WHERE a = 1", "rows of c (1 changed)"),
+    "UPDATE and DELETE": ("DELETE FROM c WHERE a = 2; UPDATE c SET a = 3", "rows of c (1 deleted, 1 changed)"),
+    "another type": ("ALTER TABLE c ALTER a TYPE bigint USING a", "rows of c (a turned from integer into bigint)"),
+    "other values": ("ALTER TABLE c ALTER a TYPE int USING a + 1", "rows of c (values of a written anew)"),
+}
+
+
+@pytest.mark.parametrize("what", KEYLESS)
+def test_changed_rows_without_a_key_are_refused(empty: Database, project: Project, what: str) -> None:
+    """Where no key says which row a changed one was, the downgrade is refused by table and number, and all are still there."""
+    body, said = KEYLESS[what]
+    applied(project, f"op.execute({body!r})", setup=BIG)
+
+    with pytest.raises(Refused) as refused:
+        project.downgrade("base")
+
+    assert [(one.code, one.values["objects"]) for one in refused.value.findings] == [("rows-not-kept", said)]
+    assert empty.rows("SELECT * FROM c ORDER BY a") == C
+    assert unchanged(empty)
+
+
 def test_a_revision_without_header_is_refused_too(empty: Database, project: Project) -> None:
-    """Where headers are optional, rows that would go are named all the same."""
+    """Where headers are optional, rows that cannot be kept are named all the same."""
     project.configure(headers="optional")
-    file = project.revision("001", "create_a", f"op.execute({SETUP!r})", "op.execute('DELETE FROM a')")
+    setup = SETUP.replace(" PRIMARY KEY", "")
+    file = project.revision("001", "create_a", f"op.execute({setup!r})", "op.execute('UPDATE a SET v = 1')")
     file.write_text(file.read_text().split('"""\n', 1)[1])
     project.upgrade()
 
@@ -302,22 +355,29 @@ def test_forward_only_anywhere_refuses_the_whole_way(empty: Database, project: P
     [
         "op.execute('DROP SCHEMA migration CASCADE')",
         "op.execute('DROP TABLE migration.history, migration.run CASCADE')",
-        "op.execute('DROP TABLE migration.stash')",
+        "op.execute('DROP TABLE migration.stash_object')",
+        "op.execute('DROP TABLE migration.stash CASCADE')",
+        "op.execute('DROP SCHEMA migration_stash_7 CASCADE')",
+        "op.execute('ALTER TABLE migration_stash_7.a DROP v')",
+        "op.execute('ALTER TABLE migration_stash_7.a RENAME TO b')",
         "op.execute('ALTER TABLE migration.history RENAME TO x')",
         "op.execute('DROP TABLE migration.commit_guard')",
     ],
 )
 def test_the_guards_own_tables_cannot_be_dropped(empty: Database, project: Project, body: str) -> None:
-    """A downgrade that drops what the guard keeps is refused, and all of it is still there."""
-    applied(project, body)
-    before = empty.rows("SELECT relname FROM pg_class WHERE relnamespace = 'migration'::regnamespace ORDER BY 1")
+    """A downgrade that drops what the guard keeps, an earlier stash too, is refused, and all of it is still there."""
+    applied(project, body, setup=f"{SETUP}; CREATE SCHEMA migration_stash_7; CREATE TABLE migration_stash_7.a (v text)")
+    own = (
+        "SELECT attrelid::regclass::text, attname FROM pg_attribute JOIN pg_class c ON c.oid = attrelid "
+        "WHERE c.relnamespace::regnamespace::text LIKE 'migration%' AND attnum > 0 ORDER BY 1, 2"
+    )
+    before = empty.rows(own)
 
     with pytest.raises(Refused, match="drops what the guard keeps"):
         project.downgrade("base")
 
-    assert (
-        empty.rows("SELECT relname FROM pg_class WHERE relnamespace = 'migration'::regnamespace ORDER BY 1") == before
-    )
+    assert ("migration_stash_7.a", "v") in before
+    assert empty.rows(own) == before
     assert unchanged(empty)
 
 
@@ -346,7 +406,7 @@ def test_a_body_may_use_savepoints_and_temporary_tables(empty: Database, project
     project.downgrade("base")
 
     assert empty.value("SELECT count(*) FROM b") == 5
-    assert empty.value("SELECT count(v) FROM migration.stash_1") == 5
+    assert empty.value(f"SELECT count(v) FROM {kept(empty)['a']}") == 5
 
 
 def test_a_deferred_violation_undoes_the_step(empty: Database, project: Project) -> None:
@@ -399,7 +459,7 @@ def test_a_lock_in_the_way_of_the_trial_is_waited_for(
     assert empty.rows("SELECT direction, outcome, attempts FROM migration.history ORDER BY id DESC LIMIT 1") == [
         ("downgrade", "done", 2)
     ]
-    assert empty.value("SELECT count(*) FROM migration.stash_1") == 5
+    assert empty.value(f"SELECT count(*) FROM {kept(empty)['a']}") == 5
 
 
 def test_a_lock_that_stays_is_busy(empty: Database, project: Project) -> None:

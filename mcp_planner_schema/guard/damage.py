@@ -1,25 +1,20 @@
 """What a body does to rows of tables that stay: updated, deleted, emptied, or written anew with other values.
 
-The server counts rows for each table in a transaction, and a table that is emptied or written anew gets a new file. Only what
-is dropped is kept, so a downgrade that does any of this is refused, see :func:`judge`.
+The server counts rows for each table in a transaction, and a table that is emptied or written anew gets a new file.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard.evidence import Loss, Table
-from mcp_planner_schema.guard.findings import Finding, Refused
+from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.postcheck import identifier, pinned
 from mcp_planner_schema.guard.tripwire import CommitInside
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-
-    from mcp_planner_schema.guard.header import Header
 
 _STATE = """
 SELECT c.oid, c.relfilenode::bigint, pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid),
@@ -58,10 +53,11 @@ class State:
 
 @dataclass(frozen=True)
 class Harm:
-    """What a body does to the rows of one table that stays."""
+    """What a body does to the rows of one table that stays. ``changes``: rows are still there, with other values."""
 
     table: Table
     what: tuple[str, ...]
+    changes: bool = True
 
     def __str__(self) -> str:
         return f"{self.table.shown} ({', '.join(self.what)})"
@@ -79,7 +75,11 @@ class Seen:
 
     def changed(self, before: dict[int, State]) -> frozenset[int]:
         """The tables whose rows are not as they were, as far as this shows it by itself."""
-        return self.rewritten | {oid for oid in self.written if any(_changes(before[oid], self.states[oid]))}
+        return self.rewritten | self.counted(before)
+
+    def counted(self, before: dict[int, State]) -> frozenset[int]:
+        """Those of them of which the server has counted rows as changed or deleted."""
+        return frozenset(oid for oid in self.written if any(_changes(before[oid], self.states[oid])))
 
 
 def states(connection: Connection, oids: Iterable[int]) -> dict[int, State]:
@@ -121,14 +121,16 @@ def harms(
         marks, sizes = _closer(connection, seen.rewritten)
     found = []
     for oid in sorted(seen.written | seen.rewritten):
-        what = []
+        what, changes = [], False
         if oid in seen.written:
             first, second = _changes(before[oid], seen.states[oid]), _changes(before[oid], again.get(oid, State()))
             what = [f"{n} {word}" for n, word in zip(map(max, first, second), ("deleted", "changed"), strict=True) if n]
+            changes = max(first[1], second[1]) > 0
         if oid in seen.rewritten and sizes.get(oid):
-            what += _rewriting(oid, seen, before, marks.get(oid, {}), (old[oid], new[oid]))
+            rewriting = _rewriting(oid, seen, before, marks.get(oid, {}), (old[oid], new[oid]))
+            what, changes = what + rewriting, changes or rewriting not in ([], ["emptied"], ["written anew"])
         if what:
-            found.append(Harm(old[oid], tuple(what)))
+            found.append(Harm(old[oid], tuple(what), changes))
     return tuple(found), tuple(old[oid] for oid in sorted(seen.rewritten) if not sizes.get(oid))
 
 
@@ -159,23 +161,6 @@ def _rewriting(oid: int, seen: Seen, before: dict[int, State], marks: Marks, tab
 def _turned(name: str, old: Table, new: Table, number: int) -> str:
     before, after = old.columns[number].type, new.columns[number].type
     return f"{name} turned from {before} into {after}" if before != after else f"values of {name} written anew"
-
-
-def judge(tried: Any, header: Header | None, where: str, revision: str) -> None:
-    """Raise :class:`Refused` for a trial that harmed rows, unless the header waives that."""
-    from mcp_planner_schema.guard.judge import today  # judge reads files, and this is called once a step
-
-    harmed = tried.harms
-    if not harmed:
-        return
-    said = "rows of " + ", ".join(map(str, harmed))
-    if header and header.reversible == "lossless":
-        lost: tuple[Loss, ...] = tried.losses
-        values = {"objects": "; ".join([*map(str, lost), said])}
-        raise Refused([Finding("reversible-false", where, revision, values)], f"edit {where}: Reversible: stash")
-    if not (header and header.waives("rows-not-kept", today())):
-        values = {"objects": said, "later": str(today() + dt.timedelta(days=90))}
-        raise Refused([Finding("rows-not-kept", where, revision, values)], f"edit {where}")
 
 
 def _changes(before: State, after: State) -> tuple[int, int]:

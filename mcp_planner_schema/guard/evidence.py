@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard.postcheck import pinned
+from mcp_planner_schema.guard.postcheck import identifier, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -20,14 +20,15 @@ FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-  AND left(n.nspname, 3) <> 'pg_' AND n.nspname <> 'information_schema' AND n.nspname <> %s
+  AND left(n.nspname, 3) <> 'pg_' AND n.nspname <> 'information_schema' AND n.nspname !~ %s
 """
 
-# Below 16384 are the types and collations that PostgreSQL itself brings; none of them can be dropped.
+# Below 16384 are the types and collations that PostgreSQL itself brings; none of them can be dropped. A regclass and its
+# like name an object that can: their text is what comes back.
 _COLUMNS = """
 SELECT a.attrelid, a.attnum, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
-       a.atttypid < 16384 AND a.attcollation < 16384
-FROM pg_catalog.pg_attribute a
+       a.atttypid < 16384 AND a.attcollation < 16384 AND t.typname !~ '^_?reg[a-z]+$', a.attgenerated <> ''
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 WHERE a.attrelid = ANY (%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum
 """
@@ -44,6 +45,19 @@ UNION ALL
 SELECT 'pg_trigger', t.oid, 'trigger', '', t.tgname::text, t.tgrelid
 FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal AND t.tgparentid = 0
 """
+_OID = "SELECT pg_catalog.to_regclass(%s)::oid"
+_LARGE = "SELECT oid FROM pg_catalog.pg_largeobject_metadata"
+# Whoever writes has taken this lock; who only reads a large object has too, but counts no rows of theirs. Large objects hold
+# bytes that no row shows, foreign tables rows that lie elsewhere.
+_BEYOND = """
+SELECT CASE l.relation WHEN 'pg_catalog.pg_largeobject'::regclass THEN 'it writes into large objects'
+       ELSE pg_catalog.concat('it writes to the foreign table ', l.relation::regclass::text) END
+FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
+WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'RowExclusiveLock'
+  AND (c.relkind = 'f' OR l.relation = 'pg_catalog.pg_largeobject'::regclass AND 0 < pg_stat_get_xact_tuples_inserted(l.relation)
+       + pg_stat_get_xact_tuples_updated(l.relation) + pg_stat_get_xact_tuples_deleted(l.relation))
+  AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+"""
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,7 @@ class Column:
     name: str
     type: str
     builtin: bool
+    generated: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,15 +105,34 @@ class Loss:
         return ", ".join(f"column {self.table.shown}.{column.name}" for column in self.columns)
 
 
+def own(schema: str) -> str:
+    """A regular expression for the guard's own schemas: its tables', and one for each stash."""
+    return f"^{schema}(_stash_[0-9]+)?$"
+
+
 def snapshot(connection: Connection, schema: str) -> dict[int, Table]:
-    """Every ordinary and partitioned table with its columns, by OID. ``schema`` (the guard's own) is left out."""
+    """Every ordinary and partitioned table with its columns, by OID. What lies in the guard's own schemas is left out."""
     tables: dict[int, Table] = {}
     with pinned(connection, search_path="pg_catalog"):
-        for oid, namespace, name, kind, parent, forced, key in connection.exec_driver_sql(_TABLES, (schema,)):
+        for oid, namespace, name, kind, parent, forced, key in connection.exec_driver_sql(_TABLES, (own(schema),)):
             tables[oid] = Table(oid, namespace, name, kind, parent, forced, tuple(key), {})
-        for oid, number, name, type_, builtin in connection.exec_driver_sql(_COLUMNS, (list(tables),)):
-            tables[oid].columns[number] = Column(name, type_, builtin)
+        for oid, number, *column in connection.exec_driver_sql(_COLUMNS, (list(tables),)):
+            tables[oid].columns[number] = Column(*column)
     return tables
+
+
+def named(connection: Connection, schema: str, name: str) -> Table | None:
+    """One ordinary or partitioned table as :func:`snapshot` has it; None where there is none of that name."""
+    asked = connection.exec_driver_sql(_OID, (f"{identifier(schema)}.{identifier(name)}",)).scalar()
+    if asked is None:
+        return None
+    with pinned(connection, search_path="pg_catalog"):
+        row = connection.exec_driver_sql(f"{_TABLES} AND c.oid = %s", ("^$", asked)).first()
+        if row is None:
+            return None
+        columns = {n: Column(*column) for _, n, *column in connection.exec_driver_sql(_COLUMNS, ([asked],))}
+    oid, namespace, called, kind, parent, forced, key = row
+    return Table(oid, namespace, called, kind, parent, forced, tuple(key), columns)
 
 
 def beside(connection: Connection) -> dict[tuple[str, int], tuple[str, int]]:
@@ -114,13 +148,34 @@ def taken_along(
     before: dict[tuple[str, int], tuple[str, int]],
     after: dict[tuple[str, int], tuple[str, int]],
     left: dict[int, Table],
-) -> tuple[str, ...]:
-    """What of ``before`` is gone, and not made again, without having hung on a table that is gone itself; as people call it."""
+) -> tuple[tuple[str, int, str], ...]:
+    """What of ``before`` is gone, and not made again, without having hung on a table that is gone itself.
+
+    For each its catalog, its OID, and how people call it.
+    """
     again = set(after.values())
-    gone = [before[key] for key in sorted(before.keys() - after.keys()) if before[key] not in again]
+    gone = [(key, *before[key]) for key in sorted(before.keys() - after.keys()) if before[key] not in again]
     return tuple(
-        f"{shown} of {left[table].shown}" if table else shown for shown, table in gone if not table or table in left
+        (*key, f"{shown} of {left[table].shown}" if table else shown)
+        for key, shown, table in gone
+        if not table or table in left
     )
+
+
+def large_objects(connection: Connection) -> frozenset[int]:
+    """The OIDs of all large objects."""
+    return frozenset(connection.exec_driver_sql(_LARGE).scalars())
+
+
+def beyond(connection: Connection, large: frozenset[int]) -> tuple[str, ...]:
+    """What the running body did that no stash could keep: large objects, rows that lie on another server.
+
+    To be asked before its rollback; ``large`` are the large objects there were before.
+    """
+    gone = len(large - large_objects(connection))
+    found = [f"it deletes {gone} large object{'s' if gone > 1 else ''}"] if gone else []
+    with pinned(connection, search_path="pg_catalog"):
+        return tuple(found + list(connection.exec_driver_sql(_BEYOND).scalars()))
 
 
 def losses(before: dict[int, Table], after: dict[int, Table]) -> tuple[Loss, ...]:

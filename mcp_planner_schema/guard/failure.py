@@ -110,6 +110,8 @@ def state(progress: Progress, beside: Connection) -> str:
         committed = _committed(progress, beside)
     except SQLAlchemyError:
         return "The connection is gone: what the step did is either whole or undone."
+    if not committed and progress.rehearsed:
+        return "That was the rehearsal: nothing was changed."
     if not committed:
         return "The step was rolled back whole; steps before it stay."
     done = "".join(f"\n  {statement[:120]}" for statement in progress.seen.final)

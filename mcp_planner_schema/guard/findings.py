@@ -348,17 +348,54 @@ _RULES = (
     ),
     Rule(
         "rows-not-kept",
-        "the downgrade changes or deletes {objects}, and those are not kept",
-        "what it drops is copied first; rows that it changes in a table that stays are gone for good",
-        "drop nothing but what is kept, and leave the rows of other tables alone; or copy them away first, in a\n"
-        "revision of their own; or in the header\nWaive: rows-not-kept | why nothing is lost | {later}",
+        "the downgrade changes {objects}, where there is no primary key",
+        "without a key nobody can tell which row a changed row was, so its old values could not be put back",
+        "give the table a primary key first, or leave its rows alone; or in the header\n"
+        "Waive: rows-not-kept | why nothing is lost | {later}",
         waivable=True,
+    ),
+    Rule(
+        "keys-renumbered",
+        "the downgrade gives rows of {table} another primary key ({key})",
+        "the kept values are put back by that key, and would come to other rows than they belong to",
+        "keep the keys as they are in this downgrade; give new ones in a revision of its own",
+    ),
+    Rule(
+        "stash-damaged",
+        "what an earlier downgrade kept is not as it was: {problem}",
+        "what comes back would not be what went away, and nobody would notice",
+        "find out who has written to {place} (archives and backups hold it too); to go on, and leave it where it is:\n"
+        "UPDATE migration.stash SET state = 'partly restored' WHERE id = {stash}",
+    ),
+    Rule(
+        "stash-retained",
+        "stash {stash} is not purged: {problem}",
+        "its rows are nowhere else, and no upgrade can give them back afterwards",
+        "{instead}",
+    ),
+    Rule(
+        "restore-impossible",
+        "nothing of revision {revision} is given back: {problem}",
+        "rows go back only into the schema they came from, out of a stash that still holds them",
+        "{instead}",
+    ),
+    Rule(
+        "stash-impossible",
+        "the downgrade destroys what cannot be kept: {problem}",
+        "it lies outside the tables of this database, so no copy of it would come back with the upgrade",
+        "copy it away first and take it out of downgrade(), or write\nReversible: forward-only: why it cannot be undone",
     ),
     Rule(
         "stash-keyless",
         "the downgrade drops columns of {table}, which has no primary key",
         "the kept values could never be put back to the rows they belong to",
         "give {table} a primary key first, or copy the values away in a revision of their own",
+    ),
+    Rule(
+        "archive-impossible",
+        "there is no archive to rely on: {problem}",
+        "what a downgrade destroys in staging or production is kept twice, and a file that was never restored is no backup",
+        "{instead}",
     ),
     Rule(
         "expectation-empty",

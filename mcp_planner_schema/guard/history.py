@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema import __version__
+from mcp_planner_schema.guard import manifest
 from mcp_planner_schema.guard.findings import Broken
 from mcp_planner_schema.guard.trial import COMMIT_GUARD
 
@@ -105,22 +106,6 @@ COMMENT ON COLUMN {schema}.history.lock_wait_ms IS 'Milliseconds the step was se
 COMMENT ON COLUMN {schema}.history.hold_ms IS 'Milliseconds of the last try: its locks were held no longer';
 COMMENT ON COLUMN {schema}.history.rows_touched IS 'Rows inserted, updated, deleted; null where it committed in the middle';
 COMMENT ON COLUMN {schema}.history.checksum IS 'v1: sha256 over revision (no header, comments, layout) and SQL files';
-
-CREATE TABLE IF NOT EXISTS {schema}.stash (
-    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    run_id      bigint NOT NULL REFERENCES {schema}.run,
-    revision    text NOT NULL,
-    object      text NOT NULL,
-    kind        text NOT NULL CHECK (kind IN ('table', 'columns')),
-    kept_in     text NOT NULL,
-    key_columns text[] NOT NULL,
-    columns     text[] NOT NULL,
-    types       text[] NOT NULL,
-    row_count   bigint NOT NULL,
-    kept_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    who         text NOT NULL
-);
-COMMENT ON TABLE {schema}.stash IS 'What downgrades would have destroyed: one row per kept table or set of columns';
 """
 
 
@@ -196,12 +181,12 @@ def prepare(connection: Connection, schema: str) -> None:
     """
     from sqlalchemy.exc import ProgrammingError
 
-    names = [f"{schema}.{table}" for table in ("run", "history", "stash", "commit_guard")]
+    names = [f"{schema}.{table}" for table in ("run", "history", "stash", "stash_object", "commit_guard")]
     missing, no_schema = connection.exec_driver_sql(_MISSING, {"schema": schema, "names": names}).one()
     if not missing:
         return
     # IF NOT EXISTS asks for the right to create a schema even where there is one, made for a role without that right.
-    tables = (_SCHEMA if no_schema else "") + _TABLES + COMMIT_GUARD
+    tables = (_SCHEMA if no_schema else "") + _TABLES + manifest.TABLES + COMMIT_GUARD
     try:
         connection.exec_driver_sql(tables.format(schema=schema))
     except ProgrammingError as error:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import RevisionStep, StampStep
     from sqlalchemy import Connection
 
+    from mcp_planner_schema.guard.archive import Archive
+
     Step = RevisionStep | StampStep
 
 
@@ -36,7 +38,7 @@ class Progress:
 
     ``row_xid`` is the transaction that the attempt's row of ``history`` was written in, its last statement: empty before
     that. ``own`` are the revision's budgets. ``checksum`` is computed before the first attempt: it takes long enough to be
-    felt under a lock.
+    felt under a lock. ``rehearsed``: whatever happens to it, it is rolled back.
     """
 
     name: str
@@ -58,6 +60,8 @@ class Progress:
     checksum: str | None = None
     row_xid: str = ""
     own: dict[str, int] = field(default_factory=dict)
+    archive: Archive | None = None
+    rehearsed: bool = False
 
     @property
     def where(self) -> str:

@@ -140,6 +140,19 @@ def _run(
         judged = plan.judge_steps(context, settings, steps, heads, beside)
         if steps[0].info.is_stamp and migration.purge:
             steps = [_all_at_once(steps)]
+        this = step.Run(
+            settings, 0, origin, engine, beside, before, configure, functools.partial(_migrate, context),
+            context.get_context, tuple(migration.on_version_apply_callbacks),
+            context.config.attributes.get("reason"), say, repeat, still_held, heads,
+        )  # fmt: skip
+        dbapi: Any = connection.connection.dbapi_connection
+        back = step.direction_of(steps[0]) == "downgrade"
+        if _only_shown(context, back=back):
+            from mcp_planner_schema.guard import rehearsal
+
+            with interrupt.cancelling(dbapi.cancel):
+                rehearsal.show(this, steps, judged, context.config.print_stdout)
+            return
         history.prepare(beside, settings.schema)
         longest = max(len(step.name_of(one)) for one in steps)
         if longest > 32:  # what Alembic's column holds
@@ -149,20 +162,18 @@ def _run(
                 session.restore(migrating, before)
                 migrating.exec_driver_sql("SET lock_timeout = '3s'")
                 version_table.fit(migrating, migration.version_table, migration.version_table_schema, longest)
-        number, dead = history.begin(
+        this.number, dead = history.begin(
             beside, settings.schema, origin, version_table=named, command=shown, heads=heads, planned=len(steps)
         )
         for line in dead:
             say(f"note: {line} was interrupted; its finished steps stand, the server rolls the one it was in back")
-        this = step.Run(
-            settings, number, origin, engine, beside, before, configure, functools.partial(_migrate, context),
-            context.get_context, tuple(migration.on_version_apply_callbacks),
-            context.config.attributes.get("reason"), say, repeat, still_held, heads,
-        )  # fmt: skip
         error: str | None = "stopped"
-        dbapi: Any = connection.connection.dbapi_connection
         try:
             with interrupt.cancelling(dbapi.cancel):
+                if back and len(steps) > 1:
+                    from mcp_planner_schema.guard import rehearsal
+
+                    rehearsal.require(this, steps, judged)
                 for one in steps:
                     if connection.invalidated:
                         at = ", ".join(this.heads) or "base"
@@ -176,11 +187,11 @@ def _run(
         finally:
             heads = this.heads
             try:
-                history.end(beside, settings.schema, number, heads, error)
+                history.end(beside, settings.schema, this.number, heads, error)
             except SQLAlchemyError:
                 try:
                     with connect.opened(engine, autocommit=True) as fresh:
-                        history.end(fresh, settings.schema, number, heads, error)
+                        history.end(fresh, settings.schema, this.number, heads, error)
                 except (GuardError, SQLAlchemyError):
                     say("how the run ended could not be written: the connection is gone")
             with contextlib.suppress(SQLAlchemyError):  # a connection that is gone needs no settings
@@ -188,6 +199,18 @@ def _run(
                 connection.commit()
         _verify(engine, before, migration, heads)
         say(f"done: {len(steps)} step{'s' if len(steps) != 1 else ''}, the database is at {', '.join(heads) or 'base'}")
+
+
+def _only_shown(context: Any, *, back: bool) -> bool:
+    """Whether the steps are to be rehearsed and told, and not run: ``attributes["dry_run"]``, or ``-x dry_run=1``."""
+    named = context.get_x_argument(as_dictionary=True)
+    asked = context.config.attributes.get("dry_run") or named.get("dry_run") == "1"
+    if ("dry_run" in named and not asked) or (asked and not back):
+        raise WrongUse(
+            "dry_run is 1 or left out, and shows what a downgrade would do; of an upgrade there is the SQL.",
+            "alembic -x dry_run=1 downgrade -1, or alembic upgrade <from>:<to> --sql",
+        )
+    return bool(asked)
 
 
 def _migrate(context: Any) -> None:

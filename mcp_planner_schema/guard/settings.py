@@ -32,7 +32,18 @@ _DEFAULTS = {
     "lock_attempts": "20",
     "deploy_lock_timeout": "10min",
     "schema": "migration",
+    "stash_retention": "90d",
     "embedded": "",
+    "archive": "auto",
+    "archive_dir": "",
+    "archive_check_url": "",
+    "pg_bin": "",
+}
+# Where a machine may differ from the one beside it. What is archived at all is no matter of one shell.
+_VARIABLES = {
+    "archive_dir": "PLANNER_ARCHIVE_DIR",
+    "archive_check_url": "PLANNER_ARCHIVE_CHECK_URL",
+    "pg_bin": "PLANNER_PG_BIN",
 }
 
 
@@ -64,7 +75,12 @@ class Settings:
     lock_attempts: int
     deploy_lock_timeout: int
     schema: str
+    stash_retention: int
     embedded: str
+    archive: str
+    archive_dir: str
+    archive_check_url: str
+    pg_bin: str
 
 
 def duration(text: str) -> int:
@@ -102,6 +118,7 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
             "correct [guard] in alembic.ini, then repeat the command",
         )
     value = {name: given.get(name, default).strip() for name, default in _DEFAULTS.items()}
+    value |= {name: said for name, variable in _VARIABLES.items() if (said := environ.get(variable, "").strip())}
     if value["headers"] not in ("required", "optional"):
         raise _refused("headers", value["headers"], "it is 'required' or 'optional'")
     if not re.fullmatch(r"migration[a-z0-9_]*", value["schema"]):
@@ -110,6 +127,12 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         )
     if not re.fullmatch(r"[1-9]\d{0,3}", value["lock_attempts"]):
         raise _refused("lock_attempts", value["lock_attempts"], "it is a number from 1 to 9999")
+    if not re.fullmatch(r"[1-9]\d{0,4}d", value["stash_retention"]):
+        raise _refused("stash_retention", value["stash_retention"], "it is a number of days: 90d")
+    if value["archive"] not in ("auto", "always"):
+        raise _refused(
+            "archive", value["archive"], "it is 'auto' or 'always'; staging and production never go back without one"
+        )
     type_words = _words(value["type_words"])
     if not type_words or not all(re.fullmatch("[a-z]+", word) for word in type_words):
         raise _refused("type_words", value["type_words"], "it is a list of words in lower case, a to z")
@@ -131,7 +154,12 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         lock_attempts=int(value["lock_attempts"]),
         deploy_lock_timeout=_milliseconds("deploy_lock_timeout", value),
         schema=value["schema"],
+        stash_retention=int(value["stash_retention"].removesuffix("d")),
         embedded=value["embedded"],
+        archive=value["archive"],
+        archive_dir=value["archive_dir"] or f"{given.get('here', '.')}/backups",
+        archive_check_url=value["archive_check_url"],
+        pg_bin=value["pg_bin"],
     )
 
 

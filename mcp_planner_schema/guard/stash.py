@@ -1,53 +1,71 @@
-"""Keeps what a downgrade is about to destroy: a copy in the guard's schema, in the same transaction, behind a lock.
+"""Keeps what a downgrade is about to destroy: copies in a schema of their own, in the same transaction, behind locks.
 
-Only rows of tables are kept. What a materialized view shows can be computed again, what a foreign table shows lies on another
-server, and temporary tables end with their session.
+Whole tables, the columns that go (with the primary key), and of a table whose rows are changed or deleted every row as it
+was; :func:`seal` then leaves only those that the downgrade has really changed. What a materialized view shows can be computed
+again, and temporary tables end with their session: neither is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import damage, trial
+from mcp_planner_schema.guard import checksum, damage, definition, manifest, trial
+from mcp_planner_schema.guard import sequences as sequence
 from mcp_planner_schema.guard.evidence import Column, Loss, Table, snapshot
 from mcp_planner_schema.guard.findings import Finding, Refused
-from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
+from mcp_planner_schema.guard.manifest import AFTER, Object
+from mcp_planner_schema.guard.postcheck import execute, identifier, literal, pinned
 from mcp_planner_schema.guard.tripwire import CommitInside
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-# What the text form of a value depends on, and whose functions and operators are meant; and a copy that row level security
-# shortens is to be an error.
-_READING = {
-    "search_path": "pg_catalog, pg_temp",
-    "DateStyle": "ISO, YMD",
-    "IntervalStyle": "postgres",
-    "TimeZone": "UTC",
-    "bytea_output": "hex",
-    "extra_float_digits": "1",
-    "row_security": "off",
-}
-
 _GRANTED = """
 SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(r.rolname) END
-FROM pg_catalog.pg_class c CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
+FROM pg_catalog.{catalog} c CROSS JOIN LATERAL pg_catalog.aclexplode(c.{acl}) a
 LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
-WHERE c.oid = %s::pg_catalog.regclass::pg_catalog.oid AND a.grantee <> c.relowner
+WHERE c.oid = %s::pg_catalog.{kind}::pg_catalog.oid AND a.grantee <> c.{owner}
 """
+_SMALL = 16 * 1024 * 1024
+"""Bytes; reading a table of this size once more is not felt."""
+_FILE = "SELECT oid, relfilenode::bigint FROM pg_catalog.pg_class WHERE oid = %s::pg_catalog.regclass::pg_catalog.oid"
 
 
-def keep(connection: Connection, schema: str, run: int, revision: str, lost: Sequence[Loss], who: str) -> list[str]:
-    """Copy every lost table and column, and write its manifest row. Gives one line for each, for people.
+@dataclass(frozen=True)
+class Kept:
+    """What the real run is held to: what was tried, the tables as they stood under the locks, and the copies.
 
-    All tables are locked first, in OID order, so that no write falls between copy and drop; readers go on until the real
-    run drops something. What it did is left in ``connection.info`` for :func:`trial.disarm`, which proves it after the
-    real run. Raises :class:`Refused` for columns of a table with rows and no primary key, :class:`CommitInside` where a
-    copy would not be what the real run destroys.
+    ``states`` are the tables' files and counters at that time, ``harmed`` the tables whose rows may change all the same,
+    ``copies`` each copy's OID, file and columns by its quoted name,
+    ``own`` what of the guard's this transaction has not written to. ``id`` is the stash's number, 0 where nothing is lost.
     """
-    tried: trial.Trial = connection.info.pop(trial.TRIED, None) or trial.Trial()
-    locked = {loss.table.oid: loss.table for loss in lost} | {table.oid: table for table in tried.empty}
+
+    id: int
+    revision: str
+    tried: trial.Trial
+    before: dict[int, Table]
+    objects: tuple[Object, ...] = ()
+    tables: dict[int, Table] = field(default_factory=dict)
+    copies: dict[str, tuple[int, int, tuple[str, ...]]] = field(default_factory=dict)
+    states: dict[int, damage.State] = field(default_factory=dict)
+    harmed: frozenset[int] = frozenset()
+    own: frozenset[str] = frozenset()
+    written: tuple[Table, ...] = ()
+
+
+def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial) -> Kept:
+    """Copy everything that the trial has shown to be lost.
+
+    All tables are locked first, in OID order, so that no write falls between copy and loss; readers go on until the real
+    run takes a stronger lock. Raises :class:`Refused` for columns of a table with rows and no primary key,
+    :class:`CommitInside` where a copy would not be what the real run destroys.
+    """
+    plan = _plan(tried)
+    locked = {table.oid: table for table, _, _ in plan}
+    locked |= {root.oid: root for root in (tried.root(tried.before[oid]) for oid in tried.rewritten)}
     if locked:
         isolation = connection.exec_driver_sql("SHOW transaction_isolation").scalar_one()
         if isolation != "read committed":
@@ -59,91 +77,285 @@ def keep(connection: Connection, schema: str, run: int, revision: str, lost: Seq
     changed += [table.shown for table in damage.filled(connection, tried.empty)]
     if changed:
         raise CommitInside(f"{', '.join(changed)} was changed by somebody else since the trial; repeat the command")
-    copies: dict[str, list[str]] = {}
-    lines = []
-    with pinned(connection, **_READING):
-        for loss in lost:
-            name, columns, line = _copy(connection, schema, run, revision, loss, who)
-            copies[name] = columns
-            lines.append(line)
-    harmed = {harm.table.oid for harm in tried.harms} | {loss.table.oid for loss in lost if not loss.columns}
-    connection.info[trial.KEPT] = trial.Kept(
-        before, tuple(lost), copies, trial.watched(connection, before, tried), frozenset(harmed | tried.rewritten)
+    number = manifest.next_id(connection, schema) if plan or tried.sequences or tried.also else 0
+    kept = Kept(number, revision, tried, before)
+    if number:
+        kept = _copied(connection, schema, revision, kept, plan)
+    states = trial.watched(connection, before, tried)
+    harmed = {harm.table.oid for harm in tried.harms} | {loss.table.oid for loss in tried.losses if not loss.columns}
+    return replace(
+        kept,
+        states=states,
+        harmed=frozenset(harmed),
+        own=frozenset(trial.own_tables(connection, schema)) - trial.own_touched(connection, schema),
     )
-    return lines + [f"also goes: {one}" for one in tried.also]
 
 
-def waiting(connection: Connection, schema: str, revision: str) -> list[str]:
-    """Lines about rows that an earlier downgrade of this revision kept and nobody has put back. Reads only."""
-    rows = connection.exec_driver_sql(
-        f"SELECT object, kept_in, row_count FROM {schema}.stash WHERE revision = %s AND row_count > 0 ORDER BY id DESC LIMIT 3",
-        (revision,),
-    )
-    return [f"not put back: {row[2]} rows of {row[0]}, kept in {row[1]} by an earlier downgrade" for row in rows]
+def _plan(tried: trial.Trial) -> list[tuple[Table, Loss | None, tuple[int, ...]]]:
+    """What to copy: the table, what of it is lost (None where only rows change), and the partitions whose rows change."""
+    lost = {loss.table.oid: loss for loss in tried.losses}
+    leaves: dict[int, list[int]] = {}
+    for harm in tried.harms:
+        root = tried.root(harm.table)
+        if root.oid not in lost or lost[root.oid].columns:
+            leaves.setdefault(root.oid, []).append(harm.table.oid)
+    return [
+        (tried.before[oid], lost.get(oid), tuple(sorted(leaves.get(oid, ()))))
+        for oid in sorted(lost.keys() | leaves.keys())
+    ]
 
 
-def _copy(
-    connection: Connection, schema: str, run: int, revision: str, loss: Loss, who: str
-) -> tuple[str, list[str], str]:
-    table = loss.table
-    # A table with inheritance children shows their rows too; those are kept with the child. A partitioned one has no own.
-    rows_of = _name(table) if table.kind == "p" else f"ONLY {_name(table)}"
+def _copied(
+    connection: Connection, schema: str, revision: str, kept: Kept,
+    plan: Sequence[tuple[Table, Loss | None, tuple[int, ...]]],
+) -> Kept:  # fmt: skip
+    kept_in = manifest.schema_of(schema, kept.id)
+    _make_schema(connection, kept_in)
+    objects: list[Object] = []
+    tables, copies = {}, {}
+    with pinned(connection, **checksum.OUTPUT):
+        for table, loss, leaves in plan:
+            one = _object(connection, revision, table, loss, leaves, len(objects) + 1)
+            one = replace(one, relation=_free(one.name, {other.relation for other in objects}))
+            place = f"{identifier(kept_in)}.{identifier(one.relation or '')}"
+            one = _copy(connection, place, table, one, leaves)
+            copies[place] = _file(connection, place, one)
+            tables[one.number] = table
+            objects.append(one)
+            if one.kind == "table":
+                objects += _sequences_of(connection, schema, table, len(objects))
+        # As they stand now, behind the locks: values were taken since the trial.
+        now = sequence.states(connection, schema) if kept.tried.sequences else {}
+        for seq in kept.tried.sequences:
+            objects.append(_sequence(now.get(seq.oid, seq), len(objects) + 1))
+        for catalog, oid, shown in kept.tried.also:
+            text = definition.of_beside(connection, catalog, oid)
+            objects.append(Object(len(objects) + 1, "definition", "", shown, definition=text))
+    return replace(kept, objects=tuple(objects), tables=tables, copies=copies)
+
+
+def _object(
+    connection: Connection, revision: str, table: Table, loss: Loss | None, leaves: tuple[int, ...], number: int
+) -> Object:
+    everything = list(table.columns.values())
+    lost = tuple(column.name for column in loss.columns) if loss else ()
+    kind = "table" if loss and not loss.columns else "rows" if leaves else "columns"
+    columns = everything
+    if kind == "columns" and not set(lost) & set(table.key):
+        columns = [one for one in everything if one.name in lost or one.name in table.key]
+    if kind != "table" and lost and not table.key:
+        refuse_keyless(connection, revision, [loss] if loss else [])
+        columns = everything
+    return Object(
+        number, kind, table.schema, table.name, key=table.key, columns=tuple(one.name for one in columns),
+        types=tuple(one.type for one in columns), lost=lost, grants=definition.grants(connection, table.oid),
+        definition=definition.of_table(connection, table.oid),
+    )  # fmt: skip
+
+
+def _copy(connection: Connection, place: str, table: Table, one: Object, leaves: tuple[int, ...]) -> Object:
+    """Make the copy and compare it with the table: rows and both checksums; of many rows only :func:`_compared` columns."""
+    by_name = {column.name: column for column in table.columns.values()}
+    selected = ", ".join(value(by_name[name]) for name in one.columns)
+    if one.kind == "rows":
+        selected += f", NULL::bigint AS {identifier(AFTER)}"
+    source = rows_of(table, () if one.lost else leaves)
     hidden = _hidden(connection, table)
     if hidden:  # its owner may lift that, and nobody else can look: the table is locked
         execute(connection, f"ALTER TABLE {_name(table)} NO FORCE ROW LEVEL SECURITY")
-    columns = _columns(connection, revision, loss, rows_of)
-    names = [column.name for column in columns]
-    number = connection.exec_driver_sql(
-        "SELECT pg_catalog.nextval(pg_catalog.pg_get_serial_sequence(%s, 'id')::pg_catalog.regclass)",
-        (f"{schema}.stash",),
-    ).scalar_one()
-    kept_in = f"{schema}.stash_{number}"
-    selected = ", ".join(_value(column) for column in columns)
-    rows = execute(connection, f"CREATE TABLE {kept_in} AS SELECT {selected} FROM {rows_of}").rowcount
-    _close(connection, kept_in)
+    execute(connection, f"CREATE TABLE {place} AS SELECT {selected} FROM {source}")
+    compared = _compared(connection, place, one, by_name)
+    original = checksum.of(connection, source, compared) if compared else None
+    rows = original.rows if original else execute(connection, f"SELECT pg_catalog.count(*) FROM {source}").scalar_one()
     if hidden:
         execute(connection, f"ALTER TABLE {_name(table)} FORCE ROW LEVEL SECURITY")
-    connection.exec_driver_sql(
-        f"INSERT INTO {schema}.stash (id, run_id, revision, object, kind, kept_in, key_columns, columns, types, row_count, who) "
-        "OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        (
-            number, run, revision, f"{table.schema}.{table.name}", "columns" if loss.columns else "table", kept_in,
-            list(table.key), names, [column.type for column in columns], rows, who,
-        ),
-    )  # fmt: skip
-    return f"stash_{number}", names, f"kept {loss}: {rows} rows in {kept_in}"
+    _close(connection, place)
+    copied = checksum.of(connection, place, one.columns)
+    again = copied if compared in ((), one.columns) else checksum.of(connection, place, compared)
+    if copied.rows != rows or original not in (None, again):
+        found = f"{copied.rows} rows of {rows}" if copied.rows != rows else "other values"
+        raise CommitInside(f"the copy of {table.shown} is not what stands in it: {found}")
+    return replace(one, checksum=copied, bytes=_size(connection, place))
 
 
-def _columns(connection: Connection, revision: str, loss: Loss, rows_of: str) -> list[Column]:
-    table, everything = loss.table, list(loss.table.columns.values())
-    if not loss.columns:
-        return everything
-    if not table.key:
-        if execute(connection, f"SELECT EXISTS (SELECT FROM {rows_of})").scalar_one():
+def _compared(connection: Connection, place: str, one: Object, columns: dict[str, Column]) -> tuple[str, ...]:
+    """The columns whose values are compared between table and copy, beside the number of rows.
+
+    Writing out every value costs more than copying it. In a large copy they are those that are kept in another form than
+    the table has them; a builtin value is copied by PostgreSQL as it is, in one statement, while nobody can write.
+    """
+    if _size(connection, place) <= _SMALL:
+        return one.columns
+    return tuple(name for name in one.columns if not columns[name].builtin)
+
+
+def seal(
+    connection: Connection, schema: str, kept: Kept, after: dict[int, Table], states: dict[int, damage.State]
+) -> Kept:
+    """After the real run: of changed rows keep those that really are others now, and note what stands in their place.
+
+    ``after`` and ``states`` are the tables and their counters at the end of the run. Raises :class:`Refused` where the run
+    has given rows other keys: nothing would tell which row is which.
+    """
+    sealed = []
+    for one in kept.objects:
+        if one.kind == "rows":
+            table = kept.tables[one.number]
+            place = f"{identifier(manifest.schema_of(schema, kept.id))}.{identifier(one.relation or '')}"
+            with pinned(connection, **checksum.OUTPUT):
+                one = _seal(connection, place, kept, one, (table, after[table.oid]), states)
+        sealed.append(one)
+    return replace(kept, objects=tuple(sealed))
+
+
+def _seal(
+    connection: Connection, place: str, kept: Kept, one: Object, tables: tuple[Table, Table],
+    states: dict[int, damage.State],
+) -> Object:  # fmt: skip
+    old, new = tables
+    names = {column.name: new.columns[n].name for n, column in old.columns.items() if n in new.columns}
+    stayed = sorted(names)
+    live = rows_of(new)
+    hidden = _hidden(connection, new)
+    if hidden:
+        execute(connection, f"ALTER TABLE {_name(new)} NO FORCE ROW LEVEL SECURITY")
+    was, is_now = checksum.row_text(stayed, "c"), checksum.row_text([names[name] for name in stayed], "l")
+    if one.key:
+        by_name = {column.name: column for column in new.columns.values()}
+        key = " AND ".join(
+            f"c.{identifier(n)} = {value(by_name[names[n]], 'l.', bare=True)}" for n in one.key if n in names
+        )
+        _refuse_other_keys(connection, (place, live, key), kept, old, states)
+        if not one.lost:
+            execute(connection, f"DELETE FROM {place} AS c USING {live} AS l WHERE {key} AND {was} = {is_now}")
+        after = checksum.row_hash([names[name] for name in stayed], "l")
+        execute(connection, f"UPDATE {place} AS c SET {identifier(AFTER)} = {after} FROM {live} AS l WHERE {key}")
+    else:
+        _refuse_moved(kept, old, states)
+        execute(connection, _SAME.format(place=place, live=live, was=was, now=is_now))
+    if hidden:
+        execute(connection, f"ALTER TABLE {_name(new)} FORCE ROW LEVEL SECURITY")
+    waived = not one.key and any(
+        harm.changes for harm in kept.tried.harms if kept.tried.root(harm.table).oid == old.oid
+    )
+    # Which row a changed one was nobody knows then, and put back it would stand beside the new one.
+    left = None if waived else {"schema": new.schema, "name": new.name, "columns": names}
+    return replace(
+        one, checksum=checksum.of(connection, place, one.columns), bytes=_size(connection, place), left_as=left
+    )
+
+
+# Without a key one of two equal rows is as good as the other: as many go from the copy as are still in the table.
+_SAME = """
+DELETE FROM {place} AS d USING (
+  SELECT a.ctid FROM (SELECT c.ctid, {was} AS t, pg_catalog.row_number() OVER (PARTITION BY {was}) AS n FROM {place} AS c) AS a
+  JOIN (SELECT {now} AS t, pg_catalog.count(*) AS n FROM {live} AS l GROUP BY 1) AS b ON a.t = b.t AND a.n <= b.n) AS same
+WHERE d.ctid = same.ctid
+"""
+
+
+def _refuse_other_keys(
+    connection: Connection, found: tuple[str, str, str], kept: Kept, table: Table, states: dict[int, damage.State]
+) -> None:
+    """A row that is gone was deleted and one that is new was inserted, or else its key was changed."""
+    place, live, key = found
+    parts = [oid for oid, one in kept.before.items() if kept.tried.root(one).oid == table.oid and oid in states]
+    deleted, inserted = (
+        sum(getattr(states[oid], what) - getattr(kept.states[oid], what) for oid in parts)
+        for what in ("deleted", "inserted")
+    )
+    missing = f"SELECT pg_catalog.count(*) FROM {place} AS c WHERE NOT EXISTS (SELECT FROM {live} AS l WHERE {key})"
+    gone = execute(connection, missing).scalar_one()
+    # A row that moves to another partition counts as deleted there and inserted here, whether its key moves along or not.
+    if gone <= deleted and not (gone and inserted and table.kind == "p"):
+        return
+    new = f"SELECT pg_catalog.count(*) FROM {live} AS l WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {key})"
+    # Where only some partitions were copied, the others hold rows that are not new at all.
+    if table.kind == "p" or execute(connection, new).scalar_one() > inserted:
+        values = {"table": table.shown, "key": ", ".join(table.key)}
+        raise Refused(
+            [Finding("keys-renumbered", table.shown, kept.revision, values)],
+            "give the new keys in a revision of their own",
+        )
+
+
+def _refuse_moved(kept: Kept, table: Table, states: dict[int, damage.State]) -> None:
+    """Rows without a key that were deleted in one partition and inserted in another may be the same, changed."""
+    parts = [oid for oid, one in kept.before.items() if kept.tried.root(one).oid == table.oid and oid in states]
+    inserted = sum(states[oid].inserted - kept.states[oid].inserted for oid in parts)
+    if table.kind == "p" and inserted:
+        values = {"objects": f"rows of {table.shown} (moved between partitions)", "later": "YYYY-MM-DD"}
+        raise Refused(
+            [Finding("rows-not-kept", table.shown, "", values)], f"ALTER TABLE {_name(table)} ADD PRIMARY KEY (…);"
+        )
+
+
+def _sequences_of(connection: Connection, schema: str, table: Table, number: int) -> list[Object]:
+    owned = [one for one in sequence.states(connection, schema).values() if one.table == table.oid]
+    return [_sequence(one, number + place) for place, one in enumerate(owned, 1)]
+
+
+def _sequence(one: sequence.Sequence, number: int) -> Object:
+    return Object(number, "sequence", one.schema, one.name, last_value=one.last_value, is_called=one.is_called)
+
+
+def value(column: Column, alias: str = "", *, bare: bool = False) -> str:
+    """SQL: a column as it is kept. ``bare`` leaves the name of the result out."""
+    # A type or collation of the user's own would let DROP … CASCADE reach into the copy; the text form comes back exactly.
+    # It is the one of the type's output function: a cast to text may be a function of somebody's own. A row of nulls
+    # "IS NULL", and is a value.
+    name = identifier(column.name)
+    if column.builtin:
+        return f"{alias}{name}"
+    given = f"pg_catalog.num_nonnulls({alias}{name}) OPERATOR(pg_catalog.=) 1"
+    kept = f"CASE WHEN {given} THEN pg_catalog.format('%s', {alias}{name}) END COLLATE pg_catalog.\"C\""
+    return kept if bare else f"{kept} AS {name}"
+
+
+@contextmanager
+def readable(connection: Connection, lost: Sequence[Loss]) -> Iterator[None]:
+    """While inside, the rows of these tables are there to be read, all of them, as :func:`keep` reads them."""
+    execute(connection, "SAVEPOINT guard_reading")
+    for loss in lost:
+        if _hidden(connection, loss.table):
+            execute(connection, f"ALTER TABLE {_name(loss.table)} NO FORCE ROW LEVEL SECURITY")
+    with pinned(connection, **checksum.OUTPUT):
+        yield
+    execute(connection, "ROLLBACK TO SAVEPOINT guard_reading; RELEASE SAVEPOINT guard_reading")
+
+
+def refuse_keyless(connection: Connection, revision: str, lost: Sequence[Loss]) -> None:
+    """Raise :class:`Refused` where columns go from a table with rows and no primary key. Inside :func:`readable`."""
+    for table in [loss.table for loss in lost if loss.columns and not loss.table.key]:
+        if execute(connection, f"SELECT EXISTS (SELECT FROM {rows_of(table)})").scalar_one():
             raise Refused(
                 [Finding("stash-keyless", table.shown, revision, {"table": table.shown})],
                 f"ALTER TABLE {_name(table)} ADD PRIMARY KEY (…);   (in a revision of its own), then go back",
             )
-        return everything
-    lost = {column.name for column in loss.columns}
-    if lost & set(table.key):
-        return everything  # without its key a value finds no way back: the whole row is kept
-    return [column for column in everything if column.name in lost or column.name in table.key]
+
+
+def rows_of(table: Table, leaves: tuple[int, ...] = ()) -> str:
+    """The table in a FROM list: its own rows, of a partitioned one those of its partitions (or of ``leaves`` only)."""
+    # An inheritance child's rows are kept with the child.
+    if table.kind != "p":
+        return f"ONLY {_name(table)}"
+    if not leaves:
+        return _name(table)
+    oids = literal("{" + ",".join(map(str, leaves)) + "}")
+    return f"(SELECT * FROM {_name(table)} AS p WHERE p.tableoid = ANY ({oids}::oid[]))"
 
 
 def _name(table: Table) -> str:
     return f"{identifier(table.schema)}.{identifier(table.name)}"
 
 
-def _value(column: Column) -> str:
-    # A type or collation of the user's own would let DROP … CASCADE reach into the copy; the text form comes back exactly.
-    # It is the one of the type's output function: a cast to text may be a function of somebody's own. A row of nulls
-    # "IS NULL", and is a value.
-    name = identifier(column.name)
-    if column.builtin:
-        return name
-    given = f"pg_catalog.num_nonnulls({name}) OPERATOR(pg_catalog.=) 1"
-    return f"CASE WHEN {given} THEN pg_catalog.format('%s', {name}) END COLLATE pg_catalog.\"C\" AS {name}"
+def _free(name: str, taken: set[str | None]) -> str:
+    """``name``, or where another table of that name is in the stash already, the name with a number."""
+    free, number = name, 1
+    while free in taken:
+        number += 1
+        free = f"{name.encode()[:58].decode(errors='ignore')}_{number}"
+    return free
 
 
 def _lock(connection: Connection, table: Table) -> str:
@@ -158,8 +370,28 @@ def _hidden(connection: Connection, table: Table) -> bool:
     )
 
 
-def _close(connection: Connection, kept_in: str) -> None:
-    """Take every right to a copy from everybody but its owner: default privileges give some, and know no REVOKE at the source."""
-    granted = connection.exec_driver_sql(_GRANTED, (kept_in,)).scalars().all()
+def _file(connection: Connection, place: str, one: Object) -> tuple[int, int, tuple[str, ...]]:
+    oid, file = connection.exec_driver_sql(_FILE, (place,)).one()
+    return oid, file, (*one.columns, *((AFTER,) if one.kind == "rows" else ()))
+
+
+def _size(connection: Connection, place: str) -> int:
+    asked = "SELECT pg_catalog.pg_total_relation_size(%s::pg_catalog.regclass)"
+    size: int = connection.exec_driver_sql(asked, (place,)).scalar_one()
+    return size
+
+
+def _make_schema(connection: Connection, name: str) -> None:
+    execute(connection, f"CREATE SCHEMA {identifier(name)}")
+    asked = _GRANTED.format(catalog="pg_namespace", acl="nspacl", owner="nspowner", kind="regnamespace")
+    granted = connection.exec_driver_sql(asked, (identifier(name),)).scalars().all()
     if granted:
-        execute(connection, f"REVOKE ALL ON TABLE {kept_in} FROM {', '.join(granted)} CASCADE")
+        execute(connection, f"REVOKE ALL ON SCHEMA {identifier(name)} FROM {', '.join(granted)} CASCADE")
+
+
+def _close(connection: Connection, place: str) -> None:
+    """Take every right to a copy from everybody but its owner: default privileges give some, and know no REVOKE at the source."""
+    asked = _GRANTED.format(catalog="pg_class", acl="relacl", owner="relowner", kind="regclass")
+    granted = connection.exec_driver_sql(asked, (place,)).scalars().all()
+    if granted:
+        execute(connection, f"REVOKE ALL ON TABLE {place} FROM {', '.join(granted)} CASCADE")

@@ -13,19 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import (
     budget,
-    damage,
     failure,
     history,
+    manifest,
     plan,
     postcheck,
     progress,
+    proof,
     session,
     stash,
     transaction,
     trial,
+    verdict,
     watch,
 )
-from mcp_planner_schema.guard.findings import Broken, Finding, GuardError, Refused
+from mcp_planner_schema.guard.findings import Broken, Finding, GuardError
 from mcp_planner_schema.guard.judge import Judged
 from mcp_planner_schema.guard.progress import Progress, direction_of, name_of
 from mcp_planner_schema.guard.settings import Settings
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
     from mcp_planner_schema.guard.progress import Step as Step
 
-__all__ = ["Run", "direction_of", "name_of", "script_of", "take"]
+__all__ = ["Run", "direction_of", "failed_as", "name_of", "pause", "script_of", "skipped", "take"]
 
 
 @dataclass
@@ -72,7 +74,6 @@ def take(run: Run, step: Step, judged: Judged | None) -> None:
     One transaction, unless the revision itself commits. Raises :class:`Broken`, :class:`Busy` or :class:`Refused`; the
     database is then as before the step, and a row in ``history`` says what happened. KeyboardInterrupt passes, told.
     """
-    from sqlalchemy.exc import SQLAlchemyError
 
     at = progress.of(step, judged, run.reason)
     original = step.migration_fn
@@ -82,6 +83,7 @@ def take(run: Run, step: Step, judged: Judged | None) -> None:
         try:
             _once(run, step, at, original)
         except (Exception, KeyboardInterrupt) as error:
+            _sequences_back(run)
             final = failure.became_final(at, run.engine, run.session, run.migration())
             run.heads = at.heads if final else run.heads
             if isinstance(error, KeyboardInterrupt):
@@ -89,20 +91,29 @@ def take(run: Run, step: Step, judged: Judged | None) -> None:
             if final:
                 run.say(f"{at.name:<4} the step is final; only its acknowledgement was lost")
                 return
-            failed = _failed(run, step, at, error)
+            failed = failed_as(run, step, at, error)
             if failed is None:
-                _pause(run, at, error)
+                pause(run, at, error)
                 continue
             _record_failure(run, at, failed)
             raise failed from error
+        run.migration().connection.info.pop(trial.STOOD, None)  # type: ignore[union-attr]  # online there is one
         run.say(progress.line(at))
-        if at.direction == "upgrade" and not at.skipped:
-            with contextlib.suppress(SQLAlchemyError):  # only a hint; the step is done
-                at.notes += stash.waiting(run.beside, run.settings.schema, at.name)
         for note in at.notes:
             run.say(f"     {note}")
         run.heads = at.heads
         return
+
+
+def _sequences_back(run: Run) -> None:
+    """setval() outlasts a rollback: after a failed attempt no sequence stands behind where it stood."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    connection = run.migration().connection
+    if connection is None or connection.closed or connection.invalidated:
+        return
+    with contextlib.suppress(SQLAlchemyError):  # the connection is gone; the failure itself is told
+        trial.sequences_back(run.beside, connection.info.pop(trial.STOOD, None), run.settings.schema)
 
 
 def _stopped(run: Run, at: Progress, stop: KeyboardInterrupt, *, final: bool) -> str:
@@ -164,7 +175,7 @@ def _guarded(run: Run, step: Step, at: Progress, original: Any) -> None:
     if at.direction == "stamp":
         original()
         return
-    at.skipped = _skipped(run, at, connection)
+    at.skipped = skipped(run, at, connection)
     if at.skipped:
         return
     module = script_of(step).module
@@ -173,7 +184,7 @@ def _guarded(run: Run, step: Step, at: Progress, original: Any) -> None:
         _warn_of_empty(run, at, connection, postcheck.expectations(module, upgrade=True))
         before = progress.counters(connection)
         at.hold_from = time.monotonic()
-        with _committing(run, at), transaction.observed(connection, at.seen):
+        with _committing(run, at), transaction.observed(connection, at.seen), _restoring(run, at, connection):
             original()
     else:
         before = _downgrade(run, at, original)
@@ -187,7 +198,7 @@ def _guarded(run: Run, step: Step, at: Progress, original: Any) -> None:
         at.rows = progress.rows(connection, touched, before, run.settings.schema)
 
 
-def _skipped(run: Run, at: Progress, connection: Connection) -> bool:
+def skipped(run: Run, at: Progress, connection: Connection) -> bool:
     """Whether the revision is not for here. What was skipped on the way up is on the way down, wherever this runs now."""
     if at.direction == "downgrade":
         named = plan.version_table(run.migration())
@@ -206,18 +217,10 @@ def _downgrade(run: Run, at: Progress, original: Any) -> dict[int, int]:
     with transaction.observed(connection, at.seen):
         tried = trial.attempt(context, schema, original)
     at.seen = transaction.Seen(at.seen.xid)
-    header = at.judged.header if at.judged else None
-    damage.judge(tried, header, at.where, at.name)
-    if tried.losses and header and header.reversible == "lossless":
-        raise Refused(
-            [Finding("reversible-false", at.where, at.name, {"objects": "; ".join(map(str, tried.losses))})],
-            f"edit {at.where}: Reversible: stash",
-        )
-    if tried.commits and tried.losses:
-        problem = "it commits in the middle and destroys " + "; ".join(map(str, tried.losses))
-        raise Refused([Finding("downgrade-untried", at.where, at.name, {"problem": problem})], f"edit {at.where}")
+    verdict.refuse(tried, at.judged.header if at.judged else None, at.where, at.name)
+    _archive(run, at, connection, tried)
     at.hold_from = time.monotonic()
-    at.notes = stash.keep(connection, schema, run.number, at.name, tried.losses, run.origin.who)
+    kept = stash.keep(connection, schema, at.name, tried)
     if tried.commits:
         with _committing(run, at), transaction.observed(connection, at.seen):
             original()
@@ -226,8 +229,50 @@ def _downgrade(run: Run, at: Progress, original: Any) -> dict[int, int]:
     trial.arm(connection, schema)
     with trial.no_rollback(connection), transaction.observed(connection, at.seen):
         original()
+    kept = proof.prove(connection, schema, kept)
+    if kept.id:
+        manifest.write(
+            connection, schema, kept.id, run=run.number, version_table=plan.version_table(context), revision=at.name,
+            who=run.origin.who, why=run.reason, days=run.settings.stash_retention, objects=kept.objects,
+            written=[(table.schema, table.name) for table in kept.written],
+            archive=(str(at.archive.path), at.archive.sha256) if at.archive else None,
+        )  # fmt: skip
+    archived = [f"archived in {at.archive.path}"] if at.archive else []
+    at.notes = archived + manifest.lines(schema, kept.id, kept.objects)
     trial.disarm(connection, schema)
     return before
+
+
+def _archive(run: Run, at: Progress, connection: Connection, tried: trial.Trial) -> None:
+    """Where the environment wants one, archive what the trial has shown to go, before anything is locked."""
+    touched = [loss.table for loss in tried.losses] + [harm.table for harm in tried.harms]
+    tables = {(table.schema, table.name) for table in touched}
+    if not tables or (run.settings.archive == "auto" and run.settings.environment == "development"):
+        return
+    from mcp_planner_schema.guard import archive
+
+    if at.archive is not None and tables <= {(one[0], one[1]) for one in at.archive.tables}:
+        return  # an earlier try of this step has made it
+    # Nothing is locked or changed yet, and pg_dump takes its time.
+    postcheck.execute(connection, "SET LOCAL idle_in_transaction_session_timeout = 0")
+    at.archive = archive.make(run.settings, run.engine, sorted(tables), at.name, run.repeat)
+    budget.apply(connection, budget.of_revision(run.settings.budgets, at.own))
+
+
+@contextmanager
+def _restoring(run: Run, at: Progress, connection: Connection) -> Iterator[None]:
+    """While inside, what an earlier downgrade of this revision kept comes back as soon as there is a place for it."""
+    named = plan.version_table(run.migration())
+    waiting = manifest.waiting(connection, run.settings.schema, named, at.name)
+    if not waiting:
+        yield
+        return
+    from mcp_planner_schema.guard import giveback, restore
+
+    back = restore.begin(connection, run.settings.schema, waiting[0])
+    with giveback.watching(connection, back):
+        yield
+    at.notes = restore.finish(connection, back, run.origin.who)
 
 
 @contextmanager
@@ -259,7 +304,7 @@ def _warn_of_empty(run: Run, at: Progress, connection: Connection, wanted: list[
         run.say(f"warning: {Finding('expectation-empty', at.where, at.name, values).text()}")
 
 
-def _failed(run: Run, step: Step, at: Progress, error: Exception) -> GuardError | None:
+def failed_as(run: Run, step: Step, at: Progress, error: Exception) -> GuardError | None:
     """What ended this attempt means for the run; None where the step is to be tried again."""
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -272,7 +317,8 @@ def _failed(run: Run, step: Step, at: Progress, error: Exception) -> GuardError 
         return Broken(f"Revision {at.name}: {failure.told(error)}\n{failure.state(at, run.beside)}", run.repeat)
 
 
-def _pause(run: Run, at: Progress, error: Exception) -> None:
+def pause(run: Run, at: Progress, error: Exception) -> None:
+    """Say who is in the way, and give way for a moment."""
     tries = f"try {at.attempts} of {run.settings.lock_attempts}"
     run.say(f"{at.name:<4} waits ({tries}): {failure.blockers(error, at)}")
     ceiling = min(5.0, 0.1 * 1.5**at.attempts)

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 _CHANGES_NOTHING = re.compile(r"\s*(SELECT|SHOW|SET|RESET|COMMIT|ROLLBACK|END|ABORT|BEGIN|START)\b", re.IGNORECASE)
 
 
+OWN = "mcp_planner_guard.own"
+"""Stands in ``connection.info`` while the guard's own statements run among the body's."""
+
+
 class Ended(Exception):
     """The revision's body ended the step's transaction itself; what follows would be final statement by statement."""
 
@@ -41,7 +45,7 @@ def observed(connection: Connection, seen: Seen) -> Iterator[None]:
     mine: Any = connection.connection.dbapi_connection
 
     def after(conn: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if cursor.connection is not mine:
+        if cursor.connection is not mine or OWN in conn.info:
             return
         if not _CHANGES_NOTHING.match(statement):
             (seen.final if mine.autocommit else seen.pending).append(" ".join(statement.split()))

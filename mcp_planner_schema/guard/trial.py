@@ -2,30 +2,31 @@
 
 Whatever the body does (raw SQL, CASCADE, functions), the catalog afterwards shows it; nothing is guessed from the text. A
 commit guard (a deferred constraint trigger that raises) keeps a COMMIT inside the body from making the trial final, and
-:mod:`.tripwire` a ROLLBACK. The real run is then held to what its trial destroyed, and to the rows it changed.
+:mod:`.tripwire` a ROLLBACK. The real run is then held to what its trial has shown, see :mod:`.proof`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import damage, tripwire
-from mcp_planner_schema.guard.evidence import Loss, Table, beside, losses, snapshot, taken_along
+from mcp_planner_schema.guard import damage, evidence, sequences, tripwire
+from mcp_planner_schema.guard.evidence import Loss, Table
+from mcp_planner_schema.guard.postcheck import pinned
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import Connection
 
+
 CommitInside = tripwire.CommitInside
 TRANSIENT = ("55P03", "40P01")
 """SQLSTATEs that mean "someone is in the way": lock_not_available and deadlock_detected."""
 
-TRIED, KEPT = "mcp_planner_guard.tried", "mcp_planner_guard.kept"
-"""Where :func:`attempt` leaves its :class:`Trial` for :func:`stash.keep`, and that a :class:`Kept` for :func:`disarm`: in
-``connection.info``."""
+STOOD = "mcp_planner_guard.stood"
+"""Where :func:`attempt` leaves the sequences' states before a body first ran, in ``connection.info``."""
 
 # The SQLSTATE is the one PostgreSQL itself uses for a COMMIT where none may be.
 COMMIT_GUARD = """
@@ -48,10 +49,19 @@ COMMENT ON TABLE {schema}.commit_guard IS 'A row inserted here lets no COMMIT pa
 """
 
 _OWN = """
-SELECT c.oid, c.relname, array(SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a
+SELECT n.nspname || '.' || c.relname, array(SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a
                                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %s AND c.relkind = 'r'
+WHERE n.nspname ~ %s AND c.relkind = 'r'
+"""
+
+
+_OWN_TOUCHED = """
+SELECT DISTINCT n.nspname || '.' || c.relname FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND c.relkind = 'r' AND c.relname <> 'commit_guard'
+  AND n.nspname ~ %s AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
+  AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
 """
 
 
@@ -59,57 +69,64 @@ WHERE n.nspname = %s AND c.relkind = 'r'
 class Trial:
     """The outcome: what would be lost, whose rows would be harmed, whether the body wanted to commit in between.
 
-    ``also`` is what goes along with the losses, as people call it. ``rewritten`` are the tables that got a new file,
-    ``empty`` those of them that had no row to lose.
+    ``also`` is what goes along with the losses: catalog, OID, how people call it. ``sequences`` are those that go or stand
+    lower afterwards, as they were before. ``rewritten`` are the tables that got a new file, ``empty`` those of them that
+    had no row to lose, ``written`` all that the body wrote to. ``beyond`` is what no stash could keep.
     """
 
+    before: dict[int, Table] = field(default_factory=dict)
     losses: tuple[Loss, ...] = ()
     commits: bool = False
     harms: tuple[damage.Harm, ...] = ()
-    also: tuple[str, ...] = ()
+    also: tuple[tuple[str, int, str], ...] = ()
+    sequences: tuple[sequences.Sequence, ...] = ()
     rewritten: frozenset[int] = frozenset()
+    written: frozenset[int] = frozenset()
     version_table: int = 0
     empty: tuple[Table, ...] = ()
+    beyond: tuple[str, ...] = ()
 
-
-@dataclass(frozen=True)
-class Kept:
-    """What the real run is held to: the tables as they stood under the locks, what may go, and the copies' columns.
-
-    ``states`` are the tables' files and counters at that time, ``harmed`` the tables whose rows may change all the same.
-    """
-
-    before: dict[int, Table]
-    losses: tuple[Loss, ...]
-    copies: Mapping[str, list[str]]
-    states: dict[int, damage.State]
-    harmed: frozenset[int]
+    def root(self, table: Table) -> Table:
+        """The partitioned table that a partition belongs to in the end; any other table itself."""
+        while table.parent in self.before:
+            table = self.before[table.parent]
+        return table
 
 
 def attempt(context: MigrationContext, schema: str, body: Callable[[], Any]) -> Trial:
     """Run ``body`` in a savepoint, read what it destroyed, and undo it.
 
     Raises :class:`CommitInside` where the body ends its transaction or cannot run inside one, or touches what the guard
-    keeps (the whole transaction is then over, nothing done); lets every other failure of the body through.
+    keeps (the whole transaction is then over, nothing done); lets every other failure of the body through. A sequence that
+    the body has set back stands where it stood again.
     """
     connection = context.connection
     assert connection is not None
-    outcome = Trial()
-    before, own = snapshot(connection, schema), _own(connection, schema)
+    outcome = Trial(evidence.snapshot(connection, schema))
+    before, own = outcome.before, own_tables(connection, schema)
     outcome.version_table = damage.version_table(connection, context.version_table_schema, context.version_table)
-    states, others = watched(connection, before, outcome), beside(connection)
+    states, others = watched(connection, before, outcome), evidence.beside(connection)
+    stood, large = sequences.states(connection, schema), evidence.large_objects(connection)
+    connection.info.setdefault(STOOD, stood)
+    before_touched = own_touched(connection, schema)
     connection.exec_driver_sql("SAVEPOINT guard_trial")
     try:
         arm(connection, schema)
-        with _inert(context, outcome):
+        with inert(context, outcome):
             body()
-            after = snapshot(connection, schema)
-            outcome.losses = losses(before, after)
-            outcome.also = taken_along(others, beside(connection), after) if outcome.losses else ()
+            after = evidence.snapshot(connection, schema)
+            outcome.losses = evidence.losses(before, after)
+            outcome.also = evidence.taken_along(others, evidence.beside(connection), after) if outcome.losses else ()
             seen = damage.look(connection, states, after)
-            dropped = sorted(set(own) - set(_own(connection, schema)))
+            stands = sequences.states(connection, schema)
+            outcome.beyond = evidence.beyond(connection, large)
+            left = own_tables(connection, schema)
+            dropped = sorted(name for name, columns in own.items() if left.get(name) != columns)
+            touched = sorted((own_touched(connection, schema) & own.keys()) - before_touched)
         if dropped:
-            raise CommitInside(f"it drops what the guard keeps: {schema}.{f', {schema}.'.join(dropped)}")
+            raise CommitInside(f"it drops what the guard keeps: {', '.join(dropped)}")
+        if touched:
+            raise CommitInside(f"it writes to what the guard keeps: {', '.join(touched)}")
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_trial")
         connection.exec_driver_sql("RELEASE SAVEPOINT guard_trial")
         outcome.harms, outcome.empty = damage.harms(connection, seen, states, (before, after))
@@ -120,9 +137,25 @@ def attempt(context: MigrationContext, schema: str, body: Callable[[], Any]) -> 
         if reason is None:
             raise
         raise CommitInside(reason) from error
-    outcome.rewritten = seen.rewritten
-    connection.info[TRIED] = outcome
+    outcome.rewritten, outcome.written = seen.rewritten, seen.written
+    sequences.put_back(connection, stood, sequences.states(connection, schema))
+    gone = {loss.table.oid for loss in outcome.losses if not loss.columns}
+    outcome.sequences = tuple(
+        one for oid, one in stood.items() if one.table not in gone and (oid not in stands or stands[oid].behind(one))
+    )
     return outcome
+
+
+def own_touched(connection: Connection, schema: str) -> frozenset[str]:
+    """The guard's own tables that this transaction has written to, as far as its locks show; the commit guard's left out."""
+    with pinned(connection, search_path="pg_catalog"):
+        return frozenset(connection.exec_driver_sql(_OWN_TOUCHED, (evidence.own(schema),)).scalars())
+
+
+def sequences_back(beside: Connection, stood: dict[int, sequences.Sequence] | None, schema: str) -> None:
+    """After a failed step was rolled back: what its body has set back by setval() stands again where it stood."""
+    if stood:
+        sequences.put_back(beside, stood, sequences.states(beside, schema))
 
 
 def watched(connection: Connection, tables: dict[int, Table], tried: Trial) -> dict[int, damage.State]:
@@ -149,38 +182,17 @@ def arm(connection: Connection, schema: str) -> None:
 
 
 def disarm(connection: Connection, schema: str) -> None:
-    """Let this transaction's COMMIT pass, after proof that nothing is gone but what was kept, and all of that is there.
-
-    Raises :class:`CommitInside` otherwise: the transaction must then be rolled back.
-    """
-    kept: Kept | None = connection.info.pop(KEPT, None)
-    if kept is not None:
-        _prove(connection, schema, kept)
+    """Let this transaction's COMMIT pass. To be called when everything is proven that has to be."""
     connection.exec_driver_sql(
         "SELECT pg_catalog.set_config('mcp_planner_guard.open', pg_catalog.pg_current_xact_id()::text, true);"
         f"DELETE FROM {schema}.commit_guard"
     )
 
 
-def _prove(connection: Connection, schema: str, kept: Kept) -> None:
-    allowed, after = {loss.table.oid: loss for loss in kept.losses}, snapshot(connection, schema)
-    for loss in losses(kept.before, after):
-        known = allowed.get(loss.table.oid)
-        if known is None or (known.columns and not (loss.columns and set(loss.columns) <= set(known.columns))):
-            raise CommitInside(f"run for real it destroys more than in its trial: {loss}")
-    changed = damage.look(connection, kept.states, after).changed(kept.states) - kept.harmed
-    if changed:
-        shown = ", ".join(kept.before[oid].shown for oid in sorted(changed))
-        raise CommitInside(f"run for real it changes or deletes more rows than in its trial: {shown}")
-    copies = _own(connection, schema)
-    for name, columns in kept.copies.items():
-        if copies.get(name) != columns:
-            raise CommitInside(f"it destroys what was kept in {schema}.{name}")
-
-
-def _own(connection: Connection, schema: str) -> dict[str, list[str]]:
-    """The guard's own tables, the copies among them, with their columns."""
-    return {row[1]: row[2] for row in connection.exec_driver_sql(_OWN, (schema,))}
+def own_tables(connection: Connection, schema: str) -> dict[str, list[str]]:
+    """The guard's own tables, kept rows among them, with their columns."""
+    with pinned(connection, search_path="pg_catalog"):
+        return {row[0]: row[1] for row in connection.exec_driver_sql(_OWN, (evidence.own(schema),))}
 
 
 @contextmanager
@@ -191,7 +203,7 @@ def no_rollback(connection: Connection) -> Iterator[None]:
 
 
 @contextmanager
-def _inert(context: MigrationContext, outcome: Trial) -> Iterator[None]:
+def inert(context: MigrationContext, outcome: Trial) -> Iterator[None]:
     """While inside, ``autocommit_block()`` commits nothing and CONCURRENTLY is left out, so that the body can be tried."""
 
     @contextmanager

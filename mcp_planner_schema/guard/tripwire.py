@@ -1,7 +1,8 @@
 """The tripwire: while a body runs, every statement passes here first, and one that rolls the transaction back is stopped.
 
 A COMMIT fails on the server (see :mod:`.trial`); a ROLLBACK does not, and what comes after it in the same string would be
-final. It works on the driver's cursors, so the connection beneath SQLAlchemy's is watched too.
+final. Nor does what goes through dblink: that is another session, and commits by itself. The tripwire works on the driver's
+cursors, so the connection beneath SQLAlchemy's is watched too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _ROLLBACK = re.compile(r"(?:^|;)\s*(?:ROLLBACK|ABORT)\b(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b)", re.IGNORECASE)
+# Its text may stand in a DO block or in another text that is run, so comments and quotes make no difference.
+_DBLINK = re.compile(r"\bdblink\w*\"?\s*\(", re.IGNORECASE)
 _CONCURRENTLY = re.compile(r"\s*\(\s*CONCURRENTLY\s*\)|\bCONCURRENTLY\b", re.IGNORECASE)
 _QUOTED = re.compile(
     r"""--[^\n\r]* | (?P<comment>/\*) | (?<![\w$])\$(?P<tag>\w*)\$ | (?P<text>[eE]?') | "[^"]*" """, re.VERBOSE
@@ -64,7 +67,7 @@ def ended(connection: Connection) -> bool:
 
 @contextmanager
 def set_on(connection: Connection | None, *, plain: bool = False) -> Iterator[None]:
-    """While inside, a statement that rolls back, or any after the transaction's end, raises :class:`CommitInside`.
+    """While inside, a statement that rolls back or calls dblink, or any after the transaction's end, raises CommitInside.
 
     ``plain`` leaves CONCURRENTLY out of what is sent. To be entered inside a transaction.
     """
@@ -91,6 +94,8 @@ def set_on(connection: Connection | None, *, plain: bool = False) -> Iterator[No
             # psycopg2 believes it is still in a transaction after a ROLLBACK it did not send itself, and sends no BEGIN.
             if self.connection.info.transaction_status == TRANSACTION_STATUS_IDLE or rolls_back(text):
                 raise CommitInside("the body rolls its transaction back")
+            if _DBLINK.search(text):
+                raise CommitInside("it works through dblink, which commits by itself")
             return _CONCURRENTLY.sub("", text) if plain else text
 
     before, driver.cursor_factory = driver.cursor_factory, Watched

@@ -26,6 +26,7 @@ class Status:
     unknown: tuple[str, ...]
     edited: tuple[str, ...]
     last_runs: tuple[str, ...]
+    stashes: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain lists and strings."""
@@ -46,6 +47,11 @@ class Status:
             ),
             *(f"edited     {line}" for line in self.edited),
             *(f"run        {line}" for line in self.last_runs),
+            *(
+                f"stashes    {one['count']} wait, {one['rows']} rows, since {one['oldest']}: make migrate-stash-list"
+                for one in [self.stashes]
+                if one
+            ),
         ]
         return "\n".join(lines)
 
@@ -68,7 +74,7 @@ def connected(config: Config) -> Iterator[tuple[Connection, settings.Settings]]:
 
 def read(config: Config) -> Status:
     """Ask the database and the folder. Imports the revisions, as Alembic does."""
-    from mcp_planner_schema.inspect import route
+    from mcp_planner_schema.inspect import route, stashes
 
     with connected(config) as (connection, given):
         current = heads(connection)
@@ -88,6 +94,7 @@ def read(config: Config) -> Status:
             unknown=unknown,
             edited=tuple(f"{one.revision} was changed after it was applied ({one.where})" for one in findings),
             last_runs=tuple(_runs(connection, given.schema)),
+            stashes=stashes.waiting(connection, given.schema),
         )
 
 

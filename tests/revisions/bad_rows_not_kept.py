@@ -27,9 +27,9 @@ expectations = [
 
 
 def upgrade() -> None:
-    op.execute("CREATE TABLE thing (id int PRIMARY KEY)")
+    op.execute("CREATE TABLE thing (id int)")
     op.execute("INSERT INTO thing VALUES (1)")
 
 
 def downgrade() -> None:
-    op.execute("DELETE FROM thing")
+    op.execute("UPDATE thing SET id = id + 1")

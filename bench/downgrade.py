@@ -1,0 +1,194 @@
+"""What it costs that a downgrade keeps the table it drops, next to CREATE TABLE AS and pg_dump of the same table.
+
+In turns in one run, beside a session that reads single rows and one that changes them. A copied table may cost at most
+twice CREATE TABLE AS; a moved one's time may not grow with its rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import random
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from alembic import command
+from alembic.config import Config
+
+from bench.side_by_side import create_database, history, server
+
+SIZES = (10_000, 1_000_000, 5_000_000)
+TURNS = {10_000: 7, 1_000_000: 5, 5_000_000: 3}
+LIMIT = 2.0
+# Rows like those of BASELINES: about 300 bytes with their indexes.
+TABLE = """
+    CREATE TABLE t (id bigint PRIMARY KEY, project_id uuid NOT NULL, title text NOT NULL, content text,
+        price numeric(10, 2), created_at timestamptz NOT NULL, done boolean NOT NULL);
+    CREATE INDEX t_created_at ON t (created_at)
+"""
+ROWS = """
+    INSERT INTO t SELECT n, gen_random_uuid(), 'title ' || n, repeat('some words ', 13), n / 7.0,
+        now() - make_interval(secs => n), mod(n, 2) = 0 FROM generate_series(1, %s) n
+"""
+REVISION = '''\
+"""Create t.
+
+Version: 0002
+Description: A table with many rows
+Author: A Tester <tester@example.org>
+Date: 2026-01-31
+Dependencies: 0001
+Type: schema
+Phase: expand
+Transaction: single
+Reversible: stash
+"""
+
+from alembic import op
+
+from mcp_planner_schema.operations import expect
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+expectations = [expect.table("t")]
+
+
+def upgrade() -> None:
+    op.execute("""{table}""")
+
+
+def downgrade() -> None:
+    op.drop_table("t")
+'''
+SETTINGS = "statement_timeout = 30min\nidle_in_transaction_session_timeout = 30min\n"
+
+Waits = dict[str, float]
+
+
+def main() -> None:
+    """Print seconds, the ratio to CREATE TABLE AS and the longest wait of a reader and a writer, for each size."""
+    with server() as where, history(1, guarded=True) as project:
+        (project / "alembic" / "versions" / "0002_create_t.py").write_text(REVISION.format(table=TABLE))
+        print("\na table dropped by a downgrade (medians of interleaved runs; waits are the longest of all runs)")
+        print("| rows | what | s | to CREATE TABLE AS | holds | reader waits, ms | writer waits, ms |")
+        print("|---|---|---|---|---|---|---|")
+        for size in SIZES:
+            _size(where, project, create_database(where, "bench"), size)
+
+
+def _size(where: Any, project: Path, url: str, size: int) -> None:
+    with _project(project, url), closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        command.upgrade(Config(str(project / "alembic.ini")), "head")
+        cursor.execute(ROWS, (size,))
+        with tempfile.TemporaryDirectory() as folder:
+            _interleaved(_contestants(where, project, cursor, url, Path(folder)), cursor, url, size)
+
+
+def _contestants(where: Any, project: Path, cursor: Any, url: str, folder: Path) -> dict[str, Callable[[], object]]:
+    config = Config(str(project / "alembic.ini"))
+    dump = [where.binaries / "pg_dump", "-Fc", "-t", "t", "-f", folder / "dump", "-d", url]
+
+    return {
+        "CREATE TABLE AS": lambda: cursor.execute("CREATE TABLE other AS SELECT * FROM t"),
+        "pg_dump -Fc": lambda: subprocess.run(dump, check=True),
+        "downgrade, copied": lambda: command.downgrade(config, "-1"),
+        "upgrade, its rows put back": lambda: command.upgrade(config, "head"),
+    }
+
+
+def _interleaved(contestants: dict[str, Callable[[], object]], cursor: Any, url: str, size: int) -> None:
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    longest: dict[str, Waits] = {name: {"reader": 0.0, "writer": 0.0} for name in contestants}
+    for turn in range(TURNS[size] + 1):
+        for name, run in contestants.items():
+            _settle(cursor)
+            with _beside(url, size) as waits, contextlib.redirect_stdout(io.StringIO()):
+                began = time.perf_counter()
+                run()
+                took = time.perf_counter() - began
+            if turn:  # the first round warms up
+                seconds[name].append(took)
+                for who, wait in waits.items():
+                    longest[name][who] = max(longest[name][who], wait)
+        cursor.execute("SELECT count(*) FROM t")
+        assert cursor.fetchone() == (size,), "not every row has come back"
+    usual = statistics.median(seconds["CREATE TABLE AS"])
+    for name, all_ in seconds.items():
+        ratio = statistics.median(all_) / usual
+        holds = ("yes" if ratio <= LIMIT else "NO") if name == "downgrade, copied" else ""
+        waited = " | ".join(f"{longest[name][who] * 1000:.0f}" for who in ("reader", "writer"))
+        print(f"| {size:,} | {name} | {statistics.median(all_):.3f} | {ratio:.2f} | {holds} | {waited} |", flush=True)
+
+
+def _settle(cursor: Any) -> None:
+    """What one contestant leaves behind must not cost the next one anything."""
+    cursor.execute("DROP TABLE IF EXISTS other")
+    cursor.execute("SELECT kept_in FROM migration.stash WHERE state <> 'kept' AND to_regnamespace(kept_in) IS NOT NULL")
+    for (kept_in,) in cursor.fetchall():
+        cursor.execute(f"DROP SCHEMA {kept_in} CASCADE")
+    cursor.execute("SELECT to_regclass('t') IS NOT NULL")
+    if cursor.fetchone()[0]:
+        cursor.execute("VACUUM ANALYZE t")
+    cursor.execute("CHECKPOINT")
+
+
+@contextmanager
+def _beside(url: str, size: int) -> Iterator[Waits]:
+    """One session that reads single rows of the table all the time, one that changes them, and how long each had to wait."""
+    waits: Waits = {}
+    done = threading.Event()
+
+    def work(who: str, statement: str) -> None:
+        chance = random.Random(who)
+        with closing(psycopg2.connect(url)) as connection:
+            connection.autocommit = True
+            cursor = connection.cursor()
+            while not done.wait(0.01):
+                began = time.perf_counter()
+                with contextlib.suppress(psycopg2.errors.UndefinedTable):
+                    cursor.execute(statement, (chance.randint(1, size),))
+                waits[who] = max(waits.get(who, 0.0), time.perf_counter() - began)
+
+    workers = [
+        threading.Thread(target=work, args=("reader", "SELECT title FROM t WHERE id = %s")),
+        threading.Thread(target=work, args=("writer", "UPDATE t SET done = NOT done WHERE id = %s")),
+    ]
+    for one in workers:
+        one.start()
+    try:
+        yield waits
+    finally:
+        done.set()
+        for one in workers:
+            one.join()
+
+
+@contextmanager
+def _project(project: Path, url: str) -> Iterator[None]:
+    """The project's commands in this process, on this database, with time enough for many rows."""
+    ini = project / "alembic.ini"
+    before, known = ini.read_text(), os.environ.get("DATABASE_URL")
+    ini.write_text(before + SETTINGS)
+    os.environ["DATABASE_URL"] = url
+    try:
+        yield
+    finally:
+        ini.write_text(before)
+        if known is None:
+            del os.environ["DATABASE_URL"]
+        else:
+            os.environ["DATABASE_URL"] = known

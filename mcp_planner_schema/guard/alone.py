@@ -1,0 +1,142 @@
+"""One change of the guard's own that is no step of a history: under the deployers' lock, with budgets, told in ``run``.
+
+What ``migrate-restore`` and ``migrate-stash-purge`` share. A try that meets a lock is rolled back whole and tried again.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from mcp_planner_schema.guard import budget, connect, deploy_lock, failure, history, interrupt, session, trial, watch
+from mcp_planner_schema.guard import settings as settings_module
+from mcp_planner_schema.guard.findings import Broken, Busy, GuardError
+from mcp_planner_schema.guard.runner import say
+from mcp_planner_schema.guard.settings import Budgets, Settings
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from sqlalchemy import Connection, Engine
+
+VERSION_TABLE = "alembic_version"
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Alone:
+    """Under the deployers' lock. ``heads`` is where the database stands, ``still_held`` raises where the lock is lost."""
+
+    settings: Settings
+    engine: Engine
+    origin: history.Origin
+    heads: tuple[str, ...]
+    repeat: str
+    still_held: Callable[[], None]
+
+
+@contextmanager
+def deploying(config: Config) -> Iterator[Alone]:
+    """Hold the deployers' lock, so that no upgrade or downgrade runs meanwhile. Changes nothing by itself."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    given, repeat = settings_module.load(config), str(config.attributes["repeat"])
+    target = connect.url(given)
+    asking = connect.engine(target, "mcp-planner-guard " + connect.masked(repeat, target))
+    engine, lock = connect.own(asking), deploy_lock.key(VERSION_TABLE, None)
+    try:
+        with connect.opened(asking) as connection:
+            session.read(connection)
+            history.refuse_foreign(connection, given.schema, VERSION_TABLE, repeat)
+            connection.rollback()
+            with deploy_lock.held(engine, lock, given.deploy_lock_timeout, say, repeat) as still_held:
+                who = history.origin(Path(config.get_main_option("script_location") or "."))
+                yield Alone(given, engine, who, _heads(connection), repeat, still_held)
+    except SQLAlchemyError as error:
+        raise connect.outside(error, target, repeat) from error
+    finally:
+        engine.dispose()
+        asking.dispose()
+
+
+@contextmanager
+def told(here: Alone) -> Iterator[int]:
+    """While inside, a row of ``run`` says that this runs, and afterwards how it ended; gives its number."""
+    schema = here.settings.schema
+    with connect.opened(here.engine, autocommit=True) as beside:
+        history.prepare(beside, schema)
+        number, dead = history.begin(
+            beside, schema, here.origin, version_table=VERSION_TABLE,
+            command=connect.masked(here.repeat, here.engine.url), heads=here.heads, planned=0,
+        )  # fmt: skip
+    for line in dead:
+        say(f"note: {line} was interrupted; its finished steps stand, the server rolls the one it was in back")
+    error: str | None = "stopped"
+    try:
+        yield number
+        error = None
+    except (Exception, KeyboardInterrupt) as stop:
+        error = connect.masked(str(stop), here.engine.url) or type(stop).__name__
+        raise
+    finally:
+        _end(here, number, error)
+
+
+def attempt(here: Alone, budgets: Budgets, work: Callable[[Connection], Found], *, final: bool = True) -> Found:
+    """Do ``work`` in one transaction, again and again while only locks are in the way; without ``final`` undo it.
+
+    Raises :class:`Busy` where the locks stay; the database is then as before.
+    """
+    from sqlalchemy.exc import DBAPIError
+
+    tries = 0
+    while True:
+        tries += 1
+        with connect.opened(here.engine) as connection:
+            driver = connection.connection.dbapi_connection
+            assert driver is not None
+            with (
+                interrupt.cancelling(driver.cancel),
+                watch.watching(here.engine, driver.info.backend_pid, say) as waits,
+            ):
+                try:
+                    budget.apply(connection, budgets)
+                    found = work(connection)
+                    # What is checked at COMMIT is to be seen in a rehearsal too.
+                    connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+                    here.still_held()
+                    connection.commit() if final else connection.rollback()
+                    return found
+                except DBAPIError as error:
+                    if connection.invalidated or getattr(error.orig, "pgcode", None) is None:
+                        raise
+                    if error.orig.pgcode not in trial.TRANSIENT:  # type: ignore[union-attr]
+                        said = connect.masked(failure.told(error), here.engine.url)
+                        raise Broken(f"PostgreSQL says: {said}\nEverything was rolled back.", here.repeat) from error
+        message = f"met a lock it did not get (try {tries} of {here.settings.lock_attempts}): {waits.shown()}"
+        if tries >= here.settings.lock_attempts:
+            raise Busy(f"The command {message}. Everything was rolled back.", here.repeat)
+        say(f"waits: {message}")
+        time.sleep(min(5.0, 0.1 * 1.5**tries) * (0.5 + random.random() / 2))
+
+
+def _heads(connection: Connection) -> tuple[str, ...]:
+    from alembic.runtime.migration import MigrationContext
+
+    found = MigrationContext.configure(connection).get_current_heads()
+    connection.rollback()
+    return tuple(found)
+
+
+def _end(here: Alone, number: int, error: str | None) -> None:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    with suppress(GuardError, SQLAlchemyError):
+        with connect.opened(here.engine, autocommit=True) as beside:
+            history.end(beside, here.settings.schema, number, here.heads, error)
+        return
+    say("how the run ended could not be written: the connection is gone")

@@ -1,0 +1,195 @@
+"""Watches the statements of an upgrade, and lets kept rows come back as soon as there is a place for them.
+
+Later statements of the same upgrade may need them: a foreign key of a table that kept its rows, a column that is to be NOT
+NULL. Where a statement fails for want of them, it is taken apart: statements of one string are run one by one, and NOT NULL
+of a new column waits until its values are back. Where the upgrade itself inserts rows that are back already, they go out
+again until its end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mcp_planner_schema.guard import restore
+from mcp_planner_schema.guard.postcheck import execute, identifier
+from mcp_planner_schema.guard.restore import Back
+from mcp_planner_schema.guard.transaction import OWN
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+WANTING = ("23502", "23503")
+"""SQLSTATEs of a statement that finds rows missing: not_null_violation and foreign_key_violation."""
+
+TAKEN = "23505"
+"""SQLSTATE of a statement that inserts a row which is back already: unique_violation."""
+
+_WRITES = re.compile(r"\s*(INSERT|SELECT|WITH|CALL|DO|MERGE|UPDATE)\b", re.IGNORECASE)
+_ALTERS = re.compile(r"\bALTER\s+TABLE\b", re.IGNORECASE)
+_TOKEN = re.compile(
+    r"""(?P<blank>\s+|--[^\n\r]*) | (?P<comment>/\*) | (?<![\w$])\$(?P<tag>\w*)\$ | [eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*'
+    | "(?:[^"]|"")*" | \w+ | .""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+@contextmanager
+def watching(connection: Connection, back: Back) -> Iterator[None]:
+    """While inside, every statement on the connection is followed by :func:`restore.come_back`.
+
+    It works on the driver's cursors, so the connection beneath SQLAlchemy's is watched too. Outside a transaction
+    (``autocommit_block()``) nothing comes back; the end of the step sees to it.
+    """
+    from psycopg2.extensions import cursor
+
+    driver: Any = connection.connection.dbapi_connection
+    before = driver.cursor_factory
+
+    class Watched(cursor):  # type: ignore[misc]  # psycopg2 ships no types
+        def execute(self, query: Any, vars: Any = None) -> Any:
+            # SQLAlchemy itself asks for the isolation level between two transactions, where none may be begun.
+            if OWN in connection.info or self.connection.autocommit or not connection.in_transaction():
+                return super().execute(query, vars)
+            connection.info[OWN] = True
+            try:
+                text = self.mogrify(query, vars).decode()
+                if _ALTERS.search(text):
+                    _run(connection, back, super().execute, text)
+                elif back.filled and _WRITES.match(text):
+                    _insert(connection, back, super().execute, text)
+                else:
+                    super().execute(query, vars)
+                # The result of this cursor stays to be read: what comes back does so on cursors of its own.
+                restore.come_back(connection, back)
+            finally:
+                del connection.info[OWN]
+
+        def executemany(self, query: Any, vars_list: Any) -> Any:
+            for vars in vars_list:
+                self.execute(query, vars)
+
+    driver.cursor_factory = Watched
+    try:
+        yield
+    finally:
+        driver.cursor_factory = before
+
+
+def _run(connection: Connection, back: Back, send: Any, text: str) -> None:
+    """Send a statement that alters a table; where rows are wanting, take it apart."""
+    if _send(connection, send, text):
+        return
+    for part in statements(text):
+        if not _send(connection, send, part):
+            _later_not_null(connection, back, send, part)
+        restore.come_back(connection, back)
+
+
+def _insert(connection: Connection, back: Back, send: Any, text: str) -> None:
+    """Send a statement that inserts rows; where kept ones stand in its place, these come back when the body has ended."""
+    if not _send(connection, send, text, (TAKEN,)):
+        restore.take_out(connection, back)
+        send(text)
+
+
+def _send(connection: Connection, send: Any, text: str, undone: tuple[str, ...] = WANTING) -> bool:
+    """Send it in a savepoint; False where it was undone for one of these SQLSTATEs."""
+    from psycopg2 import Error
+
+    execute(connection, "SAVEPOINT guard_statement")
+    try:
+        send(text)
+    except Error as error:
+        if error.pgcode not in undone:
+            raise
+        execute(connection, "ROLLBACK TO SAVEPOINT guard_statement")
+        return False
+    execute(connection, "RELEASE SAVEPOINT guard_statement")
+    return True
+
+
+def _later_not_null(connection: Connection, back: Back, send: Any, text: str) -> None:
+    """Add the columns that the stash has values for without their NOT NULL, bring those back, then set it.
+
+    What fails for another reason fails here once more, with its own error.
+    """
+    lost = {name for one in back.rows() for name in one.lost}
+    plain, columns = without_not_null(text, lost)
+    send(plain)
+    if not columns:
+        return
+    restore.come_back(connection, back, strictly=True)
+    for one in back.rows():
+        for name in one.lost:
+            if name in columns:
+                path = f"{identifier(one.schema)}.{identifier(one.name)}"
+                execute(connection, f"ALTER TABLE {path} ALTER COLUMN {identifier(name)} SET NOT NULL")
+
+
+def statements(text: str) -> list[str]:
+    """The statements of one string. Quotes, comments and dollar quotes are what they are; BEGIN ATOMIC stays whole."""
+    found, current, atomic = [], "", 0
+    for token in _tokens(text):
+        word = token.upper()
+        atomic += (word == "ATOMIC") + (atomic > 0 and word == "CASE") - (atomic > 0 and word == "END")
+        if token == ";" and not atomic:
+            found.append(current)
+            current = ""
+        else:
+            current += token
+    return [one for one in [*found, current] if one.strip()]
+
+
+def without_not_null(text: str, wanted: set[str]) -> tuple[str, set[str]]:
+    """``ADD COLUMN`` of a column in ``wanted`` without its NOT NULL; gives the text and the columns it was taken from."""
+    tokens = list(_tokens(text))
+    words = [
+        (place, token) for place, token in enumerate(tokens) if token.strip() and not token.startswith(("--", "/*"))
+    ]
+    taken: set[str] = set()
+    column, depth = "", 0
+    for index, (place, token) in enumerate(words):
+        depth += (token == "(") - (token == ")")
+        upper = token.upper()
+        if token == "," and depth == 0:
+            column = ""
+        if upper == "ADD" and depth == 0:
+            rest = [one for _, one in words[index + 1 : index + 6]]
+            while rest and rest[0].upper() in ("COLUMN", "IF", "NOT", "EXISTS"):
+                rest.pop(0)
+            column = _plain(rest[0]) if rest else ""
+        following = words[index + 1][0] if index + 1 < len(words) else -1
+        is_pair = upper == "NOT" and following > 0 and tokens[following].upper() == "NULL"
+        if column in wanted and depth == 0 and is_pair:
+            tokens[place] = tokens[following] = ""
+            taken.add(column)
+    return "".join(tokens), taken
+
+
+def _plain(name: str) -> str:
+    """An identifier as the catalog has it."""
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()
+
+
+def _tokens(text: str) -> Iterator[str]:
+    place = 0
+    while found := _TOKEN.match(text, place):
+        end = found.end()
+        if found["comment"]:
+            end = _comment_end(text, end)
+        elif found["tag"] is not None:
+            closing = text.find(f"${found['tag']}$", end)
+            end = closing + len(found["tag"]) + 2 if closing >= 0 else len(text)
+        yield text[place:end]
+        place = end
+
+
+def _comment_end(text: str, place: int) -> int:
+    depth = 1
+    while depth and (found := re.compile(r"/\*|\*/").search(text, place)):
+        depth += 1 if found[0] == "/*" else -1
+        place = found.end()
+    return len(text) if depth else place

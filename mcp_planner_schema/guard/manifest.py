@@ -1,0 +1,307 @@
+"""The manifest: which stashes there are, what each holds, and what became of it. Tables ``stash`` and ``stash_object``.
+
+A stash is what one downgrade of one revision would have destroyed; it lies in a schema of its own. The manifest says
+what is in there and proves it by checksums; nothing in it is ever run as SQL.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from mcp_planner_schema.guard.checksum import ALGORITHM, Checksum
+from mcp_planner_schema.guard.findings import WrongUse
+from mcp_planner_schema.guard.postcheck import identifier, pinned
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS {schema}.stash (
+    id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    run_id         bigint NOT NULL REFERENCES {schema}.run,
+    version_table  text NOT NULL,
+    revision       text NOT NULL,
+    kept_in        text NOT NULL,
+    state          text NOT NULL CHECK (state IN ('kept', 'restored', 'partly restored', 'purged')),
+    server_version text NOT NULL DEFAULT pg_catalog.current_setting('server_version'),
+    kept_at        timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    keep_until     timestamptz NOT NULL,
+    who            text NOT NULL,
+    why            text,
+    archive        text,
+    archive_sha256 text,
+    xid            text NOT NULL DEFAULT pg_catalog.pg_current_xact_id()::text,
+    written        jsonb NOT NULL DEFAULT '[]',
+    ended_at       timestamptz,
+    ended_by       text
+);
+CREATE INDEX IF NOT EXISTS stash_revision ON {schema}.stash (revision, id);
+CREATE INDEX IF NOT EXISTS stash_run ON {schema}.stash (run_id);
+COMMENT ON TABLE {schema}.stash IS 'One row for each downgrade that would have destroyed something; kept_in is its schema';
+COMMENT ON COLUMN {schema}.stash.keep_until IS 'migrate-stash-purge deletes nothing before this time';
+
+COMMENT ON COLUMN {schema}.stash.xid IS 'The downgrade''s transaction: rows with a later one were written since';
+COMMENT ON COLUMN {schema}.stash.written IS 'Tables that the downgrade wrote to: what it moved there may change';
+
+CREATE TABLE IF NOT EXISTS {schema}.stash_object (
+    stash_id      bigint NOT NULL REFERENCES {schema}.stash,
+    number        integer NOT NULL,
+    kind          text NOT NULL CHECK (kind IN ('table', 'columns', 'rows', 'sequence', 'definition')),
+    object_schema text NOT NULL,
+    object_name   text NOT NULL,
+    relation      text,
+    moved         boolean NOT NULL DEFAULT false,
+    key_columns   text[] NOT NULL DEFAULT '{{}}',
+    columns       text[] NOT NULL DEFAULT '{{}}',
+    types         text[] NOT NULL DEFAULT '{{}}',
+    lost_columns  text[] NOT NULL DEFAULT '{{}}',
+    row_count     bigint,
+    bytes         bigint,
+    sum_0         numeric,
+    sum_1         numeric,
+    algorithm     text,
+    last_value    bigint,
+    is_called     boolean,
+    grants        jsonb NOT NULL DEFAULT '[]',
+    definition    text,
+    left_as       jsonb,
+    restored_rows bigint,
+    left_rows     bigint,
+    PRIMARY KEY (stash_id, number)
+);
+COMMENT ON TABLE {schema}.stash_object IS 'What a stash holds: kept tables, columns, changed rows, sequences, definitions';
+COMMENT ON COLUMN {schema}.stash_object.relation IS 'The table in the stash''s schema that holds the rows';
+COMMENT ON COLUMN {schema}.stash_object.lost_columns IS 'Columns that went; the others of columns are the key, or changed rows';
+COMMENT ON COLUMN {schema}.stash_object.sum_0 IS 'sum(hashtextextended(row text, 0)) over columns in the order of their names';
+COMMENT ON COLUMN {schema}.stash_object.sum_1 IS 'The same with seed 1';
+COMMENT ON COLUMN {schema}.stash_object.left_as IS 'What the table and its columns were called after the downgrade';
+COMMENT ON COLUMN {schema}.stash_object.left_rows IS 'Rows that did not go back: newer ones stand in their place';
+"""
+
+AFTER = "guard:after"
+"""A column of the copy of changed rows: the hash of the row that the downgrade left in the table, null where it left none."""
+
+
+@dataclass(frozen=True)
+class Object:
+    """One thing kept. ``kind``: a whole table, columns of one, rows that were changed or deleted, a sequence, a definition.
+
+    ``columns`` are those in the copy, with their types as the catalog shows them; ``lost`` those that went with the
+    downgrade; ``key`` is the primary key. ``grants`` are (grantee, privilege, grantable). ``left_as`` says what table and columns
+    were called after the downgrade: ``{"schema": …, "name": …, "columns": {then: after}}``. ``restored`` and ``left`` are how
+    many rows went back and how many did not, None before the first time.
+    """
+
+    number: int
+    kind: str
+    schema: str
+    name: str
+    relation: str | None = None
+    moved: bool = False
+    key: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    checksum: Checksum | None = None
+    bytes: int | None = None
+    last_value: int | None = None
+    is_called: bool | None = None
+    grants: tuple[tuple[str, str, bool], ...] = ()
+    definition: str | None = None
+    left_as: Any = None
+    restored: int | None = None
+    left: int | None = None
+
+    @property
+    def shown(self) -> str:
+        """The object as people write it."""
+        name = self.name if self.schema in ("", "public") else f"{self.schema}.{self.name}"
+        if self.kind in ("definition", "sequence"):
+            return name if self.kind == "definition" else f"sequence {name}"
+        if self.kind == "columns" or (self.kind == "rows" and self.lost):
+            also = " and changed rows" if self.kind == "rows" else ""
+            return ", ".join(f"column {name}.{one}" for one in self.lost) + also
+        return f"table {name}" if self.kind == "table" else f"changed rows of {name}"
+
+
+@dataclass(frozen=True)
+class Stash:
+    """What one downgrade kept. ``kept_in`` is its schema."""
+
+    id: int
+    revision: str
+    kept_in: str
+    state: str
+    kept_at: Any
+    keep_until: Any
+    who: str
+    why: str | None
+    archive: str | None
+    archive_sha256: str | None
+    xid: str
+    written: Any
+    objects: tuple[Object, ...] = field(default=())
+
+    def place(self, one: Object) -> str:
+        """Where the object's rows are, quoted."""
+        assert one.relation is not None
+        return f"{identifier(self.kept_in)}.{identifier(one.relation)}"
+
+    def kept_until(self, days: int) -> Any:
+        """When the retention ends: as recorded, or as ``stash_retention`` says now (``days``), whichever is sooner."""
+        return min(self.keep_until, self.kept_at + timedelta(days=days))
+
+
+def schema_of(schema: str, number: int) -> str:
+    """The name of a stash's own schema, so that nothing in it can collide with another's."""
+    return f"{schema}_stash_{number}"
+
+
+def is_own(schema: str, name: str) -> bool:
+    """Whether a schema is the guard's or one of its stashes."""
+    return name == schema or (name.startswith(f"{schema}_stash_") and name.removeprefix(f"{schema}_stash_").isdigit())
+
+
+def next_id(connection: Connection, schema: str) -> int:
+    """The number of a new stash. A gap is left where the step is rolled back."""
+    number: int = connection.exec_driver_sql(
+        "SELECT pg_catalog.nextval(pg_catalog.pg_get_serial_sequence(%s, 'id')::pg_catalog.regclass)",
+        (f"{schema}.stash",),
+    ).scalar_one()
+    return number
+
+
+def write(
+    connection: Connection, schema: str, stash: int, *, run: int, version_table: str, revision: str, who: str,
+    why: str | None, days: int, objects: Sequence[Object], archive: tuple[str, str] | None = None,
+    written: Sequence[tuple[str, str]] = (),
+) -> None:  # fmt: skip
+    """Insert the manifest of a new stash, in the step's transaction."""
+    connection.exec_driver_sql(
+        f"INSERT INTO {schema}.stash (id, run_id, version_table, revision, kept_in, state, keep_until, who, why, archive, "
+        "archive_sha256, written) OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s, %s, 'kept', "
+        "pg_catalog.clock_timestamp() + pg_catalog.make_interval(days => %s), %s, %s, %s, %s, %s)",
+        (
+            stash,
+            run,
+            version_table,
+            revision,
+            schema_of(schema, stash),
+            days,
+            who,
+            why,
+            *(archive or (None, None)),
+            json.dumps(written),
+        ),
+    )
+    for one in objects:
+        values = {
+            "stash_id": stash, "number": one.number, "kind": one.kind, "object_schema": one.schema, "object_name": one.name,
+            "relation": one.relation, "moved": one.moved, "key_columns": list(one.key), "columns": list(one.columns),
+            "types": list(one.types), "lost_columns": list(one.lost), "bytes": one.bytes, "last_value": one.last_value,
+            "is_called": one.is_called, "grants": json.dumps(one.grants), "definition": one.definition,
+            "left_as": json.dumps(one.left_as) if one.left_as else None,
+        }  # fmt: skip
+        if one.checksum:
+            values |= {"row_count": one.checksum.rows, "sum_0": one.checksum.sum_0, "sum_1": one.checksum.sum_1,
+                       "algorithm": ALGORITHM}  # fmt: skip
+        connection.exec_driver_sql(
+            f"INSERT INTO {schema}.stash_object ({', '.join(values)}) VALUES ({', '.join(['%s'] * len(values))})",
+            tuple(values.values()),
+        )
+
+
+def read(connection: Connection, schema: str, where: str = "true", values: Iterable[Any] = ()) -> list[Stash]:
+    """The stashes that fulfil ``where`` (SQL over ``stash`` as s), newest first, with what they hold. Reads only."""
+    with pinned(connection, search_path="pg_catalog"):
+        return _read(connection, schema, where, values)
+
+
+def _read(connection: Connection, schema: str, where: str, values: Iterable[Any]) -> list[Stash]:
+    asked = connection.exec_driver_sql(
+        "SELECT s.id, s.revision, s.kept_in, s.state, s.kept_at, s.keep_until, s.who, s.why, s.archive, s.archive_sha256, "
+        "s.xid, s.written "
+        f"FROM {schema}.stash AS s WHERE {where} ORDER BY s.id DESC",
+        tuple(values),
+    ).all()
+    return [Stash(**row._mapping, objects=_objects(connection, schema, row[0])) for row in asked]
+
+
+def exists(connection: Connection, schema: str) -> bool:
+    """Whether there is a manifest: none before the first run under guard."""
+    found: bool = connection.exec_driver_sql(
+        "SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (f"{schema}.stash_object",)
+    ).scalar_one()
+    return found
+
+
+def find(connection: Connection, schema: str, number: int) -> Stash:
+    """One stash by its number. Raises :class:`WrongUse` where there is none. Reads only."""
+    found = read(connection, schema, "s.id = %s", (number,)) if exists(connection, schema) else []
+    if not found:
+        raise WrongUse(f"There is no stash {number}.", "make migrate-stash-list")
+    return found[0]
+
+
+def waiting(connection: Connection, schema: str, version_table: str, revision: str) -> list[Stash]:
+    """What the last downgrade of this revision kept, if nobody has put it back; older ones are not the upgrade's to give.
+
+    A downgrade that found nothing to keep has left no stash.
+    """
+    last = (
+        f"SELECT h.run_id FROM {schema}.history AS h JOIN {schema}.run AS r ON r.id = h.run_id WHERE h.revision = s.revision "
+        "AND r.version_table = s.version_table AND h.direction = 'downgrade' AND h.outcome = 'done' ORDER BY h.id DESC LIMIT 1"
+    )
+    where = f"s.state = 'kept' AND s.version_table = %s AND s.revision = %s AND s.run_id = ({last})"
+    return read(connection, schema, where, (version_table, revision))
+
+
+def mark(connection: Connection, schema: str, stash: int, state: str, who: str) -> None:
+    """Write what became of a stash."""
+    connection.exec_driver_sql(
+        f"UPDATE {schema}.stash SET state = %s, ended_at = pg_catalog.clock_timestamp(), ended_by = %s WHERE id = %s",
+        (state, who, stash),
+    )
+
+
+def mark_object(connection: Connection, schema: str, stash: int, number: int, restored: int, left: int) -> None:
+    """Write how many rows of an object went back, and how many stayed in the stash."""
+    connection.exec_driver_sql(
+        f"UPDATE {schema}.stash_object SET restored_rows = %s, left_rows = %s WHERE stash_id = %s AND number = %s",
+        (restored, left, stash, number),
+    )
+
+
+def lines(schema: str, stash: int, objects: Sequence[Object]) -> list[str]:
+    """One line for each thing kept, for people; what goes along without rows comes last."""
+    kept = [
+        f"kept {one.shown}: {one.checksum.rows} rows in {schema_of(schema, stash)}.{one.relation}"
+        for one in objects
+        if one.checksum
+    ]
+    return kept + [f"also goes: {one.shown}" for one in objects if one.kind == "definition"]
+
+
+def _objects(connection: Connection, schema: str, stash: int) -> tuple[Object, ...]:
+    rows = connection.exec_driver_sql(
+        "SELECT number, kind, object_schema, object_name, relation, moved, key_columns, columns, types, lost_columns, "
+        "row_count, sum_0, sum_1, bytes, last_value, is_called, grants, definition, left_as, "
+        f"restored_rows, left_rows FROM {schema}.stash_object "
+        "WHERE stash_id = %s ORDER BY number",
+        (stash,),
+    )
+    return tuple(
+        Object(
+            one.number, one.kind, one.object_schema, one.object_name, one.relation, one.moved,
+            key=tuple(one.key_columns), columns=tuple(one.columns), types=tuple(one.types), lost=tuple(one.lost_columns),
+            checksum=None if one.sum_0 is None else Checksum(one.row_count, int(one.sum_0), int(one.sum_1)),
+            bytes=one.bytes, last_value=one.last_value, is_called=one.is_called,
+            grants=tuple((to, privilege, grantable) for to, privilege, grantable in one.grants),
+            definition=one.definition, left_as=one.left_as, restored=one.restored_rows, left=one.left_rows,
+        )
+        for one in rows
+    )  # fmt: skip

@@ -1,0 +1,56 @@
+"""The proof: before a downgrade commits, what it has done is compared with what its trial did, and the stash with itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard import damage, evidence, stash, trial
+from mcp_planner_schema.guard.postcheck import pinned
+from mcp_planner_schema.guard.stash import Kept
+from mcp_planner_schema.guard.tripwire import CommitInside
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_COPIES = """
+SELECT w.place, c.oid, c.relfilenode::bigint,
+       pg_catalog.pg_stat_get_xact_tuples_updated(c.oid) + pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid),
+       array(SELECT a.attname::text FROM pg_catalog.pg_attribute a
+             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
+FROM pg_catalog.unnest(%s::text[]) AS w (place) JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(w.place)::oid
+"""
+
+
+def prove(connection: Connection, schema: str, kept: Kept) -> Kept:
+    """Compare the real run with its trial; gives the stash with its changed rows sealed.
+
+    Raises :class:`CommitInside` for whatever is gone that was not kept, or gone from what was kept; the transaction must
+    then be rolled back.
+    """
+    after = evidence.snapshot(connection, schema)
+    allowed = {loss.table.oid: loss for loss in kept.tried.losses}
+    for loss in evidence.losses(kept.before, after):
+        known = allowed.get(loss.table.oid)
+        if known is None or (known.columns and not (loss.columns and set(loss.columns) <= set(known.columns))):
+            raise CommitInside(f"run for real it destroys more than in its trial: {loss}")
+    seen = damage.look(connection, kept.states, after)
+    # A table may get another file again, as in its trial; it was locked, so it holds what it held.
+    changed = (seen.rewritten - kept.tried.rewritten - kept.harmed) | (seen.counted(kept.states) - kept.harmed)
+    if changed:
+        shown = ", ".join(kept.before[oid].shown for oid in sorted(changed))
+        raise CommitInside(f"run for real it changes or deletes more rows than in its trial: {shown}")
+    own = trial.own_touched(connection, schema) & kept.own
+    if own:
+        raise CommitInside(f"it writes to what the guard keeps: {', '.join(sorted(own))}")
+    # A copy that is the same file, and of which no row was changed or deleted, holds what was compared when it was made.
+    with pinned(connection, search_path="pg_catalog"):
+        found = {
+            place: (oid, file, tuple(columns), written)
+            for place, oid, file, written, columns in connection.exec_driver_sql(_COPIES, (list(kept.copies),))
+        }
+    for place, made in kept.copies.items():
+        if found.get(place) != (*made, 0):
+            raise CommitInside(f"it destroys what was kept in {place}")
+    sealed = stash.seal(connection, schema, kept, after, seen.states)
+    return replace(sealed, written=tuple(after[oid] for oid in sorted(seen.written)))

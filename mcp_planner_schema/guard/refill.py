@@ -1,0 +1,390 @@
+"""The statements that put kept rows back into a table. Every one names its columns; generated ones make themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard import checksum, silence
+from mcp_planner_schema.guard.evidence import Column, Table
+from mcp_planner_schema.guard.manifest import AFTER, Object
+from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
+from mcp_planner_schema.guard.stash import value
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+PATH = "mcp_planner_guard.path"
+"""Where the session's own search_path stands in ``connection.info``, PostgreSQL's own schema before it."""
+
+_FOREIGN = """
+SELECT n.nspname::text, r.relname::text, k.confrelid = k.conrelid,
+       array(SELECT a.attname::text FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY AS u (n, place)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.n ORDER BY u.place),
+       array(SELECT a.attname::text FROM pg_catalog.unnest(k.confkey) WITH ORDINALITY AS u (n, place)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.n ORDER BY u.place)
+FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.confrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+WHERE k.contype = 'f' AND k.conrelid = %s AND k.conparentid = 0
+"""
+# Rows of another table that would go, or lose their reference, with a deleted one.
+_DEPENDS = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confrelid = %s AND conrelid <> confrelid
+               AND confdeltype IN ('c', 'n', 'd'))
+"""
+# PostgreSQL allows no ON CONFLICT on a table with rules, be they disabled, nor one with deferrable unique constraints.
+_NO_CONFLICT = """
+SELECT c.relhasrules OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND NOT i.indimmediate)
+FROM pg_catalog.pg_class c WHERE c.oid = %s
+"""
+_REACHES = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0 AND confdeltype IN ('c', 'n', 'd')
+               AND confrelid = ANY (%(oids)s::oid[]) AND NOT conrelid = ANY (%(oids)s::oid[]))
+"""
+_IDENTITY = "SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = %s AND attidentity = 'a'"
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What became of one object's rows: ``left`` did not go back, ``removed`` were the upgrade's own and had not been there.
+
+    ``missing`` are columns without a place, ``why`` says why rows were left, where that is known. ``displaced`` rows had
+    other values that the upgrade itself had put there; those are kept in ``aside``.
+    """
+
+    left: int = 0
+    removed: int = 0
+    missing: tuple[str, ...] = ()
+    displaced: int = 0
+    aside: str = ""
+    why: str = ""
+
+    def and_(self, other: Filled) -> Filled:
+        """Both together: rows that two passes have left are the same rows."""
+        return Filled(
+            max(self.left, other.left), self.removed + other.removed, tuple({*self.missing, *other.missing}),
+            self.displaced + other.displaced, self.aside or other.aside,
+            self.why or other.why,
+        )  # fmt: skip
+
+
+def exactly(connection: Connection, place: str, one: Object, table: Table) -> Filled:
+    """Make the table what the copy is: for a table that nobody but the running upgrade can have written to."""
+    columns, missing = _common(one, table)
+    live = rows_of(table)
+    removed, displaced, aside = 0, 0, ""
+    if execute(connection, f"SELECT EXISTS (SELECT FROM {live})").scalar_one():
+        if _same(connection, place, live, columns):
+            return Filled(missing=missing)
+        displaced, aside = set_aside(connection, place, one, table, sorted(columns))
+        removed = _remove(connection, place, one, table, columns)
+        if set(one.key) <= set(columns) and one.key:
+            _overwrite(connection, place, one, table, columns, "true")
+    _insert(connection, place, one, table, columns, _absent(one, table, columns))
+    filled = Filled(removed=removed, missing=missing, displaced=displaced, aside=aside)
+    if _same(connection, place, live, columns):
+        return filled
+    return _left(connection, place, one, table, columns, filled)
+
+
+def set_aside(
+    connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], which: str = "true"
+) -> tuple[int, str]:
+    """Copy rows of the table that are not as in the copy, before they are replaced. Gives their number and the place.
+
+    They may be seeds; they may as well be newer data, which the upgrade has just moved here from elsewhere.
+    """
+    there = {column.name: column for column in table.columns.values()}
+    was, now = checksum.row_text(columns, "c"), checksum.row_text(columns, "l")
+    keyed = bool(one.key) and set(one.key) <= set(there)
+    same = f"{same_key(one.key, table)} AND {was} = {now}" if keyed else f"{was} = {now}"
+    shown = dict.fromkeys([*(one.key if keyed else ()), *columns])
+    selected = ", ".join(value(there[name], "l.") for name in shown)
+    connection.exec_driver_sql("SAVEPOINT guard_aside")
+    aside = f'{place[:-1]}:{table.oid}"'
+    sql = f"SELECT {selected} FROM {rows_of(table)} AS l WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same}) AND {which}"
+    count: int = execute(connection, f"CREATE TABLE {aside} AS {sql}").rowcount
+    if count:
+        connection.exec_driver_sql("RELEASE SAVEPOINT guard_aside")
+        return count, aside
+    connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_aside")
+    connection.exec_driver_sql("RELEASE SAVEPOINT guard_aside")
+    return 0, ""
+
+
+def beside(connection: Connection, place: str, one: Object, table: Table) -> Filled:
+    """Put in the rows whose place is free; what stands there stays."""
+    columns, missing = _common(one, table)
+    if one.key:
+        _insert(connection, place, one, table, columns, _absent(one, table, columns))
+    else:
+        was, now = checksum.row_text(sorted(columns), "c"), checksum.row_text(sorted(columns), "l")
+        _insert(connection, place, one, table, columns,
+                f"c.ctid IN ({_SURPLUS.format(place=place, live=rows_of(table), was=was, now=now)})")  # fmt: skip
+    return _left(connection, place, one, table, columns, Filled(missing=missing))
+
+
+def columns(
+    connection: Connection, place: str, one: Object, table: Table, *, overwrite: bool, last: bool, untouched: str | None,
+    touched: str | None,
+) -> Filled:  # fmt: skip
+    """Put the values of columns back to the rows they belong to, by primary key.
+
+    ``overwrite``: the columns are new, whatever is in them was put there by the upgrade itself; else only an empty one
+    takes its value again. ``last``: what the upgrade has put there is set aside first. A row that the downgrade itself has
+    changed may have got another's key: it takes its value only while it is as the downgrade left it (``untouched``). One that was
+    written since (``touched``) and has a value, has it from the upgrade, and it is the newer one.
+    """
+    there = {column.name: column for column in table.columns.values()}
+    back = [name for name in one.lost if name in there and not there[name].generated]
+    missing = tuple(name for name in one.lost if name not in there)
+    kept = one.checksum.rows if one.checksum else 0
+    if not one.key or not set(one.key) <= set(there) or set(one.key) & set(one.lost):
+        return (
+            Filled(kept, missing=missing, why="the rows had no key that is still there")
+            if kept
+            else Filled(missing=missing)
+        )
+    key, live = same_key(one.key, table), rows_of(table)
+    free = (
+        "true" if overwrite else f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in back)}) = 0"
+    )
+    displaced, aside = 0, ""
+    if back:
+        settings = ", ".join(f"{identifier(name)} = {_typed(there[name])}" for name in back)
+        if last and overwrite:
+            written = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in back)}) > 0"
+            only = f" AND c.ctid NOT IN (SELECT t.place FROM {touched} AS t)" if touched else ""
+            kept_too = f"EXISTS (SELECT FROM {place} AS c WHERE {key}{only})"
+            displaced, aside = set_aside(connection, place, one, table, sorted(back), f"{written} AND {kept_too}")
+        if touched:
+            empty = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in back)}) = 0"
+            free += f" AND ({empty} OR c.ctid NOT IN (SELECT t.place FROM {touched} AS t))"
+        if one.kind == "rows":
+            stayed = sorted(name for name in one.columns if name not in one.lost)
+            same = f"c.{identifier(AFTER)} = {checksum.row_hash(stayed, 'c')}"
+            free += f" AND ({same}{f' OR c.ctid IN (SELECT u.place FROM {untouched} AS u)' if untouched else ''})"
+        always = [name for name in connection.exec_driver_sql(_IDENTITY, (table.oid,)).scalars() if name in back]
+        for name in always:  # such a column takes no UPDATE
+            execute(connection, f"ALTER TABLE {name_of(table)} ALTER {identifier(name)} SET GENERATED BY DEFAULT")
+        _with_references(
+            connection, place, table, back,
+            lambda also: f"UPDATE {live} AS l SET {settings} FROM {place} AS c WHERE {key} AND {free} AND {also}",
+        )  # fmt: skip
+        for name in always:
+            execute(connection, f"ALTER TABLE {name_of(table)} ALTER {identifier(name)} SET GENERATED ALWAYS")
+    was, now = checksum.row_text(sorted(back), "c"), checksum.row_text(sorted(back), "l")
+    homeless = (
+        f"pg_catalog.num_nonnulls({', '.join(f'c.{identifier(name)}' for name in missing)}) > 0" if missing else "false"
+    )
+    left = execute(
+        connection,
+        f"SELECT pg_catalog.count(*) FROM {place} AS c WHERE {homeless} "
+        f"OR NOT EXISTS (SELECT FROM {live} AS l WHERE {key} AND {was} = {now})",
+    ).scalar_one()
+    why = "their column is not there" if missing else "their rows are gone, or have newer values"
+    return Filled(left, missing=missing, displaced=displaced, aside=aside, why=why if left else "")
+
+
+def changed(connection: Connection, place: str, one: Object, table: Table, untouched: str | None) -> Filled:
+    """Put changed and deleted rows back where nobody has written since; ``untouched`` lists those, by their place."""
+    columns, missing = _common(one, table)
+    mine = f"c.ctid IN (SELECT u.place FROM {untouched} AS u)" if untouched else "false"
+    if not one.key and one.restored:
+        return Filled(one.left or 0, why="without a primary key nobody can tell which of them are back already")
+    if one.key:
+        _overwrite(connection, place, one, table, columns, mine)
+    inserted = _insert(connection, place, one, table, columns, f"{mine} AND {_absent(one, table, columns)}")
+    if not one.key:
+        unknown = "without a key nobody knows which rows they were" if one.checksum and not untouched else ""
+        return Filled((one.checksum.rows if one.checksum else 0) - inserted, missing=missing, why=unknown)
+    return _left(connection, place, one, table, columns, Filled(missing=missing))
+
+
+def rows_of(table: Table) -> str:
+    """The table as it stands in FROM: without the rows of its inheritance children, which are tables of their own."""
+    return name_of(table) if table.kind == "p" else f"ONLY {name_of(table)}"
+
+
+def name_of(table: Table) -> str:
+    """The table's name, quoted, with its schema."""
+    return f"{identifier(table.schema)}.{identifier(table.name)}"
+
+
+def same_key(key: Sequence[str], live: Table, names: Mapping[str, str] | None = None) -> str:
+    """SQL: that the kept row ``c`` and the row ``l`` have the same key. ``names``: what the columns are called in ``l``."""
+    there = {column.name: column for column in live.columns.values()}
+    pairs = [(name, there.get((names or {}).get(name, name))) for name in key]
+    return " AND ".join(
+        f"c.{identifier(name)} = {value(column, 'l.', bare=True)}" if column else "false" for name, column in pairs
+    )
+
+
+# Of equal rows without a key, as many as the copy has more than the table.
+_SURPLUS = """
+SELECT a.ctid FROM (SELECT c.ctid, {was} AS t, pg_catalog.row_number() OVER (PARTITION BY {was}) AS n FROM {place} AS c) AS a
+LEFT JOIN (SELECT {now} AS t, pg_catalog.count(*) AS n FROM {live} AS l GROUP BY 1) AS b ON a.t = b.t
+WHERE a.n > coalesce(b.n, 0)
+"""
+
+
+def _common(one: Object, table: Table) -> tuple[list[str], tuple[str, ...]]:
+    """The columns that can be filled, and those of the copy that have no place."""
+    there = {column.name: column for column in table.columns.values()}
+    kept = [name for name in one.columns if name != AFTER]
+    return (
+        [name for name in kept if name in there and not there[name].generated],
+        tuple(name for name in kept if name not in there),
+    )
+
+
+def _typed(column: Column, alias: str = "c.") -> str:
+    # A builtin value keeps its own type, so that one that does not fit is an error and not cut off by a cast. The name of
+    # another type is the server's own, quoted by format_type().
+    name = f"{alias}{identifier(column.name)}"
+    return name if column.builtin else f"CAST({name} AS {column.type})"
+
+
+def _insert(connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], which: str) -> int:
+    there = {column.name: column for column in table.columns.values()}
+    names = ", ".join(map(identifier, columns))
+    values = ", ".join(_typed(there[name]) for name in columns)
+    if not columns:
+        return 0
+    conflict = "" if connection.exec_driver_sql(_NO_CONFLICT, (table.oid,)).scalar() else " ON CONFLICT DO NOTHING"
+    return _with_references(
+        connection, place, table, columns,
+        lambda also: f"INSERT INTO {name_of(table)} ({names}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {place} AS c "
+        f"WHERE {which} AND {also}{conflict}",
+    )  # fmt: skip
+
+
+def _absent(one: Object, table: Table, columns: Sequence[str]) -> str:
+    if not one.key or not set(one.key) <= set(columns):
+        return "true"
+    return f"NOT EXISTS (SELECT FROM {rows_of(table)} AS l WHERE {same_key(one.key, table)})"
+
+
+def _overwrite(
+    connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], which: str
+) -> None:
+    there = {column.name: column for column in table.columns.values()}
+    fixed = {*one.key, *connection.exec_driver_sql(_IDENTITY, (table.oid,)).scalars()}
+    free = [name for name in columns if name not in fixed]
+    if not free or not set(one.key) <= set(columns):
+        return
+    settings = ", ".join(f"{identifier(name)} = {_typed(there[name])}" for name in free)
+    was, now = checksum.row_text(sorted(free), "c"), checksum.row_text(sorted(free), "l")
+    _with_references(
+        connection, place, table, free,
+        lambda also: f"UPDATE {rows_of(table)} AS l SET {settings} FROM {place} AS c "
+        f"WHERE {same_key(one.key, table)} AND {which} AND {was} <> {now} AND {also}",
+    )  # fmt: skip
+
+
+def _remove(connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str]) -> int:
+    """Delete rows that the upgrade has made and that were not there; not where rows of other tables would go along."""
+    if connection.exec_driver_sql(_DEPENDS, (table.oid,)).scalar_one():
+        return 0
+    keyed = one.key and set(one.key) <= set(columns)
+    which = f"NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key(one.key, table)})" if keyed else "true"
+    removed: int = execute(connection, f"DELETE FROM {rows_of(table)} AS l WHERE {which}").rowcount
+    return removed if keyed else 0
+
+
+def own(connection: Connection, place: str, one: Object, table: Table) -> int:
+    """How many rows of a table are none of the kept ones, by their key."""
+    if not one.key or not set(one.key) <= {column.name for column in table.columns.values()}:
+        return 0
+    count: int = execute(
+        connection,
+        f"SELECT pg_catalog.count(*) FROM {rows_of(table)} AS l "
+        f"WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key(one.key, table)})",
+    ).scalar_one()
+    return count
+
+
+def reaches_others(connection: Connection, oids: Sequence[int]) -> bool:
+    """Whether rows of another table would go, or lose their reference, if these tables were emptied."""
+    with pinned(connection, search_path="pg_catalog"):
+        return bool(connection.exec_driver_sql(_REACHES, {"oids": list(oids)}).scalar_one())
+
+
+def _same(connection: Connection, place: str, live: str, columns: Sequence[str]) -> bool:
+    return checksum.of(connection, place, columns) == checksum.of(connection, live, columns)
+
+
+def _left(
+    connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], filled: Filled
+) -> Filled:
+    """How many kept rows are not in the table as they are in the copy."""
+    was, now, live = checksum.row_text(sorted(columns), "c"), checksum.row_text(sorted(columns), "l"), rows_of(table)
+    if one.key and set(one.key) <= set(columns):
+        asked = (
+            f"SELECT pg_catalog.count(*) FROM {place} AS c "
+            f"WHERE NOT EXISTS (SELECT FROM {live} AS l WHERE {same_key(one.key, table)} AND {was} = {now})"
+        )
+    else:
+        asked = f"SELECT pg_catalog.count(*) FROM ({_SURPLUS.format(place=place, live=live, was=was, now=now)}) AS s"
+    left: int = execute(connection, asked).scalar_one()
+    return replace(filled, left=left)
+
+
+def _with_references(
+    connection: Connection, place: str, table: Table, columns: Sequence[str], statement: object
+) -> int:
+    """Run a statement; where a foreign key stands against it, run it without the rows whose reference is gone.
+
+    Gives how many rows it has written.
+    """
+    from sqlalchemy.exc import IntegrityError
+
+    assert callable(statement)
+    connection.exec_driver_sql("SAVEPOINT guard_references")
+    try:
+        written = _write(connection, statement("true"))
+    except IntegrityError as error:
+        if getattr(error.orig, "pgcode", "") != "23503":
+            raise
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_references")
+        orphans = _orphans(connection, place, table, columns)
+        written = _write(connection, statement(f"c.ctid NOT IN (SELECT o.place FROM {orphans} AS o)"))
+    connection.exec_driver_sql("RELEASE SAVEPOINT guard_references")
+    return written
+
+
+def _write(connection: Connection, sql: str) -> int:
+    """Run it under the session's own search_path: checks and generated columns may call functions by their bare names."""
+    with pinned(connection, search_path=connection.info.get(PATH, checksum.OUTPUT["search_path"])):
+        written: int = execute(connection, sql).rowcount
+        silence.flush(connection)
+    return written
+
+
+def _orphans(connection: Connection, place: str, table: Table, columns: Sequence[str]) -> str:
+    """Make the temporary table of kept rows that refer to a row that is gone, or to another kept row that does."""
+    name = "pg_temp.guard_orphans"
+    there = {column.name: column for column in table.columns.values()}
+    execute(connection, f"DROP TABLE IF EXISTS {name}; CREATE TEMPORARY TABLE guard_orphans (place tid) ON COMMIT DROP")
+    foreign = [row for row in connection.exec_driver_sql(_FOREIGN, (table.oid,)) if set(row[3]) <= set(columns)]
+    found = True
+    while found:
+        found = False
+        for schema, referred, itself, own, theirs in foreign:
+            given = " AND ".join(f"c.{identifier(one)} IS NOT NULL" for one in own)
+            match = " AND ".join(
+                f"r.{identifier(two)} = {_typed(there[one])}" for one, two in zip(own, theirs, strict=True)
+            )
+            missing = f"NOT EXISTS (SELECT FROM {identifier(schema)}.{identifier(referred)} AS r WHERE {match})"
+            if itself:
+                kept = " AND ".join(f"k.{identifier(b)} = c.{identifier(a)}" for a, b in zip(own, theirs, strict=True))
+                left = f"k.ctid NOT IN (SELECT o.place FROM {name} AS o)"
+                missing += f" AND NOT EXISTS (SELECT FROM {place} AS k WHERE {kept} AND {left})"
+            added = execute(
+                connection,
+                f"INSERT INTO {name} SELECT c.ctid FROM {place} AS c WHERE {given} AND {missing} "
+                f"AND c.ctid NOT IN (SELECT o.place FROM {name} AS o)",
+            ).rowcount
+            found = found or added > 0
+    return name

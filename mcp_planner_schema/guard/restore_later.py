@@ -1,0 +1,107 @@
+"""Gives a stash back when its revision has been applied already: by ``migrate-restore``, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard import alone, budget, manifest, restore
+from mcp_planner_schema.guard.findings import Finding, Refused, WrongUse
+from mcp_planner_schema.guard.manifest import Stash
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import Script
+    from sqlalchemy import Connection
+
+WAITING = ("kept", "partly restored")
+
+
+def give_back(config: Config, version: str, number: int | None, *, dry: bool) -> list[str]:
+    """Put back what the stash holds and has a free place. Gives lines for people.
+
+    Of a revision's stashes the newest that waits, unless ``number`` names one. Rows written meanwhile stay. ``dry`` does all
+    of it and rolls it back. Raises :class:`Refused` where nothing can go back, :class:`WrongUse` for what is no revision.
+    """
+    from mcp_planner_schema.guard import connect
+
+    with alone.deploying(config) as here:
+        script, applied = _revisions(config, here, version)
+        revision = script.revision
+        with connect.opened(here.engine) as connection:
+            stash = _chosen(connection, here, revision, number)
+        if revision not in applied:
+            raise _refused(
+                revision, "it is not applied, so there is no place for its rows",
+                "go up to it: the upgrade itself gives them back", f"make migrate-up TO={revision}",
+            )  # fmt: skip
+        budgets = budget.of_revision(here.settings.budgets, _own(script))
+
+        def back(connection: Connection) -> list[str]:
+            again = _chosen(connection, here, revision, stash.id)
+            return restore.later(connection, here.settings.schema, again, here.origin.who, dry=dry)
+
+        if dry:
+            return alone.attempt(here, budgets, back, final=False)
+        with alone.told(here):
+            return alone.attempt(here, budgets, back)
+
+
+def _revisions(config: Config, here: alone.Alone, version: str) -> tuple[Script, set[str]]:
+    """The revision that is meant, and all that are applied. Imports the folder's revisions."""
+    from alembic.script import ScriptDirectory
+
+    from mcp_planner_schema.guard import graph, plan
+
+    folder = ScriptDirectory.from_config(config)
+    graph.explain(folder, here.settings, here.heads, here.repeat)
+    with plan.explained(folder, here.settings, here.heads, here.repeat):
+        every = {one.revision: one for one in folder.walk_revisions()}
+        applied = {one.revision for one in folder.iterate_revisions(here.heads, "base")} if here.heads else set()
+    if version not in every:
+        names = sorted(every)
+        raise WrongUse(
+            f"There is no revision {version}. There are {', '.join(names[:3])} … {names[-1]}." if names
+            else f"There is no revision {version}.", "make migrate-stash-list   (names the revision of each stash)",
+        )  # fmt: skip
+    return every[version], applied
+
+
+def _own(script: Script) -> dict[str, int]:
+    """The revision's own budgets: what it may take for its rows going in, it may take for their coming back."""
+    from pathlib import Path
+
+    from mcp_planner_schema.guard import body, source
+
+    found = source.read(Path(script.path))
+    return body.budgets(found) if isinstance(found, source.Source) else {}
+
+
+def _chosen(connection: Connection, here: alone.Alone, revision: str, number: int | None) -> Stash:
+    schema, listed = here.settings.schema, "make migrate-stash-list"
+    if number is not None:
+        stash = manifest.find(connection, schema, number)
+        if stash.revision != revision:
+            raise WrongUse(
+                f"Stash {number} is of revision {stash.revision}, not of {revision}.",
+                f"make migrate-restore VERSION={stash.revision} ID={number}",
+            )
+        if stash.state in WAITING:
+            return stash
+        problem = {"purged": "its rows were deleted for good", "restored": "all of it is back already"}[stash.state]
+        raise _refused(
+            revision, f"stash {number} is {stash.state}: {problem}", "name another stash, if there is one", listed
+        )
+    found: Iterable[Stash] = (
+        manifest.read(connection, schema, "s.revision = %s AND s.version_table = %s",
+                      (revision, alone.VERSION_TABLE)) if manifest.exists(connection, schema) else ()
+    )  # fmt: skip
+    waits = next((one for one in found if one.state in WAITING), None)
+    if waits is None:
+        raise _refused(revision, "no stash of it waits", "see which revisions have one", listed)
+    return waits
+
+
+def _refused(revision: str, problem: str, instead: str, command: str) -> Refused:
+    values = {"revision": revision, "problem": problem, "instead": instead}
+    return Refused([Finding("restore-impossible", f"revision {revision}", revision, values)], command)

@@ -1,0 +1,84 @@
+"""Sequences: where they stand, and what a body does to them. nextval() and setval() outlast every rollback.
+
+Their state is read from the sequence itself: pg_sequence_last_value() would take a writer's lock on each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard.evidence import own
+from mcp_planner_schema.guard.postcheck import execute, identifier, literal, pinned
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+# Those that may be read: a sequence of somebody else's is not the body's to change either.
+_SEQUENCES = """
+SELECT c.oid, n.nspname::text, c.relname::text, coalesce(d.refobjid, 0), coalesce(a.attname::text, ''), s.seqincrement > 0
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid
+LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')
+  AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
+LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND left(n.nspname, 3) <> 'pg_' AND n.nspname !~ %s
+  AND CASE WHEN c.relkind = 'S' THEN pg_catalog.has_sequence_privilege(c.oid, 'SELECT') END
+ORDER BY c.oid
+"""
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """A sequence and its state. ``table`` and ``column`` own it (0 and empty where nobody does)."""
+
+    oid: int
+    schema: str
+    name: str
+    table: int
+    column: str
+    rising: bool
+    last_value: int
+    is_called: bool
+
+    def behind(self, other: Sequence) -> bool:
+        """Whether it would give values that ``other`` has given already."""
+        mine, theirs = (self.last_value, self.is_called), (other.last_value, other.is_called)
+        return mine < theirs if self.rising else (-mine[0], mine[1]) < (-theirs[0], theirs[1])
+
+
+def states(connection: Connection, schema: str) -> dict[int, Sequence]:
+    """Every sequence but the guard's, by OID. Reads each; takes a reader's lock on each."""
+    with pinned(connection, search_path="pg_catalog"):
+        found = connection.exec_driver_sql(_SEQUENCES, (own(schema),)).all()
+        if not found:
+            return {}
+        asked = " UNION ALL ".join(
+            f"SELECT {row[0]}::bigint, last_value, is_called FROM {identifier(row[1])}.{identifier(row[2])}"
+            for row in found
+        )
+        stands = {oid: (last, called) for oid, last, called in execute(connection, asked)}
+    return {
+        oid: Sequence(oid, namespace, name, table, column, rising, *stands[oid])
+        for oid, namespace, name, table, column, rising in found
+    }
+
+
+def put_back(connection: Connection, before: dict[int, Sequence], after: dict[int, Sequence]) -> list[Sequence]:
+    """After a trial's rollback: where a setval() has outlasted it, set the sequence to where it stood. Gives those.
+
+    Values that others took meanwhile are not given again: only a sequence that fell behind is set.
+    """
+    fallen = [one for oid, one in before.items() if oid in after and after[oid].behind(one)]
+    for one in fallen:
+        advance(connection, one.schema, one.name, one.last_value, one.is_called)
+    return fallen
+
+
+def advance(connection: Connection, schema: str, name: str, last_value: int, is_called: bool) -> None:
+    """``setval()``; outlasts a rollback."""
+    path = literal(f"{identifier(schema)}.{identifier(name)}")
+    execute(
+        connection,
+        f"SELECT pg_catalog.setval({path}::pg_catalog.regclass, {last_value:d}, {str(bool(is_called)).lower()})",
+    )

@@ -1,0 +1,115 @@
+"""Puts a table's triggers and rules to sleep while kept rows go back in, each by itself, and wakes each as it was.
+
+``DISABLE TRIGGER USER`` is the owner's right and leaves foreign keys in force; ``ENABLE TRIGGER USER`` would turn a trigger
+that was ENABLE ALWAYS into an ordinary one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+# The triggers of a partitioned table have a twin in each partition, with a state of its own.
+_AWAKE = """
+WITH tables AS (SELECT r.oid, pg_catalog.quote_ident(n.nspname::text) || '.' || pg_catalog.quote_ident(r.relname::text) AS name
+  FROM (SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid)) AS t (oid)
+  JOIN pg_catalog.pg_class r USING (oid) JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace)
+SELECT t.name, 'TRIGGER', g.tgname::text, g.tgenabled::text FROM tables t JOIN pg_catalog.pg_trigger g ON g.tgrelid = t.oid
+WHERE NOT g.tgisinternal AND g.tgenabled <> 'D'
+UNION ALL
+SELECT t.name, 'RULE', w.rulename::text, w.ev_enabled::text FROM tables t JOIN pg_catalog.pg_rewrite w ON w.ev_class = t.oid
+WHERE w.ev_enabled <> 'D' AND w.ev_type <> '1'
+ORDER BY 1, 2, 3
+"""
+# Those that a new transaction begins with deferred, and no others. Not to be named: what lies in a schema that the role may
+# not use, and a name that another table has for a constraint that cannot be deferred.
+_DEFERRED = """
+SELECT pg_catalog.string_agg(name, ', ') FROM (
+  SELECT pg_catalog.format('%I.%I', n.nspname, k.conname) FROM pg_catalog.pg_constraint k
+  JOIN pg_catalog.pg_namespace n ON n.oid = k.connamespace
+  WHERE pg_catalog.has_schema_privilege(n.oid, 'USAGE') GROUP BY n.nspname, k.conname
+  HAVING pg_catalog.bool_and(k.condeferrable) AND pg_catalog.bool_or(k.condeferred)) AS said (name)
+"""
+_LATER = "mcp_planner_guard.loops"  # in connection.info while the references of a circle wait for its end
+_WAKE = {"O": "ENABLE", "A": "ENABLE ALWAYS", "R": "ENABLE REPLICA"}
+_LOOPS = """
+SELECT k.conrelid::pg_catalog.regclass::text, pg_catalog.quote_ident(k.conname::text), k.condeferrable, k.condeferred
+FROM pg_catalog.pg_constraint k
+WHERE k.contype = 'f' AND k.conrelid = ANY (%(oids)s::oid[]) AND k.confrelid = ANY (%(oids)s::oid[]) AND k.conparentid = 0
+  AND NOT (k.condeferrable AND k.condeferred)
+ORDER BY 1, 2
+"""
+_FORCED = "SELECT relforcerowsecurity AND pg_catalog.row_security_active(oid) FROM pg_catalog.pg_class WHERE oid = %s"
+
+
+@contextmanager
+def of_table(connection: Connection, oid: int, name: str) -> Iterator[None]:
+    """While inside, no trigger, rule or row level security of the table (``name`` quoted) is in force; foreign keys are.
+
+    Takes SHARE ROW EXCLUSIVE on the table. Deferred constraints are checked at its end: PostgreSQL alters no table with
+    checks pending. After an exception nothing is put back: the savepoint around it is rolled back then.
+    """
+    with unveiled(connection, oid, name) as lifted:
+        with pinned(connection, search_path="pg_catalog"):
+            awake = connection.exec_driver_sql(_AWAKE, {"oid": oid}).all()
+        if awake:
+            flush(connection)  # of the body's own
+        for table, kind, one, _ in awake:
+            execute(connection, f"ALTER TABLE ONLY {table} DISABLE {kind} {identifier(one)}")
+        yield
+        if awake or lifted:
+            flush(connection)
+        for table, kind, one, state in awake:
+            execute(connection, f"ALTER TABLE ONLY {table} {_WAKE[state]} {kind} {identifier(one)}")
+
+
+def flush(connection: Connection) -> None:
+    """Check what is deferred now, and let each constraint be deferred or not as a transaction begins with it.
+
+    PostgreSQL alters no table and makes no index while checks are pending. Not while a circle's references wait.
+    """
+    if _LATER in connection.info:
+        return
+    execute(connection, "SET CONSTRAINTS ALL IMMEDIATE")
+    deferred = execute(connection, _DEFERRED).scalar_one()
+    if deferred:
+        execute(connection, f"SET CONSTRAINTS {deferred} DEFERRED")
+
+
+@contextmanager
+def unveiled(connection: Connection, oid: int, name: str) -> Iterator[bool]:
+    """While inside, the table's owner sees every row of it (``name`` quoted); gives whether a rule had to be lifted for that.
+
+    After an exception nothing is put back, see :func:`of_table`.
+    """
+    forced: bool = connection.exec_driver_sql(_FORCED, (oid,)).scalar_one()
+    if forced:
+        execute(connection, f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY")
+    yield forced
+    if forced:
+        execute(connection, f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY")
+
+
+@contextmanager
+def loops(connection: Connection, oids: Sequence[int]) -> Iterator[None]:
+    """While inside, foreign keys between these tables are checked at the end, so that their rows may come in any order."""
+    found = connection.exec_driver_sql(_LOOPS, {"oids": list(oids)}).all()
+    for table, name, _, _ in found:
+        execute(connection, f"ALTER TABLE {table} ALTER CONSTRAINT {name} DEFERRABLE INITIALLY DEFERRED")
+    if found:
+        execute(connection, "SET CONSTRAINTS ALL DEFERRED")
+    connection.info[_LATER] = True
+    try:
+        yield
+    finally:
+        del connection.info[_LATER]
+    flush(connection)
+    for table, name, deferrable, _ in found:
+        to = "DEFERRABLE INITIALLY IMMEDIATE" if deferrable else "NOT DEFERRABLE"
+        execute(connection, f"ALTER TABLE {table} ALTER CONSTRAINT {name} {to}")

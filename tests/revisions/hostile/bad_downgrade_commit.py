@@ -1,0 +1,38 @@
+"""Commit in the middle.
+
+Version: 001
+Description: Commit in the middle, and see what is left
+Author: A Tester <tester@example.org>
+Date: 2026-01-31
+Dependencies: None
+Type: schema
+Phase: expand
+Transaction: single
+Reversible: stash
+"""
+
+from alembic import op
+
+from mcp_planner_schema.operations import expect
+
+revision = "001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+expectations = [expect.query("SELECT 1", equals=1)]
+
+# outcome: downgrade-untried: commit
+# BEFORE is there before the revision, FILL is written after it.
+BEFORE = """CREATE TABLE a (id int PRIMARY KEY, v text, w int)"""
+UP = """COMMENT ON TABLE a IS 'x'"""
+FILL = """INSERT INTO a SELECT n, 'v' || n, n FROM generate_series(1, 9) AS n"""
+
+
+def upgrade() -> None:
+    op.get_bind().exec_driver_sql(UP, execution_options={"no_parameters": True})
+
+
+def downgrade() -> None:
+    op.execute("DELETE FROM a")
+    op.execute("COMMIT")

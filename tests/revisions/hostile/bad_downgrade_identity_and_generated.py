@@ -1,0 +1,43 @@
+"""Drop a table with identity and generated columns.
+
+Version: 001
+Description: Drop a table with identity and generated columns, and see what is left
+Author: A Tester <tester@example.org>
+Date: 2026-01-31
+Dependencies: None
+Type: schema
+Phase: expand
+Transaction: single
+Reversible: stash
+"""
+
+from alembic import op
+
+from mcp_planner_schema.operations import expect
+
+revision = "001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+expectations = [expect.query("SELECT 1", equals=1)]
+
+# outcome: comes back
+# BEFORE is there before the revision, FILL is written after it.
+BEFORE = """"""
+UP = """
+CREATE TABLE a (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text, g text GENERATED ALWAYS AS (upper(v)) STORED)
+"""
+FILL = """
+INSERT INTO a (v) SELECT 'v' || n FROM generate_series(1, 9) AS n;
+DELETE FROM a WHERE id IN (4, 9)
+"""
+DOWN = """DROP TABLE a"""
+
+
+def upgrade() -> None:
+    op.get_bind().exec_driver_sql(UP, execution_options={"no_parameters": True})
+
+
+def downgrade() -> None:
+    op.get_bind().exec_driver_sql(DOWN, execution_options={"no_parameters": True})

@@ -1,0 +1,44 @@
+"""Let rows swap their keys and drop a column.
+
+Version: 001
+Description: Let rows swap their keys and drop a column, and see what is left
+Author: A Tester <tester@example.org>
+Date: 2026-01-31
+Dependencies: None
+Type: schema
+Phase: expand
+Transaction: single
+Reversible: stash
+"""
+
+from alembic import op
+
+from mcp_planner_schema.operations import expect
+
+revision = "001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+expectations = [expect.query("SELECT 1", equals=1)]
+
+# outcome: comes back
+# BEFORE is there before the revision, FILL is written after it.
+BEFORE = """CREATE TABLE a (id int PRIMARY KEY DEFERRABLE, v text, w int)"""
+UP = """ALTER TABLE a ADD x text"""
+FILL = """
+INSERT INTO a SELECT n, 'v' || n, n FROM generate_series(1, 9) AS n;
+UPDATE a SET x = 'x' || id
+"""
+DOWN = """
+UPDATE a SET id = 10 - id;
+ALTER TABLE a DROP x
+"""
+
+
+def upgrade() -> None:
+    op.get_bind().exec_driver_sql(UP, execution_options={"no_parameters": True})
+
+
+def downgrade() -> None:
+    op.get_bind().exec_driver_sql(DOWN, execution_options={"no_parameters": True})

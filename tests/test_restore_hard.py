@@ -1,0 +1,173 @@
+"""Giving back where PostgreSQL stands in the way, or where what the upgrade moves back is the newer data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mcp_planner_schema.guard import stash
+from mcp_planner_schema.guard.findings import GuardError, Refused
+from tests.conftest import Database, Project
+from tests.test_restore import ROWS_A, TABLE_A, down_and_up, there_and_back, two
+from tests.test_stash import sql
+
+# setup, upgrade (a list is one statement each), downgrade, rows written after it, what must be the same
+HARD: dict[str, tuple[str, str | list[str], str, str, dict[str, str]]] = {
+    "deferrable key": (
+        "CREATE TABLE z ()", "CREATE TABLE d (id int PRIMARY KEY DEFERRABLE, p int UNIQUE DEFERRABLE)", "DROP TABLE d",
+        "INSERT INTO d VALUES (1, 1), (2, 2)", {"d": "*"},
+    ),
+    "deferred reference, then an index": (
+        TABLE_A + ";" + ROWS_A,
+        [
+            "CREATE TABLE k (id int PRIMARY KEY, a int REFERENCES a DEFERRABLE INITIALLY DEFERRED)",
+            "CREATE INDEX k_a ON k (a)",
+        ],
+        "DROP TABLE k", "INSERT INTO k VALUES (1, 1)", {"k": "*"},
+    ),
+    "identity column": (
+        TABLE_A + ";" + ROWS_A, "ALTER TABLE a ADD n bigint GENERATED ALWAYS AS IDENTITY", "ALTER TABLE a DROP n",
+        "UPDATE a SET n = DEFAULT", {"a": "*"},
+    ),
+    "a check that calls a function by its bare name": (
+        TABLE_A + ";" + ROWS_A + "; CREATE FUNCTION ok(i int) RETURNS bool LANGUAGE sql "
+        "AS 'SELECT EXISTS (SELECT FROM a WHERE id = i)'",
+        "CREATE TABLE k (id int PRIMARY KEY CHECK (ok(id)))", "DROP TABLE k", "INSERT INTO k VALUES (1)", {"k": "*"},
+    ),
+    "seeds by a function": (
+        "CREATE FUNCTION seed() RETURNS void LANGUAGE plpgsql AS $$ BEGIN INSERT INTO s VALUES (1, 'seed'); END $$",
+        ["CREATE TABLE s (id int PRIMARY KEY, v text)", "SELECT seed()"], "DROP TABLE s", "UPDATE s SET v = 'mine'", {"s": "*"},
+    ),
+    "names of objects": (
+        TABLE_A, "CREATE TABLE r (id int PRIMARY KEY, c regclass)", "DROP TABLE r", "INSERT INTO r VALUES (1, 'a'), (2, 'r')",
+        {"r": "*"},
+    ),
+    "a circle with triggers": (
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$",
+        "CREATE TABLE s (id int PRIMARY KEY, t int); CREATE TABLE t (id int PRIMARY KEY, s int REFERENCES s); "
+        "ALTER TABLE s ADD FOREIGN KEY (t) REFERENCES t; CREATE TRIGGER f BEFORE INSERT ON s FOR EACH ROW EXECUTE FUNCTION f()",
+        "DROP TABLE s, t CASCADE",
+        "ALTER TABLE s DISABLE TRIGGER f; INSERT INTO s VALUES (1, NULL); INSERT INTO t VALUES (2, 1); UPDATE s SET t = 2; "
+        "ALTER TABLE s ENABLE TRIGGER f", {"s": "*", "t": "*"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("route", HARD)
+def test_what_is_hard_to_put_back_comes_back(empty: Database, project: Project, route: str) -> None:
+    """Deferred checks, identity columns, checks, functions and circles stand in no row's way."""
+    setup, up, down, rows, tables = HARD[route]
+    two(project, setup, "", down, ups="\n".join(map(sql, [up] if isinstance(up, str) else up)))
+    empty.rows(rows)
+
+    there_and_back(project, empty, tables)
+
+
+def test_a_moved_column_brings_the_newer_value(empty: Database, project: Project) -> None:
+    """Somebody writes to the column that the downgrade moved the values to: the upgrade moves those back, and they stay."""
+    two(
+        project, "CREATE TABLE a (id int PRIMARY KEY, y text); INSERT INTO a VALUES (1, 'old'), (2, 'old')",
+        "ALTER TABLE a ADD x text; UPDATE a SET x = y; ALTER TABLE a DROP y",
+        "ALTER TABLE a ADD y text; UPDATE a SET y = x; ALTER TABLE a DROP x",
+    )  # fmt: skip
+
+    down_and_up(project, empty, "UPDATE a SET y = 'new' WHERE id = 1")
+
+    assert empty.rows("SELECT id, x FROM a ORDER BY id") == [(1, "new"), (2, "old")]
+    assert empty.value("SELECT state FROM migration.stash") == "partly restored"
+
+
+def test_a_split_table_brings_the_newer_rows(empty: Database, project: Project) -> None:
+    """Merged back by the downgrade, written to, and split again: what was written meanwhile is what stands there."""
+    two(
+        project, "CREATE TABLE u (id int PRIMARY KEY, e text); INSERT INTO u VALUES (1, 'old')",
+        "CREATE TABLE em (u int PRIMARY KEY REFERENCES u, e text); INSERT INTO em SELECT id, e FROM u; ALTER TABLE u DROP e",
+        "ALTER TABLE u ADD e text; UPDATE u SET e = em.e FROM em WHERE em.u = u.id; DROP TABLE em",
+    )  # fmt: skip
+
+    down_and_up(project, empty, "UPDATE u SET e = 'new'; INSERT INTO u VALUES (2, 'mine')")
+
+    assert empty.rows("SELECT u, e FROM em ORDER BY u") == [(1, "new"), (2, "mine")]
+
+
+def test_what_the_upgrade_wrote_and_is_replaced_is_set_aside(
+    empty: Database, project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A seed that was changed comes back changed; the upgrade's own is kept beside it and told."""
+    ups = sql(TABLE_A) + "\n" + sql("INSERT INTO a VALUES (1, 'seed', 1)")
+    two(project, "CREATE TABLE z ()", "", "DROP TABLE a", ups=ups)
+    empty.rows("UPDATE a SET v = 'mine'")
+
+    down_and_up(project, empty, "SELECT")
+
+    assert empty.rows("SELECT v FROM a") == [("mine",)]
+    told = capfd.readouterr().err
+    place = told.partition("they are in ")[2].split("\n")[0]
+    assert empty.rows(f"SELECT v FROM {place}") == [("seed",)]
+
+
+def test_an_older_stash_is_not_the_bodys_to_empty(empty: Database, project: Project) -> None:
+    """A downgrade that truncates what another one kept is refused, and the rows are still there."""
+    project.revision("001", "create_things", sql("CREATE TABLE z ()"), sql("TRUNCATE migration_stash_1.a"))
+    project.revision("002", "alter_things", sql(TABLE_A), sql("DROP TABLE a"))
+    project.upgrade()
+    empty.rows(ROWS_A)
+    project.downgrade("-1")
+
+    with pytest.raises(Refused, match=r"it writes to what the guard keeps: migration_stash_1\.a"):
+        project.downgrade("-1")
+
+    assert empty.value("SELECT count(*) FROM migration_stash_1.a") == 5
+
+
+def test_a_failed_downgrade_leaves_no_sequence_behind(empty: Database, project: Project) -> None:
+    """setval() outlasts the rollback of a body that fails; the sequence stands where it stood all the same."""
+    two(
+        project, "CREATE TABLE a (id serial PRIMARY KEY); INSERT INTO a SELECT FROM generate_series(1, 5)",
+        "COMMENT ON TABLE a IS 'x'", "SELECT setval('a_id_seq', 1); SELECT 1 / 0",
+    )  # fmt: skip
+
+    with pytest.raises(GuardError, match="division by zero"):
+        project.downgrade("-1")
+
+    assert empty.value("SELECT last_value FROM a_id_seq") == 5
+
+
+def test_a_row_that_came_since_the_trial_is_kept_or_refused(
+    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table that the trial saw written anew without harm is held to its counters: a row that only now matches is not lost."""
+    two(
+        project, TABLE_A + ";" + ROWS_A, "SELECT 1",
+        "ALTER TABLE a ADD c uuid DEFAULT gen_random_uuid(); DELETE FROM a WHERE v = 'obsolete'",
+    )  # fmt: skip
+    keep = stash.keep
+
+    def late(*given: Any) -> Any:
+        with empty.connect() as other, other.cursor() as cursor:
+            cursor.execute("INSERT INTO a VALUES (99, 'obsolete', 1)")
+        return keep(*given)
+
+    monkeypatch.setattr(stash, "keep", late)
+
+    with pytest.raises(Refused, match="run for real it changes or deletes more rows than in its trial"):
+        project.downgrade("-1")
+
+    assert empty.value("SELECT count(*) FROM a WHERE id = 99") == 1
+
+
+def test_a_body_that_commits_and_writes_is_refused(empty: Database, project: Project) -> None:
+    """Its locks end with its first commit, so a row that comes later could go unseen: refused, though its trial met none."""
+    base = sql(TABLE_A + ";" + ROWS_A)
+    project.revision("001", "create_things", base, "raise NotImplementedError", reversible="forward-only: the base")
+    up = "with op.get_context().autocommit_block():\n    op.execute('CREATE INDEX CONCURRENTLY ix ON a (v)')"
+    down = sql("DELETE FROM a WHERE v = 'obsolete'") + "\n"
+    down += "with op.get_context().autocommit_block():\n    op.execute('DROP INDEX CONCURRENTLY ix')"
+    project.revision("002", "alter_things", up, down, transaction="none")
+    project.upgrade()
+
+    with pytest.raises(Refused, match="it commits in the middle and writes to a"):
+        project.downgrade("-1")
+
+    assert empty.value("SELECT count(*) FROM a") == 5
