@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard.postcheck import identifier, pinned
+from mcp_planner_schema.guard.postcheck import identifier, literal, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -204,3 +204,19 @@ def _gone(table: Table, left: Table | None) -> tuple[Column, ...] | None:
     if left is None:
         return ()
     return tuple(column for number, column in table.columns.items() if number not in left.columns) or None
+
+
+def rows_of(table: Table, leaves: tuple[int, ...] = ()) -> str:
+    """The table in a FROM list: its own rows, of a partitioned one those of its partitions (or of ``leaves`` only)."""
+    # An inheritance child's rows are kept with the child.
+    if table.kind != "p":
+        return f"ONLY {name_of(table)}"
+    if not leaves:
+        return name_of(table)
+    oids = literal("{" + ",".join(map(str, leaves)) + "}")
+    return f"(SELECT * FROM {name_of(table)} AS p WHERE p.tableoid = ANY ({oids}::oid[]))"
+
+
+def name_of(table: Table) -> str:
+    """The table's name, quoted, with its schema."""
+    return f"{identifier(table.schema)}.{identifier(table.name)}"

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import damage, stash
-from mcp_planner_schema.guard.evidence import Loss, Table
+from mcp_planner_schema.guard import damage
+from mcp_planner_schema.guard.evidence import Loss, Table, rows_of
 from mcp_planner_schema.guard.findings import Finding
 from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
 
@@ -115,7 +115,7 @@ def text(forecasts: Sequence[Forecast], here: str, there: str, held_ms: float) -
 
 
 def _measured(connection: Connection, loss: Loss) -> list[Goes]:
-    source = stash.rows_of(loss.table)
+    source = rows_of(loss.table)
     if not loss.columns:
         rows = execute(connection, f"SELECT pg_catalog.count(*) FROM {source}").scalar_one()
         size = connection.exec_driver_sql(_SIZE, {"table": loss.table.oid}).scalar_one()

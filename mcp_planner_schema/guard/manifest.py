@@ -87,6 +87,16 @@ AFTER = "guard:after"
 
 
 @dataclass(frozen=True)
+class Written:
+    """A table that the downgrade wrote to, as it left it: what it moved there may be newer when it comes back."""
+
+    schema: str
+    name: str
+    columns: tuple[str, ...]
+    checksum: Checksum
+
+
+@dataclass(frozen=True)
 class Object:
     """One thing kept. ``kind``: a whole table, columns of one, rows that were changed or deleted, a sequence, a definition.
 
@@ -143,7 +153,7 @@ class Stash:
     archive: str | None
     archive_sha256: str | None
     xid: str
-    written: Any
+    written: tuple[Written, ...]
     objects: tuple[Object, ...] = field(default=())
 
     def place(self, one: Object) -> str:
@@ -178,7 +188,7 @@ def next_id(connection: Connection, schema: str) -> int:
 def write(
     connection: Connection, schema: str, stash: int, *, run: int, version_table: str, revision: str, who: str,
     why: str | None, days: int, objects: Sequence[Object], archive: tuple[str, str] | None = None,
-    written: Sequence[tuple[str, str]] = (),
+    written: Sequence[Written] = (),
 ) -> None:  # fmt: skip
     """Insert the manifest of a new stash, in the step's transaction."""
     connection.exec_driver_sql(
@@ -195,7 +205,7 @@ def write(
             who,
             why,
             *(archive or (None, None)),
-            json.dumps(written),
+            json.dumps([[one.schema, one.name, one.columns, *one.checksum] for one in written]),
         ),
     )
     for one in objects:
@@ -228,7 +238,16 @@ def _read(connection: Connection, schema: str, where: str, values: Iterable[Any]
         f"FROM {schema}.stash AS s WHERE {where} ORDER BY s.id DESC",
         tuple(values),
     ).all()
-    return [Stash(**row._mapping, objects=_objects(connection, schema, row[0])) for row in asked]
+    return [
+        Stash(
+            **{
+                **row._mapping,
+                "written": tuple(Written(s, n, tuple(c), Checksum(*sums)) for s, n, c, *sums in row.written),
+            },
+            objects=_objects(connection, schema, row[0]),
+        )
+        for row in asked
+    ]
 
 
 def exists(connection: Connection, schema: str) -> bool:

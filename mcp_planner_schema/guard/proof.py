@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import damage, evidence, stash, trial
+from mcp_planner_schema.guard import checksum, damage, evidence, silence, stash, trial
+from mcp_planner_schema.guard.manifest import Written
 from mcp_planner_schema.guard.postcheck import pinned
 from mcp_planner_schema.guard.stash import Kept
 from mcp_planner_schema.guard.tripwire import CommitInside
@@ -53,4 +54,13 @@ def prove(connection: Connection, schema: str, kept: Kept) -> Kept:
         if found.get(place) != (*made, 0):
             raise CommitInside(f"it destroys what was kept in {place}")
     sealed = stash.seal(connection, schema, kept, after, seen.states)
-    return replace(sealed, written=tuple(after[oid] for oid in sorted(seen.written)))
+    if not sealed.id:
+        return sealed
+    return replace(sealed, written=tuple(_as_left(connection, after[oid]) for oid in sorted(seen.written)))
+
+
+def _as_left(connection: Connection, table: evidence.Table) -> Written:
+    """What the downgrade has left in a table it wrote to. Whoever finds it otherwise knows that somebody has written since."""
+    columns = tuple(sorted(column.name for column in table.columns.values()))
+    with pinned(connection, **checksum.OUTPUT), silence.unveiled(connection, table.oid, evidence.name_of(table)):
+        return Written(table.schema, table.name, columns, checksum.of(connection, evidence.rows_of(table), columns))

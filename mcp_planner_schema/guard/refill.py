@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import checksum, silence
-from mcp_planner_schema.guard.evidence import Column, Table
+from mcp_planner_schema.guard.evidence import Column, Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import AFTER, Object
 from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
 from mcp_planner_schema.guard.stash import value
@@ -27,11 +27,6 @@ SELECT n.nspname::text, r.relname::text, k.confrelid = k.conrelid,
 FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.confrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
 WHERE k.contype = 'f' AND k.conrelid = %s AND k.conparentid = 0
-"""
-# Rows of another table that would go, or lose their reference, with a deleted one.
-_DEPENDS = """
-SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confrelid = %s AND conrelid <> confrelid
-               AND confdeltype IN ('c', 'n', 'd'))
 """
 # PostgreSQL allows no ON CONFLICT on a table with rules, be they disabled, nor one with deferrable unique constraints.
 _NO_CONFLICT = """
@@ -69,16 +64,22 @@ class Filled:
         )  # fmt: skip
 
 
-def exactly(connection: Connection, place: str, one: Object, table: Table) -> Filled:
-    """Make the table what the copy is: for a table that nobody but the running upgrade can have written to."""
+def exactly(connection: Connection, place: str, one: Object, table: Table, *, last: bool) -> Filled:
+    """Make the table what the copy is: for a table that nobody but the running upgrade can have written to.
+
+    Not ``last``, its further statements may still need rows that it has made: none of them goes yet.
+    """
     columns, missing = _common(one, table)
     live = rows_of(table)
     removed, displaced, aside = 0, 0, ""
     if execute(connection, f"SELECT EXISTS (SELECT FROM {live})").scalar_one():
         if _same(connection, place, live, columns):
             return Filled(missing=missing)
-        displaced, aside = set_aside(connection, place, one, table, sorted(columns))
-        removed = _remove(connection, place, one, table, columns)
+        if not last and not one.key:
+            return Filled(missing=missing)
+        if last:
+            displaced, aside = set_aside(connection, place, one, table, sorted(columns))
+            removed = _remove(connection, place, one, table, columns)
         if set(one.key) <= set(columns) and one.key:
             _overwrite(connection, place, one, table, columns, "true")
     _insert(connection, place, one, table, columns, _absent(one, table, columns))
@@ -102,7 +103,7 @@ def set_aside(
     shown = dict.fromkeys([*(one.key if keyed else ()), *columns])
     selected = ", ".join(value(there[name], "l.") for name in shown)
     connection.exec_driver_sql("SAVEPOINT guard_aside")
-    aside = f'{place[:-1]}:{table.oid}"'
+    aside = f'{place.partition(".")[0]}."guard:aside_{one.number}"'  # a stash's own schema has a name without a dot
     sql = f"SELECT {selected} FROM {rows_of(table)} AS l WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same}) AND {which}"
     count: int = execute(connection, f"CREATE TABLE {aside} AS {sql}").rowcount
     if count:
@@ -202,16 +203,6 @@ def changed(connection: Connection, place: str, one: Object, table: Table, untou
     return _left(connection, place, one, table, columns, Filled(missing=missing))
 
 
-def rows_of(table: Table) -> str:
-    """The table as it stands in FROM: without the rows of its inheritance children, which are tables of their own."""
-    return name_of(table) if table.kind == "p" else f"ONLY {name_of(table)}"
-
-
-def name_of(table: Table) -> str:
-    """The table's name, quoted, with its schema."""
-    return f"{identifier(table.schema)}.{identifier(table.name)}"
-
-
 def same_key(key: Sequence[str], live: Table, names: Mapping[str, str] | None = None) -> str:
     """SQL: that the kept row ``c`` and the row ``l`` have the same key. ``names``: what the columns are called in ``l``."""
     there = {column.name: column for column in live.columns.values()}
@@ -285,7 +276,7 @@ def _overwrite(
 
 def _remove(connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str]) -> int:
     """Delete rows that the upgrade has made and that were not there; not where rows of other tables would go along."""
-    if connection.exec_driver_sql(_DEPENDS, (table.oid,)).scalar_one():
+    if reaches_others(connection, [table.oid]):
         return 0
     keyed = one.key and set(one.key) <= set(columns)
     which = f"NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key(one.key, table)})" if keyed else "true"

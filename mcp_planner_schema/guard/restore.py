@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mcp_planner_schema.guard import checksum, definition, evidence, manifest, refill, sequences, silence
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.findings import Finding, Refused
-from mcp_planner_schema.guard.manifest import AFTER, Object, Stash
+from mcp_planner_schema.guard.manifest import AFTER, Object, Stash, Written
 from mcp_planner_schema.guard.postcheck import execute, identifier, literal, pinned
 from mcp_planner_schema.guard.refill import Filled
 
@@ -78,9 +78,9 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
     back.before = _there(connection, back)
     if later:
         for found in sorted(back.before.values(), key=lambda table: table.oid):
-            execute(connection, f"LOCK TABLE {refill.name_of(found)} IN SHARE ROW EXCLUSIVE MODE")
+            execute(connection, f"LOCK TABLE {evidence.name_of(found)} IN SHARE ROW EXCLUSIVE MODE")
         back.before = _there(connection, back)  # as nobody can change them any more
-    back.newer = not later and any(_written_since(connection, stash, *name) for name in stash.written)
+    back.newer = not later and any(_written_since(connection, one) for one in stash.written)
     for one in back.rows():
         there = back.before.get((one.schema, one.name))
         if back.newer and one.lost and there:
@@ -90,10 +90,10 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
             left = {"schema": one.schema, "name": one.name, "columns": {name: name for name in left["columns"]}}
         live = left and evidence.named(connection, left["schema"], left["name"])
         if one.kind == "rows" and live:
-            execute(connection, f"LOCK TABLE {refill.name_of(live)} IN SHARE ROW EXCLUSIVE MODE")
+            execute(connection, f"LOCK TABLE {evidence.name_of(live)} IN SHARE ROW EXCLUSIVE MODE")
             names = left["columns"]
-            with silence.unveiled(connection, live.oid, refill.name_of(live)):
-                back.untouched[one.number] = _untouched(connection, back.stash, one, live, names, later=later)
+            with silence.unveiled(connection, live.oid, evidence.name_of(live)):
+                back.untouched[one.number] = _untouched(connection, back, one, live, names)
     return back
 
 
@@ -193,7 +193,7 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
     if order is None:
         with ExitStack() as asleep:
             for _, table in there:
-                asleep.enter_context(silence.of_table(connection, table.oid, refill.name_of(table)))
+                asleep.enter_context(silence.of_table(connection, table.oid, evidence.name_of(table)))
             asleep.enter_context(silence.loops(connection, [table.oid for _, table in there]))
             for one, table in there:
                 back.filled[one.number] = _fill(connection, back, one, table, last=True)
@@ -207,7 +207,7 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
         found = tables[one.number]
         notes += _told(connection, back, one, found)
         if found and one.kind == "table" and (one.schema, one.name) not in back.before:
-            definition.grant(connection, refill.name_of(found), one.grants)
+            definition.grant(connection, evidence.name_of(found), one.grants)
     notes += _sequences(connection, back, dry=dry) + _not_again(connection, back)
     left = any(filled.left or filled.missing for filled in back.filled.values()) or not all(tables.values())
     manifest.mark(connection, back.schema, back.stash.id, "partly restored" if left else "restored", who)
@@ -235,7 +235,7 @@ def _cleared(connection: Connection, back: Back) -> dict[int, tuple[int, int, st
         return {}
     made, own, aside = _made(connection, back), {}, {}
     for one, table in made:
-        with pinned(connection, **checksum.OUTPUT), silence.of_table(connection, table.oid, refill.name_of(table)):
+        with pinned(connection, **checksum.OUTPUT), silence.of_table(connection, table.oid, evidence.name_of(table)):
             own[one.number] = refill.own(connection, back.stash.place(one), one, table)
     if not any(own.values()):
         return {}
@@ -243,7 +243,10 @@ def _cleared(connection: Connection, back: Back) -> dict[int, tuple[int, int, st
     try:
         for one, table in made:
             shared = sorted({column.name for column in table.columns.values()} & set(one.columns))
-            with pinned(connection, **checksum.OUTPUT), silence.of_table(connection, table.oid, refill.name_of(table)):
+            with (
+                pinned(connection, **checksum.OUTPUT),
+                silence.of_table(connection, table.oid, evidence.name_of(table)),
+            ):
                 aside[one.number] = refill.set_aside(connection, back.stash.place(one), one, table, shared)
         emptied = _empty(connection, [table for _, table in made])
     except IntegrityError:
@@ -262,10 +265,10 @@ def _empty(connection: Connection, tables: Sequence[Table]) -> bool:
     order = _in_order(connection, oids) or dict.fromkeys(oids, 0)
     with pinned(connection, **checksum.OUTPUT), ExitStack() as asleep:
         for table in tables:
-            asleep.enter_context(silence.of_table(connection, table.oid, refill.name_of(table)))
+            asleep.enter_context(silence.of_table(connection, table.oid, evidence.name_of(table)))
         asleep.enter_context(silence.loops(connection, oids))
         for table in sorted(tables, key=lambda one: -order[one.oid]):
-            execute(connection, f"DELETE FROM {refill.rows_of(table)}")
+            execute(connection, f"DELETE FROM {evidence.rows_of(table)}")
     return True
 
 
@@ -282,10 +285,10 @@ def _fill(connection: Connection, back: Back, one: Object, table: Table, *, last
     place = back.stash.place(one)
     path = execute(connection, "SELECT pg_catalog.current_setting('search_path')").scalar_one()
     connection.info[refill.PATH] = f"pg_catalog, {path or 'pg_temp'}"
-    with pinned(connection, **checksum.OUTPUT), silence.of_table(connection, table.oid, refill.name_of(table)):
+    with pinned(connection, **checksum.OUTPUT), silence.of_table(connection, table.oid, evidence.name_of(table)):
         if one.kind == "table":
             return (
-                refill.exactly(connection, place, one, table)
+                refill.exactly(connection, place, one, table, last=last)
                 if made and not back.newer
                 else refill.beside(connection, place, one, table)
             )
@@ -325,14 +328,15 @@ def _since(stash: Stash) -> str:
     return f"pg_catalog.age(l.xmin) < pg_catalog.age({literal(stash.xid)}::pg_catalog.xid8::pg_catalog.xid)"
 
 
-def _written_since(connection: Connection, stash: Stash, schema: str, name: str) -> bool:
-    """Whether the table has a row that was written after the downgrade."""
-    table = evidence.named(connection, schema, name)
+def _written_since(connection: Connection, left: Written) -> bool:
+    """Whether a table is not as the downgrade has left it. Other steps back and up again change nothing in it."""
+    table = evidence.named(connection, left.schema, left.name)
     if table is None:
         return False
-    asked = f"SELECT EXISTS (SELECT FROM {refill.rows_of(table)} AS l WHERE {_since(stash)})"
-    found: bool = execute(connection, asked).scalar_one()
-    return found
+    if not set(left.columns) <= {column.name for column in table.columns.values()}:
+        return True
+    with pinned(connection, **checksum.OUTPUT), silence.unveiled(connection, table.oid, evidence.name_of(table)):
+        return checksum.of(connection, evidence.rows_of(table), left.columns) != left.checksum
 
 
 def _touched(connection: Connection, stash: Stash, one: Object, live: Table) -> str:
@@ -342,22 +346,20 @@ def _touched(connection: Connection, stash: Stash, one: Object, live: Table) -> 
         execute(
             connection,
             f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT c.ctid AS place FROM {stash.place(one)} AS c "
-            f"JOIN {refill.rows_of(live)} AS l ON {refill.same_key(one.key, live) if one.key else 'false'} "
+            f"JOIN {evidence.rows_of(live)} AS l ON {refill.same_key(one.key, live) if one.key else 'false'} "
             f"WHERE {_since(stash)}",
         )
     return f"pg_temp.{name}"
 
 
-def _untouched(
-    connection: Connection, stash: Stash, one: Object, live: Table, names: dict[str, str], *, later: bool
-) -> str:
+def _untouched(connection: Connection, back: Back, one: Object, live: Table, names: dict[str, str]) -> str:
     """Make the temporary table of the kept rows in whose place stands exactly what the downgrade left. Gives its name.
 
-    ``names`` says what their columns are called in ``live``. Not ``later``, nobody may have written to the row at all: what the
-    downgrade has put into a column that was new then is in no copy.
+    ``names`` says what their columns are called in ``live``. Where somebody has written to what the downgrade wrote to, nobody
+    may have written to the row at all: what the downgrade has put into a column that was new then is in no copy.
     """
-    name, place = f"pg_temp.guard_untouched_{one.number}", stash.place(one)
-    since = "" if later else f" AND NOT {_since(stash)}"
+    name, place = f"pg_temp.guard_untouched_{one.number}", back.stash.place(one)
+    since = f" AND NOT {_since(back.stash)}" if back.newer else ""
     there = {column.name for column in live.columns.values()}
     with pinned(connection, **checksum.OUTPUT):
         if not one.key:
@@ -367,7 +369,7 @@ def _untouched(
         else:
             key = refill.same_key(one.key, live, names)
             now = checksum.row_hash([names[column] for column in sorted(names)], "l")
-            rows, after = refill.rows_of(live), identifier(AFTER)
+            rows, after = evidence.rows_of(live), identifier(AFTER)
             condition = (
                 f"CASE WHEN c.{after} IS NULL THEN NOT EXISTS (SELECT FROM {rows} AS l WHERE {key}) "
                 f"ELSE EXISTS (SELECT FROM {rows} AS l WHERE {key} AND {now} = c.{after}{since}) END"

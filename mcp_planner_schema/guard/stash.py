@@ -7,6 +7,7 @@ again, and temporary tables end with their session: neither is kept.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import checksum, damage, definition, manifest, trial
 from mcp_planner_schema.guard import sequences as sequence
-from mcp_planner_schema.guard.evidence import Column, Loss, Table, snapshot
+from mcp_planner_schema.guard.evidence import Column, Loss, Table, name_of, rows_of, snapshot
 from mcp_planner_schema.guard.findings import Finding, Refused
-from mcp_planner_schema.guard.manifest import AFTER, Object
-from mcp_planner_schema.guard.postcheck import execute, identifier, literal, pinned
+from mcp_planner_schema.guard.judge import today
+from mcp_planner_schema.guard.manifest import AFTER, Object, Written
+from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
 from mcp_planner_schema.guard.tripwire import CommitInside
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ class Kept:
     states: dict[int, damage.State] = field(default_factory=dict)
     harmed: frozenset[int] = frozenset()
     own: frozenset[str] = frozenset()
-    written: tuple[Table, ...] = ()
+    written: tuple[Written, ...] = ()
 
 
 def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial) -> Kept:
@@ -162,13 +164,15 @@ def _copy(connection: Connection, place: str, table: Table, one: Object, leaves:
     source = rows_of(table, () if one.lost else leaves)
     hidden = _hidden(connection, table)
     if hidden:  # its owner may lift that, and nobody else can look: the table is locked
-        execute(connection, f"ALTER TABLE {_name(table)} NO FORCE ROW LEVEL SECURITY")
+        execute(connection, f"ALTER TABLE {name_of(table)} NO FORCE ROW LEVEL SECURITY")
     execute(connection, f"CREATE TABLE {place} AS SELECT {selected} FROM {source}")
+    if one.kind == "rows":  # a publication FOR ALL TABLES would let nobody delete from it otherwise
+        execute(connection, f"ALTER TABLE {place} REPLICA IDENTITY FULL")
     compared = _compared(connection, place, one, by_name)
     original = checksum.of(connection, source, compared) if compared else None
     rows = original.rows if original else execute(connection, f"SELECT pg_catalog.count(*) FROM {source}").scalar_one()
     if hidden:
-        execute(connection, f"ALTER TABLE {_name(table)} FORCE ROW LEVEL SECURITY")
+        execute(connection, f"ALTER TABLE {name_of(table)} FORCE ROW LEVEL SECURITY")
     _close(connection, place)
     copied = checksum.of(connection, place, one.columns)
     again = copied if compared in ((), one.columns) else checksum.of(connection, place, compared)
@@ -218,7 +222,7 @@ def _seal(
     live = rows_of(new)
     hidden = _hidden(connection, new)
     if hidden:
-        execute(connection, f"ALTER TABLE {_name(new)} NO FORCE ROW LEVEL SECURITY")
+        execute(connection, f"ALTER TABLE {name_of(new)} NO FORCE ROW LEVEL SECURITY")
     was, is_now = checksum.row_text(stayed, "c"), checksum.row_text([names[name] for name in stayed], "l")
     if one.key:
         by_name = {column.name: column for column in new.columns.values()}
@@ -234,7 +238,7 @@ def _seal(
         _refuse_moved(kept, old, states)
         execute(connection, _SAME.format(place=place, live=live, was=was, now=is_now))
     if hidden:
-        execute(connection, f"ALTER TABLE {_name(new)} FORCE ROW LEVEL SECURITY")
+        execute(connection, f"ALTER TABLE {name_of(new)} FORCE ROW LEVEL SECURITY")
     waived = not one.key and any(
         harm.changes for harm in kept.tried.harms if kept.tried.root(harm.table).oid == old.oid
     )
@@ -284,9 +288,11 @@ def _refuse_moved(kept: Kept, table: Table, states: dict[int, damage.State]) -> 
     parts = [oid for oid, one in kept.before.items() if kept.tried.root(one).oid == table.oid and oid in states]
     inserted = sum(states[oid].inserted - kept.states[oid].inserted for oid in parts)
     if table.kind == "p" and inserted:
-        values = {"objects": f"rows of {table.shown} (moved between partitions)", "later": "YYYY-MM-DD"}
+        later = str(today() + dt.timedelta(days=90))
+        values = {"objects": f"rows of {table.shown} (moved between partitions)", "later": later}
         raise Refused(
-            [Finding("rows-not-kept", table.shown, "", values)], f"ALTER TABLE {_name(table)} ADD PRIMARY KEY (…);"
+            [Finding("rows-not-kept", table.shown, kept.revision, values)],
+            f"ALTER TABLE {name_of(table)} ADD PRIMARY KEY (…);   (in a revision of its own), then go back",
         )
 
 
@@ -318,7 +324,7 @@ def readable(connection: Connection, lost: Sequence[Loss]) -> Iterator[None]:
     execute(connection, "SAVEPOINT guard_reading")
     for loss in lost:
         if _hidden(connection, loss.table):
-            execute(connection, f"ALTER TABLE {_name(loss.table)} NO FORCE ROW LEVEL SECURITY")
+            execute(connection, f"ALTER TABLE {name_of(loss.table)} NO FORCE ROW LEVEL SECURITY")
     with pinned(connection, **checksum.OUTPUT):
         yield
     execute(connection, "ROLLBACK TO SAVEPOINT guard_reading; RELEASE SAVEPOINT guard_reading")
@@ -330,23 +336,8 @@ def refuse_keyless(connection: Connection, revision: str, lost: Sequence[Loss]) 
         if execute(connection, f"SELECT EXISTS (SELECT FROM {rows_of(table)})").scalar_one():
             raise Refused(
                 [Finding("stash-keyless", table.shown, revision, {"table": table.shown})],
-                f"ALTER TABLE {_name(table)} ADD PRIMARY KEY (…);   (in a revision of its own), then go back",
+                f"ALTER TABLE {name_of(table)} ADD PRIMARY KEY (…);   (in a revision of its own), then go back",
             )
-
-
-def rows_of(table: Table, leaves: tuple[int, ...] = ()) -> str:
-    """The table in a FROM list: its own rows, of a partitioned one those of its partitions (or of ``leaves`` only)."""
-    # An inheritance child's rows are kept with the child.
-    if table.kind != "p":
-        return f"ONLY {_name(table)}"
-    if not leaves:
-        return _name(table)
-    oids = literal("{" + ",".join(map(str, leaves)) + "}")
-    return f"(SELECT * FROM {_name(table)} AS p WHERE p.tableoid = ANY ({oids}::oid[]))"
-
-
-def _name(table: Table) -> str:
-    return f"{identifier(table.schema)}.{identifier(table.name)}"
 
 
 def _free(name: str, taken: set[str | None]) -> str:
@@ -360,7 +351,7 @@ def _free(name: str, taken: set[str | None]) -> str:
 
 def _lock(connection: Connection, table: Table) -> str:
     # SHARE keeps writers out and lets readers in; a table whose rule must be lifted for the copy needs the strongest anyway.
-    return f"LOCK TABLE {_name(table)} IN {'ACCESS EXCLUSIVE' if _hidden(connection, table) else 'SHARE'} MODE"
+    return f"LOCK TABLE {name_of(table)} IN {'ACCESS EXCLUSIVE' if _hidden(connection, table) else 'SHARE'} MODE"
 
 
 def _hidden(connection: Connection, table: Table) -> bool:

@@ -45,6 +45,7 @@ DO $$ BEGIN
       DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION {schema}.refuse_commit();
   END IF;
 END $$;
+ALTER TABLE {schema}.commit_guard REPLICA IDENTITY FULL;
 COMMENT ON TABLE {schema}.commit_guard IS 'A row inserted here lets no COMMIT pass until the step says that it has ended';
 """
 
