@@ -17,6 +17,7 @@ from mcp_planner_schema.guard import restore
 from mcp_planner_schema.guard.postcheck import execute, identifier
 from mcp_planner_schema.guard.restore import Back
 from mcp_planner_schema.guard.transaction import OWN
+from mcp_planner_schema.guard.tripwire import comment_end
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -43,7 +44,7 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
     It works on the driver's cursors, so the connection beneath SQLAlchemy's is watched too. Outside a transaction
     (``autocommit_block()``) nothing comes back; the end of the step sees to it.
     """
-    from psycopg2.extensions import cursor
+    from psycopg2.extensions import cursor, encodings
 
     driver: Any = connection.connection.dbapi_connection
     before = driver.cursor_factory
@@ -55,7 +56,7 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                 return super().execute(query, vars)
             connection.info[OWN] = True
             try:
-                text = self.mogrify(query, vars).decode()
+                text = self.mogrify(query, vars).decode(encodings[self.connection.encoding])
                 if _ALTERS.search(text):
                     _run(connection, back, super().execute, text)
                 elif back.filled and _WRITES.match(text):
@@ -179,17 +180,9 @@ def _tokens(text: str) -> Iterator[str]:
     while found := _TOKEN.match(text, place):
         end = found.end()
         if found["comment"]:
-            end = _comment_end(text, end)
+            end = comment_end(text, end)
         elif found["tag"] is not None:
             closing = text.find(f"${found['tag']}$", end)
             end = closing + len(found["tag"]) + 2 if closing >= 0 else len(text)
         yield text[place:end]
         place = end
-
-
-def _comment_end(text: str, place: int) -> int:
-    depth = 1
-    while depth and (found := re.compile(r"/\*|\*/").search(text, place)):
-        depth += 1 if found[0] == "/*" else -1
-        place = found.end()
-    return len(text) if depth else place

@@ -247,10 +247,12 @@ def _archive(run: Run, at: Progress, connection: Connection, tried: trial.Trial)
     """Where the environment wants one, archive what the trial has shown to go, before anything is locked."""
     touched = [loss.table for loss in tried.losses] + [harm.table for harm in tried.harms]
     tables = {(table.schema, table.name) for table in touched}
-    if not tables or (run.settings.archive == "auto" and run.settings.environment == "development"):
+    if not tables:
         return
     from mcp_planner_schema.guard import archive
 
+    if not archive.wanted(run.settings):
+        return
     if at.archive is not None and tables <= {(one[0], one[1]) for one in at.archive.tables}:
         return  # an earlier try of this step has made it
     # Nothing is locked or changed yet, and pg_dump takes its time.

@@ -38,7 +38,7 @@ def code_of(sql: str, *, escapes: bool) -> str:
         kept.append(sql[place : found.start()])
         place = found.end()
         if found["comment"]:
-            place = _comment_end(sql, place)
+            place = comment_end(sql, place)
         elif found["tag"] is not None:
             end = sql.find(f"${found['tag']}$", place)
             place = len(sql) if end < 0 else end + len(found["tag"]) + 2
@@ -105,7 +105,8 @@ def set_on(connection: Connection | None, *, plain: bool = False) -> Iterator[No
         driver.cursor_factory = before
 
 
-def _comment_end(sql: str, place: int) -> int:
+def comment_end(sql: str, place: int) -> int:
+    """Where the block comment ends that has begun before ``place``; they nest."""
     depth = 1
     while depth and (found := _COMMENT_EDGE.search(sql, place)):
         depth += 1 if found[0] == "/*" else -1
