@@ -99,14 +99,22 @@ def _size(where: Any, project: Path, url: str, size: int) -> None:
 
 
 def _contestants(where: Any, project: Path, cursor: Any, url: str, folder: Path) -> dict[str, Callable[[], object]]:
-    config = Config(str(project / "alembic.ini"))
     dump = [where.binaries / "pg_dump", "-Fc", "-t", "t", "-f", folder / "dump", "-d", url]
+
+    def down(above: str) -> None:
+        _set(project, above)
+        command.downgrade(Config(str(project / "alembic.ini")), "-1")
+
+    def up() -> None:
+        command.upgrade(Config(str(project / "alembic.ini")), "head")
 
     return {
         "CREATE TABLE AS": lambda: cursor.execute("CREATE TABLE other AS SELECT * FROM t"),
         "pg_dump -Fc": lambda: subprocess.run(dump, check=True),
-        "downgrade, copied": lambda: command.downgrade(config, "-1"),
-        "upgrade, its rows put back": lambda: command.upgrade(config, "head"),
+        "downgrade, moved": lambda: down("1MB"),
+        "upgrade, moved back": up,
+        "downgrade, copied": lambda: down("never"),
+        "upgrade, its rows put back": up,
     }
 
 
@@ -120,6 +128,9 @@ def _interleaved(contestants: dict[str, Callable[[], object]], cursor: Any, url:
                 began = time.perf_counter()
                 run()
                 took = time.perf_counter() - began
+            if name.startswith("downgrade"):
+                cursor.execute("SELECT moved FROM migration.stash_object ORDER BY stash_id DESC, number LIMIT 1")
+                assert cursor.fetchone() == (name.endswith("moved"),), "it was not kept as it should be"
             if turn:  # the first round warms up
                 seconds[name].append(took)
                 for who, wait in waits.items():
@@ -177,12 +188,19 @@ def _beside(url: str, size: int) -> Iterator[Waits]:
             one.join()
 
 
+def _set(project: Path, above: str) -> None:
+    """Above which size a table is moved."""
+    ini = project / "alembic.ini"
+    text = ini.read_text()
+    ini.write_text(text[: text.index("stash_move_above")] + f"stash_move_above = {above}\n")
+
+
 @contextmanager
 def _project(project: Path, url: str) -> Iterator[None]:
     """The project's commands in this process, on this database, with time enough for many rows."""
     ini = project / "alembic.ini"
     before, known = ini.read_text(), os.environ.get("DATABASE_URL")
-    ini.write_text(before + SETTINGS)
+    ini.write_text(before + SETTINGS + "stash_move_above = never\n")
     os.environ["DATABASE_URL"] = url
     try:
         yield

@@ -83,10 +83,11 @@ def _run(connection: Connection, back: Back, send: Any, text: str) -> None:
     """Send a statement that alters a table; where rows are wanting, take it apart."""
     if _send(connection, send, text):
         return
+    restore.come_back(connection, back, wanting=True)
     for part in statements(text):
         if not _send(connection, send, part):
             _later_not_null(connection, back, send, part)
-        restore.come_back(connection, back)
+        restore.come_back(connection, back, wanting=True)
 
 
 def _insert(connection: Connection, back: Back, send: Any, text: str) -> None:

@@ -69,6 +69,7 @@ CREATE TABLE IF NOT EXISTS {schema}.stash_object (
     grants        jsonb NOT NULL DEFAULT '[]',
     definition    text,
     left_as       jsonb,
+    structure     jsonb,
     restored_rows bigint,
     left_rows     bigint,
     PRIMARY KEY (stash_id, number)
@@ -79,6 +80,7 @@ COMMENT ON COLUMN {schema}.stash_object.lost_columns IS 'Columns that went; the 
 COMMENT ON COLUMN {schema}.stash_object.sum_0 IS 'sum(hashtextextended(row text, 0)) over columns in the order of their names';
 COMMENT ON COLUMN {schema}.stash_object.sum_1 IS 'The same with seed 1';
 COMMENT ON COLUMN {schema}.stash_object.left_as IS 'What the table and its columns were called after the downgrade';
+COMMENT ON COLUMN {schema}.stash_object.structure IS 'Of a moved table: what it must be like again to be moved back';
 COMMENT ON COLUMN {schema}.stash_object.left_rows IS 'Rows that did not go back: newer ones stand in their place';
 """
 
@@ -103,7 +105,8 @@ class Object:
     ``columns`` are those in the copy, with their types as the catalog shows them; ``lost`` those that went with the
     downgrade; ``key`` is the primary key. ``grants`` are (grantee, privilege, grantable). ``left_as`` says what table and columns
     were called after the downgrade: ``{"schema": …, "name": …, "columns": {then: after}}``. ``restored`` and ``left`` are how
-    many rows went back and how many did not, None before the first time.
+    many rows went back and how many did not, None before the first time. A ``moved`` table is the table itself, nobody has
+    counted its rows; ``structure`` is what it was like (see :mod:`.structure`).
     """
 
     number: int
@@ -125,6 +128,7 @@ class Object:
     left_as: Any = None
     restored: int | None = None
     left: int | None = None
+    structure: Any = None
 
     @property
     def shown(self) -> str:
@@ -215,6 +219,7 @@ def write(
             "types": list(one.types), "lost_columns": list(one.lost), "bytes": one.bytes, "last_value": one.last_value,
             "is_called": one.is_called, "grants": json.dumps(one.grants), "definition": one.definition,
             "left_as": json.dumps(one.left_as) if one.left_as else None,
+            "structure": json.dumps(one.structure) if one.structure else None,
         }  # fmt: skip
         if one.checksum:
             values |= {"row_count": one.checksum.rows, "sum_0": one.checksum.sum_0, "sum_1": one.checksum.sum_1,
@@ -295,6 +300,14 @@ def mark_object(connection: Connection, schema: str, stash: int, number: int, re
     )
 
 
+def emptied(connection: Connection, schema: str, stash: int, number: int) -> None:
+    """Write that a moved table has left the stash as it was: nothing of it is in there any more."""
+    connection.exec_driver_sql(
+        f"UPDATE {schema}.stash_object SET relation = NULL, left_rows = 0 WHERE stash_id = %s AND number = %s",
+        (stash, number),
+    )
+
+
 def lines(schema: str, stash: int, objects: Sequence[Object]) -> list[str]:
     """One line for each thing kept, for people; what goes along without rows comes last."""
     kept = [
@@ -302,13 +315,14 @@ def lines(schema: str, stash: int, objects: Sequence[Object]) -> list[str]:
         for one in objects
         if one.checksum
     ]
+    kept += [f"kept {one.shown}: moved to {schema_of(schema, stash)}.{one.relation}" for one in objects if one.moved]
     return kept + [f"also goes: {one.shown}" for one in objects if one.kind == "definition"]
 
 
 def _objects(connection: Connection, schema: str, stash: int) -> tuple[Object, ...]:
     rows = connection.exec_driver_sql(
         "SELECT number, kind, object_schema, object_name, relation, moved, key_columns, columns, types, lost_columns, "
-        "row_count, sum_0, sum_1, bytes, last_value, is_called, grants, definition, left_as, "
+        "row_count, sum_0, sum_1, bytes, last_value, is_called, grants, definition, left_as, structure, "
         f"restored_rows, left_rows FROM {schema}.stash_object "
         "WHERE stash_id = %s ORDER BY number",
         (stash,),
@@ -321,6 +335,7 @@ def _objects(connection: Connection, schema: str, stash: int) -> tuple[Object, .
             bytes=one.bytes, last_value=one.last_value, is_called=one.is_called,
             grants=tuple((to, privilege, grantable) for to, privilege, grantable in one.grants),
             definition=one.definition, left_as=one.left_as, restored=one.restored_rows, left=one.left_rows,
+            structure=one.structure,
         )
         for one in rows
     )  # fmt: skip

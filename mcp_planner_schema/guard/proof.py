@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, damage, evidence, silence, stash, trial
+from mcp_planner_schema.guard import checksum, damage, evidence, move, silence, stash, trial
 from mcp_planner_schema.guard.manifest import Written
 from mcp_planner_schema.guard.postcheck import pinned
 from mcp_planner_schema.guard.stash import Kept
@@ -53,6 +53,8 @@ def prove(connection: Connection, schema: str, kept: Kept) -> Kept:
     for place, made in kept.copies.items():
         if found.get(place) != (*made, 0):
             raise CommitInside(f"it destroys what was kept in {place}")
+    if kept.stand_ins:
+        move.prove(connection, schema, kept.tried, kept.stand_ins, seen.written)
     sealed = stash.seal(connection, schema, kept, after, seen.states)
     if not sealed.id:
         return sealed

@@ -45,7 +45,7 @@ class Filled:
     """What became of one object's rows: ``left`` did not go back, ``removed`` were the upgrade's own and had not been there.
 
     ``missing`` are columns without a place, ``why`` says why rows were left, where that is known. ``displaced`` rows had
-    other values that the upgrade itself had put there; those are kept in ``aside``.
+    other values that the upgrade itself had put there; those are kept in ``aside``. ``swapped``: the table itself came back.
     """
 
     left: int = 0
@@ -54,6 +54,7 @@ class Filled:
     displaced: int = 0
     aside: str = ""
     why: str = ""
+    swapped: bool = False
 
     def and_(self, other: Filled) -> Filled:
         """Both together: rows that two passes have left are the same rows."""
@@ -72,7 +73,7 @@ def exactly(connection: Connection, place: str, one: Object, table: Table, *, la
     columns, missing = _common(one, table)
     live = rows_of(table)
     removed, displaced, aside = 0, 0, ""
-    if execute(connection, f"SELECT EXISTS (SELECT FROM {live})").scalar_one():
+    if not empty(connection, table):
         if _same(connection, place, live, columns):
             return Filled(missing=missing)
         if not last and not one.key:
@@ -203,6 +204,17 @@ def changed(connection: Connection, place: str, one: Object, table: Table, untou
     return _left(connection, place, one, table, columns, Filled(missing=missing))
 
 
+def empty(connection: Connection, table: Table) -> bool:
+    """Whether a table has no row."""
+    return not execute(connection, f"SELECT EXISTS (SELECT FROM {rows_of(table)})").scalar_one()
+
+
+def count(connection: Connection, place: str) -> int:
+    """How many rows are there."""
+    rows: int = execute(connection, f"SELECT pg_catalog.count(*) FROM {place}").scalar_one()
+    return rows
+
+
 def same_key(key: Sequence[str], live: Table, names: Mapping[str, str] | None = None) -> str:
     """SQL: that the kept row ``c`` and the row ``l`` have the same key. ``names``: what the columns are called in ``l``."""
     there = {column.name: column for column in live.columns.values()}
@@ -286,7 +298,11 @@ def _remove(connection: Connection, place: str, one: Object, table: Table, colum
 
 def own(connection: Connection, place: str, one: Object, table: Table) -> int:
     """How many rows of a table are none of the kept ones, by their key."""
-    if not one.key or not set(one.key) <= {column.name for column in table.columns.values()}:
+    if (
+        not one.key
+        or not set(one.key) <= {column.name for column in table.columns.values()}
+        or empty(connection, table)
+    ):
         return 0
     count: int = execute(
         connection,

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, definition, evidence, manifest, refill, sequences, silence
+from mcp_planner_schema.guard import checksum, definition, evidence, manifest, move, refill, sequences, silence, trial
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.findings import Finding, Refused
 from mcp_planner_schema.guard.manifest import AFTER, Object, Stash, Written
@@ -104,7 +104,7 @@ def _there(connection: Connection, back: Back) -> dict[tuple[str, str], Table]:
 
 def check(connection: Connection, stash: Stash) -> None:
     """Raise :class:`Refused` where a kept table's rows are not those of the manifest. Reads each of them once."""
-    wrong = damaged(connection, stash)
+    wrong = damaged(connection, stash, moved=False)
     if wrong:
         values = {"problem": "; ".join(wrong), "stash": str(stash.id), "place": stash.kept_in}
         raise Refused(
@@ -112,12 +112,12 @@ def check(connection: Connection, stash: Stash) -> None:
         )
 
 
-def damaged(connection: Connection, stash: Stash) -> list[str]:
-    """What of a stash is not as its manifest says."""
+def damaged(connection: Connection, stash: Stash, *, moved: bool = True) -> list[str]:
+    """What of a stash is not as its manifest says. Without ``moved``, moved tables need only be there."""
     wrong = []
     with pinned(connection, **checksum.OUTPUT):
         for one in stash.objects:
-            if one.relation is None or one.checksum is None:
+            if one.relation is None or (one.checksum is None and not one.moved):
                 continue
             place = stash.place(one)
             there = connection.exec_driver_sql(_KEPT, (place,)).first()
@@ -127,7 +127,7 @@ def damaged(connection: Connection, stash: Stash) -> list[str]:
                 wrong.append(f"{place} is no table")
             elif missing := sorted(set(one.columns) - set(there.columns)):
                 wrong.append(f"{place} has no column {', '.join(missing)}")
-            else:
+            elif one.checksum and (moved or not one.moved):
                 found = checksum.of(connection, place, one.columns)
                 if found != one.checksum:
                     wrong.append(
@@ -136,18 +136,24 @@ def damaged(connection: Connection, stash: Stash) -> list[str]:
     return wrong
 
 
-def come_back(connection: Connection, back: Back, *, strictly: bool = False) -> None:
+def come_back(connection: Connection, back: Back, *, strictly: bool = False, wanting: bool = False) -> None:
     """Put in what has a place by now: rows of tables that the upgrade has made, values of columns it has added.
 
     Called after each statement of the upgrade; what does not fit yet (a partition that is missing) waits for the next.
-    ``strictly`` lets its error through.
+    ``strictly`` lets its error through. A moved table waits for the end, when the new one has all that it had, unless rows are
+    ``wanting``.
     """
     from sqlalchemy.exc import DBAPIError
 
     for one in back.rows():
         table = evidence.named(connection, one.schema, one.name)
         before = back.before.get((one.schema, one.name))
-        if table is None or one.number in back.late or (back.newer and one.kind == "table"):
+        if (
+            table is None
+            or one.number in back.late
+            or (back.newer and one.kind == "table")
+            or (one.moved and not wanting)
+        ):
             continue
         if one.kind == "table":
             if before and before.oid == table.oid:
@@ -199,9 +205,11 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
                 back.filled[one.number] = _fill(connection, back, one, table, last=True)
     else:
         for one, table in sorted(there, key=lambda pair: order[pair[1].oid]):
-            back.filled[one.number] = _fill(connection, back, one, table, last=True)
+            swapped = _moved_back(connection, back, one, table)
+            back.filled[one.number] = swapped or _fill(connection, back, one, table, last=True)
     for number, (rows, displaced, aside) in removed.items():
         back.filled[number] = replace(back.filled[number], removed=rows, displaced=displaced, aside=aside)
+    tables = {one.number: evidence.named(connection, one.schema, one.name) for one in back.rows()}
     notes = []
     for one in back.rows():
         found = tables[one.number]
@@ -395,20 +403,49 @@ def _in_order(connection: Connection, oids: Sequence[int]) -> dict[int, int] | N
         return None
 
 
+def _moved_back(connection: Connection, back: Back, one: Object, table: Table) -> Filled | None:
+    """Put a moved table back as it is; None where it is none, or where that cannot be and its rows are to be put in.
+
+    Rows that the upgrade has put into the new one are set aside first.
+    """
+    from sqlalchemy.exc import DBAPIError
+
+    before = back.before.get((one.schema, one.name))
+    if not one.moved or back.newer or one.number in back.filled or (before and before.oid == table.oid):
+        return None
+    lines = frozenset((kind, name, text) for kind, name, text in one.structure)
+    done, filled = False, Filled(swapped=True)
+    connection.exec_driver_sql("SAVEPOINT guard_swap")
+    try:
+        if not refill.empty(connection, table):
+            with pinned(connection, **checksum.OUTPUT):
+                displaced, aside = refill.set_aside(connection, back.stash.place(one), one, table, sorted(one.columns))
+            filled = replace(filled, displaced=displaced, aside=aside)
+        done = move.back(connection, back.schema, (back.stash.kept_in, one.relation or ""), table, lines)
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) in trial.TRANSIENT:
+            raise
+    if not done:
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_swap")
+    connection.exec_driver_sql("RELEASE SAVEPOINT guard_swap")
+    return filled if done else None
+
+
 def _told(connection: Connection, back: Back, one: Object, table: Table | None) -> list[str]:
-    kept = one.checksum.rows if one.checksum else 0
+    filled = back.filled.get(one.number)
+    if filled and filled.swapped:
+        manifest.emptied(connection, back.schema, back.stash.id, one.number)
+        return [f"restored {one.shown}: moved back", *_displaced(one, filled)]
+    kept = one.checksum.rows if one.checksum else refill.count(connection, back.stash.place(one))
     if table is None:
         manifest.mark_object(connection, back.schema, back.stash.id, one.number, 0, kept)
         return (
             [f"not restored {one.shown}: it is not there; {kept} rows stay in {back.stash.place(one)}"] if kept else []
         )
-    filled = back.filled[one.number]
+    assert filled is not None
     manifest.mark_object(connection, back.schema, back.stash.id, one.number, kept - filled.left, filled.left)
     lines = [f"restored {one.shown}: {kept - filled.left} rows"]
-    if filled.displaced:
-        lines.append(
-            f"replaced: {filled.displaced} rows of {one.name} that the upgrade had written; they are in {filled.aside}"
-        )
+    lines += _displaced(one, filled)
     if filled.removed:
         lines.append(
             f"removed {filled.removed} rows of {one.name} that the upgrade made and that were not there before"
@@ -422,6 +459,11 @@ def _told(connection: Connection, back: Back, one: Object, table: Table | None) 
             f"left: {filled.left} rows stay in {back.stash.place(one)}: {filled.why or 'newer ones are in their place'}"
         )
     return lines
+
+
+def _displaced(one: Object, filled: Filled) -> list[str]:
+    written = f"{filled.displaced} rows of {one.name} that the upgrade had written"
+    return [f"replaced: {written}; they are in {filled.aside}"] if filled.displaced else []
 
 
 def _sequences(connection: Connection, back: Back, *, dry: bool) -> list[str]:

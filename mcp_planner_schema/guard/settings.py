@@ -33,6 +33,7 @@ _DEFAULTS = {
     "deploy_lock_timeout": "10min",
     "schema": "migration",
     "stash_retention": "90d",
+    "stash_move_above": "100MB",
     "embedded": "",
     "archive": "auto",
     "archive_dir": "",
@@ -76,6 +77,7 @@ class Settings:
     deploy_lock_timeout: int
     schema: str
     stash_retention: int
+    stash_move_above: int | None
     embedded: str
     archive: str
     archive_dir: str
@@ -133,6 +135,8 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         raise _refused(
             "archive", value["archive"], "it is 'auto' or 'always'; staging and production never go back without one"
         )
+    if not re.fullmatch(r"never|\d{1,6}\s*(kB|MB|GB)", value["stash_move_above"]):
+        raise _refused("stash_move_above", value["stash_move_above"], "it is a size (64kB, 100MB, 1GB), or never")
     type_words = _words(value["type_words"])
     if not type_words or not all(re.fullmatch("[a-z]+", word) for word in type_words):
         raise _refused("type_words", value["type_words"], "it is a list of words in lower case, a to z")
@@ -155,6 +159,7 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         deploy_lock_timeout=_milliseconds("deploy_lock_timeout", value),
         schema=value["schema"],
         stash_retention=int(value["stash_retention"].removesuffix("d")),
+        stash_move_above=_bytes(value["stash_move_above"]),
         embedded=value["embedded"],
         archive=value["archive"],
         archive_dir=value["archive_dir"] or f"{given.get('here', '.')}/backups",
@@ -205,6 +210,12 @@ def _is_local(host: str) -> bool:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in re.split(r"[,\s]+", text) if word)
+
+
+def _bytes(text: str) -> int | None:
+    if text == "never":
+        return None
+    return int(text[:-2]) * {"kB": 1024, "MB": 1024**2, "GB": 1024**3}[text[-2:]]
 
 
 def _milliseconds(name: str, value: Mapping[str, str]) -> int:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, damage, definition, manifest, trial
+from mcp_planner_schema.guard import checksum, damage, definition, manifest, move, reading, structure, trial
 from mcp_planner_schema.guard import sequences as sequence
 from mcp_planner_schema.guard.evidence import Column, Loss, Table, name_of, rows_of, snapshot
 from mcp_planner_schema.guard.findings import Finding, Refused
@@ -41,8 +41,8 @@ class Kept:
     """What the real run is held to: what was tried, the tables as they stood under the locks, and the copies.
 
     ``states`` are the tables' files and counters at that time, ``harmed`` the tables whose rows may change all the same,
-    ``copies`` each copy's OID, file and columns by its quoted name,
-    ``own`` what of the guard's this transaction has not written to. ``id`` is the stash's number, 0 where nothing is lost.
+    ``copies`` each copy's OID, file and columns by its quoted name, ``stand_ins`` what stands in for moved tables, ``own`` what
+    of the guard's this transaction has not written to. ``id`` is the stash's number, 0 where nothing is lost.
     """
 
     id: int
@@ -56,10 +56,11 @@ class Kept:
     harmed: frozenset[int] = frozenset()
     own: frozenset[str] = frozenset()
     written: tuple[Written, ...] = ()
+    stand_ins: reading.Counted = field(default_factory=dict)
 
 
-def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial) -> Kept:
-    """Copy everything that the trial has shown to be lost.
+def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial, moving: Sequence[Table] = ()) -> Kept:
+    """Copy everything that the trial has shown to be lost, but for the tables of ``moving``, which are moved at the end.
 
     All tables are locked first, in OID order, so that no write falls between copy and loss; readers go on until the real
     run takes a stronger lock. Raises :class:`Refused` for columns of a table with rows and no primary key,
@@ -82,15 +83,18 @@ def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial)
     number = manifest.next_id(connection, schema) if plan or tried.sequences or tried.also else 0
     kept = Kept(number, revision, tried, before)
     if number:
-        kept = _copied(connection, schema, revision, kept, plan)
+        kept = _copied(connection, schema, revision, kept, plan, {table.oid for table in moving})
     states = trial.watched(connection, before, tried)
     harmed = {harm.table.oid for harm in tried.harms} | {loss.table.oid for loss in tried.losses if not loss.columns}
-    return replace(
+    kept = replace(
         kept,
         states=states,
         harmed=frozenset(harmed),
         own=frozenset(trial.own_tables(connection, schema)) - trial.own_touched(connection, schema),
     )
+    if moving:
+        kept = replace(kept, stand_ins=move.away(connection, schema, manifest.schema_of(schema, number), moving))
+    return kept
 
 
 def _plan(tried: trial.Trial) -> list[tuple[Table, Loss | None, tuple[int, ...]]]:
@@ -109,7 +113,7 @@ def _plan(tried: trial.Trial) -> list[tuple[Table, Loss | None, tuple[int, ...]]
 
 def _copied(
     connection: Connection, schema: str, revision: str, kept: Kept,
-    plan: Sequence[tuple[Table, Loss | None, tuple[int, ...]]],
+    plan: Sequence[tuple[Table, Loss | None, tuple[int, ...]]], moving: set[int],
 ) -> Kept:  # fmt: skip
     kept_in = manifest.schema_of(schema, kept.id)
     _make_schema(connection, kept_in)
@@ -120,8 +124,13 @@ def _copied(
             one = _object(connection, revision, table, loss, leaves, len(objects) + 1)
             one = replace(one, relation=_free(one.name, {other.relation for other in objects}))
             place = f"{identifier(kept_in)}.{identifier(one.relation or '')}"
-            one = _copy(connection, place, table, one, leaves)
-            copies[place] = _file(connection, place, one)
+            if table.oid in moving:
+                lines = sorted(structure.of_table(connection, schema, table.oid))
+                one = replace(one, moved=True, bytes=_size(connection, name_of(table)), structure=lines)
+                copies[place] = _file(connection, name_of(table), one)
+            else:
+                one = _copy(connection, place, table, one, leaves)
+                copies[place] = _file(connection, place, one)
             tables[one.number] = table
             objects.append(one)
             if one.kind == "table":

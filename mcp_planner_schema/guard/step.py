@@ -6,7 +6,7 @@ import contextlib
 import functools
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from mcp_planner_schema.guard import (
     failure,
     history,
     manifest,
+    move,
     plan,
     postcheck,
     progress,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from alembic.script import Script
     from sqlalchemy import Connection, Engine
 
+    from mcp_planner_schema.guard.evidence import Table
     from mcp_planner_schema.guard.progress import Step as Step
 
 __all__ = ["Run", "direction_of", "failed_as", "name_of", "pause", "script_of", "skipped", "take"]
@@ -215,21 +217,29 @@ def _downgrade(run: Run, at: Progress, original: Any) -> dict[int, int]:
     connection = context.connection
     assert connection is not None
     with transaction.observed(connection, at.seen):
-        tried = trial.attempt(context, schema, original)
+        tried = trial.attempt(context, schema, original, large=run.settings.stash_move_above)
     at.seen = transaction.Seen(at.seen.xid)
     verdict.refuse(tried, at.judged.header if at.judged else None, at.where, at.name)
     _archive(run, at, connection, tried)
     at.hold_from = time.monotonic()
-    kept = stash.keep(connection, schema, at.name, tried)
     if tried.commits:
+        stash.keep(connection, schema, at.name, tried)
         with _committing(run, at), transaction.observed(connection, at.seen):
             original()
         return {}
     before = progress.counters(connection)
-    trial.arm(connection, schema)
-    with trial.no_rollback(connection), transaction.observed(connection, at.seen):
-        original()
-    kept = proof.prove(connection, schema, kept)
+
+    def for_real(moving: Sequence[Table] = ()) -> stash.Kept:
+        kept = stash.keep(connection, schema, at.name, tried, moving)
+        trial.arm(connection, schema)
+        with trial.no_rollback(connection), transaction.observed(connection, at.seen):
+            original()
+        return proof.prove(connection, schema, kept)
+
+    kept, why = move.first(connection, tried, for_real)
+    if kept is None:
+        at.seen = transaction.Seen(at.seen.xid)
+        kept = for_real()
     if kept.id:
         manifest.write(
             connection, schema, kept.id, run=run.number, version_table=plan.version_table(context), revision=at.name,
@@ -238,7 +248,7 @@ def _downgrade(run: Run, at: Progress, original: Any) -> dict[int, int]:
             archive=(str(at.archive.path), at.archive.sha256) if at.archive else None,
         )  # fmt: skip
     archived = [f"archived in {at.archive.path}"] if at.archive else []
-    at.notes = archived + manifest.lines(schema, kept.id, kept.objects)
+    at.notes = archived + manifest.lines(schema, kept.id, kept.objects) + ([why] if why else [])
     trial.disarm(connection, schema)
     return before
 

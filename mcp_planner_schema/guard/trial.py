@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import damage, evidence, sequences, tripwire
+from mcp_planner_schema.guard import damage, evidence, reading, sequences, structure, tripwire
 from mcp_planner_schema.guard.evidence import Loss, Table
 from mcp_planner_schema.guard.postcheck import pinned
 
@@ -72,7 +72,8 @@ class Trial:
 
     ``also`` is what goes along with the losses: catalog, OID, how people call it. ``sequences`` are those that go or stand
     lower afterwards, as they were before. ``rewritten`` are the tables that got a new file, ``empty`` those of them that
-    had no row to lose, ``written`` all that the body wrote to. ``beyond`` is what no stash could keep.
+    had no row to lose, ``written`` all that the body wrote to. ``beyond`` is what no stash could keep. ``unread`` are the
+    large tables that the body has not read; ``structure`` is what it has left, where it drops one of these.
     """
 
     before: dict[int, Table] = field(default_factory=dict)
@@ -86,6 +87,8 @@ class Trial:
     version_table: int = 0
     empty: tuple[Table, ...] = ()
     beyond: tuple[str, ...] = ()
+    unread: frozenset[int] = frozenset()
+    structure: structure.Lines = frozenset()
 
     def root(self, table: Table) -> Table:
         """The partitioned table that a partition belongs to in the end; any other table itself."""
@@ -94,12 +97,13 @@ class Trial:
         return table
 
 
-def attempt(context: MigrationContext, schema: str, body: Callable[[], Any]) -> Trial:
+def attempt(context: MigrationContext, schema: str, body: Callable[[], Any], *, large: int | None = None) -> Trial:
     """Run ``body`` in a savepoint, read what it destroyed, and undo it.
 
     Raises :class:`CommitInside` where the body ends its transaction or cannot run inside one, or touches what the guard
     keeps (the whole transaction is then over, nothing done); lets every other failure of the body through. A sequence that
-    the body has set back stands where it stood again.
+    the body has set back stands where it stood again. ``large`` is the size in bytes above which it is worth knowing whether a
+    table was read.
     """
     connection = context.connection
     assert connection is not None
@@ -107,9 +111,10 @@ def attempt(context: MigrationContext, schema: str, body: Callable[[], Any]) -> 
     before, own = outcome.before, own_tables(connection, schema)
     outcome.version_table = damage.version_table(connection, context.version_table_schema, context.version_table)
     states, others = watched(connection, before, outcome), evidence.beside(connection)
-    stood, large = sequences.states(connection, schema), evidence.large_objects(connection)
+    stood, objects = sequences.states(connection, schema), evidence.large_objects(connection)
     connection.info.setdefault(STOOD, stood)
     before_touched = own_touched(connection, schema)
+    counted = {} if large is None else reading.begin(connection, reading.large(connection, states, large))
     connection.exec_driver_sql("SAVEPOINT guard_trial")
     try:
         arm(connection, schema)
@@ -120,7 +125,11 @@ def attempt(context: MigrationContext, schema: str, body: Callable[[], Any]) -> 
             outcome.also = evidence.taken_along(others, evidence.beside(connection), after) if outcome.losses else ()
             seen = damage.look(connection, states, after)
             stands = sequences.states(connection, schema)
-            outcome.beyond = evidence.beyond(connection, large)
+            outcome.beyond = evidence.beyond(connection, objects)
+            whole = {loss.table.oid for loss in outcome.losses if not loss.columns}
+            outcome.unread = reading.unread(connection, counted) & whole
+            if outcome.unread:
+                outcome.structure = structure.of_everything(connection, schema)
             left = own_tables(connection, schema)
             dropped = sorted(name for name, columns in own.items() if left.get(name) != columns)
             touched = sorted((own_touched(connection, schema) & own.keys()) - before_touched)

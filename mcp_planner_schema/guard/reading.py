@@ -1,0 +1,55 @@
+"""Whether a body has read a table: how often the server began to scan it or one of its indexes, and what it fetched.
+
+The counters outlast a rollback, so only differences say something; a table that is dropped keeps its own until COMMIT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+# The table with its indexes and what is stored out of line, by the table.
+_PARTS = """
+SELECT c.oid::bigint, array(SELECT c.oid::bigint UNION SELECT i.indexrelid::bigint FROM pg_catalog.pg_index i
+    WHERE i.indrelid = c.oid
+  UNION SELECT c.reltoastrelid::bigint WHERE c.reltoastrelid <> 0
+  UNION SELECT i.indexrelid::bigint FROM pg_catalog.pg_index i WHERE i.indrelid = c.reltoastrelid AND c.reltoastrelid <> 0)
+FROM pg_catalog.pg_class c WHERE c.oid = ANY (%s::oid[])
+"""
+_LARGE = """
+SELECT c.oid::bigint FROM pg_catalog.pg_class c
+WHERE c.oid = ANY (%s::oid[]) AND c.relkind = 'r' AND pg_catalog.pg_total_relation_size(c.oid) > %s
+"""
+_READ = """
+SELECT o::bigint, pg_catalog.pg_stat_get_xact_numscans(o) + pg_catalog.pg_stat_get_xact_tuples_returned(o)
+       + pg_catalog.pg_stat_get_xact_tuples_fetched(o)
+FROM pg_catalog.unnest(%s::oid[]) AS u (o)
+"""
+
+Counted = dict[int, dict[int, int]]
+"""For each table, what was counted so far of each of its parts."""
+
+
+def large(connection: Connection, tables: Iterable[int], above: int) -> list[int]:
+    """Those of the tables that take more than ``above`` bytes with their indexes."""
+    return list(connection.exec_driver_sql(_LARGE, (list(tables), above)).scalars())
+
+
+def begin(connection: Connection, tables: Iterable[int]) -> Counted:
+    """The counters of these tables as they stand."""
+    wanted = list(tables)
+    if not wanted:
+        return {}
+    return {oid: _counters(connection, parts) for oid, parts in connection.exec_driver_sql(_PARTS, (wanted,)).all()}
+
+
+def unread(connection: Connection, before: Counted) -> frozenset[int]:
+    """Those tables that nothing has read since."""
+    return frozenset(oid for oid, counted in before.items() if _counters(connection, counted) == counted)
+
+
+def _counters(connection: Connection, parts: Iterable[int]) -> dict[int, int]:
+    return dict(tuple(row) for row in connection.exec_driver_sql(_READ, (list(parts),)))

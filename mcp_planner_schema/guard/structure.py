@@ -1,0 +1,164 @@
+"""What the catalog holds, one line for each object: the same lines mean the same structure.
+
+Names are qualified, so a table is compared with another of the same name in the same schema, or with lines that were
+written down. Columns count by their place, not by their number: a column dropped long ago changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard.evidence import own
+from mcp_planner_schema.guard.postcheck import pinned
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+# Of one table (one is its OID): itself, its indexes, the sequences its columns own; of all (one is null): whatever is there.
+_LINES = """
+WITH ns AS MATERIALIZED (
+    SELECT n.oid, n.nspname, n.nspowner, n.nspacl FROM pg_namespace n
+    WHERE left(n.nspname, 3) <> 'pg_' AND n.nspname <> 'information_schema' AND n.nspname !~ %(own)s
+), serial AS MATERIALIZED (
+    SELECT d.objid, d.refobjid, d.refobjsubid FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+    WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+        AND d.refobjsubid > 0
+), rel AS MATERIALIZED (
+    SELECT c.*, pg_catalog.format('%%I.%%I', n.nspname, c.relname) AS shown FROM pg_class c JOIN ns n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'c', 'f', 'i', 'I') AND c.relpersistence <> 't'
+      AND (%(one)s::oid IS NULL OR c.oid = %(one)s::oid
+           OR c.oid IN (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = %(one)s::oid)
+           OR c.oid IN (SELECT s.objid FROM serial s WHERE s.refobjid = %(one)s::oid))
+)
+SELECT 'relation', shown, concat_ws(' ', relkind, relpersistence, pg_get_userbyid(relowner), relrowsecurity,
+    relforcerowsecurity,
+       relreplident, reloptions, relispartition, am.amname, nullif(reltablespace, 0), nullif(reloftype, 0)::regtype,
+       pg_get_partkeydef(CASE relkind WHEN 'p' THEN rel.oid END),
+       pg_get_expr(CASE WHEN relispartition THEN relpartbound END, rel.oid),
+       pg_get_viewdef(CASE WHEN relkind IN ('v', 'm') THEN rel.oid END),
+       (SELECT string_agg(i.inhparent::regclass::text, ',' ORDER BY i.inhseqno) FROM pg_inherits i WHERE i.inhrelid = rel.oid))
+FROM rel LEFT JOIN pg_am am ON am.oid = rel.relam
+UNION ALL
+SELECT 'column', rel.shown || '.' || quote_ident(a.attname), concat_ws(' ',
+       row_number() OVER (PARTITION BY a.attrelid ORDER BY a.attnum), format_type(a.atttypid, a.atttypmod), a.attnotnull,
+       nullif(a.attidentity::text, ''), nullif(a.attgenerated::text, ''), pg_get_expr(d.adbin, d.adrelid),
+       nullif(a.attcollation, 0)::regcollation, a.attstorage, nullif(a.attcompression::text, ''), nullif(a.attstattarget, -1),
+       a.attoptions, a.attislocal, a.attinhcount)
+FROM rel JOIN pg_attribute a ON a.attrelid = rel.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE rel.relkind IN ('r', 'p', 'v', 'm', 'c', 'f')
+UNION ALL
+SELECT 'constraint', rel.shown || '.' || quote_ident(k.conname), concat_ws(' ', pg_get_constraintdef(k.oid), k.contype,
+    k.convalidated,
+       k.condeferrable, k.condeferred, k.conislocal, k.coninhcount, k.connoinherit, nullif(k.conparentid, 0) IS NOT NULL)
+FROM rel JOIN pg_constraint k ON k.conrelid = rel.oid WHERE k.contype <> 't'
+UNION ALL
+SELECT 'index', rel.shown, concat_ws(' ', pg_get_indexdef(rel.oid), i.indisvalid, i.indisready, i.indisprimary, i.indimmediate,
+       i.indisreplident, i.indisclustered)
+FROM rel JOIN pg_index i ON i.indexrelid = rel.oid
+UNION ALL
+SELECT 'trigger', rel.shown || '.' || quote_ident(g.tgname), concat_ws(' ', pg_get_triggerdef(g.oid), g.tgenabled)
+FROM rel JOIN pg_trigger g ON g.tgrelid = rel.oid WHERE NOT g.tgisinternal
+UNION ALL
+SELECT 'policy', rel.shown || '.' || quote_ident(p.polname), concat_ws(' ', p.polcmd, p.polpermissive, p.polroles::regrole[],
+       pg_get_expr(p.polqual, p.polrelid), 'check', pg_get_expr(p.polwithcheck, p.polrelid))
+FROM rel JOIN pg_policy p ON p.polrelid = rel.oid
+UNION ALL
+SELECT 'rule', rel.shown || '.' || quote_ident(w.rulename), concat_ws(' ', pg_get_ruledef(w.oid), w.ev_enabled)
+FROM rel JOIN pg_rewrite w ON w.ev_class = rel.oid
+UNION ALL
+SELECT 'sequence', rel.shown, concat_ws(' ', format_type(s.seqtypid, NULL), s.seqstart, s.seqincrement, s.seqmin, s.seqmax,
+       s.seqcache, s.seqcycle, o.refobjid::regclass, o.refobjsubid > 0, a.attname)
+FROM rel JOIN pg_sequence s ON s.seqrelid = rel.oid LEFT JOIN serial o ON o.objid = rel.oid
+LEFT JOIN pg_attribute a ON a.attrelid = o.refobjid AND a.attnum = o.refobjsubid
+UNION ALL
+SELECT 'statistics', format('%%I.%%I', n.nspname, s.stxname), concat_ws(' ', pg_get_statisticsobjdef(s.oid),
+       to_jsonb(s) ->> 'stxstattarget', pg_get_userbyid(s.stxowner))
+FROM pg_statistic_ext s JOIN rel ON rel.oid = s.stxrelid JOIN pg_namespace n ON n.oid = s.stxnamespace
+UNION ALL
+SELECT 'grant', concat_ws('.', rel.shown, x.attname), concat_ws(' ', coalesce(r.rolname, 'PUBLIC'), e.privilege_type,
+    e.is_grantable)
+FROM rel CROSS JOIN LATERAL (SELECT NULL::name, rel.relacl UNION ALL SELECT a.attname, a.attacl FROM pg_attribute a
+  WHERE a.attrelid = rel.oid AND a.attacl IS NOT NULL AND NOT a.attisdropped) x (attname, acl)
+CROSS JOIN LATERAL aclexplode(x.acl) e LEFT JOIN pg_roles r ON r.oid = e.grantee
+WHERE e.grantee <> rel.relowner OR x.attname IS NOT NULL
+UNION ALL
+SELECT 'comment', concat_ws(' ', o.type, o.identity), d.description
+FROM pg_description d CROSS JOIN LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) o
+WHERE d.objoid >= 16384 AND CASE WHEN %(one)s::oid IS NULL THEN o.identity !~ %(own_identity)s ELSE
+    (d.classoid = 'pg_class'::regclass AND d.objoid IN (SELECT oid FROM rel))
+    OR (d.classoid = 'pg_constraint'::regclass AND d.objoid IN (SELECT oid FROM pg_constraint WHERE conrelid = %(one)s::oid))
+    OR (d.classoid = 'pg_trigger'::regclass AND d.objoid IN (SELECT oid FROM pg_trigger WHERE tgrelid = %(one)s::oid))
+    OR (d.classoid = 'pg_statistic_ext'::regclass AND d.objoid IN (SELECT oid FROM pg_statistic_ext
+        WHERE stxrelid = %(one)s::oid))
+    OR (d.classoid = 'pg_type'::regclass AND d.objoid IN (SELECT reltype FROM rel)) END
+UNION ALL
+SELECT 'label', concat_ws(' ', l.objtype, l.objname, l.provider), l.label FROM pg_seclabels l
+WHERE %(one)s::oid IS NULL OR (l.classoid = 'pg_class'::regclass AND l.objoid = %(one)s::oid)
+UNION ALL
+SELECT 'published', p.pubname || ' ' || r.prrelid::regclass::text, concat_ws(' ', r.prattrs, pg_get_expr(r.prqual, r.prrelid))
+FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid JOIN rel ON rel.oid = r.prrelid
+{of_all}
+"""
+_OF_ALL = """
+UNION ALL
+SELECT 'schema', quote_ident(nspname), concat_ws(' ', pg_get_userbyid(nspowner), nspacl) FROM ns
+UNION ALL
+SELECT 'type', format('%%I.%%I', n.nspname, t.typname), concat_ws(' ', t.typtype, pg_get_userbyid(t.typowner), t.typacl,
+       format_type(nullif(t.typbasetype, 0), t.typtypmod), t.typnotnull, pg_get_expr(t.typdefaultbin, 0),
+           nullif(t.typcollation, 0)::regcollation,
+       (SELECT string_agg(quote_literal(e.enumlabel), ',' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid),
+       (SELECT concat_ws(' ', g.rngsubtype::regtype, g.rngcollation::regcollation, g.rngcanonical, g.rngsubdiff)
+        FROM pg_range g WHERE g.rngtypid = t.oid),
+       (SELECT string_agg(concat_ws(' ', k.conname, pg_get_constraintdef(k.oid)), ',' ORDER BY k.conname)
+        FROM pg_constraint k WHERE k.contypid = t.oid))
+FROM pg_type t JOIN ns n ON n.oid = t.typnamespace WHERE t.typtype IN ('e', 'd', 'r')
+UNION ALL
+SELECT 'function', p.oid::regprocedure::text, concat_ws(' ', pg_get_userbyid(p.proowner), p.proacl,
+       CASE WHEN p.prokind <> 'a' THEN pg_get_functiondef(p.oid) ELSE (SELECT to_jsonb(g)::text FROM pg_aggregate g
+           WHERE g.aggfnoid = p.oid) END)
+FROM pg_proc p JOIN ns n ON n.oid = p.pronamespace
+UNION ALL
+SELECT 'extension', e.extname, concat_ws(' ', e.extversion, e.extnamespace::regnamespace) FROM pg_extension e
+UNION ALL
+SELECT 'event trigger', e.evtname, concat_ws(' ', e.evtevent, e.evtenabled, e.evttags, e.evtfoid::regprocedure)
+    FROM pg_event_trigger e
+UNION ALL
+SELECT 'publication', p.pubname, to_jsonb(p)::text FROM pg_publication p
+UNION ALL
+SELECT 'operator', o.oid::regoperator::text, o.oprcode::text FROM pg_operator o JOIN ns n ON n.oid = o.oprnamespace
+UNION ALL
+SELECT 'collation', c.oid::regcollation::text, to_jsonb(c)::text FROM pg_collation c JOIN ns n ON n.oid = c.collnamespace
+UNION ALL
+SELECT 'cast', concat_ws(' ', c.castsource::regtype, c.casttarget::regtype), c.castfunc::regprocedure::text
+FROM pg_cast c WHERE c.oid >= 16384
+UNION ALL
+SELECT 'default rights', concat_ws(' ', d.defaclrole::regrole, nullif(d.defaclnamespace, 0)::regnamespace,
+    d.defaclobjtype), d.defaclacl::text
+FROM pg_default_acl d
+"""
+
+Lines = frozenset[tuple[str, str, str]]
+
+
+def of_table(connection: Connection, schema: str, oid: int) -> Lines:
+    """The lines of one table: its columns, constraints, indexes, triggers, sequences, rights, comments. Reads only."""
+    return _lines(connection, schema, oid)
+
+
+def of_everything(connection: Connection, schema: str) -> Lines:
+    """The lines of the whole database but for the guard's own schemas. Reads only."""
+    return _lines(connection, schema, None)
+
+
+def difference(before: Lines, after: Lines) -> str:
+    """The first few lines that only one of the two has, for people."""
+    lines = sorted([f"- {' '.join(one)}" for one in before - after] + [f"+ {' '.join(one)}" for one in after - before])
+    return "; ".join(line[:200] for line in lines[:3])
+
+
+def _lines(connection: Connection, schema: str, one: int | None) -> Lines:
+    values = {"own": "^$" if one else own(schema), "own_identity": rf"\m{schema}(_stash_[0-9]+)?(\.|$)", "one": one}
+    with pinned(connection, search_path="pg_catalog"):
+        asked = connection.exec_driver_sql(_LINES.format(of_all="" if one else _OF_ALL), values)
+        return frozenset((kind, name, text or "") for kind, name, text in asked)
