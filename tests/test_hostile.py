@@ -253,8 +253,10 @@ def test_no_row_of_a_writer_beside_is_lost(
 
 
 @pytest.mark.long
-def test_a_gigabyte_of_bytes_comes_back(empty: Database, project: Project) -> None:
+@pytest.mark.parametrize("above", ["never", "100MB"])
+def test_a_gigabyte_of_bytes_comes_back(empty: Database, project: Project, above: str) -> None:
     """A hundred values of ten megabytes each, random so that nothing makes them smaller, go and come back as they were."""
+    project.configure(stash_move_above=above)
     # The step's budget holds for the guard's own reading of the rows too, and that takes longer than the usual half minute.
     text = (
         FILES["bytes"]
