@@ -99,6 +99,15 @@ def test_a_senseless_value_is_exit_2_and_changes_nothing(
     assert database.value("SELECT version_num FROM alembic_version") == HEAD
 
 
+def test_more_steps_back_than_there_are_offers_the_way_to_the_base(
+    database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command to type next is one that works, and shows first what it would do."""
+    assert cli.main(["migrate-down", "STEPS=99"]) == 2
+
+    assert capsys.readouterr().err.rstrip().endswith("next: make migrate-down TO=base DRY_RUN=1")
+
+
 def test_make_hands_over_a_value_that_no_shell_may_read(database: Database) -> None:
     """Quotes, semicolons and spaces in a value given to make arrive as they are and run nothing."""
     reason = 'it\'s "late"; touch /tmp/mcp-was-here & echo | true'

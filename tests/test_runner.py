@@ -101,6 +101,28 @@ def test_only_commands_that_move_the_version_have_a_destination(
     )
 
 
+def test_a_failing_downgrade_says_that_its_file_is_applied(empty: Database, project: Project) -> None:
+    """What is to be corrected is the file of an applied revision: the next line names the waiver without which it is refused."""
+    project.configure(headers="required")
+    project.revision("001", "create_a", 'op.execute("CREATE TABLE a (id int)")', 'op.execute("DROP TABLE b")')
+    project.upgrade()
+
+    done = project.alembic("downgrade", "-1")
+
+    told = re.search(
+        r"next: correct (\S+?):\d+ \(with \"(Waive: applied-edited \| why \| \S+)\" in its header\)", done.stderr
+    )
+    assert done.returncode == 1
+    assert told, done.stderr
+    assert told[1] == "alembic/versions/001_create_a.py"
+    file = project.folder / told[1]
+    file.write_text(
+        file.read_text().replace("DROP TABLE b", "DROP TABLE a").replace('\n"""\n', f'\n{told[2]}\n"""\n', 1)
+    )
+    assert project.alembic("downgrade", "-1").returncode == 0
+    assert empty.value("SELECT to_regclass('a') IS NULL")
+
+
 def test_a_failing_revision_leaves_the_earlier_ones_and_nothing_of_itself(empty: Database, project: Project) -> None:
     """Revision 3 of 5 fails: 1 and 2 stay, 3 is gone whole, exit 1, failed history row and run, one clear message."""
     tables(project, 5, r003='op.execute("CREATE TABLE t3 (id int)")\nop.execute("SELECT 1/0")')

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import connect, plan, source, trial
 from mcp_planner_schema.guard.findings import Broken, Busy, Finding, GuardError, Refused
+from mcp_planner_schema.guard.judge import later
 from mcp_planner_schema.guard.progress import Progress
 from mcp_planner_schema.guard.transaction import Ended
 
@@ -55,11 +56,15 @@ def meaning(error: Exception, progress: Progress, beside: Connection, path: str 
     kind = "" if hasattr(original, "pgcode") else f"{type(original).__name__}: "
     # The same command would meet the same error, unless it was the server's state and not the revision's text.
     of_the_text = path is not None and (kind or (code or "08")[:2] not in ("08", "53", "57", "58"))
-    then = (
-        f"correct {place.partition('(')[2].rstrip(')') or progress.where.split(':')[0]}, then {repeat}"
-        if of_the_text
-        else repeat
-    )
+    then = repeat
+    if of_the_text:
+        # The revision is applied, and its text is held against what was applied.
+        waived = (
+            f' (with "Waive: applied-edited | why | {later()}" in its header)'
+            if progress.direction == "downgrade"
+            else ""
+        )
+        then = f"correct {place.partition('(')[2].rstrip(')') or progress.where.split(':')[0]}{waived}, then {repeat}"
     if f"failed: revision {progress.name}: " in said:
         return Broken(f"{said}\n{left}", then)
     return Broken(f"{place}: {kind}{said}\n{left}", then)

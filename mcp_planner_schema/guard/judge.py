@@ -77,6 +77,11 @@ def today() -> dt.date:
     return dt.datetime.now(dt.UTC).date()
 
 
+def later() -> str:
+    """The last day that a new waiver is proposed to hold."""
+    return str(today() + dt.timedelta(days=90))
+
+
 def judge_all(script: ScriptDirectory, settings: Settings, day: dt.date | None = None) -> list[Judged]:
     """Judge every file of the history and its numbering. What ``make migrate-validate`` and a broken history show."""
     day = day or today()

@@ -110,7 +110,9 @@ def explained(script: Any, settings: Settings, heads: tuple[str, ...], repeat: s
         if isinstance(error, CommandError):
             # Autogenerate compares models with a database at head, and with no other.
             behind, made = "not up to date" in str(error), repeat.startswith("make ")
-            if behind:
+            if "didn't produce" in str(error) and " -" in str(error):  # more steps back than there are
+                command = "make migrate-down TO=base DRY_RUN=1" if made else "alembic -x dry_run=1 downgrade base"
+            elif behind:
                 command = "make migrate-up" if made else "alembic upgrade head"
             else:
                 command = "make migrate-status" if made else "alembic history   (lists the revisions there are)"

@@ -7,7 +7,6 @@ again, and temporary tables end with their session: neither is kept.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from mcp_planner_schema.guard import checksum, damage, definition, manifest, mov
 from mcp_planner_schema.guard import sequences as sequence
 from mcp_planner_schema.guard.evidence import Column, Loss, Table, name_of, rows_of, snapshot
 from mcp_planner_schema.guard.findings import Finding, Refused
-from mcp_planner_schema.guard.judge import today
+from mcp_planner_schema.guard.judge import later
 from mcp_planner_schema.guard.manifest import AFTER, Object, Written
 from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
 from mcp_planner_schema.guard.tripwire import CommitInside
@@ -297,8 +296,7 @@ def _refuse_moved(kept: Kept, table: Table, states: dict[int, damage.State]) -> 
     parts = [oid for oid, one in kept.before.items() if kept.tried.root(one).oid == table.oid and oid in states]
     inserted = sum(states[oid].inserted - kept.states[oid].inserted for oid in parts)
     if table.kind == "p" and inserted:
-        later = str(today() + dt.timedelta(days=90))
-        values = {"objects": f"rows of {table.shown} (moved between partitions)", "later": later}
+        values = {"objects": f"rows of {table.shown} (moved between partitions)", "later": later()}
         raise Refused(
             [Finding("rows-not-kept", table.shown, kept.revision, values)],
             f"ALTER TABLE {name_of(table)} ADD PRIMARY KEY (…);   (in a revision of its own), then go back",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard.findings import Finding, Refused
-from mcp_planner_schema.guard.judge import today
+from mcp_planner_schema.guard.judge import later, today
 from mcp_planner_schema.guard.trial import Trial
 
 if TYPE_CHECKING:
@@ -31,5 +30,5 @@ def refuse(tried: Trial, header: Header | None, where: str, revision: str) -> No
         raise Refused([Finding("stash-impossible", where, revision, values)], f"edit {where}")
     keyless = [harm for harm in tried.harms if harm.changes and not tried.root(harm.table).key]
     if keyless and not (header and header.waives("rows-not-kept", today())):
-        values = {"objects": "rows of " + ", ".join(map(str, keyless)), "later": str(today() + dt.timedelta(days=90))}
+        values = {"objects": "rows of " + ", ".join(map(str, keyless)), "later": later()}
         raise Refused([Finding("rows-not-kept", where, revision, values)], f"edit {where}")

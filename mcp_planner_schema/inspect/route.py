@@ -65,10 +65,11 @@ def _named(line: list[str], here: str, target: str) -> str:
     if target.startswith("-") and target[1:].isdigit():
         place = line.index(here) - int(target[1:])
         if place < 0:
-            above = (
-                f"{line.index(here)} steps above base" if here != "base" else "at base: there is nothing to go back to"
+            if here == "base":
+                raise WrongUse("The database is at base: there is nothing to go back to.", "make migrate-status")
+            raise WrongUse(
+                f"The database is {line.index(here)} steps above base.", "make migrate-down TO=base DRY_RUN=1"
             )
-            raise WrongUse(f"The database is {above}.", "make migrate-status")
         return line[place]
     number = target.split("_")[0]
     meant = next((one for one in line if one.lstrip("0") == number.lstrip("0") and number), None)
