@@ -34,8 +34,10 @@ ONE_UPDATE = "UPDATE steps SET progress = 1 - progress * 0.75 WHERE id = %s"
 LIMITS = (
     ("10,000 | insert", "10,000 steps into one task by one statement", {"no audit": 2, "all": 4}),
     ("10,000 | update of progress", "an update of their progress", {"no audit": 3, "all": 6}),
-    ("synchronous_commit on | insert", "a transaction that inserts one row", {"no audit": 3, "all": 3}),
-    ("synchronous_commit on | update", "a transaction that updates one row", {"no audit": 3, "all": 3}),
+    ("durable, BEGIN to COMMIT | insert", "a transaction that inserts one row", {"no audit": 3, "all": 3}),
+    ("durable, BEGIN to COMMIT | update", "a transaction that updates one row", {"no audit": 3, "all": 3}),
+    ("durable, autocommit | insert", "the same by a statement without BEGIN and COMMIT", {"no audit": 3, "all": 3}),
+    ("durable, autocommit | update", "the same", {"no audit": 3, "all": 3}),
 )
 # Time a row at the largest size to that at the smallest, over the same without triggers. Linear is 1, quadratic 100; what
 # is allowed beyond 1 is the noise.
@@ -73,8 +75,9 @@ def _run(cursor: Any) -> None:
     _head(contestants, "commit | statement")
     for synchronous in ("on", "off"):
         cursor.execute(f"SET synchronous_commit = {synchronous}")
-        singles = _singles(cursor, contestants, 7)
-        found |= _table(contestants, f"synchronous_commit {synchronous} |", singles, 1000)
+        durable = "durable" if synchronous == "on" else "not durable"
+        for how, timed in (("BEGIN to COMMIT", _transaction), ("autocommit", _timed)):
+            found |= _table(contestants, f"{durable}, {how} |", _singles(cursor, contestants, 7, timed), 1000)
     cursor.execute("RESET synchronous_commit")
     _limits(contestants, found)
     _growth(contestants, found)
@@ -125,15 +128,15 @@ def _statements(cursor: Any, contestants: Contestants, size: int, turns: int) ->
     return _medians(seconds)
 
 
-def _singles(cursor: Any, contestants: Contestants, turns: int) -> Found:
+def _singles(cursor: Any, contestants: Contestants, turns: int, timed: Callable[..., float]) -> Found:
     seconds: dict[str, dict[str, list[float]]] = {}
     for turn in range(turns + 1):
         for name, wanted in contestants.items():
             _fresh(cursor, wanted)
             cursor.execute(INSERT, (1_000,))  # a task as tasks are, not an empty one
-            inserts = [_timed(cursor, ONE_INSERT, (f"single {n}",)) for n in range(SINGLE)]
+            inserts = [timed(cursor, ONE_INSERT, (f"single {n}",)) for n in range(SINGLE)]
             cursor.execute("SELECT id FROM steps ORDER BY title LIMIT %s", (SINGLE,))
-            updates = [_timed(cursor, ONE_UPDATE, row) for row in cursor.fetchall()]
+            updates = [timed(cursor, ONE_UPDATE, row) for row in cursor.fetchall()]
             if turn:
                 seconds.setdefault("insert", {}).setdefault(name, []).append(statistics.median(inserts))
                 seconds.setdefault("update", {}).setdefault(name, []).append(statistics.median(updates))
@@ -208,6 +211,15 @@ def _check(cursor: Any) -> None:
 def _timed(cursor: Any, sql: str, values: Any = None) -> float:
     began = time.perf_counter()
     cursor.execute(sql, values)
+    return time.perf_counter() - began
+
+
+def _transaction(cursor: Any, sql: str, values: Any = None) -> float:
+    """As an application's driver sends it: BEGIN, the statement, COMMIT."""
+    began = time.perf_counter()
+    cursor.execute("BEGIN")
+    cursor.execute(sql, values)
+    cursor.execute("COMMIT")
     return time.perf_counter() - began
 
 
