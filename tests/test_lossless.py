@@ -137,7 +137,6 @@ def test_any_data_on_any_route(
     assert open_stashes(database) == []
 
 
-@pytest.mark.xfail(strict=True, reason="the post-check of 021 reads the rows that came back, and stops the way up")
 def test_a_seed_that_was_deleted_does_not_bar_the_way_back(database: Database, planner: Config) -> None:
     """A row of the revision's own that somebody deleted stays deleted, and the database comes back to head."""
     database.rows("DELETE FROM complexity_levels WHERE level = 'LOW'")

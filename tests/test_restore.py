@@ -355,9 +355,6 @@ def test_a_table_that_is_filled_by_its_upgrade_comes_back_as_it_was(
     assert empty.value("SELECT state FROM migration.stash") == "restored"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="seeds whose keys a sequence gives get new ones, and stand beside those that came back"
-)
 def test_seeds_with_generated_keys_are_there_once(empty: Database, project: Project) -> None:
     """Rows that an upgrade inserts into a table that stays, and its downgrade deletes, are not there twice after both."""
     two(

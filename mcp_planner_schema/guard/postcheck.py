@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 CATALOG_PATH = "pg_catalog, public, pg_temp"
 """The search_path for questions to the catalog: types and defaults are shown the same whatever a session's own path is."""
 
+# SQLSTATEs that are no answer to a query: a lock that was not granted (lock_not_available, deadlock_detected: the step is
+# tried again), and the classes of an end by somebody's word, statement_timeout too, and of a connection that is gone.
+_NO_LOCK = ("55P03", "40P01")
+_ENDED = ("57", "08", "")
+
 
 @dataclass(frozen=True)
 class Expectation:
@@ -121,6 +126,31 @@ def _asked(one: Expectation) -> str:
         f"      {literal('expected ' + one.says + ', found an error: ')} || SQLERRM);\n"
         "  END;\n"
     )
+
+
+def unmet(connection: Connection, wanted: Sequence[Expectation]) -> list[tuple[Expectation, str]]:
+    """The expectations that do not hold, each with what was found. A query's own error is an answer like any other.
+
+    Each is asked in a savepoint, which is rolled back. A lock that was not granted, and the end of the query or of the
+    connection by somebody's word, are raised.
+    """
+    from sqlalchemy.exc import DBAPIError
+
+    found = []
+    for one in wanted:
+        execute(connection, "SAVEPOINT guard_asked")
+        asked = f"SELECT CASE WHEN ({one.holds}) IS NOT TRUE THEN coalesce((\n{one.found}\n), 'nothing') END"
+        try:
+            answer = execute(connection, asked).scalar_one()
+        except DBAPIError as error:
+            code = getattr(error.orig, "pgcode", None) or ""
+            if code in _NO_LOCK or code[:2] in _ENDED:
+                raise
+            answer = f"an error: {error.orig.diag.message_primary}"  # type: ignore[union-attr]  # it has a SQLSTATE
+        execute(connection, "ROLLBACK TO SAVEPOINT guard_asked; RELEASE SAVEPOINT guard_asked")
+        if answer is not None:
+            found.append((one, answer))
+    return found
 
 
 def already_true(connection: Connection, wanted: Sequence[Expectation]) -> list[Expectation]:

@@ -38,7 +38,8 @@ class Progress:
 
     ``row_xid`` is the transaction that the attempt's row of ``history`` was written in, its last statement: empty before
     that. ``own`` are the revision's budgets. ``checksum`` is computed before the first attempt: it takes long enough to be
-    felt under a lock. ``rehearsed``: whatever happens to it, it is rolled back.
+    felt under a lock. ``rehearsed``: whatever happens to it, it is rolled back. ``restored``: what an earlier downgrade kept
+    came back in it.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Progress:
     own: dict[str, int] = field(default_factory=dict)
     archive: Archive | None = None
     rehearsed: bool = False
+    restored: bool = False
 
     @property
     def where(self) -> str:

@@ -70,7 +70,7 @@ def exactly(connection: Connection, place: str, one: Object, table: Table, *, la
 
     Not ``last``, its further statements may still need rows that it has made: none of them goes yet.
     """
-    columns, missing = _common(one, table)
+    columns, missing = common(one, table)
     live = rows_of(table)
     removed, displaced, aside = 0, 0, ""
     if not empty(connection, table):
@@ -83,7 +83,7 @@ def exactly(connection: Connection, place: str, one: Object, table: Table, *, la
             removed = _remove(connection, place, one, table, columns)
         if set(one.key) <= set(columns) and one.key:
             _overwrite(connection, place, one, table, columns, "true")
-    _insert(connection, place, one, table, columns, _absent(one, table, columns))
+    insert(connection, place, one, table, columns, absent(one, table, columns))
     filled = Filled(removed=removed, missing=missing, displaced=displaced, aside=aside)
     if _same(connection, place, live, columns):
         return filled
@@ -117,12 +117,12 @@ def set_aside(
 
 def beside(connection: Connection, place: str, one: Object, table: Table) -> Filled:
     """Put in the rows whose place is free; what stands there stays."""
-    columns, missing = _common(one, table)
+    columns, missing = common(one, table)
     if one.key:
-        _insert(connection, place, one, table, columns, _absent(one, table, columns))
+        insert(connection, place, one, table, columns, absent(one, table, columns))
     else:
         was, now = checksum.row_text(sorted(columns), "c"), checksum.row_text(sorted(columns), "l")
-        _insert(connection, place, one, table, columns,
+        insert(connection, place, one, table, columns,
                 f"c.ctid IN ({_SURPLUS.format(place=place, live=rows_of(table), was=was, now=now)})")  # fmt: skip
     return _left(connection, place, one, table, columns, Filled(missing=missing))
 
@@ -189,15 +189,22 @@ def columns(
     return Filled(left, missing=missing, displaced=displaced, aside=aside, why=why if left else "")
 
 
-def changed(connection: Connection, place: str, one: Object, table: Table, untouched: str | None) -> Filled:
-    """Put changed and deleted rows back where nobody has written since; ``untouched`` lists those, by their place."""
-    columns, missing = _common(one, table)
+def changed(
+    connection: Connection, place: str, one: Object, table: Table, untouched: str | None, *, deleted: bool
+) -> Filled:
+    """Put changed and deleted rows back where nobody has written since; ``untouched`` lists those, by their place.
+
+    Not ``deleted``, the deleted ones wait for the end of the body.
+    """
+    columns, missing = common(one, table)
     mine = f"c.ctid IN (SELECT u.place FROM {untouched} AS u)" if untouched else "false"
     if not one.key and one.restored:
         return Filled(one.left or 0, why="without a primary key nobody can tell which of them are back already")
     if one.key:
         _overwrite(connection, place, one, table, columns, mine)
-    inserted = _insert(connection, place, one, table, columns, f"{mine} AND {_absent(one, table, columns)}")
+    inserted = 0
+    if deleted:
+        inserted = insert(connection, place, one, table, columns, f"{mine} AND {absent(one, table, columns)}")
     if not one.key:
         unknown = "without a key nobody knows which rows they were" if one.checksum and not untouched else ""
         return Filled((one.checksum.rows if one.checksum else 0) - inserted, missing=missing, why=unknown)
@@ -232,7 +239,7 @@ WHERE a.n > coalesce(b.n, 0)
 """
 
 
-def _common(one: Object, table: Table) -> tuple[list[str], tuple[str, ...]]:
+def common(one: Object, table: Table) -> tuple[list[str], tuple[str, ...]]:
     """The columns that can be filled, and those of the copy that have no place."""
     there = {column.name: column for column in table.columns.values()}
     kept = [name for name in one.columns if name != AFTER]
@@ -249,7 +256,8 @@ def _typed(column: Column, alias: str = "c.") -> str:
     return name if column.builtin else f"CAST({name} AS {column.type})"
 
 
-def _insert(connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], which: str) -> int:
+def insert(connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], which: str) -> int:
+    """Insert kept rows (``c``) of which ``which`` is true and that meet no other. Gives how many."""
     there = {column.name: column for column in table.columns.values()}
     names = ", ".join(map(identifier, columns))
     values = ", ".join(_typed(there[name]) for name in columns)
@@ -263,7 +271,8 @@ def _insert(connection: Connection, place: str, one: Object, table: Table, colum
     )  # fmt: skip
 
 
-def _absent(one: Object, table: Table, columns: Sequence[str]) -> str:
+def absent(one: Object, table: Table, columns: Sequence[str]) -> str:
+    """SQL: that no row of the table has the key of the kept row ``c``."""
     if not one.key or not set(one.key) <= set(columns):
         return "true"
     return f"NOT EXISTS (SELECT FROM {rows_of(table)} AS l WHERE {same_key(one.key, table)})"

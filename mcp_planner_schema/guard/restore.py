@@ -12,7 +12,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, definition, evidence, manifest, move, refill, sequences, silence, trial
+from mcp_planner_schema.guard import (
+    checksum,
+    definition,
+    evidence,
+    manifest,
+    move,
+    refill,
+    sequences,
+    silence,
+    trial,
+    twins,
+)
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.findings import Finding, Refused
 from mcp_planner_schema.guard.manifest import AFTER, Object, Stash, Written
@@ -39,14 +50,15 @@ class Back:
     """A stash on its way back. ``before`` are the tables it is about as they stood before the upgrade, by (schema, name).
 
     ``untouched`` names, for an object's number, the temporary table of those kept rows whose place nobody has written to
-    since; ``shapes`` what a table looked like when its rows were last put in, and ``filled`` the outcome. ``late`` are the
-    objects that wait for the end of the body.
+    since, ``stood`` the one of the keys in use, where the server makes them; ``shapes`` what a table looked like when its rows
+    were last put in, and ``filled`` the outcome. ``late`` are the objects that wait for the end of the body.
     """
 
     schema: str
     stash: Stash
     before: dict[tuple[str, str], Table] = field(default_factory=dict)
     untouched: dict[int, str] = field(default_factory=dict)
+    stood: dict[int, str] = field(default_factory=dict)
     shapes: dict[int, object] = field(default_factory=dict)
     filled: dict[int, Filled] = field(default_factory=dict)
     newer: bool = False
@@ -56,6 +68,14 @@ class Back:
     def rows(self) -> list[Object]:
         """The objects that hold rows, but for those whose rows are all back: a row deleted since then stays deleted."""
         return [one for one in self.stash.objects if one.relation and one.left != 0]
+
+    def changed(self) -> bool:
+        """Whether rows came back, or rows of the upgrade's gave way to those that were there before, be they none."""
+        kept = {one.number: (one.kind, one.checksum.rows if one.checksum else 0) for one in self.rows()}
+        return any(
+            kept[number][0] == "table" or filled.removed or filled.left < kept[number][1]
+            for number, filled in self.filled.items()
+        )
 
 
 def later(connection: Connection, schema: str, stash: Stash, who: str, *, dry: bool = False) -> list[str]:
@@ -93,7 +113,9 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
             execute(connection, f"LOCK TABLE {evidence.name_of(live)} IN SHARE ROW EXCLUSIVE MODE")
             names = left["columns"]
             with silence.unveiled(connection, live.oid, evidence.name_of(live)):
-                back.untouched[one.number] = _untouched(connection, back, one, live, names)
+                mine = back.untouched[one.number] = _untouched(connection, back, one, live, names)
+                if not later and (stood := twins.stood(connection, stash.place(one), one, live, names, mine)):
+                    back.stood[one.number] = stood
     return back
 
 
@@ -301,21 +323,25 @@ def _fill(connection: Connection, back: Back, one: Object, table: Table, *, last
                 else refill.beside(connection, place, one, table)
             )
         filled = Filled()
+        mine, stood = _evidence(connection, back, one), _still(connection, back.stood.get(one.number))
+        if last and mine and stood:
+            gone, stay = twins.give_way(connection, place, one, table, untouched=mine, stood=stood)
+            filled = Filled(removed=gone, why=twins.WHY if stay else "")
         if one.lost:
             new = not before or _added(one, table, before)
-            certain = _evidence(connection, back, one)
-            filled = refill.columns(
+            columns = refill.columns(
                 connection,
                 place,
                 one,
                 table,
                 overwrite=new,
                 last=last,
-                untouched=certain,
+                untouched=mine,
                 touched=_still(connection, back.touched.get(one.number)),
             )
+            filled = filled.and_(columns)
         if one.kind == "rows":
-            filled = filled.and_(refill.changed(connection, place, one, table, _evidence(connection, back, one)))
+            filled = filled.and_(refill.changed(connection, place, one, table, mine, deleted=last or not stood))
         return filled
 
 

@@ -1,0 +1,178 @@
+"""Seeds that an upgrade writes anew under new keys: each gives way to the kept row that it is, with the key it had.
+
+A downgrade deletes its seeds, and the next upgrade inserts them again. Where the server makes their keys, the new row and the
+kept one differ in nothing else, and both would stand there. A row that the running upgrade has inserted is the kept one if
+they are equal in every column that the server does not fill by itself: the key, and the time of writing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard import checksum, refill
+from mcp_planner_schema.guard.evidence import Table, rows_of
+from mcp_planner_schema.guard.manifest import AFTER, Object
+from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+WHY = "newer ones are in their place, or other rows refer to those that the upgrade has written instead"
+
+# What the server gives a row that says nothing of the column.
+_GIVEN = """
+SELECT a.attname::text, coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid), '')
+FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+  AND (a.attidentity <> '' OR d.oid IS NOT NULL)
+"""
+_CLOCK = re.compile(r"\b(now|(transaction|statement|clock)_timestamp)\(\)|\b(CURRENT_(DATE|TIME)|LOCALTIME)")
+# Compared by the operator of the foreign key itself. A table that the role may not read has to count as one that refers.
+_REFERRING = """
+SELECT pg_catalog.quote_ident(n.nspname::text) || '.' || pg_catalog.quote_ident(r.relname::text),
+       pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(r.oid, 'SELECT')
+         AND NOT pg_catalog.row_security_active(r.oid),
+       (SELECT pg_catalog.string_agg('l.' || pg_catalog.quote_ident(b.attname::text) || ' OPERATOR('
+               || pg_catalog.quote_ident(s.nspname::text) || '.' || o.oprname::text || ') r.'
+               || pg_catalog.quote_ident(a.attname::text), ' AND ')
+        FROM ROWS FROM (pg_catalog.unnest(k.conkey), pg_catalog.unnest(k.confkey), pg_catalog.unnest(k.conpfeqop)) AS u (a, b, o)
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.a
+        JOIN pg_catalog.pg_attribute b ON b.attrelid = k.confrelid AND b.attnum = u.b
+        JOIN pg_catalog.pg_operator o ON o.oid = u.o JOIN pg_catalog.pg_namespace s ON s.oid = o.oprnamespace)
+FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.conrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+WHERE k.contype = 'f' AND k.conparentid = 0
+  AND k.confrelid IN (SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid))
+"""
+# What is older than this transaction is none of its own. Written down, and not asked for with EXISTS: the planner would expect
+# to find one soon, and compare each row with each.
+_ANEW = """
+CREATE TEMPORARY TABLE guard_anew ON COMMIT DROP AS SELECT l.tableoid AS part, l.ctid AS spot FROM {live} AS l
+WHERE pg_catalog.age(l.xmin) <= pg_catalog.age(pg_catalog.pg_current_xact_id()::pg_catalog.xid)
+  AND NOT EXISTS (SELECT FROM {stood} AS b WHERE b.key = {key}) AND NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key})
+"""
+# Equal rows pair off by number, those that nobody refers to first.
+_PAIRS = """
+CREATE TEMPORARY TABLE guard_twins ON COMMIT DROP AS
+WITH kept AS MATERIALIZED (
+  SELECT c.ctid AS place, {was} AS said, pg_catalog.row_number() OVER (PARTITION BY {was} ORDER BY c.ctid) AS n
+  FROM {place} AS c WHERE {deleted}),
+anew AS (
+  SELECT l.tableoid AS part, l.ctid AS spot, {now} AS said, {referred} AS referred
+  FROM pg_temp.guard_anew AS w JOIN {live} AS l ON l.ctid = w.spot AND l.tableoid = w.part
+  WHERE {now} IN (SELECT k.said FROM kept AS k)),
+numbered AS (
+  SELECT a.*, pg_catalog.row_number() OVER (PARTITION BY a.said ORDER BY a.referred, a.part, a.spot) AS n FROM anew AS a)
+SELECT k.place, b.part, b.spot, b.referred FROM kept AS k JOIN numbered AS b ON b.said = k.said AND b.n = k.n
+"""
+
+
+def stood(
+    connection: Connection, place: str, one: Object, live: Table, names: Mapping[str, str], untouched: str
+) -> str | None:
+    """Make the temporary table of the keys that are in use as the upgrade begins, while the table is locked. Gives its name.
+
+    None where no key is the server's, or no row was deleted. A row's xmin alone would not tell what the upgrade has inserted: it
+    is the same for a row that it has only updated, and for all of a table that it has rewritten. ``names`` says what columns are
+    called in ``live``, ``untouched`` which kept rows have their place still free.
+    """
+    key = [names[name] for name in one.key if name in names]
+    if not key or len(key) < len(one.key) or not set(key) <= set(_given(connection, live)):
+        return None
+    with pinned(connection, **checksum.OUTPUT):
+        if not execute(
+            connection, f"SELECT EXISTS (SELECT FROM {place} AS c WHERE {_deleted(untouched)})"
+        ).scalar_one():
+            return None
+        name = f"guard_stood_{one.number}"
+        execute(
+            connection,
+            f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS "
+            f"SELECT {checksum.row_hash(key, 'l')} AS key FROM {rows_of(live)} AS l",
+        )
+        execute(connection, f"ANALYZE pg_temp.{name}")
+    return f"pg_temp.{name}"
+
+
+def give_way(
+    connection: Connection, place: str, one: Object, table: Table, *, untouched: str, stood: str
+) -> tuple[int, int]:
+    """Put deleted rows back, some in the place of what the upgrade has written instead: gives how many those are.
+
+    Where another row refers to the upgrade's already it stays, and the kept one is no longer among the ``untouched``: it
+    stays in the stash. So do all of them where the kept ones would not go in. Gives as well how many pairs those are. The
+    table's triggers sleep, and OUTPUT is pinned.
+    """
+    columns, _ = refill.common(one, table)
+    if not set(one.key) <= set(columns):
+        return 0, 0
+    gone, left = 0, 0
+    key, same_key = checksum.row_hash(one.key, "l"), refill.same_key(one.key, table)
+    anew = _ANEW.format(live=rows_of(table), stood=stood, key=key, place=place, same_key=same_key)
+    if execute(connection, anew).rowcount:
+        _pair(connection, place, one, table, columns, untouched)
+        gone = _swap(connection, place, one, table, columns)
+        which = "" if gone else " OR NOT t.referred"
+        left = execute(
+            connection,
+            f"DELETE FROM {untouched} AS u USING pg_temp.guard_twins AS t WHERE u.place = t.place AND (t.referred{which})",
+        ).rowcount
+        execute(connection, "DROP TABLE pg_temp.guard_twins")
+    execute(connection, "DROP TABLE pg_temp.guard_anew")
+    others = f"{_deleted(untouched)} AND {refill.absent(one, table, columns)}"
+    refill.insert(connection, place, one, table, columns, others)
+    return gone, left
+
+
+def _pair(connection: Connection, place: str, one: Object, table: Table, columns: list[str], untouched: str) -> None:
+    given = _given(connection, table)
+    stamped = {name for name, default in given.items() if _CLOCK.search(default)}
+    compared = sorted(set(columns) - set(one.key) - stamped)
+    sql = _PAIRS.format(
+        place=place, live=rows_of(table), referred=_referred(connection, table),
+        was=checksum.row_text(compared, "c"), now=checksum.row_text(compared, "l"),
+        deleted=f"{_deleted(untouched)} AND {refill.absent(one, table, columns)}",
+    )  # fmt: skip
+    execute(connection, sql)
+
+
+def _swap(connection: Connection, place: str, one: Object, table: Table, columns: list[str]) -> int:
+    """Of the pairs that nobody refers to, all or none. Gives how many."""
+    from sqlalchemy.exc import IntegrityError
+
+    connection.exec_driver_sql("SAVEPOINT guard_give_way")
+    try:
+        gone: int = execute(
+            connection,
+            f"DELETE FROM {rows_of(table)} AS l USING pg_temp.guard_twins AS t "
+            "WHERE NOT t.referred AND l.tableoid = t.part AND l.ctid = t.spot",
+        ).rowcount
+        kept = "c.ctid IN (SELECT t.place FROM pg_temp.guard_twins AS t WHERE NOT t.referred)"
+        done = refill.insert(connection, place, one, table, columns, kept) == gone
+    except IntegrityError:
+        done = False
+    if not done:
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_give_way")
+    connection.exec_driver_sql("RELEASE SAVEPOINT guard_give_way")
+    return gone if done else 0
+
+
+def _deleted(untouched: str) -> str:
+    """SQL: that the downgrade has deleted the kept row ``c``, and nobody has taken its place."""
+    return f"c.{identifier(AFTER)} IS NULL AND c.ctid IN (SELECT u.place FROM {untouched} AS u)"
+
+
+def _given(connection: Connection, table: Table) -> dict[str, str]:
+    """The columns that the server fills by itself, with their defaults."""
+    with pinned(connection, search_path="pg_catalog"):
+        return {row[0]: row[1] for row in connection.exec_driver_sql(_GIVEN, (table.oid,))}
+
+
+def _referred(connection: Connection, table: Table) -> str:
+    """SQL: whether a foreign key refers to the row ``l``."""
+    with pinned(connection, search_path="pg_catalog"):
+        found = connection.exec_driver_sql(_REFERRING, {"oid": table.oid}).all()
+    each = [f"EXISTS (SELECT FROM {name} AS r WHERE {match})" if open else "true" for name, open, match in found]
+    return f"({' OR '.join(each) or 'false'})"
