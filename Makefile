@@ -63,7 +63,7 @@ migrate-verify: setup ## Run every expectation of the applied revisions
 migrate-history: setup ## What was run, when, by whom; JSON=1
 	$(RUN)
 
-migrate-restore: setup ## Give back what a downgrade of VERSION=003 kept: [ID=3] [DRY_RUN=1]
+migrate-restore: setup ## Give back what a downgrade of VERSION=003 kept: [ID=3] [ARCHIVE=file.dump] [DRY_RUN=1]
 	$(RUN)
 
 migrate-stash-list: setup ## What downgrades have kept; JSON=1

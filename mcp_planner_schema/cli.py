@@ -201,9 +201,9 @@ def _restore(config: Config, values: Values) -> int:
     from mcp_planner_schema.guard import restore_later
 
     dry = bool(values.get("DRY_RUN"))
-    lines = restore_later.give_back(
-        config, values["VERSION"], _number(values, "make migrate-restore VERSION=003 ID=3"), dry=dry
-    )
+    number = _number(values, "make migrate-restore VERSION=003 ID=3")
+    file = Path(values["ARCHIVE"]).expanduser().absolute() if "ARCHIVE" in values else None
+    lines = restore_later.give_back(config, values["VERSION"], number, file, dry=dry)
     if dry:
         print("dry run: it was done and rolled back, nothing was changed. For real it says:")
     print("\n".join(lines))
@@ -389,7 +389,9 @@ COMMANDS: dict[str, Command] = {
     "migrate-validate": Command(_validate),
     "migrate-verify": Command(_verify),
     "migrate-history": Command(_history, (), ("JSON",), "[JSON=1]"),
-    "migrate-restore": Command(_restore, ("VERSION",), ("ID", "DRY_RUN"), "VERSION=003 [ID=3] [DRY_RUN=1]"),
+    "migrate-restore": Command(
+        _restore, ("VERSION",), ("ID", "ARCHIVE", "DRY_RUN"), "VERSION=003 [ID=3] [ARCHIVE=file.dump] [DRY_RUN=1]"
+    ),
     "migrate-stash-list": Command(_stash_list, (), ("JSON",), "[JSON=1]"),
     "migrate-stash-show": Command(_stash_show, ("ID",), ("JSON",), "ID=3 [JSON=1]"),
     "migrate-stash-verify": Command(_stash_verify, (), ("ID",), "[ID=3]"),

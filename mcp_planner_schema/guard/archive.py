@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
 _PARTIAL = ".partial"
+_OTHER = "take another archive or backup; the stash in the database is independent of the file"
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,12 @@ def verify(path: Path, sha256: str) -> None:
     """Read a file again. Raises :class:`Refused` unless it is, byte for byte, the one that was written."""
     with _refusing(str(path), "", f"ls -l {shlex.quote(str(path))}"), _existing(path, sha256):
         pass
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file as it is now. Raises :class:`Refused` for what is no ordinary file."""
+    with _refusing(str(path), "", f"ls -l {shlex.quote(str(path))}"), _open(path) as file:
+        return _sha256(file)
 
 
 @contextmanager
@@ -185,14 +192,23 @@ def _sweep(folder: int) -> None:
 @contextmanager
 def _existing(path: Path, sha256: str) -> Iterator[int]:
     """The file, open, once it is proven to be the one that was written: what is read after that is the very same."""
-    missing = "take another archive or backup; the stash in the database is independent of the file"
+    with _open(path) as file:
+        if _sha256(file) != sha256:
+            raise Impossible(f"{path} is not the file that was written: its SHA-256 differs", _OTHER)
+        yield file
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[int]:
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        file = os.open(
+            path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        )  # a pipe would wait for a writer
     except OSError as error:
-        raise Impossible(f"{path} cannot be opened ({error.strerror})", missing) from None
+        raise Impossible(f"{path} cannot be opened ({error.strerror})", _OTHER) from None
     try:
-        if not stat.S_ISREG(os.fstat(file).st_mode) or _sha256(file) != sha256:
-            raise Impossible(f"{path} is not the file that was written: its SHA-256 differs", missing)
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise Impossible(f"{path} is no ordinary file", _OTHER)
         yield file
     finally:
         os.close(file)

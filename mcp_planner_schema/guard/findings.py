@@ -364,7 +364,8 @@ _RULES = (
         "stash-damaged",
         "what an earlier downgrade kept is not as it was: {problem}",
         "what comes back would not be what went away, and nobody would notice",
-        "find out who has written to {place} (archives and backups hold it too); to go on, and leave it where it is:\n"
+        "find out who has written to {place}. Its archive holds the rows too: make migrate-restore VERSION=… ARCHIVE=…\n"
+        "To go on, and leave the stash where it is:\n"
         "UPDATE migration.stash SET state = 'partly restored' WHERE id = {stash}",
     ),
     Rule(
@@ -376,7 +377,7 @@ _RULES = (
     Rule(
         "restore-impossible",
         "nothing of revision {revision} is given back: {problem}",
-        "rows go back only into the schema they came from, out of a stash that still holds them",
+        "rows go back only into the schema they came from, out of a stash or an archive that still holds them",
         "{instead}",
     ),
     Rule(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import alone, budget, manifest, restore
@@ -17,25 +19,29 @@ if TYPE_CHECKING:
 WAITING = ("kept", "partly restored")
 
 
-def give_back(config: Config, version: str, number: int | None, *, dry: bool) -> list[str]:
+def give_back(config: Config, version: str, number: int | None, file: Path | None = None, *, dry: bool) -> list[str]:
     """Put back what the stash holds and has a free place. Gives lines for people.
 
-    Of a revision's stashes the newest that waits, unless ``number`` names one. Rows written meanwhile stay. ``dry`` does all
-    of it and rolls it back. Raises :class:`Refused` where nothing can go back, :class:`WrongUse` for what is no revision.
+    Of a revision's stashes the newest that waits, unless ``number`` names one; with ``file`` the rows are taken from that
+    archive. Rows written meanwhile stay. ``dry`` does all of it and rolls it back. Raises :class:`Refused` where nothing can
+    go back, :class:`WrongUse` for what is no revision.
     """
     from mcp_planner_schema.guard import connect
 
     with alone.deploying(config) as here:
         script, applied = _revisions(config, here, version)
         revision = script.revision
+        budgets = budget.of_revision(here.settings.budgets, _own(script))
+        if file is not None:
+            from mcp_planner_schema.guard import restore_archive
+
+            if revision not in applied:
+                raise _not_applied(revision, "go up to it first; what is then still missing can come from the archive")
+            return restore_archive.give_back(here, revision, budgets, number, file, dry=dry)
         with connect.opened(here.engine) as connection:
             stash = _chosen(connection, here, revision, number)
         if revision not in applied:
-            raise _refused(
-                revision, "it is not applied, so there is no place for its rows",
-                "go up to it: the upgrade itself gives them back", f"make migrate-up TO={revision}",
-            )  # fmt: skip
-        budgets = budget.of_revision(here.settings.budgets, _own(script))
+            raise _not_applied(revision, "go up to it: the upgrade itself gives them back")
 
         def back(connection: Connection) -> list[str]:
             again = _chosen(connection, here, revision, stash.id)
@@ -88,20 +94,38 @@ def _chosen(connection: Connection, here: alone.Alone, revision: str, number: in
             )
         if stash.state in WAITING:
             return stash
+        if stash.state == "purged" and stash.archive:
+            raise _archived(stash)
         problem = {"purged": "its rows were deleted for good", "restored": "all of it is back already"}[stash.state]
-        raise _refused(
+        raise refused(
             revision, f"stash {number} is {stash.state}: {problem}", "name another stash, if there is one", listed
         )
-    found: Iterable[Stash] = (
+    found: Sequence[Stash] = (
         manifest.read(connection, schema, "s.revision = %s AND s.version_table = %s",
                       (revision, alone.VERSION_TABLE)) if manifest.exists(connection, schema) else ()
     )  # fmt: skip
     waits = next((one for one in found if one.state in WAITING), None)
     if waits is None:
-        raise _refused(revision, "no stash of it waits", "see which revisions have one", listed)
+        if found and found[0].state == "purged" and found[0].archive:
+            raise _archived(found[0])
+        raise refused(revision, "no stash of it waits", "see which revisions have one", listed)
     return waits
 
 
-def _refused(revision: str, problem: str, instead: str, command: str) -> Refused:
+def _not_applied(revision: str, instead: str) -> Refused:
+    problem = "it is not applied, so there is no place for its rows"
+    return refused(revision, problem, instead, f"make migrate-up TO={revision}")
+
+
+def _archived(stash: Stash) -> Refused:
+    return refused(
+        stash.revision, f"the rows of stash {stash.id} were deleted for good; its manifest names an archive",
+        "take them from that file, or from a copy of it that is left",
+        f"make migrate-restore VERSION={stash.revision} ARCHIVE={shlex.quote(stash.archive or '')}",
+    )  # fmt: skip
+
+
+def refused(revision: str, problem: str, instead: str, command: str) -> Refused:
+    """That nothing of a revision is given back, why, what to do instead, and what to type next."""
     values = {"revision": revision, "problem": problem, "instead": instead}
     return Refused([Finding("restore-impossible", f"revision {revision}", revision, values)], command)

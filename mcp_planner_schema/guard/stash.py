@@ -115,7 +115,7 @@ def _copied(
     plan: Sequence[tuple[Table, Loss | None, tuple[int, ...]]], moving: set[int],
 ) -> Kept:  # fmt: skip
     kept_in = manifest.schema_of(schema, kept.id)
-    _make_schema(connection, kept_in)
+    make_schema(connection, kept_in)
     objects: list[Object] = []
     tables, copies = {}, {}
     with pinned(connection, **checksum.OUTPUT):
@@ -181,7 +181,7 @@ def _copy(connection: Connection, place: str, table: Table, one: Object, leaves:
     rows = original.rows if original else execute(connection, f"SELECT pg_catalog.count(*) FROM {source}").scalar_one()
     if hidden:
         execute(connection, f"ALTER TABLE {name_of(table)} FORCE ROW LEVEL SECURITY")
-    _close(connection, place)
+    close(connection, place)
     copied = checksum.of(connection, place, one.columns)
     again = copied if compared in ((), one.columns) else checksum.of(connection, place, compared)
     if copied.rows != rows or original not in (None, again):
@@ -379,7 +379,8 @@ def _size(connection: Connection, place: str) -> int:
     return size
 
 
-def _make_schema(connection: Connection, name: str) -> None:
+def make_schema(connection: Connection, name: str) -> None:
+    """Make the schema of a stash, which nobody but its owner may enter."""
     execute(connection, f"CREATE SCHEMA {identifier(name)}")
     asked = _GRANTED.format(catalog="pg_namespace", acl="nspacl", owner="nspowner", kind="regnamespace")
     granted = connection.exec_driver_sql(asked, (identifier(name),)).scalars().all()
@@ -387,7 +388,7 @@ def _make_schema(connection: Connection, name: str) -> None:
         execute(connection, f"REVOKE ALL ON SCHEMA {identifier(name)} FROM {', '.join(granted)} CASCADE")
 
 
-def _close(connection: Connection, place: str) -> None:
+def close(connection: Connection, place: str) -> None:
     """Take every right to a copy from everybody but its owner: default privileges give some, and know no REVOKE at the source."""
     asked = _GRANTED.format(catalog="pg_class", acl="relacl", owner="relowner", kind="regclass")
     granted = connection.exec_driver_sql(asked, (place,)).scalars().all()
