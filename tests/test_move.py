@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mcp_planner_schema.guard import move
-from mcp_planner_schema.guard.findings import Broken, WrongUse
+from mcp_planner_schema.guard import move, recheck
+from mcp_planner_schema.guard.findings import Broken, Refused, WrongUse
 from tests.catalog import catalog, difference
 from tests.conftest import Database, Project
 from tests.test_stash import shown, sql
@@ -30,6 +30,25 @@ RICH = """
     CREATE TABLE k (id int PRIMARY KEY, m bigint CONSTRAINT k_m REFERENCES m ON DELETE CASCADE)
 """
 ROWS = "INSERT INTO m (o, v, w) SELECT 1, 'v' || n, n FROM generate_series(1, 50) n"
+
+
+def test_a_moved_table_whose_checksums_are_known_comes_back_only_as_it_was(empty: Database, project: Project) -> None:
+    """Verified once, it is compared like a copy: a row that is gone from the stash stops the upgrade."""
+    made(project, empty, *MOVED["plain"])
+    project.downgrade("-1")
+    recheck.recheck(project.config(repeat="make migrate-stash-verify"), None)
+    empty.rows("DELETE FROM migration_stash_1.m WHERE id = 7")
+
+    with pytest.raises(Refused) as caught:
+        project.upgrade()
+
+    assert [one.code for one in caught.value.findings] == ["stash-damaged"]
+    assert empty.rows("SELECT to_regclass('m')") == [(None,)]
+    assert empty.value("SELECT count(*) FROM migration_stash_1.m") == 49
+
+
+ID = "CREATE TABLE m (id int PRIMARY KEY, v text)"
+FIFTY = "INSERT INTO m (id) SELECT n FROM generate_series(1, 50) n"
 # Kept as it is and put back: the setup of 001, up and down of 002, rows.
 MOVED = {
     "plain": ("CREATE TABLE z ()", "CREATE TABLE m (id int PRIMARY KEY, v text)", "DROP TABLE m",
@@ -52,6 +71,7 @@ MOVED = {
         "CREATE TABLE z ()", "CREATE TABLE m (id int); ;INSERT INTO m VALUES (1); CREATE INDEX m_id ON m (id)", "DROP TABLE m",
         "INSERT INTO m VALUES (2)",
     ),
+    "with options": ("CREATE TABLE z ()", ID + " WITH (fillfactor = 50, toast.autovacuum_enabled = off)", "DROP TABLE m", FIFTY),
     "another schema": ("CREATE SCHEMA app", "CREATE TABLE app.m (id serial PRIMARY KEY); COMMENT ON TABLE app.m IS 'x'",
                        "DROP TABLE app.m", "INSERT INTO app.m DEFAULT VALUES"),
 }  # fmt: skip
@@ -155,8 +175,6 @@ def test_newer_rows_of_the_upgrade_are_set_aside_before_the_table_is_moved_back(
     assert kept(empty) == (True, None)
 
 
-ID = "CREATE TABLE m (id int PRIMARY KEY, v text)"
-FIFTY = "INSERT INTO m (id) SELECT n FROM generate_series(1, 50) n"
 # Reasons why it must be copied: setup of 001, up and down of 002, rows.
 COPIED = {
     "the downgrade merges it back": (
@@ -176,6 +194,12 @@ COPIED = {
     ),
     "it writes rows elsewhere": ("CREATE TABLE u (id int)", ID, "INSERT INTO u VALUES (1); DROP TABLE m", FIFTY),
     "it deletes rows of it first": ("CREATE TABLE z ()", ID, "DELETE FROM m WHERE id = 1; DROP TABLE m", FIFTY),
+    "it fills a new table from what the catalog tells of it": (
+        "CREATE TABLE z ()", ID, "CREATE TABLE x AS SELECT reltuples FROM pg_class WHERE relname = 'm'; DROP TABLE m", FIFTY,
+    ),
+    "it fills a new table from a place in its file": (
+        "CREATE TABLE z ()", ID, "CREATE TABLE x AS SELECT id FROM m WHERE ctid = '(0,1)'; DROP TABLE m", FIFTY,
+    ),
     "it empties it first": ("CREATE TABLE z ()", ID, "TRUNCATE m; DROP TABLE m", FIFTY),
     "it writes it anew first": ("CREATE TABLE z ()", ID, "ALTER TABLE m ALTER id TYPE bigint; DROP TABLE m", FIFTY),
     "it checks a new constraint": ("CREATE TABLE z ()", ID, "ALTER TABLE m ADD CHECK (id > 0); DROP TABLE m", FIFTY),
@@ -209,6 +233,11 @@ COPIED = {
     "row level security": ("CREATE TABLE z ()", ID + "; ALTER TABLE m ENABLE ROW LEVEL SECURITY", "DROP TABLE m", FIFTY),
     "a rule": ("CREATE TABLE z ()", ID + "; CREATE RULE r AS ON DELETE TO m DO INSTEAD NOTHING", "DROP TABLE m", FIFTY),
     "a publication": ("CREATE PUBLICATION p", ID + "; ALTER PUBLICATION p ADD TABLE m", "DROP TABLE m", FIFTY),
+    "a publication of its schema": ("CREATE PUBLICATION p FOR TABLES IN SCHEMA public", ID, "DROP TABLE m", FIFTY),
+    "a foreign key that was put to sleep": (
+        "CREATE TABLE o (id int PRIMARY KEY)", "CREATE TABLE m (id int PRIMARY KEY REFERENCES o); "
+        "ALTER TABLE m DISABLE TRIGGER ALL", "DROP TABLE m", FIFTY,
+    ),
     "inheritance": ("CREATE TABLE z ()", ID + "; CREATE TABLE h () INHERITS (m)", "DROP TABLE h; DROP TABLE m", FIFTY),
     "inherited": ("CREATE TABLE h (id int)", "CREATE TABLE m (v text) INHERITS (h)", "DROP TABLE m", FIFTY),
     "partitioned": ("CREATE TABLE z ()", "CREATE TABLE m (id int) PARTITION BY LIST (id); CREATE TABLE m1 "
@@ -247,6 +276,7 @@ UNLIKE = {
     "clustered": "ALTER TABLE m CLUSTER ON m_pkey",
     "statistics target": "ALTER TABLE m ALTER v SET STATISTICS 7",
     "column options": "ALTER TABLE m ALTER v SET (n_distinct = 3)",
+    "statistics target of an index": "CREATE INDEX i ON m ((id + 1)); ALTER INDEX i ALTER 1 SET STATISTICS 7",
     "rights on a column": "GRANT SELECT (v) ON m TO pg_monitor",
     "a check that was not validated": "ALTER TABLE m ADD CONSTRAINT c CHECK (id > 0) NOT VALID",
     "a constraint that has another name than its index": "ALTER TABLE m ADD CONSTRAINT u UNIQUE (v); COMMENT ON TYPE m IS 'x'",
@@ -273,6 +303,8 @@ OTHERWISE = {
     "it makes something else": ("op.execute('CREATE TABLE extra ()')", "leaves something else: + "),
     "it reads it": ("op.execute('SELECT FROM m')", "it reads a table that it did not read in its trial"),
     "it writes rows": ("op.execute('INSERT INTO z VALUES (1)')", "it writes rows, and did not in its trial"),
+    "it fills a new table": ("op.execute('CREATE TABLE extra AS SELECT 1 AS n')", "it writes rows, and did not in its trial"),
+    "it sets a sequence back": ('op.execute("SELECT setval(\'s\', 1)")', "it sets the sequence s back"),
     "it leaves it": ("return", "leaves something else: + "),
     "its statement fails": ("op.execute('SELECT 1 / 0')", "division by zero"),
     "it drops what was kept": ("op.execute('DROP TABLE migration_stash_1.m')", "it destroys what was kept"),
@@ -288,9 +320,11 @@ def test_a_real_run_unlike_its_trial_is_undone_and_it_is_copied(
     body, said = OTHERWISE[case]
     down = f"runs.append(1)\nif len(runs) == 2:\n    {body}\nop.drop_table('m')"
     project.configure(stash_move_above="0kB")
-    project.revision("001", "create_things", sql("CREATE TABLE z (id int); " + ID), down, more="runs = []")
+    project.revision(
+        "001", "create_things", sql("CREATE TABLE z (id int); CREATE SEQUENCE s; " + ID), down, more="runs = []"
+    )
     project.upgrade()
-    empty.rows(FIFTY)
+    empty.rows(FIFTY + "; SELECT setval('s', 5)")
 
     project.downgrade("base")
 
@@ -332,6 +366,9 @@ CHANGED = {
         + ID + "; CREATE TRIGGER t AFTER INSERT ON m FOR EACH ROW EXECUTE FUNCTION f()"
     ),
     "a view": ID + "; CREATE VIEW w AS SELECT * FROM m",
+    "an option of its toast": ID + " WITH (toast.autovacuum_enabled = off)",
+    "a statistics target of an index": "CREATE TABLE m (id int PRIMARY KEY, v text); CREATE INDEX i ON m ((id + 1)); "
+                                       "ALTER INDEX i ALTER 1 SET STATISTICS 7",
     "another type": ID.replace("text", "varchar"),
 }  # fmt: skip
 
@@ -436,3 +473,120 @@ def test_a_row_written_meanwhile_is_in_the_stash(
 
     assert kept(empty) == (True, "m")
     assert empty.value("SELECT count(*) FROM migration_stash_1.m") == 51
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "ALTER TABLE m ALTER v SET DEFAULT f()", "ALTER TABLE m ADD CHECK (f() <> v)", "ALTER PUBLICATION p ADD TABLE m",
+        "CREATE POLICY p ON m", "CREATE RULE r AS ON DELETE TO m DO INSTEAD NOTHING",
+    ],
+)  # fmt: skip
+def test_what_comes_to_hang_on_it_meanwhile_lets_it_be_copied(
+    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A moved table that depends on a function of somebody's would fall with DROP FUNCTION … CASCADE."""
+    made(
+        project, empty, "CREATE PUBLICATION p; CREATE FUNCTION f() RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT 'x' $$",
+        ID, "DROP TABLE m", FIFTY,
+    )  # fmt: skip
+    looked = move.candidates
+
+    def candidates(connection: Any, tried: Any) -> Any:
+        found = looked(connection, tried)
+        empty.rows(what)
+        return found
+
+    monkeypatch.setattr(move, "candidates", candidates)
+
+    project.downgrade("-1")
+
+    assert kept(empty) == (False, "m")
+    assert empty.value("SELECT count(*) FROM migration_stash_2.m") == 50
+
+
+def test_a_stand_ins_sequences_stand_where_the_tables_stood(empty: Database, project: Project) -> None:
+    """A downgrade that hands its numbers on to another sequence hands on the right one."""
+    made(
+        project, empty, "CREATE SEQUENCE s", "CREATE TABLE m (id serial PRIMARY KEY)",
+        "SELECT setval('s', (SELECT last_value FROM m_id_seq)); DROP TABLE m", "INSERT INTO m SELECT FROM generate_series(1, 50)",
+    )  # fmt: skip
+
+    project.downgrade("-1")
+
+    assert kept(empty) == (True, "m")
+    assert empty.value("SELECT nextval('s')") == 51
+
+
+def test_where_nothing_is_counted_everything_is_copied(empty: Database, project: Project) -> None:
+    """Without track_counts nobody knows whether the downgrade has read the table."""
+    made(
+        project, empty, "CREATE TABLE z ()", ID, "SELECT FROM m; DROP TABLE m", FIFTY
+    )  # fmt: skip
+    empty.rows(f"ALTER DATABASE {empty.name} SET track_counts = off")
+
+    project.downgrade("-1")
+
+    assert kept(empty) == (False, "m")
+
+
+NEEDED = {
+    "it changes other rows": "UPDATE u SET m = NULL WHERE m NOT IN (SELECT id FROM m)",
+    "it deletes other rows": "/* m */ DELETE FROM u WHERE NOT EXISTS (SELECT FROM m WHERE m.id = u.m)",
+    "it refers to them": "CREATE TABLE k (m int REFERENCES m); INSERT INTO k SELECT m FROM u WHERE m = 7; DROP TABLE k",
+    "it fails without them": (
+        "DO $$ BEGIN IF NOT EXISTS (SELECT FROM m) AND EXISTS (SELECT FROM u) THEN RAISE 'no rows'; END IF; END $$"
+    ),
+    "it inserts one of them, having looked at them": "INSERT INTO m SELECT 1 WHERE (SELECT count(*) FROM m) <> 3; -- a seed",
+    "a default computes from them": (
+        "CREATE FUNCTION f() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM m'; ALTER TABLE u ADD n bigint DEFAULT f(); "
+        "UPDATE u SET m = nullif(m, 7) WHERE n < 50; ALTER TABLE u DROP n; DROP FUNCTION f()"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NEEDED)
+def test_a_statement_that_reads_them_finds_the_rows_back(empty: Database, project: Project, case: str) -> None:
+    """What a later statement of the upgrade computes from the table is computed from its rows, not from an empty table."""
+    made(
+        project, empty, "CREATE TABLE u (id int PRIMARY KEY, m int)", ID + "; ;" + NEEDED[case], "DROP TABLE m",
+        FIFTY + " ON CONFLICT DO NOTHING; INSERT INTO u VALUES (1, 7)",
+    )  # fmt: skip
+    project.downgrade("-1")
+    assert kept(empty) == (True, "m")
+
+    project.upgrade()
+
+    assert empty.rows("SELECT * FROM u") == [(1, 7)]
+    assert empty.value("SELECT count(*) FROM m") == 50
+    assert empty.rows("SELECT state FROM migration.stash") == [("restored",)]
+
+
+def test_what_a_table_is_built_of_needs_none_of_its_rows(empty: Database, project: Project) -> None:
+    """An index and a constraint read the new table; the moved one has its own, and still comes back as it is."""
+    made(
+        project, empty, "CREATE TABLE z ()",
+        "CREATE TABLE m (id int, v text); ;INSERT INTO m VALUES (0, 'seed'); ;"
+        "-- by v\nCREATE INDEX m_v ON m (v); COMMENT ON INDEX m_v IS ';'; ;"
+        "ALTER TABLE m ADD CONSTRAINT m_c CHECK (id >= 0), ADD PRIMARY KEY (id)",
+        "DROP TABLE m", FIFTY,
+    )  # fmt: skip
+    before = oid(empty, "m")
+
+    project.downgrade("-1")
+    project.upgrade()
+
+    assert oid(empty, "m") == before
+    assert empty.value("SELECT count(*) FROM m") == 51
+
+
+def test_a_view_of_a_moved_table_lets_only_its_rows_back(empty: Database, project: Project) -> None:
+    """Who reads the stash through a view does not find that view on the table afterwards."""
+    made(project, empty, "CREATE TABLE z ()", ID, "DROP TABLE m", FIFTY)
+    project.downgrade("-1")
+    empty.rows("CREATE VIEW w AS SELECT * FROM migration_stash_1.m")
+
+    project.upgrade()
+
+    assert kept(empty) == (True, "m")
+    assert empty.rows("SELECT (SELECT count(*) FROM m), (SELECT count(*) FROM w)") == [(50, 50)]

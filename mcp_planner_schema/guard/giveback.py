@@ -3,21 +3,22 @@
 Later statements of the same upgrade may need them: a foreign key of a table that kept its rows, a column that is to be NOT
 NULL. Where a statement fails for want of them, it is taken apart: statements of one string are run one by one, and NOT NULL
 of a new column waits until its values are back. Where the upgrade itself inserts rows that are back already, they go out
-again until its end.
+again until its end. A statement that reads a table whose rows were to be moved back at the end is sent again with them.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import restore
+from mcp_planner_schema.guard import reading, restore
 from mcp_planner_schema.guard.postcheck import execute, identifier
 from mcp_planner_schema.guard.restore import Back
 from mcp_planner_schema.guard.transaction import OWN
-from mcp_planner_schema.guard.tripwire import comment_end
+from mcp_planner_schema.guard.tripwire import code_of, comment_end
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -30,6 +31,12 @@ TAKEN = "23505"
 
 _WRITES = re.compile(r"\s*(INSERT|SELECT|WITH|CALL|DO|MERGE|UPDATE)\b", re.IGNORECASE)
 _ALTERS = re.compile(r"\bALTER\s+TABLE\b", re.IGNORECASE)
+# What these read of a table makes its indexes and checks its constraints; a default or USING may call anything.
+_BUILDS = re.compile(
+    r"\s*(CREATE\s+(OR\s+REPLACE\s+)?(UNIQUE\s+INDEX|INDEX|FUNCTION|PROCEDURE|(CONSTRAINT\s+)?TRIGGER|VIEW|SEQUENCE|TYPE|STATISTICS)"
+    r"|ALTER\s+TABLE(?!.*\b(DEFAULT|USING)\b)|ALTER\s+INDEX|DROP|COMMENT|GRANT|REVOKE)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 _TOKEN = re.compile(
     r"""(?P<blank>\s+|--[^\n\r]*) | (?P<comment>/\*) | (?<![\w$])\$(?P<tag>\w*)\$ | [eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*'
     | "(?:[^"]|"")*" | \w+ | .""",
@@ -57,12 +64,11 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
             connection.info[OWN] = True
             try:
                 text = self.mogrify(query, vars).decode(encodings[self.connection.encoding])
+                send = functools.partial(_with_rows, connection, back, super().execute)
                 if _ALTERS.search(text):
-                    _run(connection, back, super().execute, text)
-                elif back.filled and _WRITES.match(text):
-                    _insert(connection, back, super().execute, text)
+                    _run(connection, back, send, text)
                 else:
-                    super().execute(query, vars)
+                    send(text)
                 # The result of this cursor stays to be read: what comes back does so on cursors of its own.
                 restore.come_back(connection, back)
             finally:
@@ -79,6 +85,37 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
         driver.cursor_factory = before
 
 
+def _with_rows(connection: Connection, back: Back, send: Any, text: str) -> None:
+    """Send a statement; where it has read a table that waits for its moved rows, undo it and send it again with them."""
+    from psycopg2 import Error
+
+    waiting = restore.waiting(connection, back)
+    parts = statements(text) if waiting else []
+    if len(parts) > 1:
+        for part in parts:
+            _with_rows(connection, back, send, part)
+        return
+    if not waiting or _BUILDS.match(code_of(text, escapes=False)):
+        _insert(connection, back, send, text)
+        return
+    counted = reading.begin(connection, waiting)
+    execute(connection, "SAVEPOINT guard_reading")
+    try:
+        send(text)
+    except Error:
+        execute(connection, "ROLLBACK TO SAVEPOINT guard_reading")
+        if reading.unread(connection, counted) == counted.keys():
+            raise
+    else:
+        if reading.unread(connection, counted) == counted.keys():
+            execute(connection, "RELEASE SAVEPOINT guard_reading")
+            return
+        execute(connection, "ROLLBACK TO SAVEPOINT guard_reading")
+    execute(connection, "RELEASE SAVEPOINT guard_reading")
+    restore.come_back(connection, back, wanting=True)
+    _insert(connection, back, send, text)
+
+
 def _run(connection: Connection, back: Back, send: Any, text: str) -> None:
     """Send a statement that alters a table; where rows are wanting, take it apart."""
     if _send(connection, send, text):
@@ -91,8 +128,10 @@ def _run(connection: Connection, back: Back, send: Any, text: str) -> None:
 
 
 def _insert(connection: Connection, back: Back, send: Any, text: str) -> None:
-    """Send a statement that inserts rows; where kept ones stand in its place, these come back when the body has ended."""
-    if not _send(connection, send, text, (TAKEN,)):
+    """Send a statement; where it inserts rows and kept ones stand in their place, these come back when the body has ended."""
+    if not back.filled or not _WRITES.match(text):
+        send(text)
+    elif not _send(connection, send, text, (TAKEN,)):
         restore.take_out(connection, back)
         send(text)
 
@@ -142,7 +181,7 @@ def statements(text: str) -> list[str]:
             current = ""
         else:
             current += token
-    return [one for one in [*found, current] if one.strip()]
+    return [one for one in [*found, current] if code_of(one, escapes=False).strip()]
 
 
 def without_not_null(text: str, wanted: set[str]) -> tuple[str, set[str]]:

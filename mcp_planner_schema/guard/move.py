@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import definition, evidence, parts, reading, sequences, structure, trial
+from mcp_planner_schema.guard import damage, definition, evidence, parts, reading, sequences, structure, trial
 from mcp_planner_schema.guard.evidence import Table, name_of
 from mcp_planner_schema.guard.parts import Parts
 from mcp_planner_schema.guard.postcheck import execute, identifier, literal, pinned
@@ -53,7 +53,7 @@ SELECT pg_describe_object(d.classid, d.objid, d.objsubid) || ' depends on ' || p
 FROM pg_depend d
 LEFT JOIN own a ON a.classid = d.classid AND a.objid = d.objid
 LEFT JOIN own b ON b.classid = d.refclassid AND b.objid = d.refobjid
-WHERE (a.objid IS NULL) <> (b.objid IS NULL) AND NOT coalesce(a.crosses, false)
+WHERE (a.objid IS NULL) <> (b.objid IS NULL) AND (NOT coalesce(a.crosses, false) OR d.deptype = 'x')
   AND NOT (a.objid IS NOT NULL AND d.refclassid = 'pg_namespace'::regclass)
 UNION ALL
 SELECT 'its kind' FROM pg_class c WHERE c.oid = %(oid)s AND (c.relkind <> 'r' OR c.relpersistence <> 'p' OR c.relispartition
@@ -63,6 +63,12 @@ SELECT 'a foreign key of a partitioned table' FROM pg_constraint k JOIN pg_class
 WHERE k.contype = 'f' AND %(oid)s IN (k.conrelid, k.confrelid) AND (c.relkind <> 'r' OR k.conparentid <> 0)
 UNION ALL
 SELECT 'published' FROM pg_publication p WHERE p.puballtables
+UNION ALL
+SELECT 'published with its schema' FROM pg_publication_namespace p JOIN pg_class c ON c.relnamespace = p.pnnspid
+WHERE c.oid = %(oid)s
+UNION ALL
+SELECT 'a foreign key whose triggers are not enabled' FROM pg_trigger g
+WHERE g.tgisinternal AND g.tgenabled <> 'O' AND %(oid)s IN (g.tgrelid, g.tgconstrrelid)
 """
 _WAKE = {"D": "DISABLE", "A": "ENABLE ALWAYS", "R": "ENABLE REPLICA"}
 _LIKE = "DEFAULTS", "GENERATED", "CONSTRAINTS", "STORAGE", "COMPRESSION", "COMMENTS"
@@ -125,10 +131,14 @@ def away(connection: Connection, schema: str, kept_in: str, tables: Sequence[Tab
 
 
 def _moved(connection: Connection, schema: str, kept_in: str, tables: Sequence[Table]) -> Counted:
-    # Readers go on while this is asked. What hangs on a table since its trial shows in what the real run leaves.
+    # Readers go on while this is asked; what came to hang on a table since its trial is looked for behind the lock.
+    stand = sequences.states(connection, schema)
     lines = {one.oid: structure.of_table(connection, schema, one.oid) for one in tables}
     made = {one.oid: parts.of(connection, one) for one in tables}
     execute(connection, "; ".join(f"LOCK TABLE {name_of(one)} IN ACCESS EXCLUSIVE MODE" for one in tables))
+    for one in tables:
+        for tie in ties(connection, one.oid):
+            raise CommitInside(f"since its trial {tie}")
     foreign = sorted({key for part in made.values() for key in part.foreign})
     for table, name, *_ in foreign:
         execute(connection, f"ALTER TABLE {table} DROP CONSTRAINT {name}")
@@ -136,6 +146,9 @@ def _moved(connection: Connection, schema: str, kept_in: str, tables: Sequence[T
         _away(connection, kept_in, one, made[one.oid])
     for one in tables:
         _stand_in(connection, kept_in, one, made[one.oid])
+    for standing in stand.values():  # the body may hand on where they stand, and reading that is not counted
+        if standing.table in made:
+            sequences.advance(connection, standing.schema, standing.name, standing.last_value, standing.is_called)
     moved = {one.oid for one in tables}
     for table, name, text, referring, _ in foreign:
         # The rows of a table that refers to it find nothing in the stand-in.
@@ -152,12 +165,23 @@ def _moved(connection: Connection, schema: str, kept_in: str, tables: Sequence[T
     return reading.begin(connection, [stand_in.oid for _, stand_in in found if stand_in])
 
 
-def prove(connection: Connection, schema: str, tried: Trial, stand_ins: Counted, written: frozenset[int]) -> None:
-    """After the real run: raise :class:`CommitInside` unless it has left what its trial left, and looked at no stand-in."""
+def prove(
+    connection: Connection, schema: str, tried: Trial, stand_ins: Counted, rows: tuple[frozenset[int], Sequence[Table]]
+) -> None:
+    """After the real run: raise :class:`CommitInside` unless it has left what its trial left, and looked at no stand-in.
+
+    ``rows`` are the tables that were written to, and those that are new.
+    """
+    written, made = rows
     if reading.unread(connection, stand_ins) != stand_ins.keys():
         raise CommitInside("run for real it reads a table that it did not read in its trial")
-    if written - {tried.version_table}:
+    if written - {tried.version_table} or damage.filled(connection, made):
         raise CommitInside("run for real it writes rows, and did not in its trial")
+    stands = sequences.states(connection, schema)
+    stood = connection.info[trial.STOOD].items()
+    fallen = [one for oid, one in stood if oid in stands and stands[oid].behind(one)]
+    if fallen:
+        raise CommitInside(f"run for real it sets the sequence {fallen[0].name} back, and did not in its trial")
     now = structure.of_everything(connection, schema)
     if now != tried.structure:
         raise CommitInside(f"run for real it leaves something else: {structure.difference(tried.structure, now)}")
@@ -173,7 +197,7 @@ def back(connection: Connection, schema: str, place: tuple[str, str], fresh: Tab
         return False
     kept_in, name = place
     old, stand = evidence.named(connection, kept_in, name), sequences.states(connection, schema)
-    if old is None:
+    if old is None or ties(connection, old.oid):
         return False
     with pinned(connection, search_path="pg_catalog, pg_temp"):
         _swap(connection, kept_in, name, fresh)
@@ -182,16 +206,21 @@ def back(connection: Connection, schema: str, place: tuple[str, str], fresh: Tab
 
 
 def _swap(connection: Connection, kept_in: str, name: str, fresh: Table) -> None:
-    made = parts.of(connection, fresh)
+    made, old = parts.of(connection, fresh), f"{identifier(kept_in)}.{identifier(name)}"
+    # Checking takes long, and lets the tables referred to be read; dropping a key does not, until the end of the step.
+    for _, key, text, referring, _ in made.foreign:
+        if referring == fresh.oid:
+            execute(connection, f"ALTER TABLE {old} ADD CONSTRAINT {key} {text}")
     for table, key, *_ in made.foreign:
         execute(connection, f"ALTER TABLE {table} DROP CONSTRAINT {key}")
     execute(connection, f"DROP TABLE {name_of(fresh)}")
     for _, into, _, bare in made.statistics:
         execute(connection, f"ALTER STATISTICS {identifier(kept_in)}.{bare} SET SCHEMA {into}")
-    execute(connection, f"ALTER TABLE {identifier(kept_in)}.{identifier(name)} SET SCHEMA {identifier(fresh.schema)}")
+    execute(connection, f"ALTER TABLE {old} SET SCHEMA {identifier(fresh.schema)}")
     _triggers(connection, fresh, made)
-    for table, key, text, *_ in made.foreign:
-        execute(connection, f"ALTER TABLE {table} ADD CONSTRAINT {key} {text}")
+    for table, key, text, referring, _ in made.foreign:
+        if referring != fresh.oid:
+            execute(connection, f"ALTER TABLE {table} ADD CONSTRAINT {key} {text}")
     _comments(connection, made)
 
 

@@ -52,9 +52,11 @@ WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass A
   AND d.deptype IN ('a', 'i') ORDER BY c.oid
 """
 _ABOUT = """
-SELECT quote_ident(pg_get_userbyid(c.relowner)), (SELECT string_agg(format('%%I = %%L', o.option_name, o.option_value), ', ')
-  FROM pg_options_to_table(c.reloptions) o)
-FROM pg_class c WHERE c.oid = %(oid)s
+SELECT quote_ident(pg_get_userbyid(c.relowner)),
+       (SELECT string_agg(o.prefix || format('%%I = %%L', o.option_name, o.option_value), ', ')
+        FROM (SELECT '' AS prefix, * FROM pg_options_to_table(c.reloptions)
+              UNION ALL SELECT 'toast.', * FROM pg_options_to_table(t.reloptions)) o)
+FROM pg_class c LEFT JOIN pg_class t ON t.oid = c.reltoastrelid WHERE c.oid = %(oid)s
 """
 _COMMENTS = """
 SELECT 'TABLE ' || d.objoid::regclass::text, d.description FROM pg_description d

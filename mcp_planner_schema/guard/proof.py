@@ -54,7 +54,8 @@ def prove(connection: Connection, schema: str, kept: Kept) -> Kept:
         if found.get(place) != (*made, 0):
             raise CommitInside(f"it destroys what was kept in {place}")
     if kept.stand_ins:
-        move.prove(connection, schema, kept.tried, kept.stand_ins, seen.written)
+        new = [table for oid, table in after.items() if oid not in kept.before]
+        move.prove(connection, schema, kept.tried, kept.stand_ins, (seen.written, new))
     sealed = stash.seal(connection, schema, kept, after, seen.states)
     if not sealed.id:
         return sealed

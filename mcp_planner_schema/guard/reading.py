@@ -47,7 +47,9 @@ def begin(connection: Connection, tables: Iterable[int]) -> Counted:
 
 
 def unread(connection: Connection, before: Counted) -> frozenset[int]:
-    """Those tables that nothing has read since."""
+    """Those tables that nothing has read since; none where the server does not count."""
+    if before and connection.exec_driver_sql("SHOW track_counts").scalar_one() != "on":
+        return frozenset()
     return frozenset(oid for oid, counted in before.items() if _counters(connection, counted) == counted)
 
 

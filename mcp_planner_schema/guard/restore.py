@@ -126,7 +126,7 @@ def _there(connection: Connection, back: Back) -> dict[tuple[str, str], Table]:
 
 def check(connection: Connection, stash: Stash) -> None:
     """Raise :class:`Refused` where a kept table's rows are not those of the manifest. Reads each of them once."""
-    wrong = damaged(connection, stash, moved=False)
+    wrong = damaged(connection, stash)
     if wrong:
         values = {"problem": "; ".join(wrong), "stash": str(stash.id), "place": stash.kept_in}
         raise Refused(
@@ -134,8 +134,8 @@ def check(connection: Connection, stash: Stash) -> None:
         )
 
 
-def damaged(connection: Connection, stash: Stash, *, moved: bool = True) -> list[str]:
-    """What of a stash is not as its manifest says. Without ``moved``, moved tables need only be there."""
+def damaged(connection: Connection, stash: Stash) -> list[str]:
+    """What of a stash is not as its manifest says. A moved table without checksums need only be there."""
     wrong = []
     with pinned(connection, **checksum.OUTPUT):
         for one in stash.objects:
@@ -149,7 +149,7 @@ def damaged(connection: Connection, stash: Stash, *, moved: bool = True) -> list
                 wrong.append(f"{place} is no table")
             elif missing := sorted(set(one.columns) - set(there.columns)):
                 wrong.append(f"{place} has no column {', '.join(missing)}")
-            elif one.checksum and (moved or not one.moved):
+            elif one.checksum:
                 found = checksum.of(connection, place, one.columns)
                 if found != one.checksum:
                     wrong.append(
@@ -198,6 +198,14 @@ def come_back(connection: Connection, back: Back, *, strictly: bool = False, wan
                 raise
             connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_restore")
         connection.exec_driver_sql("RELEASE SAVEPOINT guard_restore")
+
+
+def waiting(connection: Connection, back: Back) -> list[int]:
+    """The tables that the upgrade has made, by OID, whose moved rows come when its body has ended."""
+    if back.newer or not any(one.moved for one in back.rows()):
+        return []
+    done = back.filled.keys() | back.late
+    return [table.oid for one, table in _made(connection, back) if one.moved and one.number not in done]
 
 
 def take_out(connection: Connection, back: Back) -> None:

@@ -36,7 +36,8 @@ SELECT 'relation', shown, concat_ws(' ', relkind, relpersistence, pg_get_userbyi
        pg_get_partkeydef(CASE relkind WHEN 'p' THEN rel.oid END),
        pg_get_expr(CASE WHEN relispartition THEN relpartbound END, rel.oid),
        pg_get_viewdef(CASE WHEN relkind IN ('v', 'm') THEN rel.oid END),
-       (SELECT string_agg(i.inhparent::regclass::text, ',' ORDER BY i.inhseqno) FROM pg_inherits i WHERE i.inhrelid = rel.oid))
+       (SELECT string_agg(i.inhparent::regclass::text, ',' ORDER BY i.inhseqno) FROM pg_inherits i WHERE i.inhrelid = rel.oid),
+       (SELECT 'toast ' || t.reloptions::text FROM pg_class t WHERE t.oid = rel.reltoastrelid))
 FROM rel LEFT JOIN pg_am am ON am.oid = rel.relam
 UNION ALL
 SELECT 'column', rel.shown || '.' || quote_ident(a.attname), concat_ws(' ',
@@ -46,7 +47,7 @@ SELECT 'column', rel.shown || '.' || quote_ident(a.attname), concat_ws(' ',
        a.attoptions, a.attislocal, a.attinhcount)
 FROM rel JOIN pg_attribute a ON a.attrelid = rel.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-WHERE rel.relkind IN ('r', 'p', 'v', 'm', 'c', 'f')
+WHERE rel.relkind IN ('r', 'p', 'v', 'm', 'c', 'f') OR rel.relkind IN ('i', 'I') AND coalesce(a.attstattarget, -1) <> -1
 UNION ALL
 SELECT 'constraint', rel.shown || '.' || quote_ident(k.conname), concat_ws(' ', pg_get_constraintdef(k.oid), k.contype,
     k.convalidated,
