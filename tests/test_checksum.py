@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from mcp_planner_schema.guard import connect
-from mcp_planner_schema.guard.checksum import Checksum, checksum
+from mcp_planner_schema.guard import connect, evidence, stash
+from mcp_planner_schema.guard.checksum import OUTPUT, Checksum, checksum
+from mcp_planner_schema.guard.postcheck import pinned
 from tests.conftest import Database
 
 ROWS = (
@@ -16,6 +17,12 @@ ROWS = (
     "(2, NULL, 'infinity', 'NaN', '', '-1 mon', 1.1)"
 )
 TABLE = "(id int, t text, at timestamptz, f float8, b bytea, i interval, n numeric)"
+PLAIN = {"no_parameters": True}
+TYPES = """
+    CREATE COLLATION own FROM "C";
+    CREATE DOMAIN whole AS bigint; CREATE DOMAIN yes AS boolean; CREATE DOMAIN loose AS text COLLATE own;
+    CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE TYPE pair AS (n int, t text)
+"""
 COLUMNS = ["id", "t", "at", "f", "b", "i", "n"]
 
 
@@ -43,9 +50,14 @@ def test_the_order_of_rows_and_columns_does_not_matter(session: sa.Connection) -
 
 def test_the_sums_are_what_they_were(session: sa.Connection) -> None:
     """A checksum that is stored today means the same rows in years: this value was written down on PostgreSQL 15 and 18."""
-    session.exec_driver_sql("CREATE TABLE a AS SELECT n AS id, 'v' || n AS v FROM generate_series(1, 1000) n")
+    session.exec_driver_sql(
+        "CREATE TABLE a AS SELECT n AS id, 'v' || n AS v, n / 7.0 AS q, timestamptz 'epoch' + make_interval(secs => n) AS at, "
+        "mod(n, 2) = 0 AS b, md5(n::text)::uuid AS u, decode(md5(n::text), 'hex') AS y, date 'epoch' + n AS d, "
+        "n::float8 / 3 AS f, CASE WHEN mod(n, 3) = 0 THEN jsonb_build_object('n', n) END AS j FROM generate_series(1, 1000) n"
+    )
+    columns = ["id", "v", "q", "at", "b", "u", "y", "d", "f", "j"]
 
-    assert checksum(session, "public.a", ["id", "v"]) == Checksum(1000, -76092489066371329911, -164587753292420152066)
+    assert checksum(session, "public.a", columns) == Checksum(1000, -38128216081720195393, 307681860396870475546)
 
 
 def test_a_session_of_ones_own_does_not_matter(session: sa.Connection) -> None:
@@ -79,7 +91,157 @@ def test_every_change_shows(session: sa.Connection, change: str) -> None:
 
     session.exec_driver_sql(change)
 
-    assert checksum(session, "public.t", COLUMNS)[1:] != before[1:]
+    assert_other(checksum(session, "public.t", COLUMNS), before)
+
+
+VALUES = [
+    ("a int, b int", "(1, 2), (3, 4)", "(3, 2), (1, 4)"),
+    ("a text, b numeric", "('x', 1), ('y', 2)", "('x', 2), ('y', 1)"),
+    ("a int, b int", "(1, 2), (3, 4)", "(2, 1), (3, 4)"),
+    ("a int, b int", "(0, 5)", "(5, 0)"),
+    ("a text, b text", "('x', 'y')", "('y', 'x')"),
+    ("a text, b text", "('xy', '')", "('x', 'y')"),
+    ("a text, b text", "(NULL, 'x')", "('x', NULL)"),
+    ("a numeric, b numeric", "(NULL, 0)", "(0, NULL)"),
+    ("a int, b int", "(1, 2), (1, 2)", "(1, 2)"),
+    ("a int, b int", "(1, 2), (1, 2), (3, 4)", "(1, 2), (3, 4), (3, 4)"),
+    ("a text", "(NULL)", "('')"),
+    ("a bytea", "(NULL)", "('')"),
+    ("a text[]", "(NULL)", "('{}')"),
+    ("a int", "(NULL)", "(0)"),
+    ("a bigint", "(NULL)", "(0)"),
+    ("a boolean", "(NULL)", "(false)"),
+    ("a numeric", "(NULL)", "(0)"),
+    ("a numeric", "(NULL)", "('NaN')"),
+    ("a numeric", "('Infinity')", "('-Infinity')"),
+    ("a numeric", "(1.10)", "(1.1)"),
+    ("a numeric", "(0)", "(0.00)"),
+    ("a bigint", "(-1)", "(4294967295)"),
+    ("a bigint", "(1)", "(4294967296)"),
+    ("a timestamp", "('infinity')", "('-infinity')"),
+    ("a timestamp", "('epoch')", "('epoch'::timestamp + 4294967295 * interval '1 us')"),
+    ("a timestamptz", "('2000-01-01 00:00:00.000001Z')", "('2000-01-01 01:11:34.967296Z')"),
+    ("a timestamp", "('2000-01-01 00:00:00.000001')", "('2000-01-01 01:11:34.967296')"),
+    ("a time", "('00:00:00.000001')", "('01:11:34.967296')"),
+    ("a time", "('00:00')", "('24:00')"),
+    ("a date", "('infinity')", "('-infinity')"),
+    ("a float8", "(0.0)", "('-0')"),
+    ("a float4[]", "('{0}')", "('{-0}')"),
+    ("a interval", "('1 mon')", "('30 days')"),
+    ("a timetz", "('12:00+00')", "('13:00+01')"),
+    ("a json", "('{\"a\":1}')", "('{\"a\": 1}')"),
+    ("a jsonb", "('1.10')", "('1.1')"),
+    ("a varchar", "('x')", "('x ')"),
+    ("a char(3)[]", "('{a}')", "('{b}')"),
+    ("a pair", "('(,)')", "(NULL)"),
+    ("a mood", "('glad')", "('sad')"),
+    ("a loose", "('x')", "('X')"),
+    ("a inet", "('10.0.0.1')", "('10.0.0.1/8')"),
+]
+
+
+@pytest.mark.parametrize(("columns", "some", "others"), VALUES)
+def test_rows_that_read_otherwise_have_other_sums(session: sa.Connection, columns: str, some: str, others: str) -> None:
+    """Values exchanged, moved to the neighbour, there twice, missing, and all that PostgreSQL's own hash takes for the same."""
+    session.exec_driver_sql(TYPES)
+    session.exec_driver_sql(f"CREATE TABLE v ({columns}); CREATE TABLE w ({columns})")
+    session.exec_driver_sql(f"INSERT INTO v VALUES {some}; INSERT INTO w VALUES {others}")
+    names = [one.split()[0] for one in columns.split(", ")]
+
+    assert_other(checksum(session, "public.v", names), checksum(session, "public.w", names))
+
+
+def assert_other(one: Checksum, two: Checksum) -> None:
+    """Each of the sums by itself tells them apart."""
+    assert one.sum_0 != two.sum_0
+    assert one.sum_1 != two.sum_1
+
+
+@pytest.mark.parametrize(
+    ("type_", "values"),
+    [
+        ("whole", "(1), (-1), (NULL)"),
+        ("yes", "(true), (NULL)"),
+        ("loose", "('X'), ('')"),
+        ("mood", "('glad'), (NULL)"),
+        ("mood[]", "('{glad,NULL}'), ('{}')"),
+        ("pair", "('(,)'), (NULL), ('(1,\"a b\")')"),
+        ("text COLLATE own", "('X'), (NULL)"),
+        ("char(5) COLLATE own", "('X'), (NULL)"),
+        ("varchar(5) COLLATE own", "('X'), (NULL)"),
+        ("regclass", "('pg_class'), ('v')"),
+    ],
+)
+def test_a_value_kept_as_text_has_the_sum_of_the_value(session: sa.Connection, type_: str, values: str) -> None:
+    """What may be dropped with a type, a domain or a collation is kept as its text, and compared with what it was."""
+    session.exec_driver_sql(f"{TYPES}; CREATE TABLE v (id int, a {type_})")
+    session.exec_driver_sql(f"INSERT INTO v (a) VALUES {values}; UPDATE v SET id = 7")
+    table = evidence.named(session, "public", "v")
+    assert table
+    kept = ", ".join(map(stash.value, table.columns.values()))
+    with pinned(session, **OUTPUT):
+        session.exec_driver_sql(f"CREATE TABLE public.c AS SELECT {kept} FROM public.v", execution_options=PLAIN)
+
+    live, copy = checksum(session, "ONLY public.v", ["id", "a"]), checksum(session, "public.c", ["id", "a"])
+
+    assert session.exec_driver_sql("SELECT atttypid::regtype::text FROM pg_attribute "
+                                   "WHERE attrelid = 'c'::regclass AND attname = 'a'").scalar() == "text"  # fmt: skip
+    assert live == copy
+
+
+def test_a_wider_integer_has_the_same_sum(session: sa.Connection) -> None:
+    """A column that the way back up makes wider holds the same values."""
+    session.exec_driver_sql("CREATE TABLE i (n smallint); INSERT INTO i VALUES (1), (-1), (NULL)")
+    sums = [checksum(session, "public.i", ["n"])]
+
+    for type_ in ("int", "bigint"):
+        session.exec_driver_sql(f"ALTER TABLE i ALTER n TYPE {type_}")
+        sums.append(checksum(session, "public.i", ["n"]))
+
+    assert sums == sums[:1] * 3
+
+
+def test_partitions_add_up_to_their_table(session: sa.Connection) -> None:
+    """Rows of some partitions only, and columns that lie in another order there, have the sum of the same rows elsewhere."""
+    session.exec_driver_sql(
+        "CREATE TABLE p (n int, s text) PARTITION BY LIST (n); CREATE TABLE p1 (s text, n int); "
+        "ALTER TABLE p ATTACH PARTITION p1 FOR VALUES IN (1); CREATE TABLE p2 PARTITION OF p FOR VALUES IN (2); "
+        "INSERT INTO p VALUES (1, 'a'), (2, 'b'); CREATE TABLE q (n int, s text); INSERT INTO q VALUES (1, 'a')"
+    )
+    table, one = evidence.named(session, "public", "p"), evidence.named(session, "public", "p1")
+    assert table
+    assert one
+
+    some = checksum(session, evidence.rows_of(table, (one.oid,)), ["n", "s"])
+
+    assert some == checksum(session, "public.q", ["n", "s"])
+    assert checksum(session, evidence.rows_of(table), ["n", "s"]).rows == 2
+
+
+def test_as_many_columns_as_a_table_may_have(session: sa.Connection) -> None:
+    """1600 columns are summed, and the last one counts."""
+    names = [f"c{number:04}" for number in range(1, 1601)]
+    session.exec_driver_sql(f"CREATE TABLE m ({', '.join(f'{name} int' for name in names)}); INSERT INTO m VALUES (1)")
+    before = checksum(session, "public.m", names)
+
+    session.exec_driver_sql("UPDATE m SET c1600 = 0")
+
+    assert_other(checksum(session, "public.m", names), before)
+
+
+def test_many_rows_are_read_in_parallel(session: sa.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL may give such a table's rows to several workers: the very statement that is run, explained."""
+    session.exec_driver_sql("CREATE TABLE l AS SELECT n, repeat('x', 500) AS s FROM generate_series(1, 100000) n")
+    said: list[str] = []
+    event = "before_cursor_execute"
+    sa.event.listen(session, event, lambda *given: said.append(given[2]))
+    checksum(session, "public.l", ["n", "s"])
+    (read,) = [sql for sql in said if "hash_record_extended" in sql]
+
+    session.exec_driver_sql("SET LOCAL max_parallel_workers_per_gather = 2")
+    plan = "\n".join(session.exec_driver_sql(f"EXPLAIN {read}", execution_options=PLAIN).scalars())
+
+    assert "Parallel Seq Scan on l" in plan
 
 
 def test_tables_without_rows_or_columns_have_one(session: sa.Connection) -> None:

@@ -77,7 +77,7 @@ CREATE TABLE IF NOT EXISTS {schema}.stash_object (
 COMMENT ON TABLE {schema}.stash_object IS 'What a stash holds: kept tables, columns, changed rows, sequences, definitions';
 COMMENT ON COLUMN {schema}.stash_object.relation IS 'The table in the stash''s schema that holds the rows';
 COMMENT ON COLUMN {schema}.stash_object.lost_columns IS 'Columns that went; the others of columns are the key, or changed rows';
-COMMENT ON COLUMN {schema}.stash_object.sum_0 IS 'sum(hashtextextended(row text, 0)) over columns in the order of their names';
+COMMENT ON COLUMN {schema}.stash_object.sum_0 IS 'Sum over the rows'' hashes, with seed 0; columns in the order of their names';
 COMMENT ON COLUMN {schema}.stash_object.sum_1 IS 'The same with seed 1';
 COMMENT ON COLUMN {schema}.stash_object.left_as IS 'What the table and its columns were called after the downgrade';
 COMMENT ON COLUMN {schema}.stash_object.structure IS 'Of a moved table: what it must be like again to be moved back';

@@ -173,12 +173,11 @@ def _copy(connection: Connection, place: str, table: Table, one: Object, leaves:
     hidden = _hidden(connection, table)
     if hidden:  # its owner may lift that, and nobody else can look: the table is locked
         execute(connection, f"ALTER TABLE {name_of(table)} NO FORCE ROW LEVEL SECURITY")
-    execute(connection, f"CREATE TABLE {place} AS SELECT {selected} FROM {source}")
+    rows = execute(connection, f"CREATE TABLE {place} AS SELECT {selected} FROM {source}").rowcount
     if one.kind == "rows":  # a publication FOR ALL TABLES would let nobody delete from it otherwise
         execute(connection, f"ALTER TABLE {place} REPLICA IDENTITY FULL")
     compared = _compared(connection, place, one, by_name)
     original = checksum.of(connection, source, compared) if compared else None
-    rows = original.rows if original else execute(connection, f"SELECT pg_catalog.count(*) FROM {source}").scalar_one()
     if hidden:
         execute(connection, f"ALTER TABLE {name_of(table)} FORCE ROW LEVEL SECURITY")
     close(connection, place)
