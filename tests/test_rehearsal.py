@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -591,3 +592,79 @@ def test_the_whole_planner_is_rehearsed_with_data(
     assert difference(before, catalog(database)) == []
     assert state(database) == rows
     assert took < 15
+
+
+RENUMBERED = (
+    "op.execute('CREATE TABLE a (id int PRIMARY KEY, v text); ALTER TABLE a ADD w int; "
+    "INSERT INTO a SELECT n, n, n FROM generate_series(1, 66) n')",
+    "op.execute('ALTER TABLE a DROP w; UPDATE a SET id = id + 1000')",
+)
+
+
+@pytest.mark.parametrize("above", [0, 1])
+def test_rows_that_get_other_keys_are_refused_before_the_first_step(
+    empty: Database, project: Project, above: int
+) -> None:
+    """Only the rows after the body show it: the rehearsal looks for them too, as the last step and below others."""
+    applied(project, numbered(1), RENUMBERED, *map(numbered, range(3, 3 + above)))
+    before, rows = catalog(empty), state(empty)
+
+    with pytest.raises(Refused) as shown:
+        forecast(project, "001")
+
+    assert [one.code for one in shown.value.findings] == ["keys-renumbered"]
+    assert shown.value.next_command.startswith("alembic show 002")
+    assert difference(before, catalog(empty)) == []
+    assert state(empty) == rows
+    with pytest.raises(Refused, match="keys-renumbered"):
+        project.downgrade("001")
+    assert empty.value("SELECT version_num FROM alembic_version") == f"{2 + above:03}"
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_rows_that_keep_their_keys_pass_the_rehearsal(empty: Database, project: Project, last: bool) -> None:
+    """Changed and deleted rows beside ones that come anew are no new keys."""
+    changes = (
+        "op.execute('CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT n, n FROM generate_series(1, 9) n')",
+        "op.execute('UPDATE a SET v = 0; DELETE FROM a WHERE id < 3; INSERT INTO a VALUES (77), (78)')",
+    )
+    applied(project, *([] if last else [numbered(1)]), changes, (NUMBERED.format(9), "op.drop_table('t9')"))
+
+    assert "changes rows: a (2 deleted, 9 changed)" in " ".join(forecast(project, "base"))
+
+
+def test_a_refusal_in_the_middle_says_that_the_steps_before_it_stay(
+    empty: Database, project: Project, tmp_path: Path
+) -> None:
+    """An archive that cannot be made is known when its step comes: the step before it is final, and that is said."""
+    applied(project, numbered(1), ("op.execute('CREATE INDEX i ON t1 (id)')", "op.execute('DROP INDEX i')"))
+    project.configure(archive="always", pg_bin=str(tmp_path / "nowhere"))
+
+    with pytest.raises(Refused) as refused:
+        project.downgrade("base")
+
+    assert [one.code for one in refused.value.findings] == ["archive-impossible"]
+    assert "refused: 1 finding, this step was undone; the database is at 001" in str(refused.value)
+    assert empty.value("SELECT version_num FROM alembic_version") == "001"
+
+
+def test_what_takes_the_guard_too_long_names_its_own_setting(empty: Database, project: Project) -> None:
+    """Keeping rows is held to stash_timeout and not to the revision's statement_timeout, and says so; nothing is lost."""
+    rows = "INSERT INTO a SELECT n, repeat('x', 100) FROM generate_series(1, 200000) n"
+    applied(project, ("op.execute('CREATE TABLE a (id int PRIMARY KEY, v text)')", "op.drop_table('a')"))
+    empty.rows(rows)
+    project.configure(stash_timeout="10ms")
+
+    with pytest.raises(Broken, match="while what goes was kept") as broken:
+        project.downgrade("base")
+
+    assert broken.value.next_command.startswith("set stash_timeout in alembic.ini higher")
+    assert empty.value("SELECT count(*) FROM a") == 200_000
+    project.configure(stash_timeout="1min")
+    project.downgrade("base")
+    project.configure(stash_timeout="10ms")
+    with pytest.raises(Broken, match="while kept rows were given back"):
+        project.upgrade()
+    project.configure(stash_timeout="1min")
+    project.upgrade()
+    assert empty.value("SELECT count(*) FROM a") == 200_000

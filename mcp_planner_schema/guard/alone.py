@@ -13,7 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from mcp_planner_schema.guard import budget, connect, deploy_lock, failure, history, interrupt, session, trial, watch
+from mcp_planner_schema.guard import (
+    budget,
+    checksum,
+    connect,
+    deploy_lock,
+    failure,
+    history,
+    interrupt,
+    session,
+    trial,
+    watch,
+)
 from mcp_planner_schema.guard import settings as settings_module
 from mcp_planner_schema.guard.findings import Broken, Busy, GuardError
 from mcp_planner_schema.guard.runner import say
@@ -105,6 +116,7 @@ def attempt(here: Alone, budgets: Budgets, work: Callable[[Connection], Found], 
             ):
                 try:
                     budget.apply(connection, budgets)
+                    connection.info[checksum.TIMEOUT] = here.settings.stash_timeout
                     found = work(connection)
                     # What is checked at COMMIT is to be seen in a rehearsal too.
                     connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")

@@ -7,7 +7,8 @@ text is, and of everything else the text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
@@ -29,6 +30,9 @@ OUTPUT = {
     "row_security": "off",
 }
 """What the text of a value depends on, whose functions are meant; rows that row level security hides are to be an error."""
+
+TIMEOUT = "mcp_planner_guard.stash_timeout"
+"""Where ``stash_timeout`` stands in ``connection.info``, in milliseconds. Where nothing does, no statement is limited."""
 
 # OIDs of PostgreSQL's own types are the same on every server. A column of a domain has the domain's and is text, as its copy is.
 _AS_IT_IS = {16: "boolean", 17: "bytea", 26: "oid", 1082: "date", 2950: "uuid"}
@@ -114,14 +118,34 @@ def _value(name: str, oid: int) -> str:
     return f"CASE WHEN {given} THEN pg_catalog.format('%s', {name}) END COLLATE pg_catalog.\"C\""
 
 
+@contextmanager
+def reading(connection: Connection) -> Iterator[None]:
+    """While inside, the guard copies, compares or puts back rows: :data:`OUTPUT` is pinned, ``stash_timeout`` holds.
+
+    How long that takes has nothing to do with how long the revision's own statements may. An error says that it was here
+    (:func:`was_reading`); after one nothing is put back.
+    """
+    try:
+        with pinned(connection, **OUTPUT, statement_timeout=f"{connection.info.get(TIMEOUT, 0)}ms"):
+            yield
+    except Exception as error:
+        error._guard_reading = True  # type: ignore[attr-defined]
+        raise
+
+
+def was_reading(error: BaseException) -> bool:
+    """Whether an error came out of :func:`reading`, and not out of the revision."""
+    return getattr(error, "_guard_reading", False)
+
+
 def checksum(connection: Connection, rows_of: str, columns: Iterable[str]) -> Checksum:
     """:func:`of`, with :data:`OUTPUT` pinned meanwhile."""
-    with pinned(connection, **OUTPUT):
+    with reading(connection):
         return of(connection, rows_of, columns)
 
 
 def large_objects(connection: Connection) -> Checksum:
     """Of all large objects of the database, numbers and bytes; ``rows`` is how many there are."""
-    with pinned(connection, **OUTPUT):
+    with reading(connection):
         rows, *sums = execute(connection, _LARGE).one()
     return Checksum(rows, *map(int, sums))

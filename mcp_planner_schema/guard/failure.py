@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import connect, plan, source, trial
+from mcp_planner_schema.guard import checksum, connect, plan, source, trial
 from mcp_planner_schema.guard.findings import Broken, Busy, Finding, GuardError, Refused
 from mcp_planner_schema.guard.judge import later
 from mcp_planner_schema.guard.progress import Progress
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from mcp_planner_schema.guard.session import Session
 
+_STOPPED = "57014"  # query_canceled: by statement_timeout, or by somebody
 _ASKED_FOR = 10.0
 """Seconds to ask what became of a COMMIT whose answer was lost: the server may be about to end it, or be restarting."""
 
@@ -41,6 +42,9 @@ def meaning(error: Exception, progress: Progress, beside: Connection, path: str 
         values = {"problem": str(error)}
         return Refused([Finding("downgrade-untried", progress.where, progress.name, values)], f"edit {progress.where}")
     place, left = f"Revision {progress.name}{_at(error, path)}", state(progress, beside)
+    if checksum.was_reading(error):
+        up = progress.direction == "upgrade"
+        place += ", while kept rows were given back" if up else ", while what goes was kept"
     if isinstance(error, Ended):
         return Broken(
             f"{place}: {error} ended the step's transaction, so the rest could not be undone together with it.\n{left}",
@@ -57,7 +61,9 @@ def meaning(error: Exception, progress: Progress, beside: Connection, path: str 
     # The same command would meet the same error, unless it was the server's state and not the revision's text.
     of_the_text = path is not None and (kind or (code or "08")[:2] not in ("08", "53", "57", "58"))
     then = repeat
-    if of_the_text:
+    if code == _STOPPED and "timeout" in said:
+        then = f"{_longer(error, progress)}, then {repeat}"
+    elif of_the_text:
         # The revision is applied, and its text is held against what was applied.
         waived = (
             f' (with "Waive: applied-edited | why | {later()}" in its header)'
@@ -68,6 +74,13 @@ def meaning(error: Exception, progress: Progress, beside: Connection, path: str 
     if f"failed: revision {progress.name}: " in said:
         return Broken(f"{said}\n{left}", then)
     return Broken(f"{place}: {kind}{said}\n{left}", then)
+
+
+def _longer(error: BaseException, progress: Progress) -> str:
+    """Where to write that a statement may run longer than it has."""
+    if checksum.was_reading(error):
+        return "set stash_timeout in alembic.ini higher (it holds for the guard's own work on kept rows)"
+    return f'give the statement more time in {progress.where.split(":")[0]}: budgets = {{"statement_timeout": "5min"}}'
 
 
 def told(error: BaseException) -> str:

@@ -90,14 +90,14 @@ class Busy(GuardError):
 
 
 class Refused(GuardError):
-    """Findings stand against the run; nothing was changed."""
+    """Findings stand against the run; ``left`` says what it has changed before."""
 
     code = REFUSED
 
-    def __init__(self, findings: Sequence[Finding], next_command: str) -> None:
+    def __init__(self, findings: Sequence[Finding], next_command: str, left: str = "nothing was changed") -> None:
         count = f"{len(findings)} finding" + ("s" if len(findings) != 1 else "")
         texts = "\n\n".join(finding.text() for finding in findings)
-        super().__init__(f"refused: {count}, nothing was changed\n\n{texts}", next_command)
+        super().__init__(f"refused: {count}, {left}\n\n{texts}", next_command)
         self.findings = tuple(findings)
 
 

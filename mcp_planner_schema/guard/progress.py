@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import body, history, source, watch
+from mcp_planner_schema.guard import body, evidence, history, source, watch
 from mcp_planner_schema.guard.judge import Judged
 from mcp_planner_schema.guard.transaction import Seen
 
@@ -132,8 +132,8 @@ def rows(connection: Connection, tables: list[int], before: dict[int, int], sche
     """Rows inserted, updated and deleted since ``before``, in these tables without the guard's own."""
     counted = connection.exec_driver_sql(
         f"{_COUNTERS} AND c.oid = ANY (%s::oid[]) "
-        "AND c.relnamespace <> (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s::name)",
-        (tables, schema),
+        "AND c.relnamespace NOT IN (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname ~ %s)",
+        (tables, evidence.own(schema)),
     )
     return sum(max(0, count - before.get(oid, 0)) for oid, count in counted)
 

@@ -65,5 +65,5 @@ def prove(connection: Connection, schema: str, kept: Kept) -> Kept:
 def _as_left(connection: Connection, table: evidence.Table) -> Written:
     """What the downgrade has left in a table it wrote to. Whoever finds it otherwise knows that somebody has written since."""
     columns = tuple(sorted(column.name for column in table.columns.values()))
-    with pinned(connection, **checksum.OUTPUT), silence.unveiled(connection, table.oid, evidence.name_of(table)):
+    with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):
         return Written(table.schema, table.name, columns, checksum.of(connection, evidence.rows_of(table), columns))

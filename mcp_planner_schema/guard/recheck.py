@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mcp_planner_schema.guard import checksum, connect, manifest, restore
 from mcp_planner_schema.guard import settings as settings_module
 from mcp_planner_schema.guard.manifest import Object, Stash
-from mcp_planner_schema.guard.postcheck import execute, pinned
+from mcp_planner_schema.guard.postcheck import execute
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -86,7 +86,7 @@ def _first_time(connection: Connection, schema: str, stash: Stash, one: Object) 
     """Moving a table reads none of its rows, so its checksums are computed when there is time for it."""
     place = stash.place(one)
     execute(connection, f"LOCK TABLE {place} IN SHARE MODE")
-    with pinned(connection, **checksum.OUTPUT):
+    with checksum.reading(connection):
         sums = checksum.of(connection, place, one.columns)
     connection.exec_driver_sql(
         _WRITE.format(schema=schema), (sums.rows, sums.sum_0, sums.sum_1, checksum.ALGORITHM, stash.id, one.number)

@@ -16,6 +16,8 @@ from alembic.operations import Operations
 
 from mcp_planner_schema.guard import (
     budget,
+    checksum,
+    damage,
     forecast,
     history,
     postcheck,
@@ -29,7 +31,7 @@ from mcp_planner_schema.guard import (
     verdict,
     watch,
 )
-from mcp_planner_schema.guard.evidence import snapshot
+from mcp_planner_schema.guard.evidence import Table, snapshot
 from mcp_planner_schema.guard.findings import Finding, Refused
 from mcp_planner_schema.guard.forecast import Forecast
 from mcp_planner_schema.guard.judge import Judged
@@ -100,6 +102,7 @@ def _once(run: Run, steps: Sequence[Step], ways: list[Progress], found: list[For
     context, schema = run.migration(), run.settings.schema
     connection = context.connection
     assert connection is not None
+    connection.info[checksum.TIMEOUT] = run.settings.stash_timeout
     pid = connection.connection.dbapi_connection.info.backend_pid  # type: ignore[union-attr]
     for at in ways:
         at.attempts, at.rehearsed = at.attempts + 1, True
@@ -148,10 +151,13 @@ def _rehearsed(run: Run, one: Step, at: Progress, *, last: bool, measured: bool)
     with stash.readable(connection, tried.losses):
         findings, then = _findings(connection, tried, at)
         goes = forecast.measure(connection, tried.losses) if measured else ()
-    if not last:
+    keys = [] if findings else stash.note_keys(connection, tried)
+    if keys or not last:
+        states = trial.watched(connection, tried.before, tried)
         trial.arm(connection, schema)
         with transaction.observed(connection, at.seen), trial.inert(context, tried):
             body()
+        findings, then = _renumbered(connection, schema, tried, at, (keys, states)) if keys else (findings, then)
         _as_committed(connection, schema)
     locked = (after - before) | {loss.table.oid for loss in tried.losses}
     return Forecast(
@@ -166,6 +172,19 @@ def _findings(connection: Connection, tried: trial.Trial, at: Progress) -> tuple
     try:
         verdict.refuse(tried, header, at.where, at.name)
         stash.refuse_keyless(connection, at.name, tried.losses)
+    except Refused as refused:
+        return refused.findings, refused.next_command
+    return (), ""
+
+
+def _renumbered(
+    connection: Connection, schema: str, tried: trial.Trial, at: Progress,
+    found: tuple[list[tuple[Table, str]], dict[int, damage.State]],
+) -> tuple[tuple[Finding, ...], str]:  # fmt: skip
+    """What only the rows after the body can show, and the command to type next."""
+    keys, states = found
+    try:
+        stash.refuse_renumbered(connection, schema, at.name, tried, keys, states)
     except Refused as refused:
         return refused.findings, refused.next_command
     return (), ""

@@ -27,7 +27,7 @@ from mcp_planner_schema.guard import (
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.findings import Finding, Refused
 from mcp_planner_schema.guard.manifest import AFTER, Object, Stash, Written
-from mcp_planner_schema.guard.postcheck import execute, identifier, literal, pinned
+from mcp_planner_schema.guard.postcheck import execute, identifier, literal
 from mcp_planner_schema.guard.refill import Filled
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def check(connection: Connection, stash: Stash) -> None:
 def damaged(connection: Connection, stash: Stash) -> list[str]:
     """What of a stash is not as its manifest says. A moved table without checksums need only be there."""
     wrong = []
-    with pinned(connection, **checksum.OUTPUT):
+    with checksum.reading(connection):
         for one in stash.objects:
             if one.relation is None or (one.checksum is None and not one.moved):
                 continue
@@ -273,7 +273,7 @@ def _cleared(connection: Connection, back: Back) -> dict[int, tuple[int, int, st
         return {}
     made, own, aside = _made(connection, back), {}, {}
     for one, table in made:
-        with pinned(connection, **checksum.OUTPUT), silence.of_table(connection, table.oid, evidence.name_of(table)):
+        with checksum.reading(connection), silence.of_table(connection, table.oid, evidence.name_of(table)):
             own[one.number] = refill.own(connection, back.stash.place(one), one, table)
     if not any(own.values()):
         return {}
@@ -282,7 +282,7 @@ def _cleared(connection: Connection, back: Back) -> dict[int, tuple[int, int, st
         for one, table in made:
             shared = sorted({column.name for column in table.columns.values()} & set(one.columns))
             with (
-                pinned(connection, **checksum.OUTPUT),
+                checksum.reading(connection),
                 silence.of_table(connection, table.oid, evidence.name_of(table)),
             ):
                 aside[one.number] = refill.set_aside(connection, back.stash.place(one), one, table, shared)
@@ -301,7 +301,7 @@ def _empty(connection: Connection, tables: Sequence[Table]) -> bool:
     if refill.reaches_others(connection, oids):
         return False
     order = _in_order(connection, oids) or dict.fromkeys(oids, 0)
-    with pinned(connection, **checksum.OUTPUT), ExitStack() as asleep:
+    with checksum.reading(connection), ExitStack() as asleep:
         for table in tables:
             asleep.enter_context(silence.of_table(connection, table.oid, evidence.name_of(table)))
         asleep.enter_context(silence.loops(connection, oids))
@@ -323,7 +323,7 @@ def _fill(connection: Connection, back: Back, one: Object, table: Table, *, last
     place = back.stash.place(one)
     path = execute(connection, "SELECT pg_catalog.current_setting('search_path')").scalar_one()
     connection.info[refill.PATH] = f"pg_catalog, {path or 'pg_temp'}"
-    with pinned(connection, **checksum.OUTPUT), silence.of_table(connection, table.oid, evidence.name_of(table)):
+    with checksum.reading(connection), silence.of_table(connection, table.oid, evidence.name_of(table)):
         if one.kind == "table":
             return (
                 refill.exactly(connection, place, one, table, last=last)
@@ -377,14 +377,14 @@ def _written_since(connection: Connection, left: Written) -> bool:
         return False
     if not set(left.columns) <= {column.name for column in table.columns.values()}:
         return True
-    with pinned(connection, **checksum.OUTPUT), silence.unveiled(connection, table.oid, evidence.name_of(table)):
+    with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):
         return checksum.of(connection, evidence.rows_of(table), left.columns) != left.checksum
 
 
 def _touched(connection: Connection, stash: Stash, one: Object, live: Table) -> str:
     """Make the temporary table of the kept rows whose own row was written after the downgrade. Gives its name."""
     name = f"guard_touched_{one.number}"
-    with pinned(connection, **checksum.OUTPUT):
+    with checksum.reading(connection):
         execute(
             connection,
             f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT c.ctid AS place FROM {stash.place(one)} AS c "
@@ -403,7 +403,7 @@ def _untouched(connection: Connection, back: Back, one: Object, live: Table, nam
     name, place = f"pg_temp.guard_untouched_{one.number}", back.stash.place(one)
     since = f" AND NOT {_since(back.stash)}" if back.newer else ""
     there = {column.name for column in live.columns.values()}
-    with pinned(connection, **checksum.OUTPUT):
+    with checksum.reading(connection):
         if not one.key:
             condition = "true"  # only deleted rows are kept of a table without key, and they stand in nobody's way
         elif not set(names.values()) <= there:
@@ -452,7 +452,7 @@ def _moved_back(connection: Connection, back: Back, one: Object, table: Table) -
     connection.exec_driver_sql("SAVEPOINT guard_swap")
     try:
         if not refill.empty(connection, table):
-            with pinned(connection, **checksum.OUTPUT):
+            with checksum.reading(connection):
                 displaced, aside = refill.set_aside(connection, back.stash.place(one), one, table, sorted(one.columns))
             filled = replace(filled, displaced=displaced, aside=aside)
         done = move.back(connection, back.schema, (back.stash.kept_in, one.relation or ""), table, lines)

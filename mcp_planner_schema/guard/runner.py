@@ -174,12 +174,18 @@ def _run(
                     from mcp_planner_schema.guard import rehearsal
 
                     rehearsal.require(this, steps, judged)
-                for one in steps:
+                for place, one in enumerate(steps):
                     if connection.invalidated:
                         at = ", ".join(this.heads) or "base"
                         raise Broken(f"The connection to the server was lost; the database is at {at}.", repeat)
                     still_held()
-                    step.take(this, one, judged.get(step.name_of(one)))
+                    try:
+                        step.take(this, one, judged.get(step.name_of(one)))
+                    except Refused as refused:
+                        if not place:
+                            raise
+                        left = f"this step was undone; the database is at {', '.join(this.heads) or 'base'}"
+                        raise Refused(refused.findings, refused.next_command, left) from refused
             error = None
         except (Exception, KeyboardInterrupt) as failure:
             error = connect.masked(str(failure), engine.url) or type(failure).__name__

@@ -34,6 +34,7 @@ _DEFAULTS = {
     "schema": "migration",
     "stash_retention": "90d",
     "stash_move_above": "100MB",
+    "stash_timeout": "10min",
     "embedded": "",
     "archive": "auto",
     "archive_dir": "",
@@ -78,6 +79,7 @@ class Settings:
     schema: str
     stash_retention: int
     stash_move_above: int | None
+    stash_timeout: int
     embedded: str
     archive: str
     archive_dir: str
@@ -160,6 +162,7 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         schema=value["schema"],
         stash_retention=int(value["stash_retention"].removesuffix("d")),
         stash_move_above=_bytes(value["stash_move_above"]),
+        stash_timeout=_milliseconds("stash_timeout", value),
         embedded=value["embedded"],
         archive=value["archive"],
         archive_dir=value["archive_dir"] or f"{given.get('here', '.')}/backups",

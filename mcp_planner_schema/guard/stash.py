@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, damage, definition, manifest, move, reading, structure, trial
+from mcp_planner_schema.guard import checksum, damage, definition, manifest, move, reading, silence, structure, trial
 from mcp_planner_schema.guard import sequences as sequence
 from mcp_planner_schema.guard.evidence import Column, Loss, Table, name_of, rows_of, snapshot
 from mcp_planner_schema.guard.findings import Finding, Refused
 from mcp_planner_schema.guard.judge import later
 from mcp_planner_schema.guard.manifest import AFTER, Object, Written
-from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
+from mcp_planner_schema.guard.postcheck import execute, identifier
 from mcp_planner_schema.guard.tripwire import CommitInside
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _copied(
     make_schema(connection, kept_in)
     objects: list[Object] = []
     tables, copies = {}, {}
-    with pinned(connection, **checksum.OUTPUT):
+    with checksum.reading(connection):
         for table, loss, leaves in plan:
             one = _object(connection, revision, table, loss, leaves, len(objects) + 1)
             one = replace(one, relation=_free(one.name, {other.relation for other in objects}))
@@ -213,7 +213,7 @@ def seal(
         if one.kind == "rows":
             table = kept.tables[one.number]
             place = f"{identifier(manifest.schema_of(schema, kept.id))}.{identifier(one.relation or '')}"
-            with pinned(connection, **checksum.OUTPUT):
+            with checksum.reading(connection):
                 one = _seal(connection, place, kept, one, (table, after[table.oid]), states)
         sealed.append(one)
     return replace(kept, objects=tuple(sealed))
@@ -232,10 +232,7 @@ def _seal(
         execute(connection, f"ALTER TABLE {name_of(new)} NO FORCE ROW LEVEL SECURITY")
     was, is_now = checksum.row_text(stayed, "c"), checksum.row_text([names[name] for name in stayed], "l")
     if one.key:
-        by_name = {column.name: column for column in new.columns.values()}
-        key = " AND ".join(
-            f"c.{identifier(n)} = {value(by_name[names[n]], 'l.', bare=True)}" for n in one.key if n in names
-        )
+        key = _same_key(one.key, new, names)
         _refuse_other_keys(connection, (place, live, key), kept, old, states)
         if not one.lost:
             execute(connection, f"DELETE FROM {place} AS c USING {live} AS l WHERE {key} AND {was} = {is_now}")
@@ -286,8 +283,49 @@ def _refuse_other_keys(
         values = {"table": table.shown, "key": ", ".join(table.key)}
         raise Refused(
             [Finding("keys-renumbered", table.shown, kept.revision, values)],
-            "give the new keys in a revision of their own",
+            f"alembic show {kept.revision}   (its file; let downgrade() keep the keys)",
         )
+
+
+def note_keys(connection: Connection, tried: trial.Trial) -> list[tuple[Table, str]]:
+    """Make a temporary table of the keys of each table whose rows the trial has changed. Gives their names.
+
+    For :func:`refuse_renumbered` after the body has run once more, where nothing is to be kept.
+    """
+    places: list[tuple[Table, str]] = []
+    for table, loss, leaves in _plan(tried):
+        if leaves and table.key and not (loss and set(table.key) & {column.name for column in loss.columns}):
+            by_name = {column.name: column for column in table.columns.values()}
+            keys = ", ".join(value(by_name[name]) for name in table.key)
+            name = f"guard_keys_{len(places) + 1}"
+            with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
+                execute(
+                    connection,
+                    f"CREATE TEMPORARY TABLE {name} AS SELECT {keys} FROM {rows_of(table, () if loss else leaves)}",
+                )
+            places.append((table, f"pg_temp.{name}"))
+    return places
+
+
+def refuse_renumbered(
+    connection: Connection, schema: str, revision: str, tried: trial.Trial, places: list[tuple[Table, str]],
+    states: dict[int, damage.State],
+) -> None:  # fmt: skip
+    """After the body: raise :class:`Refused` where rows of these tables have other keys. ``states`` are those before it."""
+    after = snapshot(connection, schema)
+    kept = Kept(0, revision, tried, tried.before, states=states)
+    for table, place in places:
+        new = after[table.oid]
+        names = {column.name: new.columns[n].name for n, column in table.columns.items() if n in new.columns}
+        with checksum.reading(connection), silence.unveiled(connection, new.oid, name_of(new)):
+            live = (place, rows_of(new), _same_key(table.key, new, names))
+            _refuse_other_keys(connection, live, kept, table, trial.watched(connection, after, tried))
+
+
+def _same_key(key: Sequence[str], live: Table, names: dict[str, str]) -> str:
+    """SQL: that the kept row ``c`` and the row ``l`` have the same key; ``names`` is what its columns are called now."""
+    by_name = {column.name: column for column in live.columns.values()}
+    return " AND ".join(f"c.{identifier(n)} = {value(by_name[names[n]], 'l.', bare=True)}" for n in key if n in names)
 
 
 def _refuse_moved(kept: Kept, table: Table, states: dict[int, damage.State]) -> None:
@@ -298,7 +336,7 @@ def _refuse_moved(kept: Kept, table: Table, states: dict[int, damage.State]) -> 
         values = {"objects": f"rows of {table.shown} (moved between partitions)", "later": later()}
         raise Refused(
             [Finding("rows-not-kept", table.shown, kept.revision, values)],
-            f"ALTER TABLE {name_of(table)} ADD PRIMARY KEY (…);   (in a revision of its own), then go back",
+            f"ALTER TABLE {name_of(table)} ADD PRIMARY KEY (…);   then go back",
         )
 
 
@@ -331,7 +369,7 @@ def readable(connection: Connection, lost: Sequence[Loss]) -> Iterator[None]:
     for loss in lost:
         if _hidden(connection, loss.table):
             execute(connection, f"ALTER TABLE {name_of(loss.table)} NO FORCE ROW LEVEL SECURITY")
-    with pinned(connection, **checksum.OUTPUT):
+    with checksum.reading(connection):
         yield
     execute(connection, "ROLLBACK TO SAVEPOINT guard_reading; RELEASE SAVEPOINT guard_reading")
 
@@ -342,7 +380,7 @@ def refuse_keyless(connection: Connection, revision: str, lost: Sequence[Loss]) 
         if execute(connection, f"SELECT EXISTS (SELECT FROM {rows_of(table)})").scalar_one():
             raise Refused(
                 [Finding("stash-keyless", table.shown, revision, {"table": table.shown})],
-                f"ALTER TABLE {name_of(table)} ADD PRIMARY KEY (…);   (in a revision of its own), then go back",
+                f"ALTER TABLE {name_of(table)} ADD PRIMARY KEY (…);   then go back",
             )
 
 

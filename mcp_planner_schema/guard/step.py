@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import (
     budget,
+    checksum,
     failure,
     history,
     manifest,
@@ -150,6 +151,7 @@ def _once(run: Run, step: Step, at: Progress, original: Any) -> None:
     run.configure(fn=lambda heads, ctx: [step], on_version_apply=(*run.callbacks, applied))
     connection = run.migration().connection
     assert connection is not None
+    connection.info[checksum.TIMEOUT] = run.settings.stash_timeout
     pid = connection.connection.dbapi_connection.info.backend_pid  # type: ignore[union-attr]
     # Begun here and not by Alembic, so that making (or with --purge emptying) the version table belongs to the step.
     connection.begin()

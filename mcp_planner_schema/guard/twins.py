@@ -81,7 +81,7 @@ def stood(
     key = [names[name] for name in one.key if name in names]
     if not key or len(key) < len(one.key) or not set(key) <= set(_given(connection, live)):
         return None
-    with pinned(connection, **checksum.OUTPUT):
+    with checksum.reading(connection):
         if not execute(
             connection, f"SELECT EXISTS (SELECT FROM {place} AS c WHERE {_deleted(untouched)})"
         ).scalar_one():

@@ -128,7 +128,7 @@ def _copy(scratch: Connection, connection: Connection, schema: str, one: Object,
     rows = evidence.rows_of(table)
     execute(connection, f"CREATE TABLE {place} ({made})")
     stash.close(connection, place)
-    with pinned(scratch, **checksum.OUTPUT), pinned(connection, **checksum.OUTPUT):
+    with checksum.reading(scratch), checksum.reading(connection):
         # Whatever encoding the client's environment names, the text goes over as it stands there.
         encoding = f"WITH (ENCODING {scratch.exec_driver_sql(_ENCODING).scalar_one()})"
         _stream(
