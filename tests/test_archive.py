@@ -624,8 +624,9 @@ def test_nobody_sees_the_password(place: Place, role: str, programs: Callable[..
     url["DATABASE_URL"] += "&sslmode=disable&options=-c%20work_mem%3D7MB&connect_timeout=77"
     saved = shlex.quote(str(tmp_path))
     spy = (
-        f'tr "\\0" "\\n" < /proc/$$/cmdline >> {saved}/seen; cp "$PGSERVICEFILE" {saved}/service; stat -c %a "$PGSERVICEFILE" '
-        f'"$(dirname "$PGSERVICEFILE")" > {saved}/modes; printf %s "$PGPASSWORD" > {saved}/password\nexec "$REAL/pg_dump" "$@"'
+        f'tr "\\0" "\\n" < /proc/$$/cmdline >> {saved}/seen; cat "$PGSERVICEFILE" > {saved}/service; '
+        f'stat -L -c "%a %h" "$PGSERVICEFILE" > {saved}/modes; printf %s "$PGPASSWORD" > {saved}/password\n'
+        'exec "$REAL/pg_dump" "$@"'
     )
 
     place.make("a", **url, PLANNER_PG_BIN=programs(pg_dump=spy))
@@ -643,7 +644,8 @@ def test_nobody_sees_the_password(place: Place, role: str, programs: Callable[..
         service.splitlines()
     )
     assert "options=-c work_mem=7MB " in service
-    assert (tmp_path / "modes").read_text().split() == ["600", "700"]
+    # The owner's alone, and in no folder.
+    assert (tmp_path / "modes").read_text().split() == ["600", "0"]
 
 
 # --- interrupted ------------------------------------------------------------------------------------------------------

@@ -112,23 +112,23 @@ def find(folder: str, major: int) -> Programs:
 
 
 def run(program: Path, arguments: list[str], at: Place, database: str, **streams: Any) -> Ended:
-    """Run a program on a database and wait for it. How to connect stands in a file of mode 0600, the password in the
-    environment; neither is seen by ``ps``. The program is ended where this is interrupted. Raises :class:`Impossible`."""
+    """Run a program on a database and wait for it. How to connect stands in a file without a name, so that nothing is left
+    where this is killed, and the password in the environment; neither is seen by ``ps``. The program is ended where this is
+    interrupted. Raises :class:`Impossible`."""
     if any(character in value for value in (*at.values.values(), database) for character in "\r\n"):
         raise Impossible(
             "a line break in a connection's parameter cannot be handed to PostgreSQL's programs", "rename it"
         )
     lines = {**at.values, "dbname": database, "application_name": f"mcp-planner-guard {program.name}"}
-    with tempfile.TemporaryDirectory(prefix="mcp-archive-") as folder:  # made with mode 0700
-        file = Path(folder, "service")
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as service:
-            service.write("[it]\n" + "".join(f"{name}={value}\n" for name, value in lines.items()))
+    with tempfile.TemporaryFile() as service:
+        service.write(("[it]\n" + "".join(f"{name}={value}\n" for name, value in lines.items())).encode())
+        service.seek(0)
         environment = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
-        environment |= {"PGSERVICEFILE": str(file), "LC_ALL": "C"}
+        environment |= {"PGSERVICEFILE": f"/dev/fd/{service.fileno()}", "LC_ALL": "C"}
         if at.password:
             environment["PGPASSWORD"] = at.password
         ended = subprocess.run(
-            [str(program), *arguments, "--no-password", "--dbname=service=it"],
+            [str(program), *arguments, "--no-password", "--dbname=service=it"], pass_fds=(service.fileno(),),
             stderr=subprocess.PIPE, env=environment, check=False, **{"stdin": subprocess.DEVNULL, **streams},
         )  # fmt: skip
     from mcp_planner_schema.guard import connect
