@@ -10,6 +10,7 @@ from mcp_planner_schema.guard import tripwire
 from mcp_planner_schema.guard.findings import Broken, Busy, GuardError, Refused
 from tests.catalog import catalog, difference, kept
 from tests.conftest import Database, Project
+from tests.until import until
 
 SETUP = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT n, 'v' FROM generate_series(1, 5) n"
 
@@ -473,3 +474,36 @@ def test_a_lock_that_stays_is_busy(empty: Database, project: Project) -> None:
 
     assert busy.value.code == 75
     assert unchanged(empty)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_sequence_that_a_killed_run_has_set_back_stands_where_it_stood(
+    empty: Database, project: Project, steps: int
+) -> None:
+    """setval() outlasts every rollback, and who is killed puts nothing back: the next run does."""
+    die = (
+        "import os, pathlib\nop.execute(\"SELECT setval('lonely', 1)\")\n"
+        "killed = pathlib.Path('killed')\nif not killed.exists():\n    killed.touch()\n    os.kill(os.getpid(), 9)"
+    )
+    project.configure(allowed_imports="os, pathlib")
+    applied(project, die, setup="CREATE SEQUENCE IF NOT EXISTS lonely")
+    if steps == 2:
+        project.revision("002", "create_b", "op.execute('CREATE TABLE b (id int)')", "op.drop_table('b')")
+        project.upgrade()
+    empty.rows("SELECT setval('lonely', 500)")
+    assert project.alembic("downgrade", "base").returncode == -9
+    until(
+        lambda: (
+            empty.value("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'mcp-planner-guard%'") == 0
+        )
+    )
+    assert empty.value("SELECT last_value FROM lonely") == 1
+
+    up = project.alembic("downgrade", "base")
+
+    assert up.returncode == 0, up.stderr
+    assert "was interrupted" in up.stderr
+    assert empty.value("SELECT last_value FROM lonely") == 1
+    project.upgrade()
+    assert empty.value("SELECT last_value FROM lonely") == 500
+    assert empty.rows("SELECT id FROM migration.run WHERE sequences IS NOT NULL AND state <> 'interrupted'") == []

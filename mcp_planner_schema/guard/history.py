@@ -26,7 +26,7 @@ COMMENT ON SCHEMA {schema} IS 'What the migration guard writes: runs, history, k
 _MISSING = """
 SELECT pg_catalog.count(*) FILTER (WHERE pg_catalog.to_regclass(name) IS NULL
          OR name = pg_catalog.concat(%(schema)s::text, '.run') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
-           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'version_table')),
+           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'sequences')),
        pg_catalog.to_regnamespace(%(schema)s::text) IS NULL
 FROM pg_catalog.unnest(%(names)s::text[]) AS name
 """
@@ -69,9 +69,13 @@ CREATE TABLE IF NOT EXISTS {schema}.run (
     pid          integer NOT NULL,
     git_commit   text,
     tool_version text NOT NULL,
-    error        text
+    error        text,
+    sequences    jsonb
 );
-ALTER TABLE {schema}.run ADD COLUMN IF NOT EXISTS version_table text NOT NULL DEFAULT 'alembic_version';
+ALTER TABLE {schema}.run ADD COLUMN IF NOT EXISTS version_table text NOT NULL DEFAULT 'alembic_version',
+    ADD COLUMN IF NOT EXISTS sequences jsonb;
+COMMENT ON COLUMN {schema}.run.sequences IS
+'Where sequences stood before a downgrade was tried: the next run puts them back where this one was killed; else empty';
 COMMENT ON TABLE {schema}.run IS 'One row a run; written as running before its first step, so that a killed run leaves a trace';
 
 CREATE TABLE IF NOT EXISTS {schema}.history (
@@ -212,14 +216,20 @@ def begin(
 ) -> tuple[int, list[str]]:
     """Write the run as running. Gives its id, and the descriptions of earlier runs that never ended.
 
-    The caller holds the deployers' lock of this version table, so whatever run of it still says running is dead.
+    The caller holds the deployers' lock of this version table, so whatever run of it still says running is dead. Sequences
+    that such a run has set back stand where they stood.
     """
     dead = connection.exec_driver_sql(
         f"UPDATE {schema}.run SET state = 'interrupted', finished_at = pg_catalog.clock_timestamp() "
         "WHERE state = 'running' AND version_table = %s "
-        "RETURNING id, command, who, pg_catalog.date_trunc('second'::text, started_at)::text",
+        "RETURNING id, command, who, pg_catalog.date_trunc('second'::text, started_at)::text, sequences",
         (version_table,),
     ).all()
+    for row in dead:
+        if row.sequences:
+            from mcp_planner_schema.guard import sequences
+
+            sequences.recover(connection, schema, row.sequences, heads)
     number: int = connection.exec_driver_sql(
         f"INSERT INTO {schema}.run "
         "(version_table, command, state, from_heads, planned, who, host, pid, git_commit, tool_version) "
@@ -232,7 +242,8 @@ def begin(
 def end(connection: Connection, schema: str, run: int, heads: tuple[str, ...], error: str | None) -> None:
     """Write how the run ended: done, or failed with its error."""
     connection.exec_driver_sql(
-        f"UPDATE {schema}.run SET state = %s, finished_at = pg_catalog.clock_timestamp(), to_heads = %s, error = %s "
+        f"UPDATE {schema}.run SET state = %s, finished_at = pg_catalog.clock_timestamp(), to_heads = %s, error = %s, "
+        "sequences = NULL "
         "WHERE id = %s",
         ("failed" if error else "done", list(heads), error, run),
     )

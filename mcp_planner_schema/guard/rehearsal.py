@@ -22,6 +22,7 @@ from mcp_planner_schema.guard import (
     history,
     postcheck,
     progress,
+    sequences,
     session,
     silence,
     stash,
@@ -106,6 +107,8 @@ def _once(run: Run, steps: Sequence[Step], ways: list[Progress], found: list[For
     pid = connection.connection.dbapi_connection.info.backend_pid  # type: ignore[union-attr]
     for at in ways:
         at.attempts, at.rehearsed = at.attempts + 1, True
+    if run.number:  # a dry run has no row that could remember it
+        sequences.remember(run.beside, schema, run.number, ways[0].name)
     connection.begin()
     told = f"{ways[0].name:<4} rehearsal"
     with watch.watching(run.engine, pid, lambda waiting: run.say(f"{told} {waiting}")) as waits:

@@ -5,8 +5,9 @@ Their state is read from the sequence itself: pg_sequence_last_value() would tak
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard.evidence import own
 from mcp_planner_schema.guard.postcheck import execute, identifier, literal, pinned
@@ -73,6 +74,30 @@ def put_back(connection: Connection, before: dict[int, Sequence], after: dict[in
     for one in fallen:
         advance(connection, one.schema, one.name, one.last_value, one.is_called)
     return fallen
+
+
+def remember(beside: Connection, schema: str, run: int, revision: str) -> None:
+    """Write into the run's row where all sequences stand, before the downgrade of ``revision`` is tried; commits.
+
+    A body's setval() outlasts a rollback, and whoever is killed in between puts nothing back: :func:`recover` does.
+    """
+    stood = [[one.oid, one.last_value, one.is_called] for one in states(beside, schema).values()]
+    if stood:
+        kept = json.dumps({"revision": revision, "stood": stood})
+        beside.exec_driver_sql(f"UPDATE {schema}.run SET sequences = %s::jsonb WHERE id = %s", (kept, run))
+
+
+def recover(beside: Connection, schema: str, remembered: dict[str, Any], heads: tuple[str, ...]) -> None:
+    """What a dead run has remembered stands again where it stood, unless the step that it was in has become final."""
+    if remembered["revision"] not in heads:
+        return
+    now = states(beside, schema)
+    before = {
+        oid: replace(now[oid], last_value=last, is_called=called)
+        for oid, last, called in remembered["stood"]
+        if oid in now
+    }
+    put_back(beside, before, now)
 
 
 def advance(connection: Connection, schema: str, name: str, last_value: int, is_called: bool) -> None:

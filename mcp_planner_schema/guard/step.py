@@ -22,6 +22,7 @@ from mcp_planner_schema.guard import (
     postcheck,
     progress,
     proof,
+    sequences,
     session,
     stash,
     transaction,
@@ -233,6 +234,7 @@ def _downgrade(run: Run, at: Progress, original: Any) -> dict[int, int]:
     context, schema = run.migration(), run.settings.schema
     connection = context.connection
     assert connection is not None
+    sequences.remember(run.beside, schema, run.number, at.name)
     with transaction.observed(connection, at.seen):
         tried = trial.attempt(context, schema, original, large=run.settings.stash_move_above)
     at.seen = transaction.Seen(at.seen.xid)
