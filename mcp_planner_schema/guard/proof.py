@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, damage, evidence, move, silence, stash, trial
+from mcp_planner_schema.guard import checksum, damage, evidence, move, seal, silence, trial
 from mcp_planner_schema.guard.manifest import Written
 from mcp_planner_schema.guard.postcheck import pinned
 from mcp_planner_schema.guard.stash import Kept
@@ -56,7 +56,7 @@ def prove(connection: Connection, schema: str, kept: Kept) -> Kept:
     if kept.stand_ins:
         new = [table for oid, table in after.items() if oid not in kept.before]
         move.prove(connection, schema, kept.tried, kept.stand_ins, (seen.written, new))
-    sealed = stash.seal(connection, schema, kept, after, seen.states)
+    sealed = seal.seal(connection, schema, kept, after, seen.states)
     if not sealed.id:
         return sealed
     return replace(sealed, written=tuple(_as_left(connection, after[oid]) for oid in sorted(seen.written)))

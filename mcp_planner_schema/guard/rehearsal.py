@@ -22,6 +22,7 @@ from mcp_planner_schema.guard import (
     history,
     postcheck,
     progress,
+    seal,
     sequences,
     session,
     silence,
@@ -154,7 +155,7 @@ def _rehearsed(run: Run, one: Step, at: Progress, *, last: bool, measured: bool)
     with stash.readable(connection, tried.losses):
         findings, then = _findings(connection, tried, at)
         goes = forecast.measure(connection, tried.losses) if measured else ()
-    keys = [] if findings else stash.note_keys(connection, tried)
+    keys = [] if findings else seal.note_keys(connection, tried)
     if keys or not last:
         states = trial.watched(connection, tried.before, tried)
         trial.arm(connection, schema)
@@ -187,7 +188,7 @@ def _renumbered(
     """What only the rows after the body can show, and the command to type next."""
     keys, states = found
     try:
-        stash.refuse_renumbered(connection, schema, at.name, tried, keys, states)
+        seal.refuse_renumbered(connection, schema, at.name, tried, keys, states)
     except Refused as refused:
         return refused.findings, refused.next_command
     return (), ""

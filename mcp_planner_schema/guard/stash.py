@@ -1,7 +1,7 @@
 """Keeps what a downgrade is about to destroy: copies in a schema of their own, in the same transaction, behind locks.
 
 Whole tables, the columns that go (with the primary key), and of a table whose rows are changed or deleted every row as it
-was; :func:`seal` then leaves only those that the downgrade has really changed. What a materialized view shows can be computed
+was; :mod:`.seal` then leaves only those that the downgrade has really changed. What a materialized view shows can be computed
 again, and temporary tables end with their session: neither is kept.
 """
 
@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, damage, definition, manifest, move, reading, silence, structure, trial
+from mcp_planner_schema.guard import checksum, damage, definition, manifest, move, reading, structure, trial
 from mcp_planner_schema.guard import sequences as sequence
 from mcp_planner_schema.guard.evidence import Column, Loss, Table, name_of, rows_of, snapshot
 from mcp_planner_schema.guard.findings import Finding, Refused
-from mcp_planner_schema.guard.judge import later
 from mcp_planner_schema.guard.manifest import AFTER, Object, Written
 from mcp_planner_schema.guard.postcheck import execute, identifier
 from mcp_planner_schema.guard.tripwire import CommitInside
@@ -65,8 +64,8 @@ def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial,
     run takes a stronger lock. Raises :class:`Refused` for columns of a table with rows and no primary key,
     :class:`CommitInside` where a copy would not be what the real run destroys.
     """
-    plan = _plan(tried)
-    locked = {table.oid: table for table, _, _ in plan}
+    wanted = plan(tried)
+    locked = {table.oid: table for table, _, _ in wanted}
     locked |= {root.oid: root for root in (tried.root(tried.before[oid]) for oid in tried.rewritten)}
     if locked:
         isolation = connection.exec_driver_sql("SHOW transaction_isolation").scalar_one()
@@ -79,10 +78,10 @@ def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial,
     changed += [table.shown for table in damage.filled(connection, tried.empty)]
     if changed:
         raise CommitInside(f"{', '.join(changed)} was changed by somebody else since the trial; repeat the command")
-    number = manifest.next_id(connection, schema) if plan or tried.sequences or tried.also else 0
+    number = manifest.next_id(connection, schema) if wanted or tried.sequences or tried.also else 0
     kept = Kept(number, revision, tried, before)
     if number:
-        kept = _copied(connection, schema, revision, kept, plan, {table.oid for table in moving})
+        kept = _copied(connection, schema, revision, kept, wanted, {table.oid for table in moving})
     states = trial.watched(connection, before, tried)
     harmed = {harm.table.oid for harm in tried.harms} | {loss.table.oid for loss in tried.losses if not loss.columns}
     kept = replace(
@@ -96,7 +95,7 @@ def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial,
     return kept
 
 
-def _plan(tried: trial.Trial) -> list[tuple[Table, Loss | None, tuple[int, ...]]]:
+def plan(tried: trial.Trial) -> list[tuple[Table, Loss | None, tuple[int, ...]]]:
     """What to copy: the table, what of it is lost (None where only rows change), and the partitions whose rows change."""
     lost = {loss.table.oid: loss for loss in tried.losses}
     leaves: dict[int, list[int]] = {}
@@ -112,20 +111,20 @@ def _plan(tried: trial.Trial) -> list[tuple[Table, Loss | None, tuple[int, ...]]
 
 def _copied(
     connection: Connection, schema: str, revision: str, kept: Kept,
-    plan: Sequence[tuple[Table, Loss | None, tuple[int, ...]]], moving: set[int],
+    wanted: Sequence[tuple[Table, Loss | None, tuple[int, ...]]], moving: set[int],
 ) -> Kept:  # fmt: skip
     kept_in = manifest.schema_of(schema, kept.id)
     make_schema(connection, kept_in)
     objects: list[Object] = []
     tables, copies = {}, {}
     with checksum.reading(connection):
-        for table, loss, leaves in plan:
+        for table, loss, leaves in wanted:
             one = _object(connection, revision, table, loss, leaves, len(objects) + 1)
             one = replace(one, relation=_free(one.name, {other.relation for other in objects}))
             place = f"{identifier(kept_in)}.{identifier(one.relation or '')}"
             if table.oid in moving:
                 lines = sorted(structure.of_table(connection, schema, table.oid))
-                one = replace(one, moved=True, bytes=_size(connection, name_of(table)), structure=lines)
+                one = replace(one, moved=True, bytes=size(connection, name_of(table)), structure=lines)
                 copies[place] = _file(connection, name_of(table), one)
             else:
                 one = _copy(connection, place, table, one, leaves)
@@ -186,7 +185,7 @@ def _copy(connection: Connection, place: str, table: Table, one: Object, leaves:
     if copied.rows != rows or original not in (None, again):
         found = f"{copied.rows} rows of {rows}" if copied.rows != rows else "other values"
         raise CommitInside(f"the copy of {table.shown} is not what stands in it: {found}")
-    return replace(one, checksum=copied, bytes=_size(connection, place))
+    return replace(one, checksum=copied, bytes=size(connection, place))
 
 
 def _compared(connection: Connection, place: str, one: Object, columns: dict[str, Column]) -> tuple[str, ...]:
@@ -195,149 +194,9 @@ def _compared(connection: Connection, place: str, one: Object, columns: dict[str
     Writing out every value costs more than copying it. In a large copy they are those that are kept in another form than
     the table has them; a builtin value is copied by PostgreSQL as it is, in one statement, while nobody can write.
     """
-    if _size(connection, place) <= _SMALL:
+    if size(connection, place) <= _SMALL:
         return one.columns
     return tuple(name for name in one.columns if not columns[name].builtin)
-
-
-def seal(
-    connection: Connection, schema: str, kept: Kept, after: dict[int, Table], states: dict[int, damage.State]
-) -> Kept:
-    """After the real run: of changed rows keep those that really are others now, and note what stands in their place.
-
-    ``after`` and ``states`` are the tables and their counters at the end of the run. Raises :class:`Refused` where the run
-    has given rows other keys: nothing would tell which row is which.
-    """
-    sealed = []
-    for one in kept.objects:
-        if one.kind == "rows":
-            table = kept.tables[one.number]
-            place = f"{identifier(manifest.schema_of(schema, kept.id))}.{identifier(one.relation or '')}"
-            with checksum.reading(connection):
-                one = _seal(connection, place, kept, one, (table, after[table.oid]), states)
-        sealed.append(one)
-    return replace(kept, objects=tuple(sealed))
-
-
-def _seal(
-    connection: Connection, place: str, kept: Kept, one: Object, tables: tuple[Table, Table],
-    states: dict[int, damage.State],
-) -> Object:  # fmt: skip
-    old, new = tables
-    names = {column.name: new.columns[n].name for n, column in old.columns.items() if n in new.columns}
-    stayed = sorted(names)
-    live = rows_of(new)
-    hidden = _hidden(connection, new)
-    if hidden:
-        execute(connection, f"ALTER TABLE {name_of(new)} NO FORCE ROW LEVEL SECURITY")
-    was, is_now = checksum.row_text(stayed, "c"), checksum.row_text([names[name] for name in stayed], "l")
-    if one.key:
-        key = _same_key(one.key, new, names)
-        _refuse_other_keys(connection, (place, live, key), kept, old, states)
-        if not one.lost:
-            execute(connection, f"DELETE FROM {place} AS c USING {live} AS l WHERE {key} AND {was} = {is_now}")
-        after = checksum.row_hash([names[name] for name in stayed], "l")
-        execute(connection, f"UPDATE {place} AS c SET {identifier(AFTER)} = {after} FROM {live} AS l WHERE {key}")
-    else:
-        _refuse_moved(kept, old, states)
-        execute(connection, _SAME.format(place=place, live=live, was=was, now=is_now))
-    if hidden:
-        execute(connection, f"ALTER TABLE {name_of(new)} FORCE ROW LEVEL SECURITY")
-    waived = not one.key and any(
-        harm.changes for harm in kept.tried.harms if kept.tried.root(harm.table).oid == old.oid
-    )
-    # Which row a changed one was nobody knows then, and put back it would stand beside the new one.
-    left = None if waived else {"schema": new.schema, "name": new.name, "columns": names}
-    return replace(
-        one, checksum=checksum.of(connection, place, one.columns), bytes=_size(connection, place), left_as=left
-    )
-
-
-# Without a key one of two equal rows is as good as the other: as many go from the copy as are still in the table.
-_SAME = """
-DELETE FROM {place} AS d USING (
-  SELECT a.ctid FROM (SELECT c.ctid, {was} AS t, pg_catalog.row_number() OVER (PARTITION BY {was}) AS n FROM {place} AS c) AS a
-  JOIN (SELECT {now} AS t, pg_catalog.count(*) AS n FROM {live} AS l GROUP BY 1) AS b ON a.t = b.t AND a.n <= b.n) AS same
-WHERE d.ctid = same.ctid
-"""
-
-
-def _refuse_other_keys(
-    connection: Connection, found: tuple[str, str, str], kept: Kept, table: Table, states: dict[int, damage.State]
-) -> None:
-    """A row that is gone was deleted and one that is new was inserted, or else its key was changed."""
-    place, live, key = found
-    parts = [oid for oid, one in kept.before.items() if kept.tried.root(one).oid == table.oid and oid in states]
-    deleted, inserted = (
-        sum(getattr(states[oid], what) - getattr(kept.states[oid], what) for oid in parts)
-        for what in ("deleted", "inserted")
-    )
-    missing = f"SELECT pg_catalog.count(*) FROM {place} AS c WHERE NOT EXISTS (SELECT FROM {live} AS l WHERE {key})"
-    gone = execute(connection, missing).scalar_one()
-    # A row that moves to another partition counts as deleted there and inserted here, whether its key moves along or not.
-    if gone <= deleted and not (gone and inserted and table.kind == "p"):
-        return
-    new = f"SELECT pg_catalog.count(*) FROM {live} AS l WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {key})"
-    # Where only some partitions were copied, the others hold rows that are not new at all.
-    if table.kind == "p" or execute(connection, new).scalar_one() > inserted:
-        values = {"table": table.shown, "key": ", ".join(table.key)}
-        raise Refused(
-            [Finding("keys-renumbered", table.shown, kept.revision, values)],
-            f"alembic show {kept.revision}   (its file; let downgrade() keep the keys)",
-        )
-
-
-def note_keys(connection: Connection, tried: trial.Trial) -> list[tuple[Table, str]]:
-    """Make a temporary table of the keys of each table whose rows the trial has changed. Gives their names.
-
-    For :func:`refuse_renumbered` after the body has run once more, where nothing is to be kept.
-    """
-    places: list[tuple[Table, str]] = []
-    for table, loss, leaves in _plan(tried):
-        if leaves and table.key and not (loss and set(table.key) & {column.name for column in loss.columns}):
-            by_name = {column.name: column for column in table.columns.values()}
-            keys = ", ".join(value(by_name[name]) for name in table.key)
-            name = f"guard_keys_{len(places) + 1}"
-            with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
-                execute(
-                    connection,
-                    f"CREATE TEMPORARY TABLE {name} AS SELECT {keys} FROM {rows_of(table, () if loss else leaves)}",
-                )
-            places.append((table, f"pg_temp.{name}"))
-    return places
-
-
-def refuse_renumbered(
-    connection: Connection, schema: str, revision: str, tried: trial.Trial, places: list[tuple[Table, str]],
-    states: dict[int, damage.State],
-) -> None:  # fmt: skip
-    """After the body: raise :class:`Refused` where rows of these tables have other keys. ``states`` are those before it."""
-    after = snapshot(connection, schema)
-    kept = Kept(0, revision, tried, tried.before, states=states)
-    for table, place in places:
-        new = after[table.oid]
-        names = {column.name: new.columns[n].name for n, column in table.columns.items() if n in new.columns}
-        with checksum.reading(connection), silence.unveiled(connection, new.oid, name_of(new)):
-            live = (place, rows_of(new), _same_key(table.key, new, names))
-            _refuse_other_keys(connection, live, kept, table, trial.watched(connection, after, tried))
-
-
-def _same_key(key: Sequence[str], live: Table, names: dict[str, str]) -> str:
-    """SQL: that the kept row ``c`` and the row ``l`` have the same key; ``names`` is what its columns are called now."""
-    by_name = {column.name: column for column in live.columns.values()}
-    return " AND ".join(f"c.{identifier(n)} = {value(by_name[names[n]], 'l.', bare=True)}" for n in key if n in names)
-
-
-def _refuse_moved(kept: Kept, table: Table, states: dict[int, damage.State]) -> None:
-    """Rows without a key that were deleted in one partition and inserted in another may be the same, changed."""
-    parts = [oid for oid, one in kept.before.items() if kept.tried.root(one).oid == table.oid and oid in states]
-    inserted = sum(states[oid].inserted - kept.states[oid].inserted for oid in parts)
-    if table.kind == "p" and inserted:
-        values = {"objects": f"rows of {table.shown} (moved between partitions)", "later": later()}
-        raise Refused(
-            [Finding("rows-not-kept", table.shown, kept.revision, values)],
-            f"ALTER TABLE {name_of(table)} ADD PRIMARY KEY (…);   then go back",
-        )
 
 
 def _sequences_of(connection: Connection, schema: str, table: Table, number: int) -> list[Object]:
@@ -410,7 +269,8 @@ def _file(connection: Connection, place: str, one: Object) -> tuple[int, int, tu
     return oid, file, (*one.columns, *((AFTER,) if one.kind == "rows" else ()))
 
 
-def _size(connection: Connection, place: str) -> int:
+def size(connection: Connection, place: str) -> int:
+    """The bytes of a table (``place`` quoted) with its indexes."""
     asked = "SELECT pg_catalog.pg_total_relation_size(%s::pg_catalog.regclass)"
     size: int = connection.exec_driver_sql(asked, (place,)).scalar_one()
     return size

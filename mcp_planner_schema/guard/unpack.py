@@ -139,9 +139,7 @@ def _copy(scratch: Connection, connection: Connection, schema: str, one: Object,
         )
         original = checksum.of(scratch, rows, one.columns)
         copied = checksum.of(connection, place, one.columns)
-        size = connection.exec_driver_sql(
-            "SELECT pg_catalog.pg_total_relation_size(%s::pg_catalog.regclass)", (place,)
-        ).scalar_one()
+        size = stash.size(connection, place)
     if copied != original:
         raise Impossible(f"copied from it, {one.shown} has other rows", "repeat the command")
     return replace(one, moved=False, structure=None, checksum=copied, bytes=size, restored=None, left=None)

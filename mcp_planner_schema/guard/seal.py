@@ -1,0 +1,157 @@
+"""After the real run of a downgrade: of the rows it could have changed, only those stay in the stash that it has changed.
+
+And each is still told by its key: where rows have got other keys nothing would tell which is which, and the step is refused.
+The rehearsal, which keeps nothing, looks for that by the keys alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard import checksum, damage, manifest, silence, stash, trial
+from mcp_planner_schema.guard.evidence import Table, name_of, rows_of, snapshot
+from mcp_planner_schema.guard.findings import Finding, Refused
+from mcp_planner_schema.guard.judge import later
+from mcp_planner_schema.guard.manifest import AFTER, Object
+from mcp_planner_schema.guard.postcheck import execute, identifier
+from mcp_planner_schema.guard.stash import Kept, value
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+# Without a key one of two equal rows is as good as the other: as many go from the copy as are still in the table.
+_SAME = """
+DELETE FROM {place} AS d USING (
+  SELECT a.ctid FROM (SELECT c.ctid, {was} AS t, pg_catalog.row_number() OVER (PARTITION BY {was}) AS n FROM {place} AS c) AS a
+  JOIN (SELECT {now} AS t, pg_catalog.count(*) AS n FROM {live} AS l GROUP BY 1) AS b ON a.t = b.t AND a.n <= b.n) AS same
+WHERE d.ctid = same.ctid
+"""
+
+
+def seal(
+    connection: Connection, schema: str, kept: Kept, after: dict[int, Table], states: dict[int, damage.State]
+) -> Kept:
+    """After the real run: of changed rows keep those that really are others now, and note what stands in their place.
+
+    ``after`` and ``states`` are the tables and their counters at the end of the run. Raises :class:`Refused` where the run
+    has given rows other keys: nothing would tell which row is which.
+    """
+    sealed = []
+    for one in kept.objects:
+        if one.kind == "rows":
+            table = kept.tables[one.number]
+            place = f"{identifier(manifest.schema_of(schema, kept.id))}.{identifier(one.relation or '')}"
+            with checksum.reading(connection):
+                one = _seal(connection, place, kept, one, (table, after[table.oid]), states)
+        sealed.append(one)
+    return replace(kept, objects=tuple(sealed))
+
+
+def _seal(
+    connection: Connection, place: str, kept: Kept, one: Object, tables: tuple[Table, Table],
+    states: dict[int, damage.State],
+) -> Object:  # fmt: skip
+    old, new = tables
+    names = {column.name: new.columns[n].name for n, column in old.columns.items() if n in new.columns}
+    stayed = sorted(names)
+    live = rows_of(new)
+    was, is_now = checksum.row_text(stayed, "c"), checksum.row_text([names[name] for name in stayed], "l")
+    with silence.unveiled(connection, new.oid, name_of(new)):
+        if one.key:
+            key = _same_key(one.key, new, names)
+            _refuse_other_keys(connection, (place, live, key), kept, old, states)
+            if not one.lost:
+                execute(connection, f"DELETE FROM {place} AS c USING {live} AS l WHERE {key} AND {was} = {is_now}")
+            after = checksum.row_hash([names[name] for name in stayed], "l")
+            execute(connection, f"UPDATE {place} AS c SET {identifier(AFTER)} = {after} FROM {live} AS l WHERE {key}")
+        else:
+            _refuse_moved(kept, old, states)
+            execute(connection, _SAME.format(place=place, live=live, was=was, now=is_now))
+    waived = not one.key and any(
+        harm.changes for harm in kept.tried.harms if kept.tried.root(harm.table).oid == old.oid
+    )
+    # Which row a changed one was nobody knows then, and put back it would stand beside the new one.
+    left = None if waived else {"schema": new.schema, "name": new.name, "columns": names}
+    return replace(
+        one, checksum=checksum.of(connection, place, one.columns), bytes=stash.size(connection, place), left_as=left
+    )
+
+
+def _refuse_other_keys(
+    connection: Connection, found: tuple[str, str, str], kept: Kept, table: Table, states: dict[int, damage.State]
+) -> None:
+    """A row that is gone was deleted and one that is new was inserted, or else its key was changed."""
+    place, live, key = found
+    parts = [oid for oid, one in kept.before.items() if kept.tried.root(one).oid == table.oid and oid in states]
+    deleted, inserted = (
+        sum(getattr(states[oid], what) - getattr(kept.states[oid], what) for oid in parts)
+        for what in ("deleted", "inserted")
+    )
+    missing = f"SELECT pg_catalog.count(*) FROM {place} AS c WHERE NOT EXISTS (SELECT FROM {live} AS l WHERE {key})"
+    gone = execute(connection, missing).scalar_one()
+    # A row that moves to another partition counts as deleted there and inserted here, whether its key moves along or not.
+    if gone <= deleted and not (gone and inserted and table.kind == "p"):
+        return
+    new = f"SELECT pg_catalog.count(*) FROM {live} AS l WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {key})"
+    # Where only some partitions were copied, the others hold rows that are not new at all.
+    if table.kind == "p" or execute(connection, new).scalar_one() > inserted:
+        values = {"table": table.shown, "key": ", ".join(table.key)}
+        raise Refused(
+            [Finding("keys-renumbered", table.shown, kept.revision, values)],
+            f"alembic show {kept.revision}   (its file; let downgrade() keep the keys)",
+        )
+
+
+def note_keys(connection: Connection, tried: trial.Trial) -> list[tuple[Table, str]]:
+    """Make a temporary table of the keys of each table whose rows the trial has changed. Gives their names.
+
+    For :func:`refuse_renumbered` after the body has run once more, where nothing is to be kept.
+    """
+    places: list[tuple[Table, str]] = []
+    for table, loss, leaves in stash.plan(tried):
+        if leaves and table.key and not (loss and set(table.key) & {column.name for column in loss.columns}):
+            by_name = {column.name: column for column in table.columns.values()}
+            keys = ", ".join(value(by_name[name]) for name in table.key)
+            name = f"guard_keys_{len(places) + 1}"
+            with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
+                execute(
+                    connection,
+                    f"CREATE TEMPORARY TABLE {name} AS SELECT {keys} FROM {rows_of(table, () if loss else leaves)}",
+                )
+            places.append((table, f"pg_temp.{name}"))
+    return places
+
+
+def refuse_renumbered(
+    connection: Connection, schema: str, revision: str, tried: trial.Trial, places: list[tuple[Table, str]],
+    states: dict[int, damage.State],
+) -> None:  # fmt: skip
+    """After the body: raise :class:`Refused` where rows of these tables have other keys. ``states`` are those before it."""
+    after = snapshot(connection, schema)
+    kept = Kept(0, revision, tried, tried.before, states=states)
+    for table, place in places:
+        new = after[table.oid]
+        names = {column.name: new.columns[n].name for n, column in table.columns.items() if n in new.columns}
+        with checksum.reading(connection), silence.unveiled(connection, new.oid, name_of(new)):
+            live = (place, rows_of(new), _same_key(table.key, new, names))
+            _refuse_other_keys(connection, live, kept, table, trial.watched(connection, after, tried))
+
+
+def _same_key(key: Sequence[str], live: Table, names: dict[str, str]) -> str:
+    """SQL: that the kept row ``c`` and the row ``l`` have the same key; ``names`` is what its columns are called now."""
+    by_name = {column.name: column for column in live.columns.values()}
+    return " AND ".join(f"c.{identifier(n)} = {value(by_name[names[n]], 'l.', bare=True)}" for n in key if n in names)
+
+
+def _refuse_moved(kept: Kept, table: Table, states: dict[int, damage.State]) -> None:
+    """Rows without a key that were deleted in one partition and inserted in another may be the same, changed."""
+    parts = [oid for oid, one in kept.before.items() if kept.tried.root(one).oid == table.oid and oid in states]
+    inserted = sum(states[oid].inserted - kept.states[oid].inserted for oid in parts)
+    if table.kind == "p" and inserted:
+        values = {"objects": f"rows of {table.shown} (moved between partitions)", "later": later()}
+        raise Refused(
+            [Finding("rows-not-kept", table.shown, kept.revision, values)],
+            f"ALTER TABLE {name_of(table)} ADD PRIMARY KEY (…);   then go back",
+        )
