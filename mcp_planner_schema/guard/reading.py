@@ -19,9 +19,14 @@ SELECT c.oid::bigint, array(SELECT c.oid::bigint UNION SELECT i.indexrelid::bigi
   UNION SELECT i.indexrelid::bigint FROM pg_catalog.pg_index i WHERE i.indrelid = c.reltoastrelid AND c.reltoastrelid <> 0)
 FROM pg_catalog.pg_class c WHERE c.oid = ANY (%s::oid[])
 """
+# Asking for the size waits for whoever has the table for himself, and that may be one the body has nothing to do with.
 _LARGE = """
-SELECT c.oid::bigint FROM pg_catalog.pg_class c
-WHERE c.oid = ANY (%s::oid[]) AND c.relkind = 'r' AND pg_catalog.pg_total_relation_size(c.oid) > %s
+WITH free AS MATERIALIZED (
+  SELECT c.oid FROM pg_catalog.pg_class c
+  WHERE c.oid = ANY (%s::oid[]) AND c.relkind = 'r' AND c.oid NOT IN (
+    SELECT l.relation FROM pg_catalog.pg_locks l WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock'
+      AND l.pid <> pg_catalog.pg_backend_pid() AND l.relation IS NOT NULL))
+SELECT oid::bigint FROM free WHERE pg_catalog.pg_total_relation_size(oid) > %s
 """
 _READ = """
 SELECT o::bigint, pg_catalog.pg_stat_get_xact_numscans(o) + pg_catalog.pg_stat_get_xact_tuples_returned(o)
