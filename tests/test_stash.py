@@ -637,3 +637,29 @@ def test_people_are_told_what_goes_along(empty: Database, project: Project, capl
         "also goes: trigger other of b",
         "also goes: view report_v",
     ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "op.execute('CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$')", "op.execute('DROP VIEW w')",
+        "op.execute('GRANT SELECT ON s TO PUBLIC')", "op.execute(\"COMMENT ON TABLE s IS 'x'\")", "return",
+        "op.execute('CREATE INDEX i ON s (id)')", "op.execute('ALTER TABLE s ALTER id SET DEFAULT 7')",
+    ],
+)  # fmt: skip
+def test_a_real_run_that_does_something_else_to_the_schema_is_undone(
+    empty: Database, project: Project, body: str
+) -> None:
+    """What no row shows is compared too: functions, views, rights, comments, indexes, defaults of tables that stay."""
+    down = f"runs.append(1)\nif len(runs) == 2:\n    {body}\nop.drop_table('a')"
+    up = "CREATE TABLE a (id int); CREATE TABLE s (id int); CREATE VIEW w AS SELECT id FROM s; INSERT INTO a VALUES (1)"
+    project.revision("001", "create_things", sql(up), down, more="runs = []")
+    project.upgrade()
+    before = catalog(empty)
+
+    with pytest.raises(Refused, match="does not do to the schema what it did in its trial") as refused:
+        project.downgrade("base")
+
+    assert [one.code for one in refused.value.findings] == ["downgrade-untried"]
+    assert difference(before, catalog(empty)) == []
+    assert empty.value("SELECT count(*) FROM a") == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, damage, evidence, move, seal, silence, trial
+from mcp_planner_schema.guard import checksum, damage, evidence, move, seal, silence, structure, trial
 from mcp_planner_schema.guard.manifest import Written
 from mcp_planner_schema.guard.postcheck import pinned
 from mcp_planner_schema.guard.stash import Kept
@@ -53,6 +53,8 @@ def prove(connection: Connection, schema: str, kept: Kept) -> Kept:
     for place, made in kept.copies.items():
         if found.get(place) != (*made, 0):
             raise CommitInside(f"it destroys what was kept in {place}")
+    if kept.tried.change:
+        _same_change(kept.tried.change, structure.change(kept.catalog, structure.of_everything(connection, schema)))
     if kept.stand_ins:
         new = [table for oid, table in after.items() if oid not in kept.before]
         move.prove(connection, schema, kept.tried, kept.stand_ins, (seen.written, new))
@@ -60,6 +62,16 @@ def prove(connection: Connection, schema: str, kept: Kept) -> Kept:
     if not sealed.id:
         return sealed
     return replace(sealed, written=tuple(_as_left(connection, after[oid]) for oid in sorted(seen.written)))
+
+
+def _same_change(tried: structure.Change, done: structure.Change) -> None:
+    for before, now in zip(tried, done, strict=True):
+        if before != now:
+            differs = structure.difference(before, now)
+            raise CommitInside(
+                f"run for real it does not do to the schema what it did in its trial ({differs}); where that was somebody "
+                "else meanwhile, the command need only be repeated"
+            )
 
 
 def _as_left(connection: Connection, table: evidence.Table) -> Written:

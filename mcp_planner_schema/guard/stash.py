@@ -40,7 +40,8 @@ class Kept:
 
     ``states`` are the tables' files and counters at that time, ``harmed`` the tables whose rows may change all the same,
     ``copies`` each copy's OID, file and columns by its quoted name, ``stand_ins`` what stands in for moved tables, ``own`` what
-    of the guard's this transaction has not written to. ``id`` is the stash's number, 0 where nothing is lost.
+    of the guard's this transaction has not written to, ``catalog`` all of the schema as it was. ``id`` is the stash's number,
+    0 where nothing is lost.
     """
 
     id: int
@@ -55,6 +56,7 @@ class Kept:
     own: frozenset[str] = frozenset()
     written: tuple[Written, ...] = ()
     stand_ins: reading.Counted = field(default_factory=dict)
+    catalog: structure.Lines = frozenset()
 
 
 def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial, moving: Sequence[Table] = ()) -> Kept:
@@ -65,6 +67,7 @@ def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial,
     :class:`CommitInside` where a copy would not be what the real run destroys.
     """
     wanted = plan(tried)
+    catalog = structure.of_everything(connection, schema) if tried.change else frozenset()  # while nobody waits
     locked = {table.oid: table for table, _, _ in wanted}
     locked |= {root.oid: root for root in (tried.root(tried.before[oid]) for oid in tried.rewritten)}
     if locked:
@@ -88,6 +91,7 @@ def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial,
         kept,
         states=states,
         harmed=frozenset(harmed),
+        catalog=catalog,
         own=frozenset(trial.own_tables(connection, schema)) - trial.own_touched(connection, schema),
     )
     if moving:

@@ -236,7 +236,7 @@ def _downgrade(run: Run, at: Progress, original: Any) -> dict[int, int]:
     assert connection is not None
     sequences.remember(run.beside, schema, run.number, at.name)
     with transaction.observed(connection, at.seen):
-        tried = trial.attempt(context, schema, original, large=run.settings.stash_move_above)
+        tried = trial.attempt(context, schema, original, large=run.settings.stash_move_above, proven=True)
     at.seen = transaction.Seen(at.seen.xid)
     verdict.refuse(tried, at.judged.header if at.judged else None, at.where, at.name)
     _archive(run, at, connection, tried)

@@ -6,7 +6,7 @@ written down. Columns count by their place, not by their number: a column droppe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mcp_planner_schema.guard.evidence import own
 from mcp_planner_schema.guard.postcheck import pinned
@@ -142,6 +142,13 @@ FROM pg_default_acl d
 Lines = frozenset[tuple[str, str, str]]
 
 
+class Change(NamedTuple):
+    """The lines that went, and those that came."""
+
+    gone: Lines
+    come: Lines
+
+
 def of_table(connection: Connection, schema: str, oid: int) -> Lines:
     """The lines of one table: its columns, constraints, indexes, triggers, sequences, rights, comments. Reads only."""
     return _lines(connection, schema, oid)
@@ -150,6 +157,11 @@ def of_table(connection: Connection, schema: str, oid: int) -> Lines:
 def of_everything(connection: Connection, schema: str) -> Lines:
     """The lines of the whole database but for the guard's own schemas. Reads only."""
     return _lines(connection, schema, None)
+
+
+def change(before: Lines, after: Lines) -> Change:
+    """What has happened between the two: the lines that went, and those that came."""
+    return Change(before - after, after - before)
 
 
 def difference(before: Lines, after: Lines) -> str:

@@ -73,7 +73,7 @@ class Trial:
     ``also`` is what goes along with the losses: catalog, OID, how people call it. ``sequences`` are those that go or stand
     lower afterwards, as they were before. ``rewritten`` are the tables that got a new file, ``empty`` those of them that
     had no row to lose, ``written`` all that the body wrote to. ``beyond`` is what no stash could keep. ``unread`` are the
-    large tables that the body has not read; ``structure`` is what it has left, where it drops one of these.
+    large tables that the body has not read; ``change`` is what it does to the catalog, None in a rehearsal.
     """
 
     before: dict[int, Table] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class Trial:
     empty: tuple[Table, ...] = ()
     beyond: tuple[str, ...] = ()
     unread: frozenset[int] = frozenset()
-    structure: structure.Lines = frozenset()
+    change: structure.Change | None = None
 
     def root(self, table: Table) -> Table:
         """The partitioned table that a partition belongs to in the end; any other table itself."""
@@ -97,13 +97,15 @@ class Trial:
         return table
 
 
-def attempt(context: MigrationContext, schema: str, body: Callable[[], Any], *, large: int | None = None) -> Trial:
+def attempt(
+    context: MigrationContext, schema: str, body: Callable[[], Any], *, large: int | None = None, proven: bool = False
+) -> Trial:
     """Run ``body`` in a savepoint, read what it destroyed, and undo it.
 
     Raises :class:`CommitInside` where the body ends its transaction or cannot run inside one, or touches what the guard
     keeps (the whole transaction is then over, nothing done); lets every other failure of the body through. A sequence that
     the body has set back stands where it stood again. ``large`` is the size in bytes above which it is worth knowing whether a
-    table was read.
+    table was read. ``proven``: the body is to run for real, and to do then what it has done here.
     """
     connection = context.connection
     assert connection is not None
@@ -115,6 +117,7 @@ def attempt(context: MigrationContext, schema: str, body: Callable[[], Any], *, 
     connection.info.setdefault(STOOD, stood)
     before_touched = own_touched(connection, schema)
     counted = {} if large is None else reading.begin(connection, reading.large(connection, states, large))
+    catalog = structure.of_everything(connection, schema) if proven else None
     connection.exec_driver_sql("SAVEPOINT guard_trial")
     try:
         arm(connection, schema)
@@ -132,8 +135,8 @@ def attempt(context: MigrationContext, schema: str, body: Callable[[], Any], *, 
             outcome.unread = (
                 frozenset() if damage.filled(connection, made) else reading.unread(connection, counted) & whole
             )
-            if outcome.unread:
-                outcome.structure = structure.of_everything(connection, schema)
+            if catalog is not None:
+                outcome.change = structure.change(catalog, structure.of_everything(connection, schema))
             left = own_tables(connection, schema)
             dropped = sorted(name for name, columns in own.items() if left.get(name) != columns)
             touched = sorted((own_touched(connection, schema) & own.keys()) - before_touched)
