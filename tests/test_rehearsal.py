@@ -86,9 +86,11 @@ def test_a_forecast_names_what_goes_with_its_rows_sizes_and_locks(empty: Databas
         f"goes: column a.v: 4 values in 5 rows, about {values} bytes",
         "goes: column a.x: 2 values in 5 rows, about 8 bytes",
         "also goes: view report",
+        "kept by copying a: about N ms while writers wait",
         "locks for N ms at least: a",
         "downgrade 001_create_t1                                body N ms",
         f"goes: table a: 5 rows, {size} kB",
+        "kept by copying a: about N ms while writers wait",
         "locks for N ms at least: a",
         "while this ran, nobody could read or write for N ms at most: a",
         "a table that several steps lock is named with the first of them; each real step locks it anew",
@@ -668,3 +670,24 @@ def test_what_takes_the_guard_too_long_names_its_own_setting(empty: Database, pr
     project.configure(stash_timeout="1min")
     project.upgrade()
     assert empty.value("SELECT count(*) FROM a") == 200_000
+
+
+def test_a_forecast_tells_what_is_moved_and_how_long_copying_takes(empty: Database, project: Project) -> None:
+    """A large table that nothing reads is moved; of the others a sample says about how long they take."""
+    project.configure(stash_move_above="10MB")
+    applied(
+        project,
+        ("op.execute('CREATE TABLE big (id int, v text); CREATE TABLE read (id int, v text)')",
+         "op.execute('SELECT count(*) FROM read')\nop.drop_table('read')\nop.drop_table('big')"),
+    )  # fmt: skip
+    empty.rows(
+        "INSERT INTO big SELECT n, repeat('x', 100) FROM generate_series(1, 200000) n; INSERT INTO read SELECT * FROM big"
+    )
+
+    told = [line for line in forecast(project, "base") if line.startswith("kept by")]
+
+    copying, moving = told
+    assert moving == "kept by moving big: nothing is copied"
+    took = re.fullmatch(r"kept by copying read: about (\d+) ms while writers wait", copying)
+    assert took
+    assert int(took[1]) > 20

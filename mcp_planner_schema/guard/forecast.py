@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import damage
+from mcp_planner_schema.guard.estimate import Keeping
 from mcp_planner_schema.guard.evidence import Loss, Table, rows_of
 from mcp_planner_schema.guard.findings import Finding
 from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
@@ -49,9 +50,9 @@ class Goes:
 class Forecast:
     """One step, rehearsed. ``file`` is its revision's name for people.
 
-    ``goes`` is empty where nobody asked for numbers. ``body_ms`` is how long the body ran: for the real run, which also
-    copies what goes, the least. ``locked`` are the tables that nobody can read or write from then on, as far as the steps
-    before have not locked them already: the server does not say who locked a table twice.
+    ``goes`` and ``keeping`` are empty where nobody asked for numbers. ``body_ms`` is how long the body ran: for the real run,
+    which also keeps what goes, the least. ``locked`` are the tables that nobody can read or write from then on, as far as the
+    steps before have not locked them already: the server does not say who locked a table twice.
     """
 
     revision: str
@@ -66,6 +67,7 @@ class Forecast:
     commits: bool = False
     findings: tuple[Finding, ...] = ()
     next_command: str = ""
+    keeping: Keeping = field(default_factory=Keeping)
 
     def lines(self) -> list[str]:
         """For people, in the form in which the real run will tell it."""
@@ -75,6 +77,7 @@ class Forecast:
         lines += [f"     goes: {one}" for one in self.goes]
         lines += [f"     also goes: {one}" for one in self.also]
         lines += [f"     changes rows: {harm}" for harm in self.harms]
+        lines += [f"     {line}" for line in self.keeping.lines()]
         if self.locked:
             lines.append(f"     locks for {self.body_ms:.0f} ms at least: {', '.join(self.locked)}")
         if self.commits:

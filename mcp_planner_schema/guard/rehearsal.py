@@ -18,8 +18,10 @@ from mcp_planner_schema.guard import (
     budget,
     checksum,
     damage,
+    estimate,
     forecast,
     history,
+    move,
     postcheck,
     progress,
     seal,
@@ -151,10 +153,13 @@ def _rehearsed(run: Run, one: Step, at: Progress, *, last: bool, measured: bool)
             execute(connection, postcheck.compile_block(at.name, wanted, upgrade=False))
 
     with transaction.observed(connection, at.seen):
-        tried = trial.attempt(context, schema, whole)
+        tried = trial.attempt(context, schema, whole, large=run.settings.stash_move_above if measured else None)
     with stash.readable(connection, tried.losses):
         findings, then = _findings(connection, tried, at)
         goes = forecast.measure(connection, tried.losses) if measured else ()
+    kept = estimate.Keeping()
+    if measured and not findings:
+        kept = estimate.keeping(connection, tried, move.candidates(connection, tried))
     keys = [] if findings else seal.note_keys(connection, tried)
     if keys or not last:
         states = trial.watched(connection, tried.before, tried)
@@ -166,7 +171,7 @@ def _rehearsed(run: Run, one: Step, at: Progress, *, last: bool, measured: bool)
     locked = (after - before) | {loss.table.oid for loss in tried.losses}
     return Forecast(
         at.name, file, False, tried.losses, tried.harms, goes, tuple(shown for *_, shown in tried.also), body_ms,
-        forecast.names(locked, tables), tried.commits, findings, then,
+        forecast.names(locked, tables), tried.commits, findings, then, kept,
     )  # fmt: skip
 
 

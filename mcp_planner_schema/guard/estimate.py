@@ -1,0 +1,68 @@
+"""How long it will take to keep what goes: measured on a sample, copied and summed as the real run does it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard import checksum, silence, stash
+from mcp_planner_schema.guard.evidence import Loss, Table, name_of, rows_of
+from mcp_planner_schema.guard.postcheck import execute
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from mcp_planner_schema.guard.trial import Trial
+
+_SAMPLE = 16 * 1024 * 1024
+"""Bytes of a table that are copied to see how long the whole of it takes."""
+# A partitioned table has no file of its own.
+_PAGES = """
+SELECT coalesce((SELECT pg_catalog.sum(pg_catalog.pg_table_size(relid))
+                 FROM pg_catalog.pg_partition_tree(%(table)s::oid::regclass)),
+                pg_catalog.pg_table_size(%(table)s::oid))::bigint
+"""
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """The tables that are copied, how long that takes in milliseconds, and those that are moved instead."""
+
+    copied: tuple[str, ...] = ()
+    ms: float = 0.0
+    moved: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """For people."""
+        about = f"{self.ms:.0f} ms" if self.ms < 10_000 else f"{self.ms / 1000:.0f} s"
+        lines = [f"kept by copying {', '.join(self.copied)}: about {about} while writers wait"] if self.copied else []
+        return lines + ([f"kept by moving {', '.join(self.moved)}: nothing is copied"] if self.moved else [])
+
+
+def keeping(connection: Connection, tried: Trial, moving: Iterable[Table]) -> Keeping:
+    """What keeping the losses of a trial will take. Reads a sample of each table, under the lock of a reader."""
+    moved = {table.oid: table for table in moving}
+    copied, ms = [], 0.0
+    for table, loss, _ in stash.plan(tried):
+        if table.oid not in moved:
+            copied.append(table.shown)
+            ms += _copying(connection, table, loss)
+    return Keeping(tuple(copied), ms, tuple(table.shown for table in moved.values()))
+
+
+def _copying(connection: Connection, table: Table, loss: Loss | None) -> float:
+    size: int = connection.exec_driver_sql(_PAGES, {"table": table.oid}).scalar_one()
+    share = min(100.0, 100 * _SAMPLE / max(size, 1))
+    lost = {column.name for column in loss.columns} | set(table.key) if loss and loss.columns else set()
+    columns = [one for one in table.columns.values() if not lost or one.name in lost]
+    values = ", ".join(map(stash.value, columns))
+    sample = f"SELECT {values} FROM {rows_of(table)} TABLESAMPLE SYSTEM ({share:.6f})"
+    with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
+        began = time.monotonic()
+        execute(connection, f"CREATE TEMPORARY TABLE guard_sample AS {sample}")
+        checksum.of(connection, "pg_temp.guard_sample", [one.name for one in columns])
+        took = time.monotonic() - began
+        execute(connection, "DROP TABLE pg_temp.guard_sample")
+    return took * 1000 * 100 / share
