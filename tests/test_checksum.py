@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from mcp_planner_schema.guard import connect, evidence, stash
-from mcp_planner_schema.guard.checksum import OUTPUT, Checksum, checksum
+from mcp_planner_schema.guard.checksum import OUTPUT, Checksum, alike, checksum
 from mcp_planner_schema.guard.postcheck import pinned
 from tests.conftest import Database
 
@@ -277,3 +277,39 @@ def test_hidden_rows_are_an_error(session: sa.Connection) -> None:
 
     with pytest.raises(sa.exc.ProgrammingError, match="row-level security"):
         checksum(session, "public.t", COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("kept", "live", "same"),
+    [
+        ("1.10::numeric", "1.1::numeric", False),
+        ("1.10::numeric", "1.10::numeric", True),
+        ("'NaN'::float8", "'NaN'::float8", True),
+        ("0::float8", "'-0'::float8", False),
+        ("1::int", "1::bigint", True),
+        ("-1::bigint", "4294967295", False),
+        ("'a'::text", "'a'::varchar(3)", True),
+        ("1::int", "'1'::varchar", True),
+        ("'a'::text", "'A'::text", False),
+        ("'sad'::text", "'sad'::mood", True),
+        ("'glad'::text", "'sad'::mood", False),
+        ("'2026-01-02'::text", "'2026-01-02'::date", True),
+        ("'{\"a\": 1}'::json", "'{\"a\":1}'::json", False),
+        ("NULL::int", "NULL::int", True),
+        ("NULL::text", "''::text", False),
+        ("NULL::text", "ROW(NULL, NULL)::pair", False),
+    ],
+)
+def test_rows_are_alike_when_their_text_is(session: sa.Connection, kept: str, live: str, same: bool) -> None:
+    """Compared value by value, also between the types that a copy and its table may have: equal exactly where the text is."""
+    session.exec_driver_sql(f"{TYPES}; CREATE TABLE k AS SELECT 1 AS id, {kept} AS v", execution_options=PLAIN)
+    session.exec_driver_sql(f"CREATE TABLE m AS SELECT 1 AS id, {live} AS v", execution_options=PLAIN)
+
+    with pinned(session, **OUTPUT):
+        condition = alike(session, "public.k", "public.m", ["id", "v"])
+        found = session.exec_driver_sql(
+            f"SELECT {condition}, ROW(c.v)::text = ROW(l.v)::text FROM public.k AS c, public.m AS l",
+            execution_options=PLAIN,
+        ).one()
+
+    assert tuple(found) == (same, same)

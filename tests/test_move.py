@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mcp_planner_schema import cli
 from mcp_planner_schema.guard import move, recheck
 from mcp_planner_schema.guard.findings import Broken, Refused, WrongUse
 from tests.catalog import catalog, difference
@@ -597,3 +598,27 @@ def test_a_view_of_a_moved_table_lets_only_its_rows_back(empty: Database, projec
 
     assert kept(empty) == (True, "m")
     assert empty.rows("SELECT (SELECT count(*) FROM m), (SELECT count(*) FROM w)") == [(50, 50)]
+
+
+@pytest.mark.parametrize("known", ["ANALYZE m", "SELECT"])
+def test_a_moved_table_is_told_by_its_size(
+    empty: Database, project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, known: str
+) -> None:
+    """Nobody has counted its rows: the lines say how large it is, and as many rows as ANALYZE has found, if it ever ran."""
+    monkeypatch.setattr(cli, "ROOT", project.folder)
+    made(project, empty, *MOVED["plain"])
+    empty.rows(known)
+    size = empty.value("SELECT pg_size_pretty(pg_total_relation_size('m'))")
+    capsys.readouterr()
+
+    project.downgrade("-1")
+    said = capsys.readouterr().err
+    cli.main(["migrate-stash-list"])
+    listed = capsys.readouterr().out
+    cli.main(["migrate-stash-show", "ID=1"])
+    shown_ = capsys.readouterr().out
+
+    rows = "about 50 rows, " if known != "SELECT" else ""
+    assert f"kept table m: moved to migration_stash_1.m ({rows}{size})" in said
+    assert [text in listed for text in ("about 50", "  0  ")] == [bool(rows), not rows]
+    assert ("rows      about 50" in shown_) is bool(rows)

@@ -236,7 +236,7 @@ def test_a_row_written_meanwhile_stays(empty: Database, project: Project, caplog
     asked = "SELECT state, restored_rows, left_rows FROM migration.stash JOIN migration.stash_object ON id = stash_id"
     assert empty.rows(asked) == [("partly restored", 3, 2)]
     assert empty.rows("SELECT id, v FROM migration_stash_1.a WHERE id IN (1, 5) ORDER BY id") == [(1, "v1"), (5, "v5")]
-    assert 'left: 2 rows stay in "migration_stash_1"."a"' in caplog.text
+    assert 'left: 2 rows stay in "migration_stash_1"."a": newer ones are in their place' in caplog.text
 
 
 def test_values_come_back_to_the_rows_that_are_left(empty: Database, project: Project) -> None:
@@ -401,6 +401,7 @@ def test_rows_whose_owner_is_gone_are_left(empty: Database, project: Project, ca
 
     assert empty.rows("SELECT id FROM b ORDER BY id") == [(4,), (5,)]
     assert "left: 3 rows" in caplog.text
+    assert "what they refer to is gone, or another row has what only one may have" in caplog.text
     assert empty.value("SELECT state FROM migration.stash") == "partly restored"
 
 
@@ -545,3 +546,20 @@ def test_autocommit_on_the_way_up(empty: Database, project: Project, where: str)
 
     assert empty.value("SELECT count(*) FROM a WHERE w = id") == 5
     assert empty.value(f"SELECT sum({'w' if where == 'a table' else 'x'}) FROM a") == 15
+
+
+@pytest.mark.parametrize(("values", "times"), [("id", 2), ("NULL", 1)])
+def test_values_of_a_column_are_written_once(empty: Database, project: Project, values: str, times: int) -> None:
+    """Each row that gets its value is written once, however often that is looked after; one that has it already not at all."""
+    many = (
+        "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT n, 'v' || n FROM generate_series(1, 5000) n"
+    )
+    up = f"{sql('ALTER TABLE a ADD x int')}\n{sql('ALTER TABLE a ADD y int')}"
+    two(project, many, "", "ALTER TABLE a DROP y; ALTER TABLE a DROP x", ups=up)
+    empty.rows(f"UPDATE a SET x = {values}")
+    empty.rows("VACUUM FULL a")
+    size = empty.value("SELECT pg_relation_size('a')")
+
+    there_and_back(project, empty, {"a": "*"})
+
+    assert empty.value("SELECT pg_relation_size('a')") <= size * (times + 0.2)

@@ -230,7 +230,7 @@ def test_verify_reads_every_kept_row(kept: Database, capsys: pytest.CaptureFixtu
 
 DAMAGES = {
     "a row more": ("INSERT INTO migration_stash_1.a VALUES (9, 'new')", "has 4 rows (kept: 3)"),
-    "another value": ("UPDATE migration_stash_1.a SET v = 'ONE' WHERE id = 1", "or other values than were kept"),
+    "another value": ("UPDATE migration_stash_1.a SET v = 'ONE' WHERE id = 1", "has other values than were kept, in 3 rows"),
     "gone": ("DROP TABLE migration_stash_1.a", "is gone"),
     "a column less": ("ALTER TABLE migration_stash_1.a DROP v", "has no column v"),
     "a view in its place": (
@@ -275,6 +275,31 @@ def test_a_damaged_stash_can_be_passed_by(kept: Database, project: Project, caps
 
     assert run(capsys, "migrate-restore", "VERSION=002")[0] == 0
     assert kept.rows("SELECT id, v FROM a ORDER BY id") == [(1, "one"), (2, "two"), (3, "three")]
+
+
+def test_an_upgrade_says_what_an_earlier_one_has_left(
+    kept: Database, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stash that was passed by is told by the upgrade of its own revision, with the command that gives it back; by no other."""
+    kept.rows("UPDATE migration.stash SET state = 'partly restored'")
+    told = "stash 1 (partly restored) still holds 7 rows of"
+    capsys.readouterr()
+
+    project.upgrade()
+    its_own = capsys.readouterr().err
+    another(project, kept)
+    later = capsys.readouterr().err
+
+    (line,) = [line for line in its_own.splitlines() if told in line]
+    assert {name.strip() for name in line.split(told)[1].split(":")[0].split(",")} == {
+        "table a",
+        "column b.x",
+        "table c",
+    }
+    assert line.endswith(": make migrate-restore VERSION=002")
+    assert told not in later
+    assert run(capsys, "migrate-restore", "VERSION=002")[0] == 0
+    assert kept.value("SELECT count(*) FROM a") == 3
 
 
 def test_a_moved_table_gets_its_checksums_once(kept: Database, capsys: pytest.CaptureFixture[str]) -> None:
@@ -429,6 +454,35 @@ def test_changed_rows_come_back_where_nobody_wrote(
     assert empty.rows("SELECT id, vv FROM aa ORDER BY id") == [(1, "one"), (2, "mine"), (3, "three"), (4, "four")]
     assert "left: 1 rows stay" in out
     assert empty.value("SELECT state FROM migration.stash") == "partly restored"
+
+
+def test_each_try_tells_what_it_did_itself(
+    empty: Database, project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that were put back before are not told again; what is left was changed or deleted by people, and stays as it is."""
+    monkeypatch.setattr(cli, "ROOT", project.folder)
+    rows = "INSERT INTO a SELECT n, 'v' || n FROM generate_series(1, 10) n"
+    project.revision(
+        "001", "create_a", sql(f"CREATE TABLE a (id int PRIMARY KEY, v text); {rows}"), sql("DROP TABLE a")
+    )
+    project.revision("002", "alter_a", sql("COMMENT ON TABLE a IS 'x'"), sql("UPDATE a SET v = 'gone'"))
+    project.upgrade()
+    project.downgrade("001")
+    empty.rows("UPDATE a SET v = 'mine' WHERE id IN (2, 6); DELETE FROM a WHERE id = 3")
+    by_hand(empty, "COMMENT ON TABLE a IS 'x'")
+
+    first, again, dry = (run(capsys, "migrate-restore", "VERSION=002", *more)[1] for more in ((), (), ("DRY_RUN=1",)))
+
+    left = (
+        'left: 2 rows stay in "migration_stash_1"."a": newer ones are in their place',
+        'left: 1 rows stay in "migration_stash_1"."a": deleted since, and not brought back',
+    )
+    assert "restored changed rows of a: 7 rows\n" in first
+    for said in (again, dry):
+        assert "restored changed rows of a: 0 rows, nothing more to give back\n" in said
+    assert [[line in said for line in left] for said in (first, again, dry)] == [[True, True]] * 3
+    assert empty.rows("SELECT restored_rows, left_rows FROM migration.stash_object") == [(7, 3)]
+    assert empty.rows("SELECT id, v FROM a WHERE id < 4 ORDER BY id") == [(1, "v1"), (2, "mine")]
 
 
 def test_a_keyless_row_whose_reference_is_gone_is_left_and_told(

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import reading, restore
+from mcp_planner_schema.guard.back import Back
 from mcp_planner_schema.guard.postcheck import execute, identifier
-from mcp_planner_schema.guard.restore import Back
 from mcp_planner_schema.guard.transaction import OWN
 from mcp_planner_schema.guard.tripwire import code_of, comment_end
 

@@ -284,6 +284,27 @@ def waiting(connection: Connection, schema: str, version_table: str, revision: s
     return read(connection, schema, where, (version_table, revision))
 
 
+def left_behind(connection: Connection, schema: str, version_table: str, revision: str) -> list[str]:
+    """One line for each stash of this revision that is not wholly back: an upgrade does not touch it any more."""
+    where = "s.state = 'partly restored' AND s.version_table = %s AND s.revision = %s"
+    lines = []
+    for number, stash in enumerate(read(connection, schema, where, (version_table, revision))):
+        sizes = [
+            (one, one.left if one.left is not None else one.checksum.rows if one.checksum else None)
+            for one in stash.objects
+            if one.relation
+        ]
+        names = ", ".join(one.shown for one, size in sizes if size != 0)
+        rows = sum(size or 0 for _, size in sizes)
+        counted = f"{rows} rows of " if rows else ""  # nobody has counted those of a moved table
+        which = f" ID={stash.id}" if number else ""  # without it the newest is meant
+        lines.append(
+            f"stash {stash.id} (partly restored) still holds {counted}{names}: "
+            f"make migrate-restore VERSION={revision}{which}"
+        )
+    return lines
+
+
 def mark(connection: Connection, schema: str, stash: int, state: str, who: str) -> None:
     """Write what became of a stash."""
     connection.exec_driver_sql(
@@ -308,15 +329,35 @@ def emptied(connection: Connection, schema: str, stash: int, number: int) -> Non
     )
 
 
-def lines(schema: str, stash: int, objects: Sequence[Object]) -> list[str]:
+def lines(connection: Connection, schema: str, stash: int, objects: Sequence[Object]) -> list[str]:
     """One line for each thing kept, for people; what goes along without rows comes last."""
+    kept_in = schema_of(schema, stash)
     kept = [
-        f"kept {one.shown}: {one.checksum.rows} rows in {schema_of(schema, stash)}.{one.relation}"
-        for one in objects
-        if one.checksum
+        f"kept {one.shown}: {one.checksum.rows} rows in {kept_in}.{one.relation}" for one in objects if one.checksum
     ]
-    kept += [f"kept {one.shown}: moved to {schema_of(schema, stash)}.{one.relation}" for one in objects if one.moved]
+    kept += [
+        f"kept {one.shown}: moved to {kept_in}.{one.relation} ({moved_size(connection, kept_in, one)})"
+        for one in objects
+        if one.moved
+    ]
     return kept + [f"also goes: {one.shown}" for one in objects if one.kind == "definition"]
+
+
+def moved_size(connection: Connection, kept_in: str, one: Object) -> str:
+    """How large a moved table is, whose rows nobody has counted."""
+    size = connection.exec_driver_sql("SELECT pg_catalog.pg_size_pretty(%s::bigint)", (one.bytes or 0,)).scalar_one()
+    rows = about(connection, kept_in, one)
+    return size if rows is None else f"about {rows} rows, {size}"
+
+
+def about(connection: Connection, kept_in: str, one: Object) -> int | None:
+    """How many rows the last ANALYZE has found in a kept table; None where there was none, or the table is gone."""
+    place = f"{identifier(kept_in)}.{identifier(one.relation)}" if one.relation else None
+    asked = (
+        "SELECT reltuples::bigint FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s) AND reltuples >= 0"
+    )
+    found: int | None = connection.exec_driver_sql(asked, (place,)).scalar()
+    return found
 
 
 def _objects(connection: Connection, schema: str, stash: int) -> tuple[Object, ...]:

@@ -37,15 +37,24 @@ _REACHES = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0 AND confdeltype IN ('c', 'n', 'd')
                AND confrelid = ANY (%(oids)s::oid[]) AND NOT conrelid = ANY (%(oids)s::oid[]))
 """
+_UNKNOWN = "nobody can tell what was written to them since"
 _IDENTITY = "SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = %s AND attidentity = 'a'"
+
+
+def note_path(connection: Connection) -> None:
+    """Note the session's own search_path, before another is pinned."""
+    path = execute(connection, "SELECT pg_catalog.current_setting('search_path')").scalar_one()
+    connection.info[PATH] = f"pg_catalog, {path or 'pg_temp'}"
 
 
 @dataclass(frozen=True)
 class Filled:
     """What became of one object's rows: ``left`` did not go back, ``removed`` were the upgrade's own and had not been there.
 
-    ``missing`` are columns without a place, ``why`` says why rows were left, where that is known. ``displaced`` rows had
-    other values that the upgrade itself had put there; those are kept in ``aside``. ``swapped``: the table itself came back.
+    Of those left, ``gone`` have been deleted since the downgrade, and ``barred`` were not let in; newer ones stand in the place
+    of the others, unless ``why`` says why. ``missing`` are columns without a place. ``displaced`` rows had other values that the
+    upgrade itself had put there; those are kept in ``aside``. ``swapped``: the table itself came back. ``written`` rows were
+    put in or changed.
     """
 
     left: int = 0
@@ -55,37 +64,43 @@ class Filled:
     aside: str = ""
     why: str = ""
     swapped: bool = False
+    written: int = 0
+    gone: int = 0
+    barred: int = 0
 
     def and_(self, other: Filled) -> Filled:
         """Both together: rows that two passes have left are the same rows."""
+        more = self if self.left > other.left else other
         return Filled(
-            max(self.left, other.left), self.removed + other.removed, tuple({*self.missing, *other.missing}),
+            more.left, self.removed + other.removed, tuple({*self.missing, *other.missing}),
             self.displaced + other.displaced, self.aside or other.aside,
-            self.why or other.why,
+            self.why or other.why, written=self.written + other.written, gone=more.gone, barred=more.barred,
         )  # fmt: skip
 
 
-def exactly(connection: Connection, place: str, one: Object, table: Table, *, last: bool) -> Filled:
+def exactly(
+    connection: Connection, place: str, one: Object, table: Table, *, last: bool, cleared: bool = False
+) -> Filled:
     """Make the table what the copy is: for a table that nobody but the running upgrade can have written to.
 
-    Not ``last``, its further statements may still need rows that it has made: none of them goes yet.
+    Not ``last``, its further statements may still need rows that it has made: none of them goes yet. ``cleared``: those that
+    were not to be there are gone already, and those that are there are as they were.
     """
     columns, missing = common(one, table)
-    live = rows_of(table)
     removed, displaced, aside = 0, 0, ""
     if not empty(connection, table):
-        if _same(connection, place, live, columns):
+        if same(connection, place, one, table, columns):
             return Filled(missing=missing)
         if not last and not one.key:
             return Filled(missing=missing)
-        if last:
+        if last and not cleared:
             displaced, aside = set_aside(connection, place, one, table, sorted(columns))
-            removed = _remove(connection, place, one, table, columns)
-        if set(one.key) <= set(columns) and one.key:
-            _overwrite(connection, place, one, table, columns, "true")
-    insert(connection, place, one, table, columns, absent(one, table, columns))
-    filled = Filled(removed=removed, missing=missing, displaced=displaced, aside=aside)
-    if _same(connection, place, live, columns):
+            removed = remove(connection, place, one, table) if displaced or not keyed(one, table) else 0
+        if (displaced or not last) and keyed(one, table):
+            overwrite(connection, place, one, table)
+    written = insert(connection, place, one, table, columns, absent(one, table, columns))
+    filled = Filled(removed=removed, missing=missing, displaced=displaced, aside=aside, written=written)
+    if same(connection, place, one, table, columns):
         return filled
     return _left(connection, place, one, table, columns, filled)
 
@@ -98,14 +113,16 @@ def set_aside(
     They may be seeds; they may as well be newer data, which the upgrade has just moved here from elsewhere.
     """
     there = {column.name: column for column in table.columns.values()}
-    was, now = checksum.row_text(columns, "c"), checksum.row_text(columns, "l")
-    keyed = bool(one.key) and set(one.key) <= set(there)
-    same = f"{same_key(one.key, table)} AND {was} = {now}" if keyed else f"{was} = {now}"
-    shown = dict.fromkeys([*(one.key if keyed else ()), *columns])
+    has_key, live = keyed(one, table), rows_of(table)
+    if has_key:
+        same = f"{same_key(one.key, table)} AND {checksum.alike(connection, place, live, columns)}"
+    else:  # written out, for only what can be hashed is compared without looking at each pair
+        same = f"{checksum.row_text(columns, 'c')} = {checksum.row_text(columns, 'l')}"
+    shown = dict.fromkeys([*(one.key if has_key else ()), *columns])
     selected = ", ".join(value(there[name], "l.") for name in shown)
     connection.exec_driver_sql("SAVEPOINT guard_aside")
     aside = f'{place.partition(".")[0]}."guard:aside_{one.number}"'  # a stash's own schema has a name without a dot
-    sql = f"SELECT {selected} FROM {rows_of(table)} AS l WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same}) AND {which}"
+    sql = f"SELECT {selected} FROM {live} AS l WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same}) AND {which}"
     count: int = execute(connection, f"CREATE TABLE {aside} AS {sql}").rowcount
     if count:
         connection.exec_driver_sql("RELEASE SAVEPOINT guard_aside")
@@ -119,12 +136,12 @@ def beside(connection: Connection, place: str, one: Object, table: Table) -> Fil
     """Put in the rows whose place is free; what stands there stays."""
     columns, missing = common(one, table)
     if one.key:
-        insert(connection, place, one, table, columns, absent(one, table, columns))
+        written = insert(connection, place, one, table, columns, absent(one, table, columns))
     else:
         was, now = checksum.row_text(sorted(columns), "c"), checksum.row_text(sorted(columns), "l")
-        insert(connection, place, one, table, columns,
+        written = insert(connection, place, one, table, columns,
                 f"c.ctid IN ({_SURPLUS.format(place=place, live=rows_of(table), was=was, now=now)})")  # fmt: skip
-    return _left(connection, place, one, table, columns, Filled(missing=missing))
+    return _left(connection, place, one, table, columns, Filled(missing=missing, written=written))
 
 
 def columns(
@@ -152,41 +169,45 @@ def columns(
     free = (
         "true" if overwrite else f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in back)}) = 0"
     )
-    displaced, aside = 0, ""
+    displaced, aside, written = 0, "", 0
+    same = checksum.alike(connection, place, live, back)
     if back:
         settings = ", ".join(f"{identifier(name)} = {_typed(there[name])}" for name in back)
         if last and overwrite:
-            written = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in back)}) > 0"
+            given = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in back)}) > 0"
             only = f" AND c.ctid NOT IN (SELECT t.place FROM {touched} AS t)" if touched else ""
             kept_too = f"EXISTS (SELECT FROM {place} AS c WHERE {key}{only})"
-            displaced, aside = set_aside(connection, place, one, table, sorted(back), f"{written} AND {kept_too}")
+            displaced, aside = set_aside(connection, place, one, table, sorted(back), f"{given} AND {kept_too}")
         if touched:
             empty = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in back)}) = 0"
             free += f" AND ({empty} OR c.ctid NOT IN (SELECT t.place FROM {touched} AS t))"
         if one.kind == "rows":
             stayed = sorted(name for name in one.columns if name not in one.lost)
-            same = f"c.{identifier(AFTER)} = {checksum.row_hash(stayed, 'c')}"
-            free += f" AND ({same}{f' OR c.ctid IN (SELECT u.place FROM {untouched} AS u)' if untouched else ''})"
+            unchanged = f"c.{identifier(AFTER)} = {checksum.row_hash(stayed, 'c')}"
+            free += f" AND ({unchanged}{f' OR c.ctid IN (SELECT u.place FROM {untouched} AS u)' if untouched else ''})"
         always = [name for name in connection.exec_driver_sql(_IDENTITY, (table.oid,)).scalars() if name in back]
         for name in always:  # such a column takes no UPDATE
             execute(connection, f"ALTER TABLE {name_of(table)} ALTER {identifier(name)} SET GENERATED BY DEFAULT")
-        _with_references(
+        # Not what is so already: each row written anew is written into every index, and leaves a dead one behind.
+        written = _with_references(
             connection, place, table, back,
-            lambda also: f"UPDATE {live} AS l SET {settings} FROM {place} AS c WHERE {key} AND {free} AND {also}",
+            lambda also: f"UPDATE {live} AS l SET {settings} FROM {place} AS c WHERE {key} AND NOT {same} AND {free} AND {also}",
         )  # fmt: skip
         for name in always:
             execute(connection, f"ALTER TABLE {name_of(table)} ALTER {identifier(name)} SET GENERATED ALWAYS")
-    was, now = checksum.row_text(sorted(back), "c"), checksum.row_text(sorted(back), "l")
     homeless = (
         f"pg_catalog.num_nonnulls({', '.join(f'c.{identifier(name)}' for name in missing)}) > 0" if missing else "false"
     )
-    left = execute(
-        connection,
-        f"SELECT pg_catalog.count(*) FROM {place} AS c WHERE {homeless} "
-        f"OR NOT EXISTS (SELECT FROM {live} AS l WHERE {key} AND {was} = {now})",
-    ).scalar_one()
-    why = "their column is not there" if missing else "their rows are gone, or have newer values"
-    return Filled(left, missing=missing, displaced=displaced, aside=aside, why=why if left else "")
+    there_again = f"EXISTS (SELECT FROM {live} AS l WHERE {key})"
+    others = f"NOT EXISTS (SELECT FROM {live} AS l WHERE {key} AND {same})"
+    if one.kind == "rows":  # rows that went as a whole are put in after this
+        others = f"{there_again} AND {others}"
+    asked = f"SELECT pg_catalog.count(*) FROM {place} AS c WHERE {homeless} OR {others}"
+    left = execute(connection, asked).scalar_one()
+    filled = Filled(left, missing=missing, displaced=displaced, aside=aside, written=written)
+    if missing:
+        return replace(filled, why="their column is not there" if left else "")
+    return replace(filled, gone=count(connection, f"{place} AS c WHERE NOT {there_again}") if left else 0)
 
 
 def changed(
@@ -200,15 +221,16 @@ def changed(
     mine = f"c.ctid IN (SELECT u.place FROM {untouched} AS u)" if untouched else "false"
     if not one.key and one.restored:
         return Filled(one.left or 0, why="without a primary key nobody can tell which of them are back already")
-    if one.key:
-        _overwrite(connection, place, one, table, columns, mine)
+    overwritten = overwrite(connection, place, one, table, mine) if one.key else 0
     inserted = 0
     if deleted:
         inserted = insert(connection, place, one, table, columns, f"{mine} AND {absent(one, table, columns)}")
     if not one.key:
         unknown = "without a key nobody knows which rows they were" if one.checksum and not untouched else ""
-        return Filled((one.checksum.rows if one.checksum else 0) - inserted, missing=missing, why=unknown)
-    return _left(connection, place, one, table, columns, Filled(missing=missing))
+        return Filled((one.checksum.rows if one.checksum else 0) - inserted, missing=missing, why=unknown,
+                      written=inserted)  # fmt: skip
+    filled = _left(connection, place, one, table, columns, Filled(missing=missing, written=overwritten + inserted))
+    return replace(filled, why=_UNKNOWN) if filled.left and not untouched else filled
 
 
 def empty(connection: Connection, table: Table) -> bool:
@@ -217,7 +239,7 @@ def empty(connection: Connection, table: Table) -> bool:
 
 
 def count(connection: Connection, place: str) -> int:
-    """How many rows are there."""
+    """How many rows are there; ``place`` as it stands in FROM."""
     rows: int = execute(connection, f"SELECT pg_catalog.count(*) FROM {place}").scalar_one()
     return rows
 
@@ -278,40 +300,44 @@ def absent(one: Object, table: Table, columns: Sequence[str]) -> str:
     return f"NOT EXISTS (SELECT FROM {rows_of(table)} AS l WHERE {same_key(one.key, table)})"
 
 
-def _overwrite(
-    connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], which: str
-) -> None:
+def keyed(one: Object, table: Table) -> bool:
+    """Whether kept rows are told from each other by a primary key that the table still has."""
+    return bool(one.key) and set(one.key) <= {column.name for column in table.columns.values()}
+
+
+def overwrite(connection: Connection, place: str, one: Object, table: Table, which: str = "true") -> int:
+    """Give rows that are there their kept values, by the key, where ``which`` is true of ``c``. Gives how many were others."""
+    columns, _ = common(one, table)
     there = {column.name: column for column in table.columns.values()}
     fixed = {*one.key, *connection.exec_driver_sql(_IDENTITY, (table.oid,)).scalars()}
     free = [name for name in columns if name not in fixed]
     if not free or not set(one.key) <= set(columns):
-        return
+        return 0
     settings = ", ".join(f"{identifier(name)} = {_typed(there[name])}" for name in free)
-    was, now = checksum.row_text(sorted(free), "c"), checksum.row_text(sorted(free), "l")
-    _with_references(
+    same = checksum.alike(connection, place, rows_of(table), free)
+    return _with_references(
         connection, place, table, free,
         lambda also: f"UPDATE {rows_of(table)} AS l SET {settings} FROM {place} AS c "
-        f"WHERE {same_key(one.key, table)} AND {which} AND {was} <> {now} AND {also}",
+        f"WHERE {same_key(one.key, table)} AND {which} AND NOT {same} AND {also}",
     )  # fmt: skip
 
 
-def _remove(connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str]) -> int:
-    """Delete rows that the upgrade has made and that were not there; not where rows of other tables would go along."""
-    if reaches_others(connection, [table.oid]):
+def remove(connection: Connection, place: str, one: Object, table: Table, together: Sequence[int] = ()) -> int:
+    """Delete rows that the upgrade has made and that were not there; not where rows of other tables would go along.
+
+    ``together``: those of these tables may.
+    """
+    if reaches_others(connection, together or [table.oid]):
         return 0
-    keyed = one.key and set(one.key) <= set(columns)
-    which = f"NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key(one.key, table)})" if keyed else "true"
+    by_key = keyed(one, table)
+    which = f"NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key(one.key, table)})" if by_key else "true"
     removed: int = execute(connection, f"DELETE FROM {rows_of(table)} AS l WHERE {which}").rowcount
-    return removed if keyed else 0
+    return removed if by_key else 0
 
 
 def own(connection: Connection, place: str, one: Object, table: Table) -> int:
     """How many rows of a table are none of the kept ones, by their key."""
-    if (
-        not one.key
-        or not set(one.key) <= {column.name for column in table.columns.values()}
-        or empty(connection, table)
-    ):
+    if not keyed(one, table):
         return 0
     count: int = execute(
         connection,
@@ -327,24 +353,30 @@ def reaches_others(connection: Connection, oids: Sequence[int]) -> bool:
         return bool(connection.exec_driver_sql(_REACHES, {"oids": list(oids)}).scalar_one())
 
 
-def _same(connection: Connection, place: str, live: str, columns: Sequence[str]) -> bool:
-    return checksum.of(connection, place, columns) == checksum.of(connection, live, columns)
+def same(connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str]) -> bool:
+    """Whether the table has exactly the kept rows. What was proven of these when all began is not read once more."""
+    proven = one.checksum if set(columns) == set(one.columns) else None
+    return (proven or checksum.of(connection, place, columns)) == checksum.of(connection, rows_of(table), columns)
 
 
 def _left(
     connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], filled: Filled
 ) -> Filled:
     """How many kept rows are not in the table as they are in the copy."""
-    was, now, live = checksum.row_text(sorted(columns), "c"), checksum.row_text(sorted(columns), "l"), rows_of(table)
-    if one.key and set(one.key) <= set(columns):
-        asked = (
-            f"SELECT pg_catalog.count(*) FROM {place} AS c "
-            f"WHERE NOT EXISTS (SELECT FROM {live} AS l WHERE {same_key(one.key, table)} AND {was} = {now})"
-        )
-    else:
-        asked = f"SELECT pg_catalog.count(*) FROM ({_SURPLUS.format(place=place, live=live, was=was, now=now)}) AS s"
-    left: int = execute(connection, asked).scalar_one()
-    return replace(filled, left=left)
+    live = rows_of(table)
+    if not (one.key and set(one.key) <= set(columns)):
+        was, now = checksum.row_text(sorted(columns), "c"), checksum.row_text(sorted(columns), "l")
+        left = count(connection, f"({_SURPLUS.format(place=place, live=live, was=was, now=now)}) AS s")
+        return replace(filled, left=left, barred=left)
+    key, alike = same_key(one.key, table), checksum.alike(connection, place, live, columns)
+    left = count(connection, f"{place} AS c WHERE NOT EXISTS (SELECT FROM {live} AS l WHERE {key} AND {alike})")
+    if not left:
+        return filled
+    absent = f"{place} AS c WHERE NOT EXISTS (SELECT FROM {live} AS l WHERE {key})"
+    nowhere = count(connection, absent)
+    # Where the downgrade had left a row, and there is none, somebody has deleted it.
+    gone = count(connection, f"{absent} AND c.{identifier(AFTER)} IS NOT NULL") if one.kind == "rows" else 0
+    return replace(filled, left=left, gone=gone, barred=nowhere - gone)
 
 
 def _with_references(
@@ -365,7 +397,7 @@ def _with_references(
             raise
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_references")
         orphans = _orphans(connection, place, table, columns)
-        written = _write(connection, statement(f"c.ctid NOT IN (SELECT o.place FROM {orphans} AS o)"))
+        written = _write(connection, statement(f"NOT EXISTS (SELECT FROM {orphans} AS o WHERE o.place = c.ctid)"))
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_references")
     return written
 
@@ -395,12 +427,12 @@ def _orphans(connection: Connection, place: str, table: Table, columns: Sequence
             missing = f"NOT EXISTS (SELECT FROM {identifier(schema)}.{identifier(referred)} AS r WHERE {match})"
             if itself:
                 kept = " AND ".join(f"k.{identifier(b)} = c.{identifier(a)}" for a, b in zip(own, theirs, strict=True))
-                left = f"k.ctid NOT IN (SELECT o.place FROM {name} AS o)"
+                left = f"NOT EXISTS (SELECT FROM {name} AS o WHERE o.place = k.ctid)"
                 missing += f" AND NOT EXISTS (SELECT FROM {place} AS k WHERE {kept} AND {left})"
             added = execute(
                 connection,
                 f"INSERT INTO {name} SELECT c.ctid FROM {place} AS c WHERE {given} AND {missing} "
-                f"AND c.ctid NOT IN (SELECT o.place FROM {name} AS o)",
+                f"AND NOT EXISTS (SELECT FROM {name} AS o WHERE o.place = c.ctid)",
             ).rowcount
             found = found or added > 0
     return name

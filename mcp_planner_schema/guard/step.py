@@ -267,7 +267,7 @@ def _downgrade(run: Run, at: Progress, original: Any) -> dict[int, int]:
             archive=(str(at.archive.path), at.archive.sha256) if at.archive else None,
         )  # fmt: skip
     archived = [f"archived in {at.archive.path}"] if at.archive else []
-    at.notes = archived + manifest.lines(schema, kept.id, kept.objects) + ([why] if why else [])
+    at.notes = archived + manifest.lines(connection, schema, kept.id, kept.objects) + ([why] if why else [])
     trial.disarm(connection, schema)
     return before
 
@@ -295,6 +295,7 @@ def _restoring(run: Run, at: Progress, connection: Connection) -> Iterator[None]
     """While inside, what an earlier downgrade of this revision kept comes back as soon as there is a place for it."""
     named = plan.version_table(run.migration())
     waiting = manifest.waiting(connection, run.settings.schema, named, at.name)
+    at.notes = manifest.left_behind(connection, run.settings.schema, named, at.name)
     if not waiting:
         yield
         return
@@ -303,7 +304,7 @@ def _restoring(run: Run, at: Progress, connection: Connection) -> Iterator[None]
     back = restore.begin(connection, run.settings.schema, waiting[0])
     with giveback.watching(connection, back):
         yield
-    at.notes = restore.finish(connection, back, run.origin.who)
+    at.notes += restore.finish(connection, back, run.origin.who)
     at.restored = back.changed()
 
 

@@ -14,9 +14,14 @@ if TYPE_CHECKING:
     from mcp_planner_schema.guard.manifest import Object, Stash
     from mcp_planner_schema.guard.settings import Settings
 
+# Nobody has counted the rows of a moved table; ANALYZE has looked at some of them.
 _TOTALS = """
-SELECT stash_id, pg_catalog.count(*), coalesce(pg_catalog.sum(row_count), 0)::bigint, coalesce(pg_catalog.sum(bytes), 0)::bigint
-FROM {schema}.stash_object GROUP BY stash_id
+SELECT o.stash_id, pg_catalog.count(*), coalesce(pg_catalog.sum(o.row_count), 0)::bigint,
+       coalesce(pg_catalog.sum(o.bytes), 0)::bigint, coalesce(pg_catalog.sum(c.reltuples), 0)::bigint
+FROM {schema}.stash_object o JOIN {schema}.stash s ON s.id = o.stash_id
+LEFT JOIN pg_catalog.pg_class c ON o.moved AND o.row_count IS NULL AND c.reltuples >= 0 AND c.oid = pg_catalog.to_regclass(
+  pg_catalog.quote_ident(s.kept_in) || '.' || pg_catalog.quote_ident(o.relation))
+GROUP BY o.stash_id
 """
 _COUNTS = "SELECT number, row_count FROM {schema}.stash_object WHERE stash_id = %s"
 _HEAD = ("id", "revision", "when", "by", "objects", "rows", "size", "state", "kept until", "why")
@@ -30,7 +35,7 @@ def listed(config: Config) -> list[dict[str, Any]]:
             return []
         found = manifest.read(connection, given.schema)
         totals = {row[0]: row[1:] for row in connection.exec_driver_sql(_TOTALS.format(schema=given.schema))}
-        return [_as_row(stash, given, totals.get(stash.id, (0, 0, 0))) for stash in found]
+        return [_as_row(stash, given, totals.get(stash.id, (0, 0, 0, 0))) for stash in found]
 
 
 def listed_text(rows: list[dict[str, Any]]) -> str:
@@ -55,13 +60,24 @@ def shown(config: Config, number: int) -> dict[str, Any]:
         counts: dict[int, int | None] = {
             row[0]: row[1] for row in connection.exec_driver_sql(_COUNTS.format(schema=given.schema), (number,))
         }
-        known = [count for count in counts.values() if count is not None]
+        guessed = {
+            one.number: manifest.about(connection, stash.kept_in, one)
+            for one in stash.objects
+            if one.moved and counts.get(one.number) is None
+        }
+        sums = [sum(count or 0 for count in found.values()) for found in (counts, guessed)]
         size = sum(one.bytes or 0 for one in stash.objects)
-        row = _as_row(stash, given, (len(stash.objects), sum(known), size))
+        row = _as_row(stash, given, (len(stash.objects), sums[0], size, sums[1]))
         algorithms = _algorithms(connection, given.schema, number)
         return {
             **row, "archive": stash.archive, "archive_sha256": stash.archive_sha256,
-            "contents": [_as_object(stash, one, counts.get(one.number), algorithms.get(one.number)) for one in stash.objects],
+            "contents": [
+                {
+                    **_as_object(stash, one, counts.get(one.number), algorithms.get(one.number)),
+                    "about_rows": guessed.get(one.number),
+                }
+                for one in stash.objects
+            ],
         }  # fmt: skip
 
 
@@ -71,7 +87,7 @@ def shown_text(found: dict[str, Any]) -> str:
         f"stash {found['id']}: revision {found['revision']}, {found['state']}, in schema {found['kept_in']}",
         f"kept       {found['kept_at']} by {found['who']}" + (f": {_line(found['why'])}" if found["why"] else ""),
         f"until      {found['keep_until']}",
-        f"holds      {found['objects']} objects, {found['rows']} rows, {_size(found['bytes'])}",
+        f"holds      {found['objects']} objects, {_rows(found)} rows, {_size(found['bytes'])}",
         f"archive    {found['archive'] or 'none'}"
         + (f"  sha256 {found['archive_sha256']}" if found["archive"] else ""),
     ]
@@ -79,7 +95,7 @@ def shown_text(found: dict[str, Any]) -> str:
         lines += ["", f"{one['number']}. {one['object']}  ({one['kind']}{', moved' if one['moved'] else ''})"]
         told = {
             "lies in": one["lies_in"],
-            "rows": one["rows"],
+            "rows": one["rows"] if one["about_rows"] is None else f"about {one['about_rows']}",
             "size": None if one["bytes"] is None else _size(one["bytes"]),
             "columns": ", ".join(f"{name} {kind}" for name, kind in one["columns"].items()) or None,
             "key": ", ".join(one["key"]) or None,
@@ -110,14 +126,15 @@ def _as_row(stash: Stash, given: Settings, totals: Any) -> dict[str, Any]:
     until = stash.kept_until(given.stash_retention)
     return {
         "id": stash.id, "revision": stash.revision, "kept_at": f"{stash.kept_at:%Y-%m-%d %H:%M:%S%z}", "who": stash.who,
-        "why": stash.why, "objects": totals[0], "rows": totals[1], "bytes": totals[2], "state": stash.state,
+        "why": stash.why, "objects": totals[0], "rows": totals[1], "about_rows": totals[3], "bytes": totals[2],
+        "state": stash.state,
         "keep_until": f"{until:%Y-%m-%d %H:%M:%S%z}", "kept_in": stash.kept_in,
     }  # fmt: skip
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (
-        str(row["id"]), row["revision"], row["kept_at"][:16], row["who"], str(row["objects"]), str(row["rows"]),
+        str(row["id"]), row["revision"], row["kept_at"][:16], row["who"], str(row["objects"]), _rows(row),
         _size(row["bytes"]), row["state"], row["keep_until"][:10], _line(row["why"]),
     )  # fmt: skip
 
@@ -140,6 +157,11 @@ def _algorithms(connection: Connection, schema: str, number: int) -> dict[int, s
         f"SELECT number, algorithm FROM {schema}.stash_object WHERE stash_id = %s", (number,)
     )
     return {row[0]: row[1] for row in rows}
+
+
+def _rows(row: dict[str, Any]) -> str:
+    """The rows that were counted, and those of moved tables as far as they are known."""
+    return f"about {row['rows'] + row['about_rows']}" if row["about_rows"] else str(row["rows"])
 
 
 def _line(text: str | None) -> str:

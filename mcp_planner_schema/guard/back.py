@@ -1,0 +1,56 @@
+"""A stash on its way back into the schema: what is known of it while that lasts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard import evidence
+from mcp_planner_schema.guard.evidence import Table
+from mcp_planner_schema.guard.manifest import Object, Stash
+from mcp_planner_schema.guard.refill import Filled
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+@dataclass
+class Back:
+    """A stash on its way back. ``before`` are the tables it is about as they stood before the upgrade, by (schema, name).
+
+    ``untouched`` names, for an object's number, the temporary table of those kept rows whose place nobody has written to
+    since, ``stood`` the one of the keys in use, where the server makes them; ``shapes`` what a table looked like when its rows
+    were last put in, and ``filled`` the outcome. ``late`` are the objects that wait for the end of the body. ``anyway``: no
+    upgrade runs, the schema is as it is.
+    """
+
+    schema: str
+    stash: Stash
+    before: dict[tuple[str, str], Table] = field(default_factory=dict)
+    untouched: dict[int, str] = field(default_factory=dict)
+    stood: dict[int, str] = field(default_factory=dict)
+    shapes: dict[int, object] = field(default_factory=dict)
+    filled: dict[int, Filled] = field(default_factory=dict)
+    newer: bool = False
+    touched: dict[int, str] = field(default_factory=dict)
+    late: set[int] = field(default_factory=set)
+    anyway: bool = False
+
+    def rows(self) -> list[Object]:
+        """The objects that hold rows, but for those whose rows are all back: a row deleted since then stays deleted."""
+        return [one for one in self.stash.objects if one.relation and one.left != 0]
+
+    def changed(self) -> bool:
+        """Whether rows came back, or rows of the upgrade's gave way to those that were there before, be they none."""
+        kept = {one.number: (one.kind, one.checksum.rows if one.checksum else 0) for one in self.rows()}
+        return any(
+            kept[number][0] == "table" or filled.removed or filled.left < kept[number][1]
+            for number, filled in self.filled.items()
+        )
+
+
+def made(connection: Connection, back: Back) -> list[tuple[Object, Table]]:
+    """The kept tables that the running upgrade has made again."""
+    found = [(one, evidence.named(connection, one.schema, one.name)) for one in back.rows() if one.kind == "table"]
+    before = {key: table.oid for key, table in back.before.items()}
+    return [(one, table) for one, table in found if table and before.get((one.schema, one.name)) != table.oid]

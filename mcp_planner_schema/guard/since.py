@@ -1,0 +1,75 @@
+"""What was written to tables after a downgrade had left them: by that, newer rows are told from those that may go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard import checksum, evidence, refill, silence
+from mcp_planner_schema.guard.evidence import Table
+from mcp_planner_schema.guard.manifest import AFTER, Object, Stash, Written
+from mcp_planner_schema.guard.postcheck import execute, identifier, literal
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+def _since(stash: Stash) -> str:
+    """SQL: that the row ``l`` was written after the downgrade."""
+    return f"pg_catalog.age(l.xmin) < pg_catalog.age({literal(stash.xid)}::pg_catalog.xid8::pg_catalog.xid)"
+
+
+def written_since(connection: Connection, left: Written) -> bool:
+    """Whether a table is not as the downgrade has left it. Other steps back and up again change nothing in it."""
+    table = evidence.named(connection, left.schema, left.name)
+    if table is None:
+        return False
+    if not set(left.columns) <= {column.name for column in table.columns.values()}:
+        return True
+    with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):
+        return checksum.of(connection, evidence.rows_of(table), left.columns) != left.checksum
+
+
+def touched(connection: Connection, stash: Stash, one: Object, live: Table) -> str:
+    """Make the temporary table of the kept rows whose own row was written after the downgrade. Gives its name."""
+    name = f"guard_touched_{one.number}"
+    with checksum.reading(connection):
+        execute(
+            connection,
+            f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT c.ctid AS place FROM {stash.place(one)} AS c "
+            f"JOIN {evidence.rows_of(live)} AS l ON {refill.same_key(one.key, live) if one.key else 'false'} "
+            f"WHERE {_since(stash)}",
+        )
+    return f"pg_temp.{name}"
+
+
+def untouched(
+    connection: Connection, stash: Stash, one: Object, live: Table, names: dict[str, str], *, newer: bool
+) -> str:
+    """Make the temporary table of the kept rows in whose place stands exactly what the downgrade left. Gives its name.
+
+    ``names`` says what their columns are called in ``live``. Where somebody has written to what the downgrade wrote to
+    (``newer``), nobody may have written to the row at all: what the downgrade has put into a column that was new then is in no
+    copy.
+    """
+    name, place = f"pg_temp.guard_untouched_{one.number}", stash.place(one)
+    since = f" AND NOT {_since(stash)}" if newer else ""
+    there = {column.name for column in live.columns.values()}
+    with checksum.reading(connection):
+        if not one.key:
+            condition = "true"  # only deleted rows are kept of a table without key, and they stand in nobody's way
+        elif not set(names.values()) <= there:
+            condition = "false"
+        else:
+            key = refill.same_key(one.key, live, names)
+            now = checksum.row_hash([names[column] for column in sorted(names)], "l")
+            rows, after = evidence.rows_of(live), identifier(AFTER)
+            condition = (
+                f"CASE WHEN c.{after} IS NULL THEN NOT EXISTS (SELECT FROM {rows} AS l WHERE {key}) "
+                f"ELSE EXISTS (SELECT FROM {rows} AS l WHERE {key} AND {now} = c.{after}{since}) END"
+            )
+        execute(
+            connection,
+            f"CREATE TEMPORARY TABLE {name.removeprefix('pg_temp.')} ON COMMIT DROP AS "
+            f"SELECT c.ctid AS place FROM {place} AS c WHERE {condition}",
+        )
+    return name

@@ -1,0 +1,96 @@
+"""What became of a stash's objects, written down for the manifest and told to people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard import evidence, manifest, refill, sequences
+from mcp_planner_schema.guard.back import Back
+from mcp_planner_schema.guard.evidence import Table
+from mcp_planner_schema.guard.manifest import Object
+from mcp_planner_schema.guard.refill import Filled
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+def of_object(connection: Connection, back: Back, one: Object, table: Table | None) -> list[str]:
+    """Write what became of one object; ``table`` is the one its rows belong to, None where it is not there."""
+    filled = back.filled.get(one.number)
+    if filled and filled.swapped:
+        manifest.emptied(connection, back.schema, back.stash.id, one.number)
+        return [f"restored {one.shown}: moved back", *_displaced(one, filled)]
+    kept = one.checksum.rows if one.checksum else refill.count(connection, back.stash.place(one))
+    if table is None:
+        manifest.mark_object(connection, back.schema, back.stash.id, one.number, 0, kept)
+        return (
+            [f"not restored {one.shown}: it is not there; {kept} rows stay in {back.stash.place(one)}"] if kept else []
+        )
+    assert filled is not None
+    manifest.mark_object(connection, back.schema, back.stash.id, one.number, kept - filled.left, filled.left)
+    back_now = min(filled.written, kept - filled.left) if back.anyway or back.newer else kept - filled.left
+    nothing = ", nothing more to give back" if back.anyway and not filled.written else ""
+    lines = [f"restored {one.shown}: {back_now} rows{nothing}"]
+    lines += _displaced(one, filled)
+    if filled.removed:
+        lines.append(
+            f"removed {filled.removed} rows of {one.name} that the upgrade made and that were not there before"
+        )
+    if filled.missing:
+        lines.append(
+            f"not restored column {', '.join(filled.missing)} of {one.name}: it is not there, or of another type"
+        )
+    return lines + _left(back.stash.place(one), filled)
+
+
+def _left(place: str, filled: Filled) -> list[str]:
+    """One line for each reason why rows stay in the stash."""
+    other = filled.left - filled.gone - filled.barred
+    reasons = [
+        (other, "newer ones are in their place"),
+        (filled.gone, "deleted since, and not brought back"),
+        (filled.barred, "what they refer to is gone, or another row has what only one may have"),
+    ]
+    if filled.why:
+        reasons = [(filled.left - filled.gone, filled.why), reasons[1]]
+    return [f"left: {rows} rows stay in {place}: {why}" for rows, why in reasons if rows]
+
+
+def _displaced(one: Object, filled: Filled) -> list[str]:
+    written = f"{filled.displaced} rows of {one.name} that the upgrade had written"
+    return [f"replaced: {written}; they are in {filled.aside}"] if filled.displaced else []
+
+
+def of_sequences(connection: Connection, back: Back, *, dry: bool) -> list[str]:
+    """Set each kept sequence to the greater of what it was and what it is; ``dry`` only says which would be missing."""
+    wanted = [one for one in back.stash.objects if one.kind == "sequence"]
+    now = {(one.schema, one.name): one for one in sequences.states(connection, back.schema).values()} if wanted else {}
+    lines = []
+    for one in wanted:
+        found = now.get((one.schema, one.name))
+        if found is None:
+            lines.append(f"not restored {one.shown}: it is not there; it stood at {one.last_value}")
+            continue
+        assert one.last_value is not None
+        assert one.is_called is not None
+        was = sequences.Sequence(0, one.schema, one.name, 0, "", found.rising, one.last_value, one.is_called)
+        if found.behind(was) and not dry:
+            sequences.advance(connection, one.schema, one.name, one.last_value, one.is_called)
+    return lines
+
+
+def not_again(connection: Connection, back: Back) -> list[str]:
+    """What went along with the downgrade and has not come back with the upgrade: for people, nothing here is run."""
+    wanted = [one.name for one in back.stash.objects if one.kind == "definition"]
+    if not wanted:
+        return []
+    tables = evidence.snapshot(connection, back.schema)
+    there = {
+        f"{shown} of {tables[table].shown}" if table in tables else shown
+        for shown, table in evidence.beside(connection).values()
+    }
+    return [
+        f"not there again: {shown} (its definition: make migrate-stash-show ID={back.stash.id})"
+        for shown in wanted
+        if shown not in there
+    ]
