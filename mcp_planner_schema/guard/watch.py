@@ -18,6 +18,8 @@ _INTERVAL = 0.04
 _TOLD_AFTER, _TOLD_EVERY = 2.0, 30.0
 """Seconds of one wait until people are told of it, and between two lines about it: an online statement has no limit."""
 
+# Asked first, for it costs a tenth of what the other does, and most of the time nobody waits.
+_BLOCKED = "SELECT pg_catalog.cardinality(pg_catalog.pg_blocking_pids(%s::int4)) > 0"
 _WAITING = """
 SELECT b.pid, coalesce(b.application_name, ''), coalesce(b.usename::text, ''), b.state,
        extract(epoch FROM pg_catalog.clock_timestamp() - b.xact_start)::bigint,
@@ -72,7 +74,9 @@ def _look(engine: Engine, pid: int, waits: Waits, done: threading.Event, tell: C
             before = since = time.monotonic()
             next_told = _TOLD_AFTER
             while not done.is_set():
-                rows: list[Any] = list(connection.exec_driver_sql(_WAITING, (pid,)))
+                rows: list[Any] = []
+                if connection.exec_driver_sql(_BLOCKED, (pid,)).scalar():
+                    rows = list(connection.exec_driver_sql(_WAITING, (pid,)))
                 now = time.monotonic()
                 if rows:
                     waits.waited += now - before
