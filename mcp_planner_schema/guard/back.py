@@ -13,10 +13,13 @@ from mcp_planner_schema.guard.refill import Filled
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+_PARTS = "SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid::regclass)"
+
 
 @dataclass
 class Back:
-    """A stash on its way back. ``before`` are the tables it is about as they stood before the upgrade, by (schema, name).
+    """A stash on its way back. ``before`` are the tables it is about as they stood before the upgrade, by (schema, name);
+    ``already`` is every table there was, by OID (see :func:`anew`).
 
     ``untouched`` names, for an object's number, the temporary table of those kept rows whose place nobody has written to
     since, ``stood`` the one of the keys in use, where the server makes them; ``shapes`` what a table looked like when its rows
@@ -27,6 +30,7 @@ class Back:
     schema: str
     stash: Stash
     before: dict[tuple[str, str], Table] = field(default_factory=dict)
+    already: frozenset[int] = frozenset()
     untouched: dict[int, str] = field(default_factory=dict)
     stood: dict[int, str] = field(default_factory=dict)
     shapes: dict[int, object] = field(default_factory=dict)
@@ -52,5 +56,12 @@ class Back:
 def made(connection: Connection, back: Back) -> list[tuple[Object, Table]]:
     """The kept tables that the running upgrade has made again."""
     found = [(one, evidence.named(connection, one.schema, one.name)) for one in back.rows() if one.kind == "table"]
-    before = {key: table.oid for key, table in back.before.items()}
-    return [(one, table) for one, table in found if table and before.get((one.schema, one.name)) != table.oid]
+    return [(one, table) for one, table in found if table and anew(connection, back, table)]
+
+
+def anew(connection: Connection, back: Back, table: Table) -> bool:
+    """Whether the running upgrade has made a table, and nobody else can have written to it.
+
+    One that has only got its name from the upgrade was there already; so were rows of a table that is now a partition of it.
+    """
+    return back.already.isdisjoint(connection.exec_driver_sql(_PARTS, {"oid": table.oid}).scalars())

@@ -25,7 +25,7 @@ from mcp_planner_schema.guard import (
     trial,
     twins,
 )
-from mcp_planner_schema.guard.back import Back, made
+from mcp_planner_schema.guard.back import Back, anew, made
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.findings import Finding, Refused
 from mcp_planner_schema.guard.manifest import Object, Stash
@@ -40,6 +40,7 @@ SELECT c.relkind::text, array(SELECT a.attname::text FROM pg_catalog.pg_attribut
                               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)::oid
 """
+_TABLES = "SELECT oid FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p')"
 _SHAPE = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_partition_tree(%s::oid)"
 
 
@@ -65,6 +66,7 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
         for found in sorted(back.before.values(), key=lambda table: table.oid):
             execute(connection, f"LOCK TABLE {evidence.name_of(found)} IN SHARE ROW EXCLUSIVE MODE")
         back.before = _there(connection, back)  # as nobody can change them any more
+    back.already = frozenset(connection.exec_driver_sql(_TABLES).scalars())
     back.newer = not later and any(since.written_since(connection, one) for one in stash.written)
     for one in back.rows():
         there = back.before.get((one.schema, one.name))
@@ -145,7 +147,7 @@ def come_back(connection: Connection, back: Back, *, strictly: bool = False, wan
         ):
             continue
         if one.kind == "table":
-            if before and before.oid == table.oid:
+            if not anew(connection, back, table):
                 continue
         elif not _added(one, table, before):
             continue
@@ -244,7 +246,7 @@ def _filled(connection: Connection, back: Back, one: Object, table: Table, *, la
     """The same, while the table's triggers and rules sleep."""
     before, place = back.before.get((one.schema, one.name)), back.stash.place(one)
     if one.kind == "table":
-        if back.newer or (before and before.oid == table.oid):
+        if back.newer or not anew(connection, back, table):
             return refill.beside(connection, place, one, table)
         return refill.exactly(connection, place, one, table, last=last, cleared=cleared)
     filled = Filled()
@@ -289,8 +291,7 @@ def _moved_back(connection: Connection, back: Back, one: Object, table: Table) -
     """
     from sqlalchemy.exc import DBAPIError
 
-    before = back.before.get((one.schema, one.name))
-    if not one.moved or back.newer or one.number in back.filled or (before and before.oid == table.oid):
+    if not one.moved or back.newer or one.number in back.filled or not anew(connection, back, table):
         return None
     lines = frozenset((kind, name, text) for kind, name, text in one.structure)
     done, filled = False, Filled(swapped=True)

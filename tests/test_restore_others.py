@@ -1,0 +1,44 @@
+"""Giving back touches nobody else's rows: what people wrote, and what only looks as if the upgrade had made it."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from tests.conftest import Database, Project
+from tests.test_restore import ROWS_A, TABLE_A, down_and_up, two
+from tests.test_stash import sql
+
+REBUILT = (
+    "CREATE TABLE n (id int PRIMARY KEY, v text); INSERT INTO n SELECT id, v FROM a; DROP TABLE a; "
+    "ALTER TABLE n RENAME TO a"
+)
+
+
+def test_a_table_that_gets_its_name_from_the_upgrade_keeps_its_rows(empty: Database, project: Project) -> None:
+    """The downgrade made it, people have written to it, and the upgrade only renames it: their rows stay."""
+    two(
+        project, "CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b VALUES (1, 'old'), (2, 'old')",
+        "ALTER TABLE b RENAME TO a",
+        "CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b SELECT * FROM a; DROP TABLE a",
+    )  # fmt: skip
+
+    down_and_up(project, empty, "UPDATE b SET v = 'newer' WHERE id = 1; INSERT INTO b VALUES (7, 'mine')")
+
+    assert empty.rows("SELECT id, v FROM a ORDER BY id") == [(1, "newer"), (2, "old"), (7, "mine")]
+
+
+def test_a_table_that_becomes_a_partition_keeps_its_rows(empty: Database, project: Project) -> None:
+    """A table is turned into the first partition of a new one, and back: what people wrote to it in between stays."""
+    two(
+        project, "CREATE TABLE e (id int PRIMARY KEY, v text); INSERT INTO e VALUES (1, 'old'), (2, 'old')",
+        "ALTER TABLE e RENAME TO e_old; CREATE TABLE e (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); "
+        "ALTER TABLE e ATTACH PARTITION e_old FOR VALUES FROM (0) TO (100); CREATE TABLE e_new PARTITION OF e DEFAULT",
+        "ALTER TABLE e DETACH PARTITION e_old; DROP TABLE e; ALTER TABLE e_old RENAME TO e",
+    )  # fmt: skip
+    empty.rows("INSERT INTO e VALUES (200, 'late')")
+
+    down_and_up(project, empty, "UPDATE e SET v = 'newer' WHERE id = 1; INSERT INTO e VALUES (7, 'mine')")
+
+    assert empty.rows("SELECT id, v FROM e ORDER BY id") == [(1, "newer"), (2, "old"), (7, "mine"), (200, "late")]
