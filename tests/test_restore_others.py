@@ -42,3 +42,27 @@ def test_a_table_that_becomes_a_partition_keeps_its_rows(empty: Database, projec
     down_and_up(project, empty, "UPDATE e SET v = 'newer' WHERE id = 1; INSERT INTO e VALUES (7, 'mine')")
 
     assert empty.rows("SELECT id, v FROM e ORDER BY id") == [(1, "newer"), (2, "old"), (7, "mine"), (200, "late")]
+
+
+def test_rows_that_refer_to_a_partition_stay(empty: Database, project: Project) -> None:
+    """Making room in a partitioned table takes no row along that refers to one of its partitions."""
+    ups = "\n".join(
+        map(sql, [
+            "CREATE TABLE p (id int PRIMARY KEY, v text) PARTITION BY LIST (id)", "CREATE TABLE p1 PARTITION OF p DEFAULT",
+            "INSERT INTO p VALUES (1, 'seed')",
+            "ALTER TABLE k ADD CONSTRAINT k_p FOREIGN KEY (p) REFERENCES p1 ON DELETE CASCADE",
+        ])
+    )  # fmt: skip
+    two(
+        project,
+        "CREATE TABLE k (id int PRIMARY KEY, p int)",
+        "",
+        "ALTER TABLE k DROP CONSTRAINT k_p; DROP TABLE p",
+        ups=ups,
+    )
+    empty.rows("UPDATE p SET v = 'mine'; INSERT INTO k VALUES (1, 1)")
+
+    down_and_up(project, empty, "SELECT")
+
+    assert empty.rows("SELECT id, p FROM k") == [(1, 1)]
+    assert empty.rows("SELECT v FROM p") == [("mine",)]

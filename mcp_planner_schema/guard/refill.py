@@ -33,9 +33,14 @@ _NO_CONFLICT = """
 SELECT c.relhasrules OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND NOT i.indimmediate)
 FROM pg_catalog.pg_class c WHERE c.oid = %s
 """
+# A foreign key may refer to a partition by itself.
 _REACHES = """
+WITH these AS MATERIALIZED (
+  SELECT u.oid FROM pg_catalog.unnest(%(oids)s::oid[]) AS u (oid)
+  UNION SELECT t.relid::oid FROM pg_catalog.unnest(%(oids)s::oid[]) AS u (oid)
+        CROSS JOIN LATERAL pg_catalog.pg_partition_tree(u.oid::regclass) AS t)
 SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0 AND confdeltype IN ('c', 'n', 'd')
-               AND confrelid = ANY (%(oids)s::oid[]) AND NOT conrelid = ANY (%(oids)s::oid[]))
+               AND confrelid IN (SELECT oid FROM these) AND NOT conrelid IN (SELECT oid FROM these))
 """
 _UNKNOWN = "nobody can tell what was written to them since"
 _IDENTITY = "SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = %s AND attidentity = 'a'"
