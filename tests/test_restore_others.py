@@ -66,3 +66,17 @@ def test_rows_that_refer_to_a_partition_stay(empty: Database, project: Project) 
 
     assert empty.rows("SELECT id, p FROM k") == [(1, 1)]
     assert empty.rows("SELECT v FROM p") == [("mine",)]
+
+
+def test_a_table_that_both_ways_write_anew_brings_the_newer_rows(empty: Database, project: Project) -> None:
+    """What people wrote to the table that the downgrade made is what the upgrade carries over, and it stays."""
+    two(
+        project,
+        "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a VALUES (1, 'old'), (2, 'old')",
+        REBUILT,
+        REBUILT,
+    )
+
+    down_and_up(project, empty, "UPDATE a SET v = 'newer' WHERE id = 1; INSERT INTO a VALUES (7, 'mine')")
+
+    assert empty.rows("SELECT id, v FROM a ORDER BY id") == [(1, "newer"), (2, "old"), (7, "mine")]

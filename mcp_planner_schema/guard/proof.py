@@ -61,7 +61,9 @@ def prove(connection: Connection, schema: str, kept: Kept) -> Kept:
     sealed = seal.seal(connection, schema, kept, after, seen.states)
     if not sealed.id:
         return sealed
-    return replace(sealed, written=tuple(_as_left(connection, after[oid]) for oid in sorted(seen.written)))
+    # What it has made may hold what it has moved there, like what it has written to.
+    new = {oid for oid, table in after.items() if oid not in kept.before and table.kind == "r"}
+    return replace(sealed, written=tuple(_as_left(connection, after[oid]) for oid in sorted(seen.written | new)))
 
 
 def _same_change(tried: structure.Change, done: structure.Change) -> None:
