@@ -80,3 +80,24 @@ def test_a_table_that_both_ways_write_anew_brings_the_newer_rows(empty: Database
     down_and_up(project, empty, "UPDATE a SET v = 'newer' WHERE id = 1; INSERT INTO a VALUES (7, 'mine')")
 
     assert empty.rows("SELECT id, v FROM a ORDER BY id") == [(1, "newer"), (2, "old"), (7, "mine")]
+
+
+def test_a_newer_value_stays_where_the_upgrade_commits_in_between(empty: Database, project: Project) -> None:
+    """A COMMIT ends the list of rows that were written since: then no value that the upgrade has moved back is replaced."""
+    project.revision(
+        "001", "create_things",
+        sql("CREATE TABLE a (id int PRIMARY KEY, y text); INSERT INTO a VALUES (1, 'old'), (2, 'old')"),
+        "raise NotImplementedError", reversible="forward-only: the base",
+    )  # fmt: skip
+    body = (
+        f"{sql('ALTER TABLE a ADD x text')}\n"
+        "with op.get_context().autocommit_block():\n    op.execute('CREATE INDEX CONCURRENTLY ix ON a (id)')\n"
+        f"{sql('UPDATE a SET x = y')}\n{sql('ALTER TABLE a DROP y')}"
+    )
+    down = sql("DROP INDEX ix; ALTER TABLE a ADD y text; UPDATE a SET y = x; ALTER TABLE a DROP x")
+    project.revision("002", "alter_things", body, down, transaction="none")
+    project.upgrade()
+
+    down_and_up(project, empty, "UPDATE a SET y = 'new' WHERE id = 1")
+
+    assert empty.rows("SELECT id, x FROM a ORDER BY id") == [(1, "new"), (2, "old")]

@@ -255,16 +255,17 @@ def _filled(connection: Connection, back: Back, one: Object, table: Table, *, la
         gone, stay = twins.give_way(connection, place, one, table, untouched=mine, stood=stood)
         filled = Filled(removed=gone, why=twins.WHY if stay else "")
     if one.lost:
-        new = not before or _added(one, table, before)
+        new, listed = not before or _added(one, table, before), back.touched.get(one.number)
+        touched = _still(connection, listed)
         columns = refill.columns(
             connection,
             place,
             one,
             table,
-            overwrite=new,
+            overwrite=new and touched == listed,  # where a COMMIT has ended the list, every row may be on it
             last=last,
             untouched=mine,
-            touched=_still(connection, back.touched.get(one.number)),
+            touched=touched,
         )
         filled = filled.and_(columns)
     if one.kind == "rows":
