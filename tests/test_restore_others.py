@@ -101,3 +101,21 @@ def test_a_newer_value_stays_where_the_upgrade_commits_in_between(empty: Databas
     down_and_up(project, empty, "UPDATE a SET y = 'new' WHERE id = 1")
 
     assert empty.rows("SELECT id, x FROM a ORDER BY id") == [(1, "new"), (2, "old")]
+
+
+def test_a_value_written_by_an_older_transaction_is_newer(empty: Database, project: Project) -> None:
+    """Whoever had begun to write before the downgrade, and has come to the row only after it, has written since."""
+    two(
+        project, "CREATE TABLE a (id int PRIMARY KEY, y text); INSERT INTO a VALUES (1, 'old'), (2, 'old')",
+        "ALTER TABLE a ADD x text; UPDATE a SET x = y; ALTER TABLE a DROP y",
+        "ALTER TABLE a ADD y text; UPDATE a SET y = x; ALTER TABLE a DROP x",
+    )  # fmt: skip
+
+    with empty.connect(autocommit=False) as other, other.cursor() as cursor:
+        cursor.execute("SELECT pg_current_xact_id()")
+        project.downgrade("-1")
+        cursor.execute("UPDATE a SET y = 'new' WHERE id = 1")
+        other.commit()
+    project.upgrade()
+
+    assert empty.rows("SELECT id, x FROM a ORDER BY id") == [(1, "new"), (2, "old")]

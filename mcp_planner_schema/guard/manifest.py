@@ -44,7 +44,7 @@ CREATE INDEX IF NOT EXISTS stash_run ON {schema}.stash (run_id);
 COMMENT ON TABLE {schema}.stash IS 'One row for each downgrade that would have destroyed something; kept_in is its schema';
 COMMENT ON COLUMN {schema}.stash.keep_until IS 'migrate-stash-purge deletes nothing before this time';
 
-COMMENT ON COLUMN {schema}.stash.xid IS 'The downgrade''s transaction: rows with a later one were written since';
+COMMENT ON COLUMN {schema}.stash.xid IS 'The downgrade''s transaction, and the oldest that ran beside it';
 COMMENT ON COLUMN {schema}.stash.written IS 'Tables that the downgrade wrote to: what it moved there may change';
 
 CREATE TABLE IF NOT EXISTS {schema}.stash_object (
@@ -197,8 +197,9 @@ def write(
     """Insert the manifest of a new stash, in the step's transaction."""
     connection.exec_driver_sql(
         f"INSERT INTO {schema}.stash (id, run_id, version_table, revision, kept_in, state, keep_until, who, why, archive, "
-        "archive_sha256, written) OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s, %s, 'kept', "
-        "pg_catalog.clock_timestamp() + pg_catalog.make_interval(days => %s), %s, %s, %s, %s, %s)",
+        "archive_sha256, written, xid) OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s, %s, 'kept', "
+        "pg_catalog.clock_timestamp() + pg_catalog.make_interval(days => %s), %s, %s, %s, %s, %s, pg_catalog.concat_ws(' ', "
+        "pg_catalog.pg_current_xact_id(), pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())))",
         (
             stash,
             run,

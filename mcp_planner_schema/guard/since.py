@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def _since(stash: Stash) -> str:
     """SQL: that the row ``l`` was written after the downgrade."""
-    return f"pg_catalog.age(l.xmin) < pg_catalog.age({literal(stash.xid)}::pg_catalog.xid8::pg_catalog.xid)"
+    # Who began beside the downgrade may have come to the row only after it. Where a stash does not tell, nobody had.
+    own, *oldest = (f"{literal(xid)}::pg_catalog.xid8::pg_catalog.xid" for xid in stash.xid.split())
+    return f"l.xmin <> {own} AND pg_catalog.age(l.xmin) <= pg_catalog.age({(oldest or [own])[0]})"
 
 
 def written_since(connection: Connection, left: Written) -> bool:
