@@ -119,3 +119,21 @@ def test_a_value_written_by_an_older_transaction_is_newer(empty: Database, proje
     project.upgrade()
 
     assert empty.rows("SELECT id, x FROM a ORDER BY id") == [(1, "new"), (2, "old")]
+
+
+def test_what_one_statement_makes_and_fills_is_set_aside_too(
+    empty: Database, project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However the upgrade is written, rows of its own that give way to kept ones are told of, and there to be looked at."""
+    two(
+        project, "CREATE TABLE s (id int PRIMARY KEY, v text); INSERT INTO s VALUES (1, 'old'), (2, 'old')",
+        f"{TABLE_A}; INSERT INTO a SELECT id, v, 0 FROM s", "DROP TABLE a",
+    )  # fmt: skip
+    empty.rows("UPDATE a SET w = 5")
+
+    with caplog.at_level(logging.INFO, "mcp_planner_schema.guard"):
+        down_and_up(project, empty, "UPDATE s SET v = 'newer' WHERE id = 1")
+
+    assert empty.rows("SELECT id, v, w FROM a ORDER BY id") == [(1, "old", 5), (2, "old", 5)]
+    place = caplog.text.partition("they are in ")[2].split("\n")[0]
+    assert empty.rows(f"SELECT v FROM {place} ORDER BY id") == [("newer",), ("old",)]

@@ -88,8 +88,8 @@ def exactly(
 ) -> Filled:
     """Make the table what the copy is: for a table that nobody but the running upgrade can have written to.
 
-    Not ``last``, its further statements may still need rows that it has made: none of them goes yet. ``cleared``: those that
-    were not to be there are gone already, and those that are there are as they were.
+    Not ``last``, its further statements may still need rows that it has made: none of them goes or changes yet. ``cleared``:
+    those that were not to be there are gone already, and those that are there are as they were.
     """
     columns, missing = common(one, table)
     removed, displaced, aside = 0, 0, ""
@@ -101,7 +101,7 @@ def exactly(
         if last and not cleared:
             displaced, aside = set_aside(connection, place, one, table, sorted(columns))
             removed = remove(connection, place, one, table) if displaced or not keyed(one, table) else 0
-        if (displaced or not last) and keyed(one, table):
+        if displaced and keyed(one, table):
             overwrite(connection, place, one, table)
     written = insert(connection, place, one, table, columns, absent(one, table, columns))
     filled = Filled(removed=removed, missing=missing, displaced=displaced, aside=aside, written=written)
