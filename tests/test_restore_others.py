@@ -137,3 +137,26 @@ def test_what_one_statement_makes_and_fills_is_set_aside_too(
     assert empty.rows("SELECT id, v, w FROM a ORDER BY id") == [(1, "old", 5), (2, "old", 5)]
     place = caplog.text.partition("they are in ")[2].split("\n")[0]
     assert empty.rows(f"SELECT v FROM {place} ORDER BY id") == [("newer",), ("old",)]
+
+
+def test_a_row_of_the_upgrade_that_others_refer_to_stays(empty: Database, project: Project) -> None:
+    """People had deleted a seed, and have since written a row that refers to it: the upgrade passes, and both stand there."""
+    ups = "\n".join(
+        map(sql, [
+            TABLE_A, "INSERT INTO a VALUES (1, 'seed', 1), (9, 'seed', 9)",
+            "ALTER TABLE k ADD CONSTRAINT k_a FOREIGN KEY (a) REFERENCES a",
+        ])
+    )  # fmt: skip
+    two(
+        project,
+        "CREATE TABLE k (id int PRIMARY KEY, a int)",
+        "",
+        "ALTER TABLE k DROP CONSTRAINT k_a; DROP TABLE a",
+        ups=ups,
+    )
+    empty.rows("DELETE FROM a WHERE id = 9; UPDATE a SET v = 'mine'")
+
+    down_and_up(project, empty, "INSERT INTO k VALUES (1, 9)")
+
+    assert empty.rows("SELECT id, a FROM k") == [(1, 9)]
+    assert empty.rows("SELECT id, v FROM a ORDER BY id") == [(1, "mine"), (9, "seed")]

@@ -328,15 +328,25 @@ def overwrite(connection: Connection, place: str, one: Object, table: Table, whi
 
 
 def remove(connection: Connection, place: str, one: Object, table: Table, together: Sequence[int] = ()) -> int:
-    """Delete rows that the upgrade has made and that were not there; not where rows of other tables would go along.
+    """Delete rows that the upgrade has made and that were not there; not where rows of other tables would go along, or refer
+    to one of them.
 
     ``together``: those of these tables may.
     """
+    from sqlalchemy.exc import IntegrityError
+
     if reaches_others(connection, together or [table.oid]):
         return 0
     by_key = keyed(one, table)
     which = f"NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key(one.key, table)})" if by_key else "true"
-    removed: int = execute(connection, f"DELETE FROM {rows_of(table)} AS l WHERE {which}").rowcount
+    connection.exec_driver_sql("SAVEPOINT guard_remove")
+    try:
+        removed: int = execute(connection, f"DELETE FROM {rows_of(table)} AS l WHERE {which}").rowcount
+        silence.flush(connection)
+    except IntegrityError:
+        removed = 0
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_remove")
+    connection.exec_driver_sql("RELEASE SAVEPOINT guard_remove")
     return removed if by_key else 0
 
 
