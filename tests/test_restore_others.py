@@ -160,3 +160,20 @@ def test_a_row_of_the_upgrade_that_others_refer_to_stays(empty: Database, projec
 
     assert empty.rows("SELECT id, a FROM k") == [(1, 9)]
     assert empty.rows("SELECT id, v FROM a ORDER BY id") == [(1, "mine"), (9, "seed")]
+
+
+def test_a_row_of_the_upgrade_is_there_for_its_next_statements(empty: Database, project: Project) -> None:
+    """Kept rows make way for a seed that is inserted again; what the upgrade has inserted before stays where it is."""
+    ups = "\n".join(
+        map(sql, [
+            TABLE_A, "CREATE TABLE c (id int PRIMARY KEY, a int REFERENCES a)", "INSERT INTO a VALUES (100, 'seed', 0)",
+            "INSERT INTO a VALUES (1, 'seed', 1)", "INSERT INTO c VALUES (1, 100)",
+        ])
+    )  # fmt: skip
+    two(project, "CREATE TABLE z ()", "", "DROP TABLE c; DROP TABLE a", ups=ups)
+    empty.rows("DELETE FROM c; DELETE FROM a; " + ROWS_A)
+
+    down_and_up(project, empty, "SELECT")
+
+    assert empty.rows("SELECT id, v FROM a ORDER BY id") == [(n, f"v{n}") for n in range(1, 6)]
+    assert empty.rows("SELECT id FROM c") == []

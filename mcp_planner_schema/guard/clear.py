@@ -122,6 +122,27 @@ def _together(connection: Connection, anew: Sequence[tuple[Object, Table]], wron
     return empty(connection, [table for _, table in anew if table.oid in going])
 
 
+def take_out(connection: Connection, back: Back, filled: Sequence[tuple[Object, Table]]) -> None:
+    """Take the kept rows out of these tables, and those of tables without a key: all, where they hold no others."""
+    tables = [table for _, table in filled]
+    if not any(_own(connection, back, one, table) for one, table in filled):
+        empty(connection, tables)
+        return
+    if refill.reaches_others(connection, [table.oid for table in tables]):
+        return
+    order = in_order(connection, [table.oid for table in tables]) or {}
+    with _asleep(connection, tables):
+        for one, table in sorted(filled, key=lambda pair: -order.get(pair[1].oid, 0)):
+            same = refill.same_key(one.key, table) if refill.keyed(one, table) else "true"
+            kept = f"EXISTS (SELECT FROM {back.stash.place(one)} AS c WHERE {same})"
+            execute(connection, f"DELETE FROM {evidence.rows_of(table)} AS l WHERE {kept}")
+
+
+def _own(connection: Connection, back: Back, one: Object, table: Table) -> int:
+    with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):
+        return refill.own(connection, back.stash.place(one), one, table)
+
+
 def empty(connection: Connection, tables: Sequence[Table]) -> bool:
     """Take all rows out of these tables; False where rows of other tables would go along."""
     if refill.reaches_others(connection, [table.oid for table in tables]):

@@ -178,12 +178,12 @@ def waiting(connection: Connection, back: Back) -> list[int]:
 
 
 def take_out(connection: Connection, back: Back) -> None:
-    """Empty the tables that the upgrade has made again: its next statement finds them as it did the first time.
+    """Take kept rows out of the tables that the upgrade has made again: its next statement finds them as it did the first time.
 
-    Whole tables then wait for :func:`finish`.
+    Whole tables then wait for :func:`finish`. What the upgrade itself has put there stays, as far as a key tells that.
     """
     back.late = {one.number for one in back.rows() if one.kind == "table"}
-    clear.empty(connection, [table for one, table in made(connection, back) if one.number in back.filled])
+    clear.take_out(connection, back, [pair for pair in made(connection, back) if pair[0].number in back.filled])
 
 
 def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -> list[str]:
