@@ -177,3 +177,29 @@ def test_a_row_of_the_upgrade_is_there_for_its_next_statements(empty: Database, 
 
     assert empty.rows("SELECT id, v FROM a ORDER BY id") == [(n, f"v{n}") for n in range(1, 6)]
     assert empty.rows("SELECT id FROM c") == []
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        ["CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1)"],
+        ["CREATE TABLE p1 (id int NOT NULL, v text)", "ALTER TABLE p ATTACH PARTITION p1 FOR VALUES IN (1)"],
+    ],
+)
+def test_a_partition_made_after_the_default_one_gets_its_rows(
+    empty: Database, project: Project, made: list[str]
+) -> None:
+    """Kept rows are back in the default partition when another is made for them: they make way, and come back to it."""
+    first = [
+        "CREATE TABLE p (id int PRIMARY KEY, v text) PARTITION BY LIST (id)",
+        "CREATE TABLE pd PARTITION OF p DEFAULT",
+    ]
+    two(project, "CREATE TABLE z ()", "", "DROP TABLE p", ups="\n".join(map(sql, first + made)))
+    empty.rows("INSERT INTO p VALUES (1, 'one'), (2, 'two')")
+
+    down_and_up(project, empty, "SELECT")
+
+    assert empty.rows("SELECT tableoid::regclass::text, id, v FROM p ORDER BY id") == [
+        ("p1", 1, "one"),
+        ("pd", 2, "two"),
+    ]

@@ -29,6 +29,10 @@ WANTING = ("23502", "23503")
 TAKEN = "23505"
 """SQLSTATE of a statement that inserts a row which is back already: unique_violation."""
 
+MISPLACED = "23514"
+"""SQLSTATE of a statement that makes a partition for rows which are back, and in the default one: check_violation."""
+
+_PARTITIONS = re.compile(r"\bPARTITION\b", re.IGNORECASE)
 _WRITES = re.compile(r"\s*(INSERT|SELECT|WITH|CALL|DO|MERGE|UPDATE)\b", re.IGNORECASE)
 _ALTERS = re.compile(r"\bALTER\s+TABLE\b", re.IGNORECASE)
 # What these read of a table makes its indexes and checks its constraints; a default or USING may call anything.
@@ -128,10 +132,11 @@ def _run(connection: Connection, back: Back, send: Any, text: str) -> None:
 
 
 def _insert(connection: Connection, back: Back, send: Any, text: str) -> None:
-    """Send a statement; where it inserts rows and kept ones stand in their place, these come back when the body has ended."""
-    if not back.filled or not _WRITES.match(text):
+    """Send a statement; where kept rows stand in the way of its rows, or its partition, they come back after the body."""
+    codes = (TAKEN,) * bool(_WRITES.match(text)) + (MISPLACED,) * bool(_PARTITIONS.search(text))
+    if not back.filled or not codes:
         send(text)
-    elif not _send(connection, send, text, (TAKEN,)):
+    elif not _send(connection, send, text, codes):
         restore.take_out(connection, back)
         send(text)
 
