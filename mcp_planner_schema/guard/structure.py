@@ -1,7 +1,8 @@
 """What the catalog holds, one line for each object: the same lines mean the same structure.
 
 Names are qualified, so a table is compared with another of the same name in the same schema, or with lines that were
-written down. Columns count by their place, not by their number: a column dropped long ago changes nothing.
+written down. Columns count by their place, not by their number: a column dropped long ago changes nothing. No OID is in a
+line: what is made twice has another each time.
 """
 
 from __future__ import annotations
@@ -116,8 +117,9 @@ SELECT 'type', format('%%I.%%I', n.nspname, t.typname), concat_ws(' ', t.typtype
 FROM pg_type t JOIN ns n ON n.oid = t.typnamespace WHERE t.typtype IN ('e', 'd', 'r')
 UNION ALL
 SELECT 'function', p.oid::regprocedure::text, concat_ws(' ', pg_get_userbyid(p.proowner), p.proacl,
-       CASE WHEN p.prokind <> 'a' THEN pg_get_functiondef(p.oid) ELSE (SELECT to_jsonb(g)::text FROM pg_aggregate g
-           WHERE g.aggfnoid = p.oid) END)
+       CASE WHEN p.prokind <> 'a' THEN pg_get_functiondef(p.oid) ELSE (SELECT concat_ws(' ', g.aggtranstype::regtype,
+           nullif(g.aggmtranstype, 0)::regtype, nullif(g.aggsortop, 0)::regoperator,
+           to_jsonb(g) - '{aggtranstype,aggmtranstype,aggsortop}'::text[]) FROM pg_aggregate g WHERE g.aggfnoid = p.oid) END)
 FROM pg_proc p JOIN ns n ON n.oid = p.pronamespace
 UNION ALL
 SELECT 'extension', e.extname, concat_ws(' ', e.extversion, e.extnamespace::regnamespace) FROM pg_extension e
@@ -125,11 +127,12 @@ UNION ALL
 SELECT 'event trigger', e.evtname, concat_ws(' ', e.evtevent, e.evtenabled, e.evttags, e.evtfoid::regprocedure)
     FROM pg_event_trigger e
 UNION ALL
-SELECT 'publication', p.pubname, to_jsonb(p)::text FROM pg_publication p
+SELECT 'publication', p.pubname, (to_jsonb(p) - 'oid')::text FROM pg_publication p
 UNION ALL
 SELECT 'operator', o.oid::regoperator::text, o.oprcode::text FROM pg_operator o JOIN ns n ON n.oid = o.oprnamespace
 UNION ALL
-SELECT 'collation', c.oid::regcollation::text, to_jsonb(c)::text FROM pg_collation c JOIN ns n ON n.oid = c.collnamespace
+SELECT 'collation', c.oid::regcollation::text, (to_jsonb(c) - '{oid,collnamespace}'::text[])::text
+FROM pg_collation c JOIN ns n ON n.oid = c.collnamespace
 UNION ALL
 SELECT 'cast', concat_ws(' ', c.castsource::regtype, c.casttarget::regtype), c.castfunc::regprocedure::text
 FROM pg_cast c WHERE c.oid >= 16384

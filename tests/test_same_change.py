@@ -1,0 +1,32 @@
+"""The real run is held to its trial in the whole catalog, and nothing that differs by itself stands in its way."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import Database, Project
+from tests.test_restore import ROWS_A, TABLE_A, two
+from tests.test_stash import sql
+
+# What the upgrade drops, and the downgrade makes again: twice, with other OIDs each time.
+AGAIN = {
+    "collation": ("DROP SCHEMA s CASCADE", "CREATE SCHEMA s; CREATE COLLATION s.c (locale = 'C')"),
+    "publication": ("DROP PUBLICATION p", "CREATE PUBLICATION p FOR TABLE a"),
+    "extension": ("DROP EXTENSION citext", "CREATE EXTENSION citext"),
+    "aggregate": (
+        "DROP TYPE e CASCADE",
+        "CREATE TYPE e AS ENUM ('x'); CREATE FUNCTION g(e, e) RETURNS e LANGUAGE sql AS 'SELECT $1'; "
+        "CREATE AGGREGATE ag(e) (sfunc = g, stype = e)",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", AGAIN)
+def test_what_gets_another_oid_each_time_is_the_same(empty: Database, project: Project, what: str) -> None:
+    """A downgrade that makes again what the upgrade has dropped has done in its trial what it does for real."""
+    drop, create = AGAIN[what]
+    two(project, f"{TABLE_A}; {ROWS_A}; {create}", drop, create)
+
+    project.downgrade("-1")
+
+    assert empty.value("SELECT version_num FROM alembic_version") == "001"
