@@ -30,3 +30,24 @@ def test_what_gets_another_oid_each_time_is_the_same(empty: Database, project: P
     project.downgrade("-1")
 
     assert empty.value("SELECT version_num FROM alembic_version") == "001"
+
+
+LOCKED = {
+    "default": "CREATE TABLE other (id int DEFAULT 1)",
+    "view": "CREATE TABLE other (id int); CREATE VIEW shown AS SELECT * FROM other",
+    "index": "CREATE TABLE other (id int CHECK (id > 0)); CREATE INDEX ON other ((id + 1))",
+}
+
+
+@pytest.mark.parametrize("what", LOCKED)
+def test_a_table_that_somebody_else_has_for_himself_is_not_waited_for(
+    empty: Database, project: Project, what: str
+) -> None:
+    """VACUUM FULL of a table that the downgrade has nothing to do with is no reason to wait, whatever hangs on it."""
+    two(project, f"{TABLE_A}; {ROWS_A}; {LOCKED[what]}", "COMMENT ON TABLE a IS 'x'", "DROP TABLE a")
+
+    with empty.connect(autocommit=False) as other, other.cursor() as cursor:
+        cursor.execute("LOCK TABLE other IN ACCESS EXCLUSIVE MODE")
+        project.downgrade("-1")
+
+    assert empty.value("SELECT count(*) FROM migration_stash_1.a") == 5

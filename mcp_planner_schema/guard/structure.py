@@ -15,6 +15,8 @@ from mcp_planner_schema.guard.postcheck import pinned
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+# A text with names of columns in it is made under the lock of a reader: what somebody else has for himself, and what shows it,
+# is left out of all. It is not the body's to change either.
 # Of one table (one is its OID): itself, its indexes, the sequences its columns own; of all (one is null): whatever is there.
 _LINES = """
 WITH ns AS MATERIALIZED (
@@ -24,9 +26,17 @@ WITH ns AS MATERIALIZED (
     SELECT d.objid, d.refobjid, d.refobjsubid FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
     WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
         AND d.refobjsubid > 0
+), held AS MATERIALIZED (
+    SELECT l.relation AS oid FROM pg_locks l WHERE %(one)s::oid IS NULL AND l.locktype = 'relation'
+      AND l.mode = 'AccessExclusiveLock' AND l.pid IS DISTINCT FROM pg_backend_pid()
+      AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+), away AS MATERIALIZED (
+    SELECT oid FROM held UNION SELECT i.indexrelid FROM held JOIN pg_index i ON i.indrelid = held.oid
+    UNION SELECT w.ev_class FROM held JOIN pg_depend d ON d.refobjid = held.oid
+    JOIN pg_rewrite w ON w.oid = d.objid WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
 ), rel AS MATERIALIZED (
     SELECT c.*, pg_catalog.format('%%I.%%I', n.nspname, c.relname) AS shown FROM pg_class c JOIN ns n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'c', 'f', 'i', 'I') AND c.relpersistence <> 't'
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'c', 'f', 'i', 'I') AND c.relpersistence <> 't' AND c.oid NOT IN (TABLE away)
       AND (%(one)s::oid IS NULL OR c.oid = %(one)s::oid
            OR c.oid IN (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = %(one)s::oid)
            OR c.oid IN (SELECT s.objid FROM serial s WHERE s.refobjid = %(one)s::oid))
