@@ -220,16 +220,18 @@ def begin(
     that such a run has set back stand where they stood.
     """
     dead = connection.exec_driver_sql(
-        f"UPDATE {schema}.run SET state = 'interrupted', finished_at = pg_catalog.clock_timestamp() "
-        "WHERE state = 'running' AND version_table = %s "
-        "RETURNING id, command, who, pg_catalog.date_trunc('second'::text, started_at)::text, sequences",
+        "SELECT id, command, who, pg_catalog.date_trunc('second'::text, started_at)::text, sequences "
+        f"FROM {schema}.run WHERE state = 'running' AND version_table = %s ORDER BY id",
         (version_table,),
     ).all()
     for row in dead:
-        if row.sequences:
-            from mcp_planner_schema.guard import sequences
-
-            sequences.recover(connection, schema, row.sequences, heads)
+        _recover(connection, schema, row.sequences, heads)
+    # Only now: whoever fails before this leaves it to the next run.
+    connection.exec_driver_sql(
+        f"UPDATE {schema}.run SET state = 'interrupted', finished_at = pg_catalog.clock_timestamp() "
+        "WHERE state = 'running' AND version_table = %s",
+        (version_table,),
+    )
     number: int = connection.exec_driver_sql(
         f"INSERT INTO {schema}.run "
         "(version_table, command, state, from_heads, planned, who, host, pid, git_commit, tool_version) "
@@ -239,8 +241,18 @@ def begin(
     return number, [f"run {row[0]} ({row[1]}, by {row[2]}, {row[3]})" for row in dead]
 
 
+def _recover(connection: Connection, schema: str, remembered: Any, heads: tuple[str, ...]) -> None:
+    if remembered:
+        from mcp_planner_schema.guard import sequences
+
+        sequences.recover(connection, schema, remembered, heads)
+
+
 def end(connection: Connection, schema: str, run: int, heads: tuple[str, ...], error: str | None) -> None:
-    """Write how the run ended: done, or failed with its error."""
+    """Write how the run ended: done, or failed with its error. What it has remembered of sequences is put back then."""
+    if error:  # where the step's own connection was lost, nobody has done it yet
+        asked = f"SELECT sequences FROM {schema}.run WHERE id = %s"
+        _recover(connection, schema, connection.exec_driver_sql(asked, (run,)).scalar(), heads)
     connection.exec_driver_sql(
         f"UPDATE {schema}.run SET state = %s, finished_at = pg_catalog.clock_timestamp(), to_heads = %s, error = %s, "
         "sequences = NULL "

@@ -27,6 +27,13 @@ WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND left(n.nspname, 3) <> 'pg_
   AND CASE WHEN c.relkind = 'S' THEN pg_catalog.has_sequence_privilege(c.oid, 'SELECT') END
 ORDER BY c.oid
 """
+# What a sequence cannot be set to, because somebody has given it other bounds, or by this role, it has not been set from.
+_SETTABLE = """
+SELECT s.seqrelid::bigint
+FROM ROWS FROM (pg_catalog.unnest(%(oids)s::oid[]), pg_catalog.unnest(%(values)s::bigint[])) AS w (oid, value)
+JOIN pg_catalog.pg_sequence s ON s.seqrelid = w.oid
+WHERE w.value BETWEEN s.seqmin AND s.seqmax AND pg_catalog.has_sequence_privilege(w.oid, 'UPDATE')
+"""
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,10 @@ def put_back(connection: Connection, before: dict[int, Sequence], after: dict[in
     Values that others took meanwhile are not given again: only a sequence that fell behind is set.
     """
     fallen = [one for oid, one in before.items() if oid in after and after[oid].behind(one)]
+    if fallen:
+        wanted = {"oids": [one.oid for one in fallen], "values": [one.last_value for one in fallen]}
+        settable = set(connection.exec_driver_sql(_SETTABLE, wanted).scalars())
+        fallen = [one for one in fallen if one.oid in settable]
     for one in fallen:
         advance(connection, one.schema, one.name, one.last_value, one.is_called)
     return fallen
