@@ -6,7 +6,6 @@ import pytest
 
 from tests.conftest import Database, Project
 from tests.test_restore import ROWS_A, TABLE_A, two
-from tests.test_stash import sql
 
 # What the upgrade drops, and the downgrade makes again: twice, with other OIDs each time.
 AGAIN = {

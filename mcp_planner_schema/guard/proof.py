@@ -62,8 +62,8 @@ def prove(connection: Connection, schema: str, kept: Kept) -> Kept:
     if not sealed.id:
         return sealed
     # What it has made may hold what it has moved there, like what it has written to.
-    new = {oid for oid, table in after.items() if oid not in kept.before and table.kind == "r"}
-    return replace(sealed, written=tuple(_as_left(connection, after[oid]) for oid in sorted(seen.written | new)))
+    anew = {oid for oid, table in after.items() if oid not in kept.before and table.kind == "r"}
+    return replace(sealed, written=tuple(_as_left(connection, after[oid]) for oid in sorted(seen.written | anew)))
 
 
 def _same_change(tried: structure.Change, done: structure.Change) -> None:
