@@ -227,15 +227,15 @@ def test_times_that_have_no_month_stay_in_the_default(roles: Database) -> None:
 def test_two_calls_at_once_do_it_once(roles: Database) -> None:
     """While one session is at it, made to wait by a reader, a second one waits for it and then finds nothing to do."""
     write(roles, in_month(0), in_month(-1))
-    found: list[Any] = []
+    found: dict[str, Any] = {}
 
-    def run(connection: Any) -> None:
+    def run(who: str, connection: Any) -> None:
         try:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT * FROM maintain_audit_partitions(1)")
-                found.append(cursor.fetchall())
+                found[who] = cursor.fetchall()
         except psycopg2.Error as error:
-            found.append(error)
+            found[who] = error
 
     with (
         roles.connect(autocommit=False) as reader,
@@ -244,7 +244,7 @@ def test_two_calls_at_once_do_it_once(roles: Database) -> None:
         reader.cursor() as cursor,
     ):
         cursor.execute("SELECT FROM audit_logs")
-        threads = [threading.Thread(target=run, args=(connection,)) for connection in (first, second)]
+        threads = [threading.Thread(target=run, args=one) for one in (("first", first), ("second", second))]
         for thread, connection in zip(threads, (first, second), strict=True):
             thread.start()
             until(waiting(roles, connection))
@@ -253,7 +253,7 @@ def test_two_calls_at_once_do_it_once(roles: Database) -> None:
             thread.join()
 
     ago, now, ahead = months(roles, -1, 0, 1)
-    assert found == [[(ago, "created", 1), (now, "created", 1), (ahead, "created", 0)], []]
+    assert found == {"first": [(ago, "created", 1), (now, "created", 1), (ahead, "created", 0)], "second": []}
     assert places(roles) == {ago: 1, now: 1}
 
 
