@@ -144,3 +144,58 @@ def test_the_holder_is_named_by_a_role_that_sees_little(empty: Database, project
 
     assert done.returncode == 75
     assert ", user postgres, from unknown, since unknown." in done.stderr
+
+
+def test_who_waits_sees_run_and_revision_of_who_is_at_work(empty: Database, project: Project) -> None:
+    """The holder's sessions are called by run and revision: the second shell's line shows both, and since when."""
+    project.configure(deploy_lock_timeout="300ms", statement_timeout="1min")
+    project.revision("001", "create_a", 'op.execute("CREATE TABLE a (id int)")', 'op.drop_table("a")')
+    project.revision("002", "create_b", 'op.execute("SELECT pg_sleep(50)")', 'op.execute("SELECT 1")')
+
+    first = shell(project, "upgrade", "head")
+    until(lambda: empty.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
+    names = empty.rows("SELECT application_name FROM pg_stat_activity WHERE application_name LIKE '%% run 1 002'")
+    second = project.alembic("upgrade", "head")
+    first.terminate()
+    first.communicate(timeout=30)
+
+    tag = deploy_lock.tag(LOCK)
+    assert (f"{tag} run 1 002",) in names
+    assert second.returncode == 75
+    assert f", {tag} run 1 002, user postgres, from local, since " in second.stderr
+    assert first.returncode == 75
+
+
+def test_what_a_dead_run_left_behind_is_ended_under_the_lock(empty: Database, project: Project) -> None:
+    """A session of an earlier run holds what the step needs: it is ended; those of another history and of people stay."""
+    empty.rows("CREATE TABLE busy (id int)")
+    project.revision("001", "add_extra", 'op.execute("ALTER TABLE busy ADD COLUMN extra int")',
+                     'op.execute("ALTER TABLE busy DROP COLUMN extra")')  # fmt: skip
+    tag, other = deploy_lock.tag(LOCK), deploy_lock.tag(deploy_lock.key("other", None))
+
+    with (
+        empty.connect(autocommit=False) as orphan, empty.connect() as elsewhere, empty.connect() as person,
+        orphan.cursor() as cursor, elsewhere.cursor() as theirs, person.cursor() as mine,
+    ):  # fmt: skip
+        cursor.execute(f"SET application_name = '{tag} run 7 001'")
+        cursor.execute("LOCK TABLE busy")
+        theirs.execute(f"SET application_name = '{other} run 7 001'")
+        mine.execute("SET application_name = 'mcp-planner-guard alembic current'")
+        done = project.alembic("upgrade", "head")
+        pid = orphan.info.backend_pid
+        theirs.execute("SELECT 1")
+        mine.execute("SELECT 1")
+
+    assert done.returncode == 0, done.stderr
+    assert f"note: pid {pid} was left behind by {tag} run 7 001 and was ended" in done.stderr
+    assert empty.rows("SELECT outcome, attempts FROM migration.history") == [("done", 1)]
+
+
+@pytest.mark.parametrize("revision", ["004", "x" * 80, "ä" * 40])
+def test_a_sessions_name_fits(revision: str) -> None:
+    """Sixty-three bytes are what PostgreSQL keeps of it, and no character is cut in half."""
+    name = deploy_lock.called(deploy_lock.tag(LOCK), 12, revision)
+
+    assert len(name.encode()) <= 63
+    assert name.startswith("mcp-planner-guard ")
+    assert name.endswith(f" run 12 {revision[:3]}") or revision[:10] in name

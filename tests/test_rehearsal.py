@@ -448,7 +448,7 @@ def test_an_interrupted_rehearsal_changes_nothing(empty: Database, project: Proj
         process.send_signal(signal.SIGINT)
         told = process.communicate(timeout=20)[1]
 
-    assert process.returncode == 1
+    assert process.returncode == 75
     assert "Stopped by SIGINT in the rehearsal of 001. Nothing was changed." in told
     assert empty.rows("SELECT version_num FROM alembic_version") == [("002",)]
     assert empty.rows(sleeping) == []

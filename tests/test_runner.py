@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -313,7 +314,7 @@ def test_a_connection_in_autocommit_is_refused(empty: Database, project: Project
 def test_a_signal_cancels_the_statement_and_rolls_the_step_back(
     empty: Database, project: Project, number: signal.Signals
 ) -> None:
-    """Ctrl-C and SIGTERM in the middle of a long statement end it at once: exit 1, nothing left, everything written."""
+    """Ctrl-C and SIGTERM in the middle of a long statement end it at once: exit 75, nothing left, everything written."""
     tables(project, 2, r002='op.execute("CREATE TABLE t2 (id int)")\nop.execute("SELECT pg_sleep(60)")')
     project.configure(statement_timeout="2min")
     shell = started(project, "upgrade", "head")
@@ -323,7 +324,7 @@ def test_a_signal_cancels_the_statement_and_rolls_the_step_back(
     shell.send_signal(number)
     _, stderr = shell.communicate(timeout=15)
 
-    assert shell.returncode == 1
+    assert shell.returncode == 75
     assert "Traceback" not in stderr
     assert "The step was rolled back whole" in stderr
     assert stderr.strip().endswith("next: alembic upgrade head")
@@ -506,3 +507,28 @@ def test_a_callers_database_that_ends_idle_sessions(empty: Database, project: Pr
     engine.dispose()
 
     assert empty.value("SELECT version_num FROM alembic_version") == "002"
+
+
+def test_a_second_signal_loses_nothing(empty: Database, project: Project) -> None:
+    """Signals while the first one is being answered get a line: rolled back whole, told in history, exit 75."""
+    tables(project, 2, r002='op.execute("CREATE TABLE t2 (id int)")\nop.execute("SELECT pg_sleep(60)")')
+    project.configure(statement_timeout="2min")
+    shell = started(project, "upgrade", "head")
+    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%%pg_sleep(60)%%' AND pid <> pg_backend_pid()"
+
+    until(lambda: empty.value(sleeping + " AND state = 'active'"))
+    for _ in range(30):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if shell.poll() is None:
+                shell.send_signal(number)
+        time.sleep(0.005)
+    _, stderr = shell.communicate(timeout=15)
+
+    assert shell.returncode == 75, stderr
+    assert "Traceback" not in stderr
+    assert "already stopping" in stderr
+    assert empty.value("SELECT to_regclass('t2')") is None
+    assert empty.rows("SELECT revision, outcome FROM migration.history ORDER BY id") == [
+        ("001", "done"), ("002", "failed"),
+    ]  # fmt: skip
+    assert empty.value("SELECT state FROM migration.run") == "failed"

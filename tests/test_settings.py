@@ -51,8 +51,8 @@ def test_defaults(tmp_path: Path) -> None:
     """An empty [guard] has the documented values, and leaves a foreign history's headers optional."""
     read = load(tmp_path)
 
-    assert read.budgets == Budgets(200, 30_000, 60_000)
-    assert (read.headers, read.headers_from, read.lock_attempts, read.schema) == ("optional", "", 20, "migration")
+    assert read.budgets == Budgets(200, 200, 30_000, 60_000, 86_400_000)
+    assert (read.headers, read.headers_from, read.lock_attempts, read.schema) == ("optional", "", 41, "migration")
     assert (read.url, read.environment, read.deploy_lock_timeout) == (None, "development", 600_000)
 
 

@@ -4,47 +4,62 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.pool import NullPool
 
-from mcp_planner_schema.guard import watch
+from mcp_planner_schema.guard import deadline, watch
 from tests.conftest import Database
 from tests.until import until
+
+
+@contextmanager
+def watched(database: Database) -> Iterator[Connection]:
+    """The watcher's connection, as a run opens it."""
+    engine = create_engine(database.url.replace("postgresql:", "postgresql+psycopg2:"), poolclass=NullPool)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield connection
 
 
 def test_it_names_the_blocker_and_counts_the_wait(empty: Database) -> None:
     """While one session waits for another, the watcher has the blocker's pid, name and user, and the time."""
     empty.rows("CREATE TABLE busy (id int)")
-    engine = create_engine(empty.url.replace("postgresql:", "postgresql+psycopg2:"))
-
     with (
         empty.connect(autocommit=False) as holder, empty.connect() as waiter,
         holder.cursor() as holding, waiter.cursor() as waiting,
     ):  # fmt: skip
         holding.execute("LOCK TABLE busy")
         thread = threading.Thread(target=lambda: waiting.execute("SELECT * FROM busy"))
-        with watch.watching(engine, waiter.info.backend_pid) as waits:
+        with watched(empty) as beside, watch.watching(beside, waiter.info.backend_pid) as waits:
             thread.start()
             until(lambda: waits.blockers and waits.waited > 0.05)
             holder.rollback()
             thread.join(10)
         pid = holder.info.backend_pid
-    engine.dispose()
 
     assert waits.shown().startswith(f"pid {pid} (the test, user postgres, idle in transaction, in its transaction for ")
     assert waits.shown().endswith(" s) holds busy")
 
 
-def test_it_sees_nothing_when_it_cannot_connect() -> None:
-    """An engine without a server: the step goes on, nothing was seen, nothing is raised."""
-    engine = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/none")
+def test_it_sees_nothing_when_its_connection_is_cut(empty: Database) -> None:
+    """The watcher's own session is ended: the step goes on, nothing was seen, nothing is raised; the next step is seen again."""
+    with watched(empty) as beside, empty.connect() as step:
+        driver: Any = beside.connection.dbapi_connection
+        empty.rows("SELECT pg_terminate_backend(%s)", driver.info.backend_pid)
 
-    with watch.watching(engine, 1) as waits:
-        until(lambda: threading.active_count() >= 1)
+        with watch.watching(beside, step.info.backend_pid) as waits:
+            until(lambda: beside.invalidated)
+        again = deadline.Clock(60)
+        with step.cursor() as cursor, watch.watching(beside, step.info.backend_pid, clock=again):
+            cursor.execute("CREATE TABLE busy (id int)")
+            cursor.execute("BEGIN; LOCK TABLE busy")
+            until(lambda: again.began)
 
     assert waits.shown() == "a session that has gone"
-    engine.dispose()
 
 
 def test_a_wait_that_lasts_is_told(empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +72,6 @@ def test_a_wait_that_lasts_is_told(empty: Database, monkeypatch: pytest.MonkeyPa
     empty.rows("CREATE TABLE busy (id int)")
     role = f"least_{empty.name}"
     empty.rows(f"CREATE ROLE {role} LOGIN")
-    engine = create_engine(dataclasses.replace(empty, user=role).url.replace("postgresql:", "postgresql+psycopg2:"))
     told: list[str] = []
 
     with (
@@ -66,7 +80,10 @@ def test_a_wait_that_lasts_is_told(empty: Database, monkeypatch: pytest.MonkeyPa
     ):  # fmt: skip
         holding.execute("LOCK TABLE busy")
         thread = threading.Thread(target=lambda: waiting.execute("SELECT * FROM busy"))
-        with watch.watching(engine, waiter.info.backend_pid, told.append) as waits:
+        with (
+            watched(dataclasses.replace(empty, user=role)) as beside,
+            watch.watching(beside, waiter.info.backend_pid, told.append) as waits,
+        ):
             thread.start()
             until(lambda: waits.waited > 0.1)
             early = list(told)
@@ -74,7 +91,6 @@ def test_a_wait_that_lasts_is_told(empty: Database, monkeypatch: pytest.MonkeyPa
             holder.rollback()
             thread.join(10)
         pid = holder.info.backend_pid
-    engine.dispose()
     empty.rows(f"DROP ROLE {role}")
 
     assert early == []

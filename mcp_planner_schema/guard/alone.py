@@ -5,7 +5,6 @@ What ``migrate-restore`` and ``migrate-stash-purge`` share. A try that meets a l
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,8 +20,8 @@ from mcp_planner_schema.guard import (
     failure,
     history,
     interrupt,
+    ladder,
     session,
-    trial,
     watch,
 )
 from mcp_planner_schema.guard import settings as settings_module
@@ -47,7 +46,7 @@ class Alone:
     origin: history.Origin
     heads: tuple[str, ...]
     repeat: str
-    still_held: Callable[[], None]
+    still_held: Callable[[str], None]
 
 
 @contextmanager
@@ -112,7 +111,8 @@ def attempt(here: Alone, budgets: Budgets, work: Callable[[Connection], Found], 
             assert driver is not None
             with (
                 interrupt.cancelling(driver.cancel),
-                watch.watching(here.engine, driver.info.backend_pid, say) as waits,
+                connect.opened(here.engine, autocommit=True) as watcher,
+                watch.watching(watcher, driver.info.backend_pid, say) as waits,
             ):
                 try:
                     budget.apply(connection, budgets)
@@ -120,20 +120,20 @@ def attempt(here: Alone, budgets: Budgets, work: Callable[[Connection], Found], 
                     found = work(connection)
                     # What is checked at COMMIT is to be seen in a rehearsal too.
                     connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
-                    here.still_held()
+                    here.still_held("")
                     connection.commit() if final else connection.rollback()
                     return found
                 except DBAPIError as error:
                     if connection.invalidated or getattr(error.orig, "pgcode", None) is None:
                         raise
-                    if error.orig.pgcode not in trial.TRANSIENT:  # type: ignore[union-attr]
+                    if error.orig.pgcode not in ladder.TRANSIENT:  # type: ignore[union-attr]
                         said = connect.masked(failure.told(error), here.engine.url)
                         raise Broken(f"PostgreSQL says: {said}\nEverything was rolled back.", here.repeat) from error
         message = f"met a lock it did not get (try {tries} of {here.settings.lock_attempts}): {waits.shown()}"
         if tries >= here.settings.lock_attempts:
             raise Busy(f"The command {message}. Everything was rolled back.", here.repeat)
         say(f"waits: {message}")
-        time.sleep(min(5.0, 0.1 * 1.5**tries) * (0.5 + random.random() / 2))
+        time.sleep(ladder.pause(tries))
 
 
 def _heads(connection: Connection) -> tuple[str, ...]:

@@ -7,17 +7,17 @@ import itertools
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from mcp_planner_schema.guard import sql_file
 from mcp_planner_schema.guard.findings import Finding
 from mcp_planner_schema.guard.header import Header
-from mcp_planner_schema.guard.settings import Settings, duration
+from mcp_planner_schema.guard.settings import Budgets, Settings, duration
 from mcp_planner_schema.guard.source import Source, finding
 
 ALLOWED_IMPORTS = ("alembic", "sqlalchemy", "mcp_planner_schema.operations")
-BUDGET_NAMES = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+BUDGET_NAMES = tuple(field.name for field in fields(Budgets))
 _SETTINGS = ("environ", "environb", "getenv", "getenvb", "get_x_argument")
 _NOT_WRITTEN = object()
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from mcp_planner_schema.guard import brief
 from mcp_planner_schema.guard.settings import Budgets
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _ONLINE = re.compile(
     r"|ALTER\s+TABLE\s+[^,]*?\bVALIDATE\s+CONSTRAINT\s+[^,\s]+\s*$|ANALYZE\b|VACUUM\b(?!\s*\(?[^)]*\bFULL\b))",
     re.IGNORECASE,
 )
+_SERVERS = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
 _NOT_CODE = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", re.DOTALL)
 
 
@@ -32,8 +34,8 @@ def of_revision(settings: Budgets, own: Mapping[str, int]) -> Budgets:
 
 
 def statements(budgets: Budgets) -> list[str]:
-    """``SET LOCAL`` for each budget: gone at the end of the transaction, so nothing leaks into the next revision."""
-    return [f"SET LOCAL {name} = '{value}ms'" for name, value in dataclasses.asdict(budgets).items()]
+    """``SET LOCAL`` for each budget the server knows: gone with the transaction, so nothing leaks into the next revision."""
+    return [f"SET LOCAL {name} = '{getattr(budgets, name)}ms'" for name in _SERVERS]
 
 
 def online(statement: str) -> bool:
@@ -51,8 +53,9 @@ def apply(connection: Connection, budgets: Budgets) -> None:
 def in_autocommit(connection: Connection, budgets: Budgets, own: Mapping[str, int]) -> Iterator[None]:
     """While inside, statements in ``autocommit_block()`` get a budget too: SET LOCAL has ended with its transaction.
 
-    A blocking statement gets the step's lock and statement timeouts; an online one none but the statement timeout that
-    the revision's ``own`` budgets name. What was set is in force until the session is restored, before the next step.
+    A blocking statement gets the step's lock and statement timeouts, one of :mod:`.brief` no more than the deadline; an
+    online one no lock timeout, and ``online_timeout`` or the statement timeout that the revision's ``own`` budgets name. What
+    was set is in force until the session is restored, before the next step.
     """
     from sqlalchemy import event
 
@@ -60,11 +63,13 @@ def in_autocommit(connection: Connection, budgets: Budgets, own: Mapping[str, in
 
     def before(conn: Any, cursor: Any, statement: str, *_: Any) -> None:
         if cursor.connection is mine and mine is not None and mine.autocommit:
-            free = online(statement)
-            cursor.execute(
-                f"SET lock_timeout = '{0 if free else budgets.lock_timeout}ms'; "
-                f"SET statement_timeout = '{own.get('statement_timeout', 0) if free else budgets.statement_timeout}ms'"
-            )
+            if online(statement):
+                lock, whole = 0, own.get("statement_timeout", budgets.online_timeout)
+            elif brief.RUNNING in conn.info:
+                lock, whole = min(budgets.lock_timeout, budgets.deadline), budgets.deadline
+            else:
+                lock, whole = budgets.lock_timeout, budgets.statement_timeout
+            cursor.execute(f"SET lock_timeout = '{lock}ms'; SET statement_timeout = '{whole}ms'")
 
     # The event is the engine's: autocommit_block() works on a copy of the connection that does not know this one's events.
     engine = connection.engine

@@ -114,18 +114,19 @@ def beside(given: Connection) -> Engine:
         )
     if given.connection.dbapi_connection.autocommit:  # type: ignore[union-attr]
         raise WrongUse(f"{named} is in autocommit: no step of it could be rolled back.", example)
-    return own(given.engine)
+    return own(given.engine, "mcp-planner-guard")
 
 
-def own(engine: Engine) -> Engine:
+def own(engine: Engine, application: str = "") -> Engine:
     """An engine for the guard's own statements: it connects like ``engine``, but has no pool, which may have one place.
 
-    Its search_path holds nothing that somebody else may have put a function into, and its timeouts are the guard's.
+    Its search_path holds nothing that somebody else may have put a function into, and its timeouts are the guard's; so is
+    the name, where ``application`` gives one.
     """
     from sqlalchemy import create_engine, event
     from sqlalchemy.pool import NullPool
 
-    settings = {**_DEFAULTS, "search_path": "pg_catalog"}
+    settings = {**_DEFAULTS, "search_path": "pg_catalog"} | ({"application_name": application} if application else {})
     sql = "; ".join(f"SET {name} = '{value.replace(chr(92), '')}'" for name, value in settings.items())
 
     def prepare(dbapi: Any, _: object) -> None:

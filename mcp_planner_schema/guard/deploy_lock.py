@@ -29,6 +29,39 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 """
 
 
+_CALLED = "SELECT pg_catalog.set_config('application_name'::text, %(called)s::text, false)"
+# Sessions of a run that is over: whoever holds the lock knows that no run of this version table is alive but its own, whose
+# sessions are called so only later.
+_ORPHANS = """
+SELECT a.pid, a.application_name, pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a
+WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid()
+  AND pg_catalog.starts_with(a.application_name, pg_catalog.concat(%(tag)s::text, ' run '))
+"""
+
+
+def tag(number: int) -> str:
+    """What the sessions of all runs under one lock are called by; a run's own add ``run`` and its number, see :func:`called`."""
+    return f"mcp-planner-guard {number & 0xFFFFFFFF:08x}"
+
+
+def called(tag: str, run: int, revision: str = "") -> str:
+    """A session's application_name: which run it belongs to, and which revision that is at. 63 bytes at most."""
+    return f"{tag} run {run} {revision}".strip().encode()[:63].decode(errors="ignore")
+
+
+def end_orphans(beside: Connection, number: int) -> list[str]:
+    """End the sessions that an earlier run left behind (its process was killed, its host is gone); one line for each.
+
+    To be called under the lock, before a session of this run is called by its tag. What such a session had not committed is
+    rolled back by the server.
+    """
+    rows = beside.exec_driver_sql(_ORPHANS, {"tag": tag(number)}).all()
+    return [
+        f"note: pid {pid} was left behind by {name} and " + ("was ended" if done else "could not be ended")
+        for pid, name, done in rows
+    ]
+
+
 def key(version_table: str, version_table_schema: str | None) -> int:
     """The lock's number: a signed 64-bit hash of the version table's name. The server adds the database itself."""
     name = f"mcp_planner_schema.guard:{version_table_schema or ''}.{version_table}"
@@ -38,15 +71,17 @@ def key(version_table: str, version_table_schema: str | None) -> int:
 @contextmanager
 def held(
     engine: Engine, number: int, wait: int, say: Callable[[str], None], repeat: str
-) -> Iterator[Callable[[], None]]:
+) -> Iterator[Callable[[str], None]]:
     """Hold the lock; yields a function that raises :class:`Broken` if it was lost meanwhile.
+
+    What it is given is what the holder is called by from then on, for those who wait; nothing changes that for "".
 
     Waits up to ``wait`` milliseconds, telling who holds it, then raises :class:`Busy`. Opens one connection in autocommit
     and closes it at the end, which releases the lock however the run ended.
     """
     with connect.opened(engine, autocommit=True) as connection:
         _acquire(connection, number, wait, say, repeat)
-        yield lambda: _still_held(connection, number)
+        yield lambda name: _still_held(connection, number, name)
 
 
 def _acquire(connection: Connection, number: int, wait: int, say: Callable[[str], None], repeat: str) -> None:
@@ -74,10 +109,12 @@ def _holder(connection: Connection, number: int) -> str:
     return f"pid {row[0]}, {row[1]}, user {row[2]}, from {row[3]}, since {row[4]}"
 
 
-def _still_held(connection: Connection, number: int) -> None:
+def _still_held(connection: Connection, number: int, name: str) -> None:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
+        if name:
+            connection.exec_driver_sql(_CALLED, {"called": name})
         mine = connection.exec_driver_sql(_HOLDER + " AND l.pid = pg_catalog.pg_backend_pid()", {"key": number}).first()
     except SQLAlchemyError:  # also the second question to a connection that is gone
         mine = None

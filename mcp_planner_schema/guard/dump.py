@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import subprocess
 import time
@@ -11,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import client, connect
+from mcp_planner_schema.guard import client, connect, ladder
 from mcp_planner_schema.guard.checksum import Checksum, checksum, large_objects
 from mcp_planner_schema.guard.client import Impossible
 from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
@@ -110,7 +109,7 @@ def write(settings: Settings, engine: Engine, tables: Sequence[tuple[str, str]],
                 raise
         os.ftruncate(file, 0)
         os.lseek(file, 0, os.SEEK_SET)
-        time.sleep(min(5.0, 0.1 * 1.5**attempt) * (0.5 + random.random() / 2))
+        time.sleep(ladder.pause(attempt))
     raise AssertionError("lock_attempts is at least 1")
 
 

@@ -52,6 +52,11 @@ def keeping(connection: Connection, tried: Trial, moving: Iterable[Table]) -> Ke
     return Keeping(tuple(copied), ms, tuple(table.shown for table in moved.values()))
 
 
+def worth_knowing(connection: Connection, table: Table) -> bool:
+    """Whether a table is larger than the sample: a smaller one is copied before anybody has asked how long it takes."""
+    return bool(connection.exec_driver_sql(_PAGES, {"table": table.oid}).scalar_one() > _SAMPLE)
+
+
 def _copying(connection: Connection, table: Table, loss: Loss | None) -> float:
     size: int = connection.exec_driver_sql(_PAGES, {"table": table.oid}).scalar_one()
     share = min(100.0, 100 * _SAMPLE / max(size, 1))

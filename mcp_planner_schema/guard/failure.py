@@ -7,7 +7,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, connect, plan, source, trial
+from mcp_planner_schema.guard import checksum, connect, ladder, plan, source, trial
+from mcp_planner_schema.guard.deadline import Missed
 from mcp_planner_schema.guard.findings import Broken, Busy, Finding, GuardError, Refused
 from mcp_planner_schema.guard.judge import later
 from mcp_planner_schema.guard.progress import Progress
@@ -18,19 +19,34 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from mcp_planner_schema.guard.session import Session
+    from mcp_planner_schema.guard.watch import Waits
 
-_STOPPED = "57014"  # query_canceled: by statement_timeout, or by somebody
 _ASKED_FOR = 10.0
 """Seconds to ask what became of a COMMIT whose answer was lost: the server may be about to end it, or be restarting."""
 
 
 def may_retry(error: BaseException, progress: Progress, beside: Connection, attempts: int) -> bool:
-    """Whether only a lock was in the way and nothing has become final. Asks the server on another connection."""
+    """Whether only a lock or the deadline was in the way and nothing has become final. Asks the server on another connection.
+
+    A step that misses its deadline again and again with nobody in the way does so by itself.
+    """
     return (
-        getattr(_original(error, progress), "pgcode", None) in trial.TRANSIENT
+        (_busy(error, progress) or progress.late)
         and progress.attempts < attempts
+        and progress.slow < ladder.HOPELESS
         and not _committed(progress, beside)
     )
+
+
+def note_late(error: BaseException, progress: Progress, waits: Waits) -> None:
+    """Note of a failed try whether its deadline ended it, and whether nobody was in the way."""
+    code = getattr(_original(error, progress), "pgcode", None)
+    timed = code == ladder.CANCELED or (code in ladder.TRANSIENT and not waits.blockers)
+    progress.late = isinstance(error, Missed) or (timed and progress.clock.over())
+    if not progress.late or waits.blockers:
+        progress.slow = 0
+    else:  # where rows are kept or given back, once is long enough
+        progress.slow = progress.slow + 1 if not progress.clock.keeping else ladder.HOPELESS
 
 
 def meaning(error: Exception, progress: Progress, beside: Connection, path: str | None, repeat: str) -> GuardError:
@@ -52,7 +68,9 @@ def meaning(error: Exception, progress: Progress, beside: Connection, path: str 
             f"cannot run in a transaction), then {repeat}",
         )
     code = getattr(original, "pgcode", None)
-    if code in trial.TRANSIENT:
+    if progress.late and progress.slow >= ladder.HOPELESS and not _committed(progress, beside):
+        return _too_long(progress, repeat)
+    if progress.late or _busy(error, progress):
         message = f"{place} met a lock it did not get, try {progress.attempts}: {blockers(error, progress)}.\n{left}"
         return Broken(message, repeat) if _committed(progress, beside) else Busy(message, repeat)
     said = connect.masked(told(original), beside.engine.url)
@@ -61,7 +79,7 @@ def meaning(error: Exception, progress: Progress, beside: Connection, path: str 
     # The same command would meet the same error, unless it was the server's state and not the revision's text.
     of_the_text = path is not None and (kind or (code or "08")[:2] not in ("08", "53", "57", "58"))
     then = repeat
-    if code == _STOPPED and "timeout" in said:
+    if code == ladder.CANCELED and "timeout" in said:
         then = f"{_longer(error, progress)}, then {repeat}"
     elif of_the_text:
         # The revision is applied, and its text is held against what was applied.
@@ -74,6 +92,18 @@ def meaning(error: Exception, progress: Progress, beside: Connection, path: str 
     if f"failed: revision {progress.name}: " in said:
         return Broken(f"{said}\n{left}", then)
     return Broken(f"{place}: {kind}{said}\n{left}", then)
+
+
+def _too_long(progress: Progress, repeat: str) -> Refused:
+    clock = progress.clock
+    limit, lock = f"{clock.limit * 1000:.0f} ms", clock.lock or "a strong lock"
+    if clock.keeping:
+        values = {"copied": lock, "needs": "more time than that", "limit": limit}
+        return Refused([Finding("hold-limit", progress.where, progress.name, values)], repeat)
+    finding = Finding(
+        "deadline-missed", progress.where, progress.name, {"lock": lock, "limit": limit, "tries": str(ladder.HOPELESS)}
+    )
+    return Refused([finding], f"edit {progress.where.split(':')[0]}, then {repeat}")
 
 
 def _longer(error: BaseException, progress: Progress) -> str:
@@ -144,9 +174,15 @@ def blockers(error: BaseException, progress: Progress) -> str:
     original = _original(error, progress)
     deadlock = getattr(original, "pgcode", None) == "40P01"  # only of this the detail holds nobody's rows
     detail = getattr(getattr(original, "diag", None), "message_detail", None) if deadlock else None
+    if progress.late and not progress.waits.blockers:
+        return progress.clock.told()
     if progress.waits.blockers or not detail:
         return progress.waits.shown()
     return "deadlock: " + " ".join(detail.split())
+
+
+def _busy(error: BaseException, progress: Progress) -> bool:
+    return getattr(_original(error, progress), "pgcode", None) in ladder.TRANSIENT
 
 
 def _original(error: BaseException, progress: Progress) -> BaseException:

@@ -301,6 +301,20 @@ _RULES = (
         'budgets = {{"lock_timeout": "500ms", "statement_timeout": "5min"}}, each greater than 0',
     ),
     Rule(
+        "deadline-missed",
+        "it held {lock} and needed more than {limit} to its end, {tries} times, with nobody in the way",
+        "every query that needs the table waits as long, and those behind it",
+        "what does it online (docs/5-zero-downtime.md), or a smaller step; for an hour in which nobody works a longer deadline "
+        "among the revision's budgets (while no other session is in the database there is none)",
+    ),
+    Rule(
+        "hold-limit",
+        "keeping or giving back rows ({copied}) takes about {needs}, and {limit} are allowed",
+        "the table is locked meanwhile: who writes to it waits, and in the end who reads it too",
+        "an hour in which nobody works, and: alembic -x hold_limit=5min downgrade … (HOLD_LIMIT=5min make migrate-down); or "
+        "hold_limit in alembic.ini",
+    ),
+    Rule(
         "transaction-mismatch",
         "Transaction is single, but the body uses autocommit_block()",
         "a step that commits in the middle cannot be rolled back whole or tried again",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import damage, definition, evidence, parts, reading, sequences, structure, trial
+from mcp_planner_schema.guard import damage, definition, evidence, ladder, parts, reading, sequences, structure, trial
 from mcp_planner_schema.guard.evidence import Table, name_of
 from mcp_planner_schema.guard.parts import Parts
 from mcp_planner_schema.guard.postcheck import execute, identifier, literal, pinned
@@ -89,21 +89,24 @@ def candidates(connection: Connection, tried: Trial) -> list[Table]:
     ]  # fmt: skip
 
 
-def first(connection: Connection, tried: Trial, for_real: Callable[[Sequence[Table]], Kept]) -> tuple[Kept | None, str]:
+def first(
+    connection: Connection, moving: Sequence[Table], for_real: Callable[[Sequence[Table]], Kept]
+) -> tuple[Kept | None, str]:
     """Run the step with what may be moved moved; None where there is nothing, or where it was undone and all is to be copied.
 
-    Gives the reason of that too. A lock that was not granted is let through: the whole step is tried again then.
+    Gives the reason of that too. A lock that was not granted and a statement that was cancelled are let through: that is for
+    the whole step to answer.
     """
     from sqlalchemy.exc import DBAPIError
 
-    moving = candidates(connection, tried)
     if not moving:
         return None, ""
     connection.exec_driver_sql("SAVEPOINT guard_move")
     try:
         kept = for_real(moving)
     except (CommitInside, DBAPIError) as error:
-        if ended(connection) or getattr(getattr(error, "orig", None), "pgcode", None) in trial.TRANSIENT:
+        code = getattr(getattr(error, "orig", None), "pgcode", None)
+        if ended(connection) or code in (*ladder.TRANSIENT, ladder.CANCELED):
             raise
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_move")
         connection.exec_driver_sql("RELEASE SAVEPOINT guard_move")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import body, evidence, history, source, watch
+from mcp_planner_schema.guard.deadline import Clock
 from mcp_planner_schema.guard.judge import Judged
 from mcp_planner_schema.guard.transaction import Seen
 
@@ -39,7 +41,8 @@ class Progress:
     ``row_xid`` is the transaction that the attempt's row of ``history`` was written in, its last statement: empty before
     that. ``own`` are the revision's budgets. ``checksum`` is computed before the first attempt: it takes long enough to be
     felt under a lock. ``rehearsed``: whatever happens to it, it is rolled back. ``restored``: what an earlier downgrade kept
-    came back in it.
+    came back in it. ``late``: the last try was ended by its deadline; ``slow`` counts the tries at the end that were, with nobody
+    in the way.
     """
 
     name: str
@@ -64,6 +67,9 @@ class Progress:
     archive: Archive | None = None
     rehearsed: bool = False
     restored: bool = False
+    clock: Clock = field(default_factory=lambda: Clock(math.inf))
+    late: bool = False
+    slow: int = 0
 
     @property
     def where(self) -> str:

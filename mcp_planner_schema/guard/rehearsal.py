@@ -114,7 +114,7 @@ def _once(run: Run, steps: Sequence[Step], ways: list[Progress], found: list[For
         sequences.remember(run.beside, schema, run.number, ways[0].name)
     connection.begin()
     told = f"{ways[0].name:<4} rehearsal"
-    with watch.watching(run.engine, pid, lambda waiting: run.say(f"{told} {waiting}")) as waits:
+    with watch.watching(run.watcher, pid, lambda waiting: run.say(f"{told} {waiting}")) as waits:
         try:
             with pinned(connection, search_path="pg_catalog"):
                 history.prepare(connection, schema)

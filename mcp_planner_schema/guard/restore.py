@@ -16,13 +16,13 @@ from mcp_planner_schema.guard import (
     clear,
     definition,
     evidence,
+    ladder,
     manifest,
     move,
     refill,
     silence,
     since,
     told,
-    trial,
     twins,
 )
 from mcp_planner_schema.guard.back import Back, anew, made
@@ -304,7 +304,7 @@ def _moved_back(connection: Connection, back: Back, one: Object, table: Table) -
             filled = replace(filled, displaced=displaced, aside=aside)
         done = move.back(connection, back.schema, (back.stash.kept_in, one.relation or ""), table, lines)
     except DBAPIError as error:
-        if getattr(error.orig, "pgcode", None) in trial.TRANSIENT:
+        if getattr(error.orig, "pgcode", None) in ladder.TRANSIENT:
             raise
     if not done:
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_swap")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import settings as settings_module
-from mcp_planner_schema.guard.findings import BROKEN, Broken, Finding, GuardError, Refused, WrongUse
+from mcp_planner_schema.guard.findings import BUSY, Broken, Finding, GuardError, Refused, WrongUse
 from mcp_planner_schema.guard.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, MetaData
 
     from mcp_planner_schema.guard.session import Session
-    from mcp_planner_schema.guard.step import Step
+    from mcp_planner_schema.guard.step import Asked, Step
 
 _log = logging.getLogger("mcp_planner_schema.guard")
 
@@ -34,7 +34,7 @@ def run(context: Any, target_metadata: MetaData | None = None, **options: Any) -
 
     ``context`` is ``alembic.context``; ``options`` go to ``context.configure()``. Called through the ``alembic`` command a
     failure is printed and ends the process with 1 (broken), 2 (wrong use), 3 (refused) or 75 (busy); called from code the
-    :class:`GuardError` is raised. Ctrl-C and SIGTERM roll the running step back and end with 1, or KeyboardInterrupt.
+    :class:`GuardError` is raised. Ctrl-C and SIGTERM roll the running step back and end with 75, or KeyboardInterrupt.
     """
     config: Config = context.config
     from_command_line = config.cmd_opts is not None
@@ -58,7 +58,7 @@ def run(context: Any, target_metadata: MetaData | None = None, **options: Any) -
 
         told = str(stop) if " " in str(stop) else "Stopped between two steps; the finished ones stay."
         print(f"{told}\n\nnext: {plan.repeat_of(context)}", file=sys.stderr)
-        raise SystemExit(BROKEN) from None
+        raise SystemExit(BUSY) from None
 
 
 def say(text: str) -> None:
@@ -117,13 +117,22 @@ def _run(
 
     from sqlalchemy.exc import SQLAlchemyError
 
-    from mcp_planner_schema.guard import connect, deploy_lock, history, interrupt, plan, session, step, version_table
+    from mcp_planner_schema.guard import (
+        connect,
+        deploy_lock,
+        history,
+        interrupt,
+        plan,
+        session,
+        step,
+        version_table,
+    )
 
     migration: MigrationContext = context.get_context()
     repeat = plan.repeat_of(context)
     shown = connect.masked(typed, engine.url)
     origin = history.origin(Path(context.script.dir))
-    before = session.read(connection)
+    before, asked = session.read(connection), _asked(context, settings)
     lock = deploy_lock.key(migration.version_table, migration.version_table_schema)
     named = plan.version_table(migration)
     table = connection.dialect.identifier_preparer.format_table(migration._version)
@@ -132,18 +141,21 @@ def _run(
     with (
         deploy_lock.held(engine, lock, settings.deploy_lock_timeout, say, repeat) as still_held,
         connect.opened(engine, autocommit=True) as beside,
+        connect.opened(engine, autocommit=True) as watcher,
     ):
         heads, steps = plan.read(context, settings, migration, work)
         if not steps:
             say(f"nothing to do: another run has brought the database to {', '.join(heads) or 'base'}")
             return
         judged = plan.judge_steps(context, settings, steps, heads, beside)
+        orphans = deploy_lock.end_orphans(beside, lock)
         if steps[0].info.is_stamp and migration.purge:
             steps = [_all_at_once(steps)]
         this = step.Run(
             settings, 0, origin, engine, beside, before, configure, functools.partial(_migrate, context),
             context.get_context, tuple(migration.on_version_apply_callbacks),
-            context.config.attributes.get("reason"), say, repeat, still_held, heads,
+            context.config.attributes.get("reason"), say, repeat, still_held, heads, watcher, asked,
+            deploy_lock.tag(lock),
         )  # fmt: skip
         dbapi: Any = connection.connection.dbapi_connection
         back = step.direction_of(steps[0]) == "downgrade"
@@ -167,9 +179,12 @@ def _run(
         )
         for line in dead:
             say(f"note: {line} was interrupted; its finished steps stand, the server rolls the one it was in back")
+        for line in orphans:
+            say(line)
         error: str | None = "stopped"
-        try:
-            with interrupt.cancelling(dbapi.cancel):
+        # Around the end too: a second signal must not cut it off.
+        with interrupt.cancelling(dbapi.cancel, last=context.config.cmd_opts is not None):
+            try:
                 if back and len(steps) > 1:
                     from mcp_planner_schema.guard import rehearsal
 
@@ -178,7 +193,7 @@ def _run(
                     if connection.invalidated:
                         at = ", ".join(this.heads) or "base"
                         raise Broken(f"The connection to the server was lost; the database is at {at}.", repeat)
-                    still_held()
+                    still_held(this.called(step.name_of(one)))
                     try:
                         step.take(this, one, judged.get(step.name_of(one)))
                     except Refused as refused:
@@ -186,25 +201,41 @@ def _run(
                             raise
                         left = f"this step was undone; the database is at {', '.join(this.heads) or 'base'}"
                         raise Refused(refused.findings, refused.next_command, left) from refused
-            error = None
-        except (Exception, KeyboardInterrupt) as failure:
-            error = connect.masked(str(failure), engine.url) or type(failure).__name__
-            raise
-        finally:
-            heads = this.heads
-            try:
-                history.end(beside, settings.schema, this.number, heads, error)
-            except SQLAlchemyError:
+                error = None
+            except (Exception, KeyboardInterrupt) as failure:
+                error = connect.masked(str(failure), engine.url) or type(failure).__name__
+                raise
+            finally:
+                heads = this.heads
                 try:
-                    with connect.opened(engine, autocommit=True) as fresh:
-                        history.end(fresh, settings.schema, this.number, heads, error)
-                except (GuardError, SQLAlchemyError):
-                    say("how the run ended could not be written: the connection is gone")
-            with contextlib.suppress(SQLAlchemyError):  # a connection that is gone needs no settings
-                session.restore(connection, before)
-                connection.commit()
+                    history.end(beside, settings.schema, this.number, heads, error)
+                except SQLAlchemyError:
+                    try:
+                        with connect.opened(engine, autocommit=True) as fresh:
+                            history.end(fresh, settings.schema, this.number, heads, error)
+                    except (GuardError, SQLAlchemyError):
+                        say("how the run ended could not be written: the connection is gone")
+                with contextlib.suppress(SQLAlchemyError):  # a connection that is gone needs no settings
+                    session.restore(connection, before)
+                    connection.commit()
         _verify(engine, before, migration, heads)
         say(f"done: {len(steps)} step{'s' if len(steps) != 1 else ''}, the database is at {', '.join(heads) or 'base'}")
+
+
+def _asked(context: Any, settings: Settings) -> Asked:
+    """What whoever runs this allows: ``-x hold_limit=5min``, ``-x cancel_blockers=app=NAME``, or ``attributes`` so named."""
+    from mcp_planner_schema.guard import blockers
+    from mcp_planner_schema.guard.step import Asked
+
+    named = context.get_x_argument(as_dictionary=True)
+    hold, cancel = (
+        named.get(name) or context.config.attributes.get(name) for name in ("hold_limit", "cancel_blockers")
+    )
+    try:
+        limit = settings_module.duration(hold) if hold else settings.hold_limit
+    except ValueError as error:
+        raise WrongUse(f"hold_limit is {hold!r}: {error}.", "alembic -x hold_limit=5min downgrade -1") from None
+    return Asked(limit, blockers.application(cancel))
 
 
 def _only_shown(context: Any, *, back: bool) -> bool:

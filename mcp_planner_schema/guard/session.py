@@ -62,6 +62,11 @@ def _interval(connection: Connection) -> list[tuple[str, str]]:
     return [wanted]
 
 
+def call(connection: Connection, name: str) -> None:
+    """Give the session a name that pg_stat_activity shows. Undone if the running transaction is rolled back."""
+    execute(connection, f"SELECT pg_catalog.set_config('application_name', {literal(name)}, false)")
+
+
 def restore(connection: Connection, session: Session) -> None:
     """Put the settings in force again. One round trip, no lock; undone if the running transaction is rolled back."""
     execute(connection, session.sql)

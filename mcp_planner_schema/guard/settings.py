@@ -10,7 +10,7 @@ import configparser
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard.findings import WrongUse
@@ -26,10 +26,13 @@ _DEFAULTS = {
     "headers_from": "",
     "type_words": "create, add, alter, drop, rename, move, split, merge, fill, seed, backfill, validate, remove, replace",
     "allowed_imports": "",
+    "deadline": "200ms",
     "lock_timeout": "200ms",
     "statement_timeout": "30s",
     "idle_in_transaction_session_timeout": "60s",
-    "lock_attempts": "20",
+    "online_timeout": "24h",
+    "hold_limit": "10s",
+    "lock_attempts": "41",
     "deploy_lock_timeout": "10min",
     "schema": "migration",
     "stash_retention": "90d",
@@ -51,11 +54,17 @@ _VARIABLES = {
 
 @dataclass(frozen=True)
 class Budgets:
-    """How long one step may wait, work and sit still, each in milliseconds and never 0 (0 means "for ever" there)."""
+    """How long one step may wait, work and sit still, each in milliseconds and never 0 (0 means "for ever" there).
 
+    ``deadline`` goes from the step's first strong lock to its COMMIT, see :mod:`.deadline`; ``online_timeout`` is for one
+    statement that nobody waits behind, see :func:`.budget.online`. The others are the server's settings of that name.
+    """
+
+    deadline: int
     lock_timeout: int
     statement_timeout: int
     idle_in_transaction_session_timeout: int
+    online_timeout: int
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,7 @@ class Settings:
     type_words: tuple[str, ...]
     allowed_imports: tuple[str, ...]
     budgets: Budgets
+    hold_limit: int
     lock_attempts: int
     deploy_lock_timeout: int
     schema: str
@@ -152,11 +162,8 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         headers_from=value["headers_from"],
         type_words=type_words,
         allowed_imports=_words(value["allowed_imports"]),
-        budgets=Budgets(
-            _milliseconds("lock_timeout", value),
-            _milliseconds("statement_timeout", value),
-            _milliseconds("idle_in_transaction_session_timeout", value),
-        ),
+        budgets=Budgets(*(_milliseconds(field.name, value) for field in fields(Budgets))),
+        hold_limit=_milliseconds("hold_limit", value),
         lock_attempts=int(value["lock_attempts"]),
         deploy_lock_timeout=_milliseconds("deploy_lock_timeout", value),
         schema=value["schema"],

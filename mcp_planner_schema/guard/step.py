@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,10 +11,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import (
+    blockers,
+    brief,
     budget,
     checksum,
+    deadline,
+    deploy_lock,
+    estimate,
     failure,
     history,
+    ladder,
+    lock_order,
     manifest,
     move,
     plan,
@@ -30,7 +36,8 @@ from mcp_planner_schema.guard import (
     verdict,
     watch,
 )
-from mcp_planner_schema.guard.findings import Broken, Finding, GuardError
+from mcp_planner_schema.guard.deadline import Clock
+from mcp_planner_schema.guard.findings import Broken, Finding, GuardError, Refused
 from mcp_planner_schema.guard.judge import Judged
 from mcp_planner_schema.guard.progress import Progress, direction_of, name_of
 from mcp_planner_schema.guard.settings import Settings
@@ -46,13 +53,23 @@ if TYPE_CHECKING:
 __all__ = ["Run", "direction_of", "failed_as", "name_of", "pause", "script_of", "skipped", "take"]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What whoever runs this allows: how long rows may be kept or given back under locks, in milliseconds, and the
+    application whose sessions may be ended when they are in the way."""
+
+    hold: int
+    cancel: str | None = None
+
+
 @dataclass
 class Run:
     """What all steps of one run share. ``beside`` writes what must survive a rollback; ``say`` prints one line. ``heads``
     is what is final, all the time; ``still_held`` raises where the deployers' lock is lost.
 
     ``session`` is what each step begins with, ``callbacks`` are the environment's own ``on_version_apply``, ``reason`` is
-    why a version is stamped.
+    why a version is stamped. ``watcher`` is the connection that looks at the running step, ``asked`` what whoever runs it
+    allows, ``tag`` what the sessions of this run are called by.
     """
 
     settings: Settings
@@ -68,8 +85,20 @@ class Run:
     reason: str | None
     say: Callable[[str], None]
     repeat: str
-    still_held: Callable[[], None]
+    still_held: Callable[[str], None]
     heads: tuple[str, ...]
+    watcher: Connection
+    asked: Asked
+    tag: str
+
+    def called(self, revision: str) -> str:
+        """What a session is called by that works on a revision."""
+        return deploy_lock.called(self.tag, self.number, revision)
+
+    def processes(self) -> list[int]:
+        """The run's own backends, as far as they work on tables."""
+        own = (self.migration().connection, self.beside, self.watcher)
+        return [one.connection.dbapi_connection.info.backend_pid for one in own if one is not None]  # type: ignore[union-attr]
 
 
 def take(run: Run, step: Step, judged: Judged | None) -> None:
@@ -81,6 +110,7 @@ def take(run: Run, step: Step, judged: Judged | None) -> None:
 
     at = progress.of(step, judged, run.reason)
     original = step.migration_fn
+    _tell_who_is_there(run, at)
     while True:
         at.attempts += 1
         at.seen, at.row_xid = transaction.Seen(), ""
@@ -141,8 +171,9 @@ def _once(run: Run, step: Step, at: Progress, original: Any) -> None:
         at.heads = tuple(sorted(heads))
         at.hold_ms = (time.monotonic() - at.hold_from) * 1000
         row = progress.entry(at, "skipped" if at.skipped else "done")
-        run.still_held()
+        run.still_held("")
         at.row_xid = history.write(ctx.connection, run.settings.schema, run.number, run.origin, row)
+        at.clock.stop()
 
     @functools.wraps(original)
     def guarded(**arguments: Any) -> None:
@@ -156,16 +187,47 @@ def _once(run: Run, step: Step, at: Progress, original: Any) -> None:
     pid = connection.connection.dbapi_connection.info.backend_pid  # type: ignore[union-attr]
     # Begun here and not by Alembic, so that making (or with --purge emptying) the version table belongs to the step.
     connection.begin()
-    with watch.watching(run.engine, pid, lambda waiting: run.say(f"{at.name:<4} {waiting}")) as waits:
+    budgets, before = budget.of_revision(run.settings.budgets, at.own), at.clock.locks
+    at.clock = Clock(budgets.deadline / 1000, budgets.deadline / 1000)
+    tell = functools.partial(_tell, run, at)
+    with (
+        watch.watching(run.watcher, pid, tell, clock=at.clock, schema=run.settings.schema) as waits,
+        deadline.shrinking(connection, at.clock, "; ".join(budget.statements(budgets))),
+    ):
+        connection.info[brief.POLICY] = brief.Policy(
+            at.name, at.where, run.settings.lock_attempts, at.clock, waits, run.say, run.repeat,
+            functools.partial(_cancel, run),
+        )  # fmt: skip
         try:
             session.restore(connection, run.session)
-            budget.apply(connection, budget.of_revision(run.settings.budgets, at.own))
+            session.call(connection, run.called(at.name))
+            budget.apply(connection, budgets)
+            at.clock.locks = before  # what an earlier try has met
             run.migrate()
+        except Exception as error:
+            failure.note_late(error, at, waits)
+            raise
         finally:
+            if not connection.invalidated:  # to ask a lost connection for its info is to make a new one
+                connection.info.pop(brief.POLICY, None)
             if connection.in_transaction():
                 connection.rollback()
             at.waits.waited += waits.waited
             at.waits.blockers = waits.blockers or at.waits.blockers
+
+
+def _tell(run: Run, at: Progress, waiting: str) -> None:
+    run.say(f"{at.name:<4} {waiting}")
+
+
+def _tell_who_is_there(run: Run, at: Progress) -> None:
+    """Before the first try: who has long held a table that the revision names."""
+    judged = at.judged
+    if judged is None or judged.source is None:
+        return
+    texts = [judged.source.text, *filter(None, judged.sql.values())]
+    for line in blockers.beforehand(run.beside, run.settings.schema, "\n".join(texts), run.processes()):
+        run.say(f"{at.name:<4} {line}")
 
 
 def _guarded(run: Run, step: Step, at: Progress, original: Any) -> None:
@@ -185,6 +247,7 @@ def _guarded(run: Run, step: Step, at: Progress, original: Any) -> None:
         return
     module = script_of(step).module
     upgrade = at.direction == "upgrade"
+    original = functools.partial(_in_order, at, connection, original)
     if upgrade:
         _warn_of_empty(run, at, connection, postcheck.expectations(module, upgrade=True))
         before = progress.counters(connection)
@@ -199,6 +262,17 @@ def _guarded(run: Run, step: Step, at: Progress, original: Any) -> None:
     _postcheck(at, connection, postcheck.expectations(module, upgrade=upgrade), upgrade=upgrade)
     if not at.committed:
         at.rows = progress.rows(connection, touched, before, run.settings.schema)
+
+
+def _in_order(at: Progress, connection: Connection, original: Any) -> None:
+    """The body, with the tables that it is known to need locked in one order before it.
+
+    Not of a step that fills rows, or that has missed its deadline by itself: it may work for long before it needs them.
+    """
+    header = at.judged.header if at.judged else None
+    if header is not None and header.transaction == "single" and header.type != "data" and not at.slow:
+        lock_order.take(connection, at.clock.locks)
+    original()
 
 
 def _postcheck(at: Progress, connection: Connection, wanted: list[postcheck.Expectation], *, upgrade: bool) -> None:
@@ -236,7 +310,9 @@ def _downgrade(run: Run, at: Progress, original: Any) -> dict[int, int]:
     assert connection is not None
     sequences.remember(run.beside, schema, run.number, at.name)
     with transaction.observed(connection, at.seen):
-        tried = trial.attempt(context, schema, original, large=run.settings.stash_move_above, proven=True)
+        tried = trial.attempt(
+            context, schema, original, large=run.settings.stash_move_above, clock=at.clock, proven=True
+        )
     at.seen = transaction.Seen(at.seen.xid)
     verdict.refuse(tried, at.judged.header if at.judged else None, at.where, at.name)
     _archive(run, at, connection, tried)
@@ -247,15 +323,17 @@ def _downgrade(run: Run, at: Progress, original: Any) -> dict[int, int]:
             original()
         return {}
     before = progress.counters(connection)
+    moving = move.candidates(connection, tried)
+    _afford(run, at, connection, tried, moving)
 
-    def for_real(moving: Sequence[Table] = ()) -> stash.Kept:
-        kept = stash.keep(connection, schema, at.name, tried, moving)
+    def for_real(moved: Sequence[Table] = ()) -> stash.Kept:
+        kept = stash.keep(connection, schema, at.name, tried, moved)
         trial.arm(connection, schema)
         with trial.no_rollback(connection), transaction.observed(connection, at.seen):
             original()
         return proof.prove(connection, schema, kept)
 
-    kept, why = move.first(connection, tried, for_real)
+    kept, why = move.first(connection, moving, for_real)
     if kept is None:
         at.seen = transaction.Seen(at.seen.xid)
         kept = for_real()
@@ -270,6 +348,26 @@ def _downgrade(run: Run, at: Progress, original: Any) -> dict[int, int]:
     at.notes = archived + manifest.lines(connection, schema, kept.id, kept.objects) + ([why] if why else [])
     trial.disarm(connection, schema)
     return before
+
+
+def _afford(run: Run, at: Progress, connection: Connection, tried: trial.Trial, moving: Sequence[Table]) -> None:
+    """Writers wait while rows are copied: for no longer than whoever runs this allows, and it is refused beforehand where
+    a sample says that it will take longer. Where nothing is copied the step keeps its usual deadline."""
+    copied = [table for table, *_ in stash.plan(tried) if table not in moving]
+    if not copied and not moving:
+        return
+    allowed = run.asked.hold / 1000
+    at.clock.allow(allowed)
+    at.clock.keeping = True
+    if not any(estimate.worth_knowing(connection, table) for table in copied):
+        return
+    with stash.readable(connection, tried.losses):
+        keeping = estimate.keeping(connection, tried, moving)
+    run.say(f"{at.name:<4} {'; '.join(keeping.lines())}")
+    if keeping.ms > run.asked.hold:
+        limit = {"copied": ", ".join(keeping.copied), "needs": f"{keeping.ms / 1000:.0f} s", "limit": f"{allowed:g} s"}
+        again = f"alembic -x hold_limit={2 * keeping.ms / 1000:.0f}s downgrade …   (when nobody works)"
+        raise Refused([Finding("hold-limit", at.where, at.name, limit)], again)
 
 
 def _archive(run: Run, at: Progress, connection: Connection, tried: trial.Trial) -> None:
@@ -301,6 +399,8 @@ def _restoring(run: Run, at: Progress, connection: Connection) -> Iterator[None]
         return
     from mcp_planner_schema.guard import giveback, restore
 
+    at.clock.allow(run.asked.hold / 1000)
+    at.clock.keeping = True
     back = restore.begin(connection, run.settings.schema, waiting[0])
     with giveback.watching(connection, back):
         yield
@@ -354,8 +454,14 @@ def pause(run: Run, at: Progress, error: Exception) -> None:
     """Say who is in the way, and give way for a moment."""
     tries = f"try {at.attempts} of {run.settings.lock_attempts}"
     run.say(f"{at.name:<4} waits ({tries}): {failure.blockers(error, at)}")
-    ceiling = min(5.0, 0.1 * 1.5**at.attempts)
-    time.sleep(ceiling * (0.5 + random.random() / 2))
+    _cancel(run, at.waits)
+    time.sleep(ladder.pause(at.attempts))
+
+
+def _cancel(run: Run, waits: watch.Waits) -> None:
+    if run.asked.cancel is not None and waits.blockers:
+        for line in blockers.end(run.beside, waits.blockers, run.asked.cancel):
+            run.say(line)
 
 
 def _record_failure(run: Run, at: Progress, failed: GuardError) -> None:

@@ -7,12 +7,14 @@ commit guard (a deferred constraint trigger that raises) keeps a COMMIT inside t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import damage, evidence, reading, sequences, structure, tripwire
+from mcp_planner_schema.guard.deadline import Clock
 from mcp_planner_schema.guard.evidence import Loss, Table
 from mcp_planner_schema.guard.postcheck import pinned
 
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 
 
 CommitInside = tripwire.CommitInside
-TRANSIENT = ("55P03", "40P01")
-"""SQLSTATEs that mean "someone is in the way": lock_not_available and deadlock_detected."""
+_NOT_FELT = 0.05
+"""Seconds of the deadline that may go into reading the catalog under locks; with thousands of tables it takes longer."""
 
 STOOD = "mcp_planner_guard.stood"
 """Where :func:`attempt` leaves the sequences' states before a body first ran, in ``connection.info``."""
@@ -98,16 +100,18 @@ class Trial:
 
 
 def attempt(
-    context: MigrationContext, schema: str, body: Callable[[], Any], *, large: int | None = None, proven: bool = False
-) -> Trial:
+    context: MigrationContext, schema: str, body: Callable[[], Any], *, large: int | None = None, proven: bool = False,
+    clock: Clock | None = None,
+) -> Trial:  # fmt: skip
     """Run ``body`` in a savepoint, read what it destroyed, and undo it.
 
     Raises :class:`CommitInside` where the body ends its transaction or cannot run inside one, or touches what the guard
     keeps (the whole transaction is then over, nothing done); lets every other failure of the body through. A sequence that
-    the body has set back stands where it stood again. ``large`` is the size in bytes above which it is worth knowing whether a
-    table was read. ``proven``: the body is to run for real, and to do then what it has done here.
+    the body has set back stands where it stood again. ``large`` is the size in bytes above which it is worth knowing whether
+    a table was read. ``clock`` gets the time that reading the catalog took before. ``proven``: the body is to run for real, and
+    to do then what it has done here.
     """
-    connection = context.connection
+    connection, began = context.connection, time.monotonic()
     assert connection is not None
     outcome = Trial(evidence.snapshot(connection, schema))
     before, own = outcome.before, own_tables(connection, schema)
@@ -119,6 +123,8 @@ def attempt(
     counted = {} if large is None else reading.begin(connection, reading.large(connection, states, large))
     catalog = structure.of_everything(connection, schema) if proven else None
     connection.exec_driver_sql("SAVEPOINT guard_trial")
+    if clock is not None:  # it is read again under the body's locks, which takes as long
+        clock.allow(clock.usual + max(0.0, time.monotonic() - began - _NOT_FELT))
     try:
         arm(connection, schema)
         with inert(context, outcome):
@@ -145,6 +151,8 @@ def attempt(
         if touched:
             raise CommitInside(f"it writes to what the guard keeps: {', '.join(touched)}")
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_trial")
+        if clock is not None:
+            clock.restart()
         connection.exec_driver_sql("RELEASE SAVEPOINT guard_trial")
         outcome.harms, outcome.empty = damage.harms(connection, seen, states, (before, after))
     except CommitInside:

@@ -1,4 +1,4 @@
-"""Watches a running step from beside: how long it waits for locks, and for whom."""
+"""Watches a running step from beside: how long it waits for locks, and for whom; and that it keeps its deadline."""
 
 from __future__ import annotations
 
@@ -7,19 +7,36 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard import deadline, evidence, lock_order
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection
 
-_INTERVAL = 0.04
-"""Seconds between two looks: a fifth of the default lock timeout, so that a wait cannot end unseen."""
+_INTERVAL = 0.02
+"""Seconds between two looks: a tenth of the default deadline, for what is seen late is cancelled late."""
 
 _TOLD_AFTER, _TOLD_EVERY = 2.0, 30.0
 """Seconds of one wait until people are told of it, and between two lines about it: an online statement has no limit."""
 
-# Asked first, for it costs a tenth of what the other does, and most of the time nobody waits.
-_BLOCKED = "SELECT pg_catalog.cardinality(pg_catalog.pg_blocking_pids(%s::int4)) > 0"
+# What others cannot see yet stops nobody: tables made in the step itself are not in this session's catalog. An index is locked
+# together with its table where queries feel it.
+_LOOK = """
+SELECT pg_catalog.cardinality(pg_catalog.pg_blocking_pids(%(pid)s::int4)) > 0, locks,
+       pg_catalog.cardinality(locks) > 0 AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_replication)
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a
+             WHERE a.datname = pg_catalog.current_database() AND a.usesysid IS NOT NULL
+               AND a.pid NOT IN (%(pid)s::int4, pg_catalog.pg_backend_pid())
+               AND NOT pg_catalog.starts_with(a.application_name, 'mcp-planner-guard'))
+FROM (SELECT ARRAY(SELECT ARRAY[pg_catalog.concat(n.nspname, '.', c.relname), l.mode] FROM pg_catalog.pg_locks l
+             JOIN pg_catalog.pg_class c ON c.oid = l.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE l.pid = %(pid)s::int4 AND l.locktype = 'relation' AND l.mode = ANY (%(strong)s::text[])
+               AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+               AND c.relkind NOT IN ('i', 'I') AND left(n.nspname, 3) <> 'pg_' AND n.nspname !~ %(own)s
+             ORDER BY pg_catalog.array_position(%(strong)s::text[], l.mode)) AS locks) AS held
+"""
+_CANCEL = "SELECT pg_catalog.pg_cancel_backend(%s::int4)"
 _WAITING = """
 SELECT b.pid, coalesce(b.application_name, ''), coalesce(b.usename::text, ''), b.state,
        extract(epoch FROM pg_catalog.clock_timestamp() - b.xact_start)::bigint,
@@ -47,15 +64,19 @@ class Waits:
 
 
 @contextmanager
-def watching(engine: Engine, pid: int, tell: Callable[[str], None] | None = None) -> Iterator[Waits]:
-    """While inside, a thread with a connection of its own looks at the backend ``pid``. Reads catalogs only.
+def watching(
+    beside: Connection, pid: int, tell: Callable[[str], None] | None = None, *,
+    clock: deadline.Clock | None = None, schema: str = "",
+) -> Iterator[Waits]:  # fmt: skip
+    """While inside, a thread looks at the backend ``pid`` through ``beside``, in autocommit and nobody else's meanwhile.
 
-    ``tell`` gets one line about a wait that lasts, naming the blocker, and another every half a minute.
-
-    That it fails (no connection free, say) never harms the step: then nothing was seen.
+    Reads catalogs only. ``tell`` gets one line about a wait that lasts, naming the blocker, and another every half a minute.
+    ``clock`` is told of strong locks on what does not lie in the guard's ``schema``, and where it runs out the statement is
+    cancelled. That the watcher fails (its connection was cut, say) never harms the step: then nothing was seen.
     """
     waits, done = Waits(), threading.Event()
-    thread = threading.Thread(target=_look, args=(engine, pid, waits, done, tell), daemon=True)
+    look = _Look(beside, pid, waits, done, tell, clock, evidence.own(schema) if schema else "^$")
+    thread = threading.Thread(target=look.on, daemon=True)
     thread.start()
     try:
         yield waits
@@ -64,33 +85,57 @@ def watching(engine: Engine, pid: int, tell: Callable[[str], None] | None = None
         thread.join(timeout=2)
 
 
-def _look(engine: Engine, pid: int, waits: Waits, done: threading.Event, tell: Callable[[str], None] | None) -> None:
-    from sqlalchemy.exc import SQLAlchemyError
+@dataclass(frozen=True)
+class _Look:
+    beside: Connection
+    pid: int
+    waits: Waits
+    done: threading.Event
+    tell: Callable[[str], None] | None
+    clock: deadline.Clock | None
+    own: str
 
-    if done.wait(_INTERVAL):
-        return  # most steps are over before the first look: no connection is opened for them
-    try:
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            before = since = time.monotonic()
-            next_told = _TOLD_AFTER
-            while not done.is_set():
-                rows: list[Any] = []
-                if connection.exec_driver_sql(_BLOCKED, (pid,)).scalar():
-                    rows = list(connection.exec_driver_sql(_WAITING, (pid,)))
+    def on(self) -> None:
+        from sqlalchemy.exc import SQLAlchemyError
+
+        before = since = time.monotonic()
+        next_told = _TOLD_AFTER
+        # Most steps are over before the first look.
+        if self.done.wait(_INTERVAL / 2):
+            return
+        try:
+            self.beside.rollback()  # a connection that was lost is made anew
+            while not self.done.is_set():
                 now = time.monotonic()
-                if rows:
-                    waits.waited += now - before
+                seen = self._once(before)
+                if seen:
+                    self.waits.waited += now - before
                 else:
                     since, next_told = now, _TOLD_AFTER
-                seen = {row[0]: _shown(*row) for row in rows}
-                waits.blockers |= seen
-                if tell and now - since >= next_told:
-                    tell(f"waits for {now - since:.0f} s: {'; '.join(seen.values())}")
+                self.waits.blockers.update(seen)
+                if self.tell and now - since >= next_told:
+                    self.tell(f"waits for {now - since:.0f} s: {'; '.join(seen.values())}")
                     next_told += _TOLD_EVERY
                 before = now
-                done.wait(_INTERVAL)
-    except SQLAlchemyError:
-        return
+                self.done.wait(_INTERVAL)
+        except SQLAlchemyError:
+            return
+
+    def _once(self, before: float) -> dict[int, str]:
+        """Who is in the way right now, by pid. ``before`` is the time of the last look."""
+        asked = {"pid": self.pid, "own": self.own, "strong": list(lock_order.STRONG)}
+        at = time.monotonic()
+        blocked, locks, alone = self.beside.exec_driver_sql(_LOOK, asked).one()
+        if self.clock is not None:
+            self.clock.saw({name: lock_order.STRONG[mode] for name, mode in locks}, before, at, alone=alone)
+        rows = list(self.beside.exec_driver_sql(_WAITING, (self.pid,))) if blocked else []
+        if self.clock is not None:
+            with self.clock.between:
+                left = self.clock.left()
+                if left is not None and left <= 0 and not self.clock.missed:
+                    self.clock.missed = True
+                    self.beside.exec_driver_sql(_CANCEL, (self.pid,))
+        return {row[0]: _shown(*row) for row in rows}
 
 
 def _shown(pid: int, application: str, user: str, state: str | None, age: int | None, what: str) -> str:

@@ -1,0 +1,101 @@
+"""A brief transaction of an operation: blocking statements that commit by themselves, held to the deadline, tried again.
+
+A revision that commits in the middle is never tried again as a whole, so its blocking statements are, one by one. Strong
+locks are held for no longer than the deadline; who is in the way is named at each try; at the ladder's end it is Busy.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mcp_planner_schema.guard import ladder
+from mcp_planner_schema.guard.deadline import Clock
+from mcp_planner_schema.guard.findings import Busy, Finding, Refused
+from mcp_planner_schema.guard.postcheck import execute
+from mcp_planner_schema.guard.watch import Waits
+
+if TYPE_CHECKING:
+    from alembic.runtime.migration import MigrationContext
+
+POLICY = "mcp_planner_guard.brief"
+"""Where the running step's :class:`Policy` stands in ``connection.info``; so does :data:`RUNNING` while a statement is one."""
+
+RUNNING = "mcp_planner_guard.brief_running"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a step lends to its operations. ``gave_way`` is told of each failed try, and says who was in the way."""
+
+    name: str
+    where: str
+    attempts: int
+    clock: Clock
+    waits: Waits
+    say: Callable[[str], None]
+    repeat: str
+    gave_way: Callable[[Waits], None] = lambda waits: None
+
+
+def run(context: MigrationContext, sql: str) -> None:
+    """Send ``sql`` (one statement or several, all or none) in a transaction of its own, and commit.
+
+    Inside a downgrade's trial it is part of that and commits nothing; offline it is written down. Raises :class:`Busy`
+    where locks stay in the way, :class:`Refused` where the statements take longer than the deadline by themselves.
+    """
+    if context.as_sql:
+        with context.autocommit_block():
+            context.impl.static_output(f"BEGIN;\n{sql.rstrip().rstrip(';')};\nCOMMIT;")
+        return
+    connection = context.connection
+    assert connection is not None
+    with context.autocommit_block():
+        driver: Any = connection.connection.dbapi_connection
+        policy = connection.info.get(POLICY)
+        if policy is None or not driver.autocommit:
+            execute(connection, sql)
+            return
+        connection.info[RUNNING] = True
+        try:
+            _until_done(policy, lambda: execute(connection, sql))
+        finally:
+            connection.info.pop(RUNNING, None)
+
+
+def _until_done(policy: Policy, work: Callable[[], Any]) -> None:
+    from sqlalchemy.exc import DBAPIError
+
+    slow = 0
+    for tries in range(1, policy.attempts + 1):
+        policy.waits.blockers.clear()
+        try:
+            work()
+            return
+        except DBAPIError as error:
+            code = getattr(error.orig, "pgcode", None)
+            late = (
+                code == ladder.CANCELED
+            )  # by the watcher or by the server's own timer; a person who cancels it does no harm
+            if error.connection_invalidated or not (late or code in ladder.TRANSIENT):
+                raise
+        policy.clock.missed = False
+        slow = slow + 1 if late and not policy.waits.blockers else 0
+        if slow == ladder.HOPELESS:
+            values = {
+                "lock": policy.clock.lock or "a strong lock", "limit": f"{policy.clock.limit * 1000:.0f} ms",
+                "tries": str(slow),
+            }  # fmt: skip
+            raise Refused([Finding("deadline-missed", policy.where, policy.name, values)], f"edit {policy.where}")
+        shown = policy.waits.shown() if policy.waits.blockers or not late else policy.clock.told()
+        if tries == policy.attempts:
+            raise Busy(
+                f"Revision {policy.name} met a lock it did not get, try {tries}: {shown}.\n"
+                "What its operations had finished stays and is not done again; the version has not moved.",
+                policy.repeat,
+            )
+        policy.say(f"{policy.name:<4} waits (try {tries} of {policy.attempts}): {shown}")
+        policy.gave_way(policy.waits)
+        time.sleep(ladder.pause(tries))

@@ -1,0 +1,53 @@
+"""Locks on several tables are taken in one order, the hottest table last: then nobody waits for what nobody needs yet.
+
+Two sessions that take the same locks in different orders wait for each other, until the server ends one of them. A body
+takes them as its statements come; where it is known which tables it needs, they are locked before it begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard.postcheck import execute, identifier
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+STRONG = {
+    "ShareLock": "SHARE",
+    "ShareRowExclusiveLock": "SHARE ROW EXCLUSIVE",
+    "ExclusiveLock": "EXCLUSIVE",
+    "AccessExclusiveLock": "ACCESS EXCLUSIVE",
+}
+"""As pg_locks calls the modes that stop readers or writers, and as LOCK TABLE does; the weakest first."""
+
+# How hot a table is the server counts itself. A lock may be asked for only by who may write: what this role cannot lock so, it
+# will lock as its statements do.
+_ORDERED = """
+SELECT w.place, n.nspname::text, c.relname::text
+FROM pg_catalog.unnest(%(tables)s::text[]) WITH ORDINALITY AS w (name, place)
+JOIN pg_catalog.pg_class c ON c.relkind IN ('r', 'p')
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND pg_catalog.concat(n.nspname, '.', c.relname) = w.name
+LEFT JOIN pg_catalog.pg_stat_user_tables s ON s.relid = c.oid
+WHERE pg_catalog.has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE')
+ORDER BY coalesce(s.seq_scan, 0) + coalesce(s.idx_scan, 0) + coalesce(s.n_tup_ins, 0) + coalesce(s.n_tup_upd, 0)
+  + coalesce(s.n_tup_del, 0), c.oid
+"""
+
+
+def take(connection: Connection, wanted: Mapping[str, str]) -> None:
+    """Lock these tables (``schema.name``) in these modes (as LOCK TABLE calls them) until the transaction ends.
+
+    Two round trips; nothing where it is one table: that has no order. Raises what the server says of a lock it does not give.
+    """
+    strong = {name: mode for name, mode in wanted.items() if mode in STRONG.values()}
+    if len(strong) < 2:
+        return
+    modes = list(strong.values())
+    rows = connection.exec_driver_sql(_ORDERED, {"tables": list(strong)}).all()
+    if len(rows) > 1:
+        execute(connection, "; ".join(
+            f"LOCK TABLE ONLY {identifier(schema)}.{identifier(name)} IN {modes[place - 1]} MODE"
+            for place, schema, name in rows
+        ))  # fmt: skip

@@ -1,0 +1,126 @@
+"""Who is in the way: told before a step needs its locks, ended only where somebody has named them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+import pytest
+
+from tests.conftest import Database, Project
+from tests.until import until
+
+ADD = 'op.execute("ALTER TABLE busy ADD COLUMN extra int")'
+DROP = 'op.execute("ALTER TABLE busy DROP COLUMN extra")'
+OLD = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND xact_start < now() - interval '1.1 s'"
+
+
+@pytest.fixture
+def busy(empty: Database, project: Project) -> Database:
+    """A database with a table that somebody uses, and a revision that needs it."""
+    empty.rows("CREATE TABLE busy (id int PRIMARY KEY)")
+    project.configure(lock_attempts="3")
+    project.revision("001", "add_extra", ADD, DROP)
+    return empty
+
+
+@contextmanager
+def session(database: Database, application: str, statement: str = "SELECT FROM busy") -> Iterator[Any]:
+    """A session of an application of that name, in a transaction in which it has run the statement."""
+    connection = psycopg2.connect(
+        host=database.host, port=database.port, dbname=database.name, user=database.user, application_name=application
+    )
+    try:
+        connection.cursor().execute(statement)
+        yield connection
+    finally:
+        connection.close()
+
+
+def alive(connection: Any) -> bool:
+    """Whether the session still answers."""
+    try:
+        connection.cursor().execute("SELECT 1")
+    except psycopg2.Error:
+        return False
+    return True
+
+
+def test_who_holds_a_table_for_long_is_told_beforehand(busy: Database, project: Project) -> None:
+    """A report that has been in its transaction for a while is named before the first try; what other tables hold is not."""
+    busy.rows("CREATE TABLE elsewhere (id int)")
+    with session(busy, "a report") as report, session(busy, "unrelated", "SELECT FROM elsewhere"):
+        until(lambda: busy.value(OLD, "a report") and busy.value(OLD, "unrelated"))
+        done = project.alembic("upgrade", "head")
+        pid = report.info.backend_pid
+
+    before, _, after = done.stderr.partition("waits (try 1")
+    assert (
+        f"001  busy is in use: pid {pid} (a report, user postgres, idle in transaction, in its transaction for "
+        in before
+    )
+    assert "holds AccessShareLock" in before
+    assert "unrelated" not in done.stderr
+    assert done.returncode == 75
+    assert f"pid {pid} (a report, user postgres, idle in transaction" in after
+
+
+def test_a_backup_is_called_a_backup(busy: Database, project: Project) -> None:
+    """pg_dump holds every table for as long as it takes: it is told as what it is."""
+    with session(busy, "pg_dump"):
+        until(lambda: busy.value(OLD, "pg_dump"))
+        done = project.alembic("upgrade", "head")
+
+    assert "busy is in use: pid " in done.stderr
+    assert "(a backup by pg_dump, user postgres, for " in done.stderr
+
+
+def test_only_the_named_application_is_ended(busy: Database, project: Project) -> None:
+    """cancel_blockers=app=NAME ends that application's session in the way; another application's stays, in the way."""
+    with session(busy, "a report") as report, session(busy, "the till") as till:
+        until(lambda: busy.value(OLD, "a report"))
+        done = project.alembic("-x", "cancel_blockers=app=a report", "upgrade", "head")
+        pid = report.info.backend_pid
+
+        assert f"cancel_blockers: pid {pid} (a report, idle in transaction) was ended" in done.stderr
+        assert done.returncode == 75
+        assert not alive(report)
+        assert alive(till)
+    with session(busy, "a report"):
+        again = project.alembic("-x", "cancel_blockers=app=a report", "upgrade", "head")
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_running_statement_is_cancelled_and_its_session_stays(busy: Database, project: Project) -> None:
+    """What the named application runs just now is cancelled, which gives its lock back; the session goes on."""
+    ended: list[str | None] = []
+
+    def work(connection: Any) -> None:
+        try:
+            connection.cursor().execute("SELECT pg_sleep(60) FROM busy RIGHT JOIN (SELECT) x ON true")
+        except psycopg2.Error as error:
+            ended.append(error.pgcode)
+            connection.rollback()
+
+    with session(busy, "a report", "SELECT 1") as report:
+        thread = threading.Thread(target=work, args=(report,))
+        thread.start()
+        until(lambda: busy.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
+        done = project.alembic("-x", "cancel_blockers=app=a report", "upgrade", "head")
+        thread.join(30)
+
+        assert done.returncode == 0, done.stderr
+        assert ended == ["57014"]
+        assert alive(report)
+
+
+@pytest.mark.parametrize("asked", ["a report", "user=bi", "app=", "app=mcp-planner-guard"])
+def test_nobody_is_ended_who_was_not_named(busy: Database, project: Project, asked: str) -> None:
+    """Anything but app=NAME is wrong use, told before the first lock; the guard's own sessions have no name to give."""
+    done = project.alembic("-x", f"cancel_blockers={asked}", "upgrade", "head")
+
+    assert done.returncode == 2
+    assert "names no application" in done.stderr
