@@ -1,7 +1,8 @@
 """What the triggers cost, against the same statements with DISABLE TRIGGER USER, in turns in one process.
 
 Three contestants: no trigger of ours, all but those of the audit log, all. LIMITS are ratios to the first; no statement may
-grow faster than linearly.
+grow faster than linearly. For transactions of one row two more, without triggers: an application that writes the same rows
+itself, by a statement that is planned each time, and by one that is prepared.
 """
 
 from __future__ import annotations
@@ -29,6 +30,51 @@ UPDATE = "UPDATE steps SET progress = 1 - progress * 0.75"
 RENAME = "UPDATE steps SET title = title || '!'"
 ONE_INSERT = f"INSERT INTO steps (project_id, task_id, title) VALUES ('{PROJECT}', '{TASK}', %s)"
 ONE_UPDATE = "UPDATE steps SET progress = 1 - progress * 0.75 WHERE id = %s"
+
+# What the log says, but for ids and times; in the order in which it was written.
+LOGGED = """
+    SELECT entity_type::text, action::text, old_values, new_values - '{id,created_at}'::text[], project_id, user_id
+    FROM audit_logs ORDER BY occurred_at, entity_type
+"""
+# The same rows as all triggers write, by one statement of the application's own; it knows its step's project and task.
+BY_HAND = f"""
+    , task AS (
+        UPDATE tasks SET child_count = child_count + step.n, child_progress = child_progress + step.gain,
+            progress = (child_progress + step.gain) / (child_count + step.n),
+            finished = child_progress + step.gain >= child_count + step.n, updated_at = now()
+        FROM step, (SELECT progress FROM tasks WHERE id = '{TASK}' FOR NO KEY UPDATE) was WHERE tasks.id = '{TASK}'
+        RETURNING was.progress AS old, tasks.progress AS new
+    ), project AS (
+        UPDATE projects SET child_progress = child_progress + change.gain,
+            progress = (child_progress + change.gain) / child_count, updated_at = now()
+        FROM (SELECT round(new::numeric, 15) - round(old::numeric, 15) AS gain FROM task) change,
+            (SELECT progress FROM projects WHERE id = '{PROJECT}' FOR NO KEY UPDATE) was WHERE projects.id = '{PROJECT}'
+        RETURNING was.progress AS old, projects.progress AS new
+    )
+    INSERT INTO audit_logs (entity_type, entity_id, project_id, action, old_values, new_values, user_id, occurred_at)
+    SELECT kind::entity_type, id, '{PROJECT}', action::audit_action, old, new, 'system', clock_timestamp() FROM (
+        SELECT 'STEP' AS kind, id, action, old, new FROM step
+        UNION ALL SELECT 'TASK', '{TASK}', 'UPDATED', jsonb_build_object('progress', old), jsonb_build_object('progress', new)
+        FROM task
+        UNION ALL SELECT 'PROJECT', '{PROJECT}', 'UPDATED', jsonb_build_object('progress', old),
+            jsonb_build_object('progress', new) FROM project
+    ) changed
+"""
+ONE_INSERT_BY_HAND = f"""
+    WITH step AS (
+        {ONE_INSERT} RETURNING id, 1 AS n, round(progress::numeric, 15) AS gain, 'CREATED' AS action, NULL::jsonb AS old,
+            to_jsonb(steps) - '{{updated_at,chain_position,finished}}'::text[] AS new
+    ){BY_HAND}
+"""
+ONE_UPDATE_BY_HAND = f"""
+    WITH step AS (
+        UPDATE steps SET progress = 1 - was.progress * 0.75, finished = 1 - was.progress * 0.75 >= 1, updated_at = now()
+        FROM (SELECT id, progress FROM steps WHERE id = %s FOR NO KEY UPDATE) was WHERE steps.id = was.id
+        RETURNING steps.id, 0 AS n, round(steps.progress::numeric, 15) - round(was.progress::numeric, 15) AS gain,
+            'UPDATED' AS action, jsonb_build_object('progress', was.progress) AS old,
+            jsonb_build_object('progress', steps.progress) AS new
+    ){BY_HAND}
+"""
 
 # What, and the most that it may take without and with audit, as a multiple of no triggers.
 LIMITS = (
@@ -72,12 +118,13 @@ def _run(cursor: Any) -> None:
         turns = 5 if size < 100_000 else 3
         found |= _table(contestants, f"{size:,} |", _statements(cursor, contestants, size, turns))
     print(f"\ntransactions of one row (medians of {SINGLE} in each of 7 turns), ms instead of s")
-    _head(contestants, "commit | statement")
+    singles = {**contestants, "by hand": contestants["none"], "prepared": contestants["none"]}
+    _head(singles, "commit | statement")
     for synchronous in ("on", "off"):
         cursor.execute(f"SET synchronous_commit = {synchronous}")
         durable = "durable" if synchronous == "on" else "not durable"
         for how, timed in (("BEGIN to COMMIT", _transaction), ("autocommit", _timed)):
-            found |= _table(contestants, f"{durable}, {how} |", _singles(cursor, contestants, 7, timed), 1000)
+            found |= _table(singles, f"{durable}, {how} |", _singles(cursor, singles, 7, timed), 1000)
     cursor.execute("RESET synchronous_commit")
     _limits(contestants, found)
     _growth(contestants, found)
@@ -131,17 +178,29 @@ def _statements(cursor: Any, contestants: Contestants, size: int, turns: int) ->
 def _singles(cursor: Any, contestants: Contestants, turns: int, timed: Callable[..., float]) -> Found:
     seconds: dict[str, dict[str, list[float]]] = {}
     for turn in range(turns + 1):
+        logged: dict[str, list[Any]] = {}
         for name, wanted in contestants.items():
-            _fresh(cursor, wanted)
+            by_hand = name in ("by hand", "prepared")  # the second plans its statements once a session, as triggers do
+            _fresh(cursor, contestants["all"] if by_hand else wanted)
             cursor.execute(INSERT, (1_000,))  # a task as tasks are, not an empty one
-            inserts = [timed(cursor, ONE_INSERT, (f"single {n}",)) for n in range(SINGLE)]
+            if by_hand:  # only the rows to begin with are the triggers'
+                _disable(cursor)
+            insert, update = (ONE_INSERT_BY_HAND, ONE_UPDATE_BY_HAND) if by_hand else (ONE_INSERT, ONE_UPDATE)
+            if name == "prepared":
+                cursor.execute(f"DEALLOCATE ALL; PREPARE one_insert (text) AS {insert.replace('%s', '$1')}")
+                cursor.execute(f"PREPARE one_update (uuid) AS {update.replace('%s', '$1')}")
+                insert, update = "EXECUTE one_insert (%s)", "EXECUTE one_update (%s)"
+            inserts = [timed(cursor, insert, (f"single {n}",)) for n in range(SINGLE)]
             cursor.execute("SELECT id FROM steps ORDER BY title LIMIT %s", (SINGLE,))
-            updates = [timed(cursor, ONE_UPDATE, row) for row in cursor.fetchall()]
+            updates = [timed(cursor, update, row) for row in cursor.fetchall()]
             if turn:
                 seconds.setdefault("insert", {}).setdefault(name, []).append(statistics.median(inserts))
                 seconds.setdefault("update", {}).setdefault(name, []).append(statistics.median(updates))
             if name != "none":
                 _check(cursor)
+            cursor.execute(LOGGED)
+            logged[name] = cursor.fetchall()
+        assert logged["by hand"] == logged["prepared"] == logged["all"], "by hand is not what the triggers write"
     return _medians(seconds)
 
 
@@ -188,8 +247,7 @@ def _triggers(cursor: Any) -> dict[tuple[str, int], str]:
 
 def _fresh(cursor: Any, wanted: Callable[[str], bool]) -> None:
     """Empty tables but for one project and one task, and the triggers that are wanted."""
-    for table in TABLES:
-        cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+    _disable(cursor)
     cursor.execute("TRUNCATE projects, audit_logs CASCADE")
     cursor.execute(
         f"INSERT INTO projects (id, name, description) VALUES ('{PROJECT}', 'a project', 'x');"
@@ -201,6 +259,11 @@ def _fresh(cursor: Any, wanted: Callable[[str], bool]) -> None:
             cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER {name}")
     cursor.execute("VACUUM ANALYZE projects, tasks, steps")
     cursor.execute("CHECKPOINT")
+
+
+def _disable(cursor: Any) -> None:
+    for table in TABLES:
+        cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
 
 
 def _check(cursor: Any) -> None:

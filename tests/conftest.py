@@ -266,6 +266,28 @@ def database(head_template: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Da
 
 
 @pytest.fixture
+def application(database: Database) -> Iterator[str]:
+    """A role that owns nothing, reads, writes and empties tables, and may not write what only triggers write."""
+    role = f"app_{uuid.uuid4().hex[:12]}"
+    database.rows(
+        f"CREATE ROLE {role} LOGIN;"
+        f"GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public TO {role};"
+        f"REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON audit_logs, audit_logs_default, threshold_changes FROM {role}"
+    )
+    try:
+        yield role
+    finally:
+        database.rows(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.fixture
+def cursor(database: Database, application: str) -> Iterator[Any]:
+    """The application's cursor, each statement a transaction of its own."""
+    with database.connect(user=application) as connection, connection.cursor() as opened:
+        yield opened
+
+
+@pytest.fixture
 def clones(head_template: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Database]]:
     """Makes a database as ``database`` is, each time anew; DATABASE_URL names the newest."""
     with ExitStack() as stack:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg2
@@ -16,30 +14,15 @@ PROJECT, TASK, STEP = (f"00000000-0000-4000-8000-00000000000{n}" for n in range(
 
 
 @pytest.fixture
-def application(database: Database) -> Iterator[str]:
-    """A role that owns nothing, reads and writes rows, and may not write the log."""
-    role = f"app_{uuid.uuid4().hex[:12]}"
-    database.rows(
-        f"CREATE ROLE {role} LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};"
-        f"REVOKE INSERT, UPDATE, DELETE ON audit_logs, audit_logs_default, threshold_changes FROM {role}"
-    )
-    try:
-        yield role
-    finally:
-        database.rows(f"DROP OWNED BY {role}; DROP ROLE {role}")
-
-
-@pytest.fixture
-def cursor(database: Database, application: str) -> Iterator[Any]:
+def cursor(database: Database, cursor: Any) -> Any:
     """The application's session, on a database with one project, task and step and an empty log."""
-    with database.connect(user=application) as connection, connection.cursor() as cursor:
-        cursor.execute(
-            f"INSERT INTO projects (id, name, description) VALUES ('{PROJECT}', 'p', 'd');"
-            f"INSERT INTO tasks (id, project_id, title, objective) VALUES ('{TASK}', '{PROJECT}', 't', 'o');"
-            f"INSERT INTO steps (id, task_id, title) VALUES ('{STEP}', '{TASK}', 's')"
-        )
-        database.rows("TRUNCATE audit_logs")
-        yield cursor
+    cursor.execute(
+        f"INSERT INTO projects (id, name, description) VALUES ('{PROJECT}', 'p', 'd');"
+        f"INSERT INTO tasks (id, project_id, title, objective) VALUES ('{TASK}', '{PROJECT}', 't', 'o');"
+        f"INSERT INTO steps (id, task_id, title) VALUES ('{STEP}', '{TASK}', 's')"
+    )
+    database.rows("TRUNCATE audit_logs")
+    return cursor
 
 
 def log(cursor: Any, columns: str = "action::text, old_values, new_values") -> list[tuple[Any, ...]]:

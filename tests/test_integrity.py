@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg2
@@ -13,25 +12,6 @@ import pytest
 
 from tests.conftest import Database
 from tests.until import until
-
-
-@pytest.fixture
-def application(database: Database) -> Iterator[str]:
-    """A role that may read and write rows, and owns nothing."""
-    role = f"app_{uuid.uuid4().hex[:12]}"
-    database.rows(
-        f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA public TO {role};"
-        f" GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
-    )
-    yield role
-    database.rows(f"DROP OWNED BY {role}; DROP ROLE {role}")
-
-
-@pytest.fixture
-def cursor(database: Database, application: str) -> Iterator[Any]:
-    """The application's cursor, each statement a transaction of its own."""
-    with database.connect(user=application) as connection, connection.cursor() as opened:
-        yield opened
 
 
 def new_project(cursor: Any, name: str = "a project") -> str:

@@ -7,7 +7,6 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg2
@@ -19,27 +18,6 @@ from mcp_planner_schema import example_data
 from tests.conftest import Database
 from tests.test_progress import Load, ask, new_project, new_task
 from tests.until import until
-
-UNPLACED = -(2**63)
-
-
-@pytest.fixture
-def application(database: Database) -> Iterator[str]:
-    """A role that may read, write and empty tables, and owns nothing."""
-    role = f"app_{uuid.uuid4().hex[:12]}"
-    database.rows(
-        f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA public TO {role};"
-        f" GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public TO {role}"
-    )
-    yield role
-    database.rows(f"DROP OWNED BY {role}; DROP ROLE {role}")
-
-
-@pytest.fixture
-def cursor(database: Database, application: str) -> Iterator[Any]:
-    """The application's cursor, each statement a transaction of its own."""
-    with database.connect(user=application) as connection, connection.cursor() as opened:
-        yield opened
 
 
 class Items:

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg2
@@ -18,25 +18,6 @@ from alembic.config import Config
 from mcp_planner_schema import example_data
 from tests.conftest import Database
 from tests.until import until
-
-
-@pytest.fixture
-def application(database: Database) -> Iterator[str]:
-    """A role that may read, write and empty tables, and owns nothing."""
-    role = f"app_{uuid.uuid4().hex[:12]}"
-    database.rows(
-        f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA public TO {role};"
-        f" GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public TO {role}"
-    )
-    yield role
-    database.rows(f"DROP OWNED BY {role}; DROP ROLE {role}")
-
-
-@pytest.fixture
-def cursor(database: Database, application: str) -> Iterator[Any]:
-    """The application's cursor, each statement a transaction of its own."""
-    with database.connect(user=application) as connection, connection.cursor() as opened:
-        yield opened
 
 
 def ask(cursor: Any, sql: str, *values: Any) -> list[Any]:

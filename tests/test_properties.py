@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, multiple, rule, run_state_machine_as_test
 from psycopg2.extensions import TRANSACTION_STATUS_INERROR
 
-from tests.conftest import Database
 from tests.planner_model import MOVES, Dispute, Entry, Planner, Project, RefusedError, Row, Step, Task, entries
 from tests.test_progress import ask, new_project, new_task
 
@@ -43,23 +42,10 @@ DERIVED = [
 
 
 @pytest.fixture
-def application(database: Database) -> Iterator[str]:
-    """A role that may read and write tables, and owns nothing."""
-    role = f"app_{uuid.uuid4().hex[:12]}"
-    database.rows(
-        f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA public TO {role};"
-        f" GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
-    )
-    yield role
-    database.rows(f"DROP OWNED BY {role}; DROP ROLE {role}")
-
-
-@pytest.fixture
-def cursor(database: Database, application: str) -> Iterator[Any]:
-    """The application's cursor, each statement a transaction of its own."""
-    with database.connect(user=application) as connection, connection.cursor() as opened:
-        ask(opened, "SET timezone = 'UTC'")
-        yield opened
+def cursor(cursor: Any) -> Any:
+    """The application's session, in the time zone of the model."""
+    ask(cursor, "SET timezone = 'UTC'")
+    return cursor
 
 
 def composed(first: Entry, then: Entry) -> Entry:

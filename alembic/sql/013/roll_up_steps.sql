@@ -4,6 +4,9 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     single boolean;  -- null for no row
+    parent uuid;  -- one parent and its change, then those of several
+    more integer;
+    gain numeric;
     parents uuid[];
     owners uuid[];
     counts integer[];
@@ -11,21 +14,17 @@ DECLARE
 BEGIN
     -- Only the branch that is taken is planned: each operation has its own transition tables. No join on a column, so the kept
     -- plan fits any number of rows. One row alone needs no sums, whose plans cost more to start than all the rest.
-    CASE TG_OP
-        WHEN 'INSERT' THEN
-            SELECT NOT EXISTS (SELECT FROM added OFFSET 1), ARRAY[task_id], ARRAY[1], ARRAY[round(progress::numeric, 15)]
-            INTO single, parents, counts, sums FROM added LIMIT 1;
-        WHEN 'DELETE' THEN
-            SELECT NOT EXISTS (SELECT FROM removed OFFSET 1), ARRAY[task_id], ARRAY[-1], ARRAY[-round(progress::numeric, 15)]
-            INTO single, parents, counts, sums FROM removed LIMIT 1;
-        ELSE
-            SELECT n.task_id = o.task_id AND NOT EXISTS (SELECT FROM added OFFSET 1),
-                ARRAY[n.task_id], ARRAY[0], ARRAY[round(n.progress::numeric, 15) - round(o.progress::numeric, 15)]
-            INTO single, parents, counts, sums FROM added n, removed o LIMIT 1;
-            IF single AND sums[1] = 0 THEN
-                RETURN NULL;
-            END IF;
-    END CASE;
+    IF TG_OP = 'UPDATE' THEN
+        SELECT n.task_id = o.task_id AND NOT EXISTS (SELECT FROM added OFFSET 1),
+            n.task_id, 0, round(n.progress::numeric, 15) - round(o.progress::numeric, 15)
+        INTO single, parent, more, gain FROM added n, removed o LIMIT 1;
+    ELSIF TG_OP = 'INSERT' THEN
+        SELECT NOT EXISTS (SELECT FROM added OFFSET 1), task_id, 1, round(progress::numeric, 15)
+        INTO single, parent, more, gain FROM added LIMIT 1;
+    ELSE
+        SELECT NOT EXISTS (SELECT FROM removed OFFSET 1), task_id, -1, -round(progress::numeric, 15)
+        INTO single, parent, more, gain FROM removed LIMIT 1;
+    END IF;
     IF NOT single THEN
         CASE TG_OP
             WHEN 'INSERT' THEN
@@ -55,24 +54,26 @@ BEGIN
                     GROUP BY project_id, task_id HAVING sum(each.n) <> 0 OR sum(each.s) <> 0
                 ) change;
         END CASE;
+        IF cardinality(parents) > 1 THEN
+            PERFORM public.lock_ancestors(parents);
+            IF owners[1] <> ANY (owners) THEN  -- several projects
+                PERFORM FROM public.projects WHERE id = ANY (owners) ORDER BY id FOR NO KEY UPDATE;
+            END IF;
+            EXECUTE $query$
+                UPDATE public.tasks SET child_count = tasks.child_count + change.n,
+                    child_progress = tasks.child_progress + change.s
+                FROM unnest($1, $2, $3) AS change (id, n, s) WHERE tasks.id = change.id
+            $query$ USING parents, counts, sums;
+            RETURN NULL;
+        END IF;
+        parent := parents[1];
+        more := counts[1];
+        gain := sums[1];
     END IF;
-    IF parents IS NULL THEN
-        RETURN NULL;
-    END IF;
-    IF cardinality(parents) = 1 THEN
+    IF more <> 0 OR gain <> 0 THEN
         -- One task and what is above it are changed, and so locked, in the order of lock_ancestors anyway.
-        UPDATE public.tasks SET child_count = child_count + counts[1], child_progress = child_progress + sums[1]
-        WHERE id = parents[1];
-        RETURN NULL;
+        UPDATE public.tasks SET child_count = child_count + more, child_progress = child_progress + gain WHERE id = parent;
     END IF;
-    PERFORM public.lock_ancestors(parents);
-    IF owners[1] <> ANY (owners) THEN  -- several projects
-        PERFORM FROM public.projects WHERE id = ANY (owners) ORDER BY id FOR NO KEY UPDATE;
-    END IF;
-    EXECUTE $query$
-        UPDATE public.tasks SET child_count = tasks.child_count + change.n, child_progress = tasks.child_progress + change.s
-        FROM unnest($1, $2, $3) AS change (id, n, s) WHERE tasks.id = change.id
-    $query$ USING parents, counts, sums;
     RETURN NULL;
 END
 $function$;

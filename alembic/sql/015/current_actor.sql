@@ -3,19 +3,18 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
+    who varchar := left(nullif(current_setting('planner.user_id', true), ''), 255);
     said text := nullif(current_setting('planner.ai_agent', true), '');
 BEGIN
     -- Whatever somebody has put into the settings: a change is never refused because of who made it.
-    current_actor.user_id := left(nullif(current_setting('planner.user_id', true), ''), 255);
-    IF said IS NOT NULL THEN  -- or = ANY makes the list of agents for nothing
-        IF said = ANY (enum_range(NULL::public.ai_agent)::text[]) THEN
-            current_actor.agent := said::public.ai_agent;
-        ELSE
-            current_actor.metadata := jsonb_build_object('unknown_ai_agent', left(said, 255));
-        END IF;
-    END IF;
-    IF current_actor.user_id IS NULL AND current_actor.agent IS NULL THEN
-        current_actor.user_id := 'system';
+    IF said IS NULL THEN  -- asked first: = ANY makes the list of agents
+        current_actor.user_id := coalesce(who, 'system');
+    ELSIF said = ANY (enum_range(NULL::public.ai_agent)::text[]) THEN
+        current_actor.user_id := who;
+        current_actor.agent := said::public.ai_agent;
+    ELSE
+        current_actor.user_id := coalesce(who, 'system');
+        current_actor.metadata := jsonb_build_object('unknown_ai_agent', left(said, 255));
     END IF;
 END
 $function$;

@@ -11,6 +11,7 @@ DECLARE
     first record;  -- the statement's first row, before and after, and whether there is no second
     old_one record;
     new_one record;
+    was double precision;  -- its progress before
     project uuid;
     old_row jsonb;
     new_row jsonb;
@@ -30,26 +31,32 @@ BEGIN
             -- is logged without making JSON of the rows, which costs more than the write itself.
             old_one := first.old_one;
             new_one := first.new_one;
+            was := old_one.progress;
             old_one.progress := new_one.progress;
             old_one.updated_at := new_one.updated_at;
-            IF TG_TABLE_NAME <> 'steps' THEN
-                old_one.child_count := new_one.child_count;
-                old_one.child_progress := new_one.child_progress;
-            END IF;
-            IF TG_TABLE_NAME <> 'projects' THEN
+            IF TG_TABLE_NAME = 'steps' THEN
                 old_one.chain_position := new_one.chain_position;
                 old_one.finished := new_one.finished;
                 project := new_one.project_id;
+            ELSIF TG_TABLE_NAME = 'tasks' THEN
+                old_one.child_count := new_one.child_count;
+                old_one.child_progress := new_one.child_progress;
+                old_one.chain_position := new_one.chain_position;
+                old_one.finished := new_one.finished;
+                project := new_one.project_id;
+            ELSE
+                old_one.child_count := new_one.child_count;
+                old_one.child_progress := new_one.child_progress;
+                project := new_one.id;
             END IF;
             IF old_one IS NOT DISTINCT FROM new_one THEN
-                old_one := first.old_one;
-                IF old_one.progress <> new_one.progress THEN
+                IF was <> new_one.progress THEN
                     actor := public.current_actor();
                     INSERT INTO public.audit_logs
                         (entity_type, entity_id, project_id, action, old_values, new_values, metadata, user_id, ai_agent,
                          occurred_at)
-                    VALUES (entity, new_one.id, coalesce(project, new_one.id), 'UPDATED',
-                        jsonb_build_object('progress', old_one.progress), jsonb_build_object('progress', new_one.progress),
+                    VALUES (entity, new_one.id, project, 'UPDATED',
+                        jsonb_build_object('progress', was), jsonb_build_object('progress', new_one.progress),
                         actor.metadata, actor.user_id, actor.agent, clock_timestamp());
                 END IF;
                 RETURN NULL;
