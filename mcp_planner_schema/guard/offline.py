@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import body, budget, judge, plan, postcheck
 from mcp_planner_schema.guard.findings import Finding, GuardError, Refused
+from mcp_planner_schema.guard.progress import name_of, script_of
 from mcp_planner_schema.guard.settings import Settings
-from mcp_planner_schema.guard.step import name_of, script_of
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import MetaData
 
-    from mcp_planner_schema.guard.step import Step
+    from mcp_planner_schema.guard.progress import Step
 
 _NOTE = """\
 \\set ON_ERROR_STOP on

@@ -140,7 +140,7 @@ def judge_steps(
     With a connection ``beside``, what is applied at ``heads`` and was edited since counts too.
     """
     from mcp_planner_schema.guard import graph, judge
-    from mcp_planner_schema.guard.step import direction_of, name_of, script_of
+    from mcp_planner_schema.guard.progress import direction_of, name_of, script_of
 
     if not steps or steps[0].info.is_stamp:
         return {}

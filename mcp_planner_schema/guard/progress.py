@@ -15,6 +15,7 @@ from mcp_planner_schema.guard.transaction import Seen
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import RevisionStep, StampStep
+    from alembic.script import Script
     from sqlalchemy import Connection
 
     from mcp_planner_schema.guard.archive import Archive
@@ -98,6 +99,12 @@ def name_of(step: Step) -> str:
     info = step.info
     ids = info.destination_revision_ids if info.is_stamp else info.up_revision_ids
     return ", ".join(ids) or "base"
+
+
+def script_of(step: Step) -> Script:
+    """The revision file behind a step; a stamp has none."""
+    script: Script = step.revision  # type: ignore[union-attr]  # callers have asked direction_of() first
+    return script
 
 
 def entry(progress: Progress, outcome: str, error: str | None = None) -> history.Entry:

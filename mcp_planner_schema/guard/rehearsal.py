@@ -32,6 +32,7 @@ from mcp_planner_schema.guard import (
     step,
     transaction,
     trial,
+    tries,
     verdict,
     watch,
 )
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from mcp_planner_schema.guard.progress import Step
-    from mcp_planner_schema.guard.step import Run
+    from mcp_planner_schema.guard.tries import Run
 
 _UNSAFE_LABEL = "55P04"
 
@@ -89,10 +90,10 @@ def rehearse(
                 raise KeyboardInterrupt(f"Stopped{by} in the rehearsal of {at.name}. Nothing was changed.") from None
             if here and getattr(getattr(error, "orig", None), "pgcode", None) == _UNSAFE_LABEL:
                 raise _uncommitted(run, at) from error
-            failed = step.failed_as(run, steps[here], at, error)
+            failed = tries.failed_as(run, steps[here], at, error)
             if failed is not None:
                 raise failed from error
-            step.pause(run, at, error)
+            tries.pause(run, at, error)
 
 
 def _refuse(found: Sequence[Forecast]) -> None:
@@ -140,7 +141,7 @@ def _rehearsed(run: Run, one: Step, at: Progress, *, last: bool, measured: bool)
     file = at.judged.path.stem if at.judged else at.name
     if step.skipped(run, at, connection):
         return Forecast(at.name, file, skipped=True)
-    wanted = postcheck.expectations(step.script_of(one).module, upgrade=False)
+    wanted = postcheck.expectations(progress.script_of(one).module, upgrade=False)
     tables, before = snapshot(connection, schema), forecast.locked(connection)
     body_ms, after = 0.0, before
 

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import Connection, Engine, MetaData
 
+    from mcp_planner_schema.guard.progress import Step
     from mcp_planner_schema.guard.session import Session
-    from mcp_planner_schema.guard.step import Asked, Step
+    from mcp_planner_schema.guard.tries import Asked
 
 _log = logging.getLogger("mcp_planner_schema.guard")
 
@@ -123,8 +124,9 @@ def _run(
         history,
         interrupt,
         plan,
+        progress,
         session,
-        step,
+        tries,
         version_table,
     )
 
@@ -151,14 +153,14 @@ def _run(
         orphans = deploy_lock.end_orphans(beside, lock)
         if steps[0].info.is_stamp and migration.purge:
             steps = [_all_at_once(steps)]
-        this = step.Run(
+        this = tries.Run(
             settings, 0, origin, engine, beside, before, configure, functools.partial(_migrate, context),
             context.get_context, tuple(migration.on_version_apply_callbacks),
             context.config.attributes.get("reason"), say, repeat, still_held, heads, watcher, asked,
             deploy_lock.tag(lock),
         )  # fmt: skip
         dbapi: Any = connection.connection.dbapi_connection
-        back = step.direction_of(steps[0]) == "downgrade"
+        back = progress.direction_of(steps[0]) == "downgrade"
         if _only_shown(context, back=back):
             from mcp_planner_schema.guard import rehearsal
 
@@ -166,7 +168,7 @@ def _run(
                 rehearsal.show(this, steps, judged, context.config.print_stdout)
             return
         history.prepare(beside, settings.schema)
-        longest = max(len(step.name_of(one)) for one in steps)
+        longest = max(len(progress.name_of(one)) for one in steps)
         if longest > 32:  # what Alembic's column holds
             with connect.opened(
                 engine, autocommit=True
@@ -193,9 +195,9 @@ def _run(
                     if connection.invalidated:
                         at = ", ".join(this.heads) or "base"
                         raise Broken(f"The connection to the server was lost; the database is at {at}.", repeat)
-                    still_held(this.called(step.name_of(one)))
+                    still_held(this.called(progress.name_of(one)))
                     try:
-                        step.take(this, one, judged.get(step.name_of(one)))
+                        tries.take(this, one, judged.get(progress.name_of(one)))
                     except Refused as refused:
                         if not place:
                             raise
@@ -225,7 +227,7 @@ def _run(
 def _asked(context: Any, settings: Settings) -> Asked:
     """What whoever runs this allows: ``-x hold_limit=5min``, ``-x cancel_blockers=app=NAME``, or ``attributes`` so named."""
     from mcp_planner_schema.guard import blockers
-    from mcp_planner_schema.guard.step import Asked
+    from mcp_planner_schema.guard.tries import Asked
 
     named = context.get_x_argument(as_dictionary=True)
     hold, cancel = (
