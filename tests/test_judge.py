@@ -36,6 +36,10 @@ BROKEN_ELSEWHERE = {
     "pooled-connection": "test_findings.py::test_a_pooler_is_refused",
     "external-transaction": "test_findings.py::test_a_connection_in_a_transaction_is_refused",
     "archive-impossible": "test_archive.py::test_without_a_pg_dump_that_fits_nothing_is_archived",
+    "operation-differs": "test_index_operations.py::test_another_thing_of_that_name_is_refused",
+    "operation-missing": "test_index_operations.py::test_an_index_that_was_never_there_is_not_gone_already",
+    "operation-rows": "test_index_operations.py::test_duplicates_are_shown_before_anything_begins",
+    "operation-unsupported": "test_index_operations.py::test_what_cannot_be_replaced_is_refused",
 }
 KEPT_ELSEWHERE = {
     code: f"test_findings.py::test_{name}"
@@ -53,6 +57,10 @@ KEPT_ELSEWHERE = {
     }.items()
 } | {
     "archive-impossible": "test_archive.py::test_an_archive_holds_what_it_says",
+    "operation-differs": "test_index_operations.py::test_whatever_op_create_index_can_say",
+    "operation-missing": "test_index_operations.py::test_an_index_comes_and_goes_and_comes_again",
+    "operation-rows": "test_index_operations.py::test_duplicates_are_shown_before_anything_begins",
+    "operation-unsupported": "test_index_operations.py::test_there_is_a_valid_index_all_the_time",
     "stash-damaged": "test_stashes.py::test_verify_reads_every_kept_row",
     "stash-retained": "test_stashes.py::test_a_purge_deletes_the_rows_and_keeps_the_manifest",
     "restore-impossible": "test_stashes.py::test_a_stash_comes_back_into_a_schema_that_is_there",

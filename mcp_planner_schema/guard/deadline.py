@@ -79,7 +79,7 @@ class Clock:
         if self.began is not None:
             self.last = self.held()
             self.longest = max(self.longest, self.last)
-        self.began, self.cleared = None, time.monotonic()
+        self.began, self.missed, self.cleared = None, False, time.monotonic()
 
     def held(self) -> float:
         """Seconds since the first strong lock; 0 where there is none."""
@@ -121,14 +121,15 @@ def shrinking(connection: Connection, clock: Clock, usual: str) -> Iterator[None
     from sqlalchemy import event
 
     mine: Any = connection.connection.dbapi_connection
-    told = float("inf")
+    told, by_itself = float("inf"), False
 
     def before(conn: Any, cursor: Any, *_: Any) -> None:
-        nonlocal told
+        nonlocal told, by_itself
         if cursor.connection is not mine or mine.info.transaction_status == TRANSACTION_STATUS_INERROR:
             return
-        if mine.autocommit:
+        if mine.autocommit or by_itself:
             clock.restart()
+            by_itself = mine.autocommit
             return
         left = clock.left()
         if left is None:

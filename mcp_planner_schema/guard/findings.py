@@ -443,6 +443,32 @@ _RULES = (
         "Alembic cannot tell which revisions are to run, and would stop in the middle or skip some",
         "one file for each id, a file for each parent, one head: {instead}",
     ),
+    # --- operations ---------------------------------------------------------------------------------------------
+    Rule(
+        "operation-differs",
+        "the {what} is to be made, and there is {found}",
+        "to leave it would be taken for a success, and queries and rules would rest on something else than was reviewed",
+        "give the new one another name, or put it in the old one's place: op.replace_index_concurrently(…), "
+        "op.drop_constraint_concurrently(…)",
+    ),
+    Rule(
+        "operation-missing",
+        "there is no {what}",
+        "the revision was written for another schema than this one, and so was whatever follows",
+        "correct the name or schema=…; make migrate-verify shows what else is missing",
+    ),
+    Rule(
+        "operation-rows",
+        "{count} of {table} stand against {rule}; {sample}",
+        "the work would fail at its end, after minutes or hours, and leave an invalid object behind",
+        "repair the rows in a data revision before this one",
+    ),
+    Rule(
+        "operation-unsupported",
+        "the {what} cannot be changed this way: {problem}",
+        "PostgreSQL would refuse it half-way, or do it under a lock that everybody waits behind",
+        "change what it depends on instead, or do it in a revision of its own while nobody works",
+    ),
 )
 
 RULES = {rule.code: rule for rule in _RULES}

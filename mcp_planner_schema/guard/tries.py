@@ -18,7 +18,9 @@ from mcp_planner_schema.guard import (
     deploy_lock,
     failure,
     history,
+    journal,
     ladder,
+    plan,
     progress,
     session,
     step,
@@ -152,6 +154,7 @@ def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
         at.hold_ms = (time.monotonic() - at.hold_from) * 1000
         row = progress.entry(at, "skipped" if at.skipped else "done")
         run.still_held("")
+        journal.settle(ctx.connection, run.settings.schema, plan.version_table(ctx), at.name, at.direction)
         at.row_xid = history.write(ctx.connection, run.settings.schema, run.number, run.origin, row)
         at.clock.stop()
 
@@ -164,6 +167,10 @@ def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
     connection = run.migration().connection
     assert connection is not None
     connection.info[checksum.TIMEOUT] = run.settings.stash_timeout
+    connection.info[journal.STEP] = journal.Step(
+        run.settings.schema, plan.version_table(run.migration()), at.name, at.direction, run.number, at.where,
+        run.repeat, run.say,
+    )  # fmt: skip
     pid = connection.connection.dbapi_connection.info.backend_pid  # type: ignore[union-attr]
     # Begun here and not by Alembic, so that making (or with --purge emptying) the version table belongs to the step.
     connection.begin()
