@@ -14,9 +14,9 @@ $(foreach v,$(GIVEN),$(eval export override $(v) := $$(value $(v))))
 RUN = @$(PY) -m mcp_planner_schema $@ $(GIVEN:%=--make=%)
 
 TARGETS := help setup test test-all lint format lock bench findings schema-doc \
-	migrate-create migrate-up migrate-down migrate-goto migrate-status migrate-force migrate-validate migrate-verify \
+	migrate-create migrate-up migrate-down migrate-goto migrate-status migrate-force migrate-validate migrate-trace migrate-verify \
 	migrate-history migrate-restore migrate-stash-list migrate-stash-show migrate-stash-verify migrate-stash-purge \
-	migrate-reset db-start db-stop db-shell db-status example-data
+	migrate-reset db-start db-stop db-shell db-status example-data table-stats
 .PHONY: $(TARGETS)
 
 # Before anything runs: `make migrate-down 005` would go one step back first and complain about 005 afterwards.
@@ -39,7 +39,7 @@ setup: .venv/installed ## Make .venv from requirements.lock (every other target 
 migrate-create: setup ## New revision with its header: NAME=add_x [TYPE=schema|data|function] [AUTO=1]
 	$(RUN)
 
-migrate-up: setup ## Migrate up, to head or TO=003; DRY_RUN=1 prints the SQL
+migrate-up: setup ## Migrate up, to head or TO=003; PHASE=expand stops before a contract; DRY_RUN=1 prints the SQL
 	$(RUN)
 
 migrate-down: setup ## Go back one step, STEPS=2 or TO=003; DRY_RUN=1 shows what would go
@@ -54,7 +54,10 @@ migrate-status: setup ## Where the database stands and what is pending; JSON=1
 migrate-force: setup ## Move only the version: VERSION=003 [REASON="why"]
 	$(RUN)
 
-migrate-validate: setup ## Judge every revision file; needs no database
+migrate-validate: setup ## Judge every revision file, and the SQL of those to be deployed; needs no database
+	$(RUN)
+
+migrate-trace: setup ## Run the pending revisions on a scratch database and store the locks they take: [VERSION=003|all]
 	$(RUN)
 
 migrate-verify: setup ## Run every expectation of the applied revisions
@@ -79,6 +82,9 @@ migrate-stash-purge: setup ## Delete kept rows for good: ID=3 CONFIRM=migration_
 	$(RUN)
 
 migrate-reset: setup ## Development only: drop everything and build it again
+	$(RUN)
+
+table-stats: setup ## Write the sizes of the tables, which migrate-validate goes by, from DATABASE_URL
 	$(RUN)
 
 example-data: setup ## Fill every table with believable rows: PROJECTS=100 [SEED=1]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard.findings import BROKEN, DONE, REFUSED, WRONG_USE, Broken, GuardError, WrongUse
+from mcp_planner_schema.guard.findings import BROKEN, BUSY, DONE, REFUSED, WRONG_USE, Broken, GuardError, WrongUse
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 Values = Mapping[str, str]
+ALLOWED = ("PHASE", "HOLD_LIMIT", "CANCEL_BLOCKERS")
+"""What whoever runs it allows for once; the guard reads them from ``config.attributes``, or from ``-x`` of ``alembic``."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt as stop:
         again = _typed(name, values) if command else "make help"
         print(f"{str(stop) or 'Stopped.'}\n\nnext: {again}", file=sys.stderr)
-        return BROKEN
+        return BUSY
     except BrokenPipeError:  # … | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN
@@ -81,6 +83,9 @@ def _parse(arguments: Sequence[str]) -> tuple[str, Command, Values]:
         if not value.strip() and key not in command.needs:
             raise WrongUse(f"{key} is empty. Leave it out, or say which is meant.", _form(name))
         values[key] = value
+    for key in ALLOWED:  # also before the command: PHASE=expand make migrate-up
+        if key in command.takes and os.environ.get(key, "").strip():
+            values.setdefault(key, os.environ[key].strip())
     for key in command.needs:
         if not values.get(key):
             raise WrongUse(f"{name} needs {key}.", _form(name))
@@ -121,16 +126,19 @@ def _create(config: Config, values: Values) -> int:
 def _up(config: Config, values: Values) -> int:
     from mcp_planner_schema.inspect import route
 
+    _allow(config, values)
     if not values.get("DRY_RUN") and not values.get("TO"):
         return _go(config, "head", back=False)
-    way = route.find(config, values.get("TO") or "head")
+    wanted = values.get("TO") or "head"
+    way = route.find(config, wanted)
     if way.back:
         print(
             f"nothing to do: {way.there} lies behind {way.here}; to go back: make migrate-down TO={way.there}",
             file=sys.stderr,
         )
         return DONE
-    return _show_sql(config, way) if values.get("DRY_RUN") else _go(config, way.there, back=False)
+    target = "head" if wanted == "head" else way.there
+    return _show_sql(config, way, target) if values.get("DRY_RUN") else _go(config, target, back=False)
 
 
 def _down(config: Config, values: Values) -> int:
@@ -149,7 +157,13 @@ def _down(config: Config, values: Values) -> int:
     # A step that is named cannot be counted twice, neither by a second deployer nor by who repeats the command.
     config.attributes["repeat"] = f"make migrate-down TO={way.there}{' DRY_RUN=1' if dry else ''}"
     config.attributes["dry_run"] = dry
+    _allow(config, values)
     return _go(config, way.there, back=True)
+
+
+def _allow(config: Config, values: Values) -> None:
+    for key in ALLOWED:
+        config.attributes[key.lower()] = values.get(key)
 
 
 def _go(config: Config, target: str, *, back: bool) -> int:
@@ -159,23 +173,24 @@ def _go(config: Config, target: str, *, back: bool) -> int:
     return DONE
 
 
-def _show_sql(config: Config, way: Route) -> int:
-    """Print the SQL of the steps from where the database is; change nothing."""
+def _show_sql(config: Config, way: Route, target: str) -> int:
+    """Print the SQL of the steps from where the database is to ``target``; change nothing."""
     from alembic import command
 
     if not way.steps:
         print(f"-- nothing to do: the database is at {way.here}")
         return DONE
     print(f"up from {way.here} to {way.there}: {', '.join(way.steps)}", file=sys.stderr)
-    command.upgrade(config, f"{way.here}:{way.there}", sql=True)
+    command.upgrade(config, f"{way.here}:{target}", sql=True)
     return DONE
 
 
 def _goto(config: Config, values: Values) -> int:
     from mcp_planner_schema.inspect import route
 
+    _allow(config, values)
     way = route.find(config, values["VERSION"])
-    return _go(config, way.there, back=way.back)
+    return _go(config, "head" if values["VERSION"] == "head" else way.there, back=way.back)
 
 
 def _force(config: Config, values: Values) -> int:
@@ -291,9 +306,23 @@ def _validate(config: Config, values: Values) -> int:
     judged = judge.judge_all(script, read)
     findings = [finding for one in judged for finding in one.findings]
     findings += [finding for finding in graph.problems(script, read) if finding.code == "graph-broken"]
+    told = []
+    if not findings:  # what cannot be read or put in order is not run, not even offline
+        from mcp_planner_schema.inspect import lint
+
+        found = lint.lint(config, script, judged)
+        findings += found.findings
+        for warning in found.warnings:
+            print(f"warning: {warning.text()}\n")
+        told = [
+            *found.notes,
+            *([f"{found.judged} of them are pending: their SQL was judged too"] if found.judged else []),
+        ]
     for finding in findings:
         print(finding.text() + "\n")
     print(f"{len(judged)} revisions judged, {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}")
+    for line in told:
+        print(line)
     if any(finding.rule.refuses for finding in findings):
         print("\nnext: correct the first one above, then make migrate-validate", file=sys.stderr)
         return REFUSED
@@ -311,6 +340,33 @@ def _verify(config: Config, values: Values) -> int:
         raise Broken(
             "The database is not what its revisions made of it.", "make migrate-history   (who changed it last)"
         )
+    return DONE
+
+
+def _trace(config: Config, values: Values) -> int:
+    from mcp_planner_schema.guard import stored_locks
+    from mcp_planner_schema.inspect import trace
+
+    traced = trace.trace(config, values.get("VERSION"))
+    by_revision: dict[str, dict[str, stored_locks.Found]] = {}
+    for one in traced:
+        print(one.text() + "\n")
+        by_revision.setdefault(one.revision, {})[one.direction] = one.found()
+    folder = ROOT / "alembic"
+    for revision, found in by_revision.items():
+        path = stored_locks.place(folder, revision)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(stored_locks.text(found), encoding="utf-8")
+    print(f"{len(by_revision)} revisions traced, stored in alembic/locks" if traced else "nothing is pending")
+    return DONE
+
+
+def _table_stats(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import table_stats
+
+    stats = table_stats.measure(config)
+    table_stats.place(ROOT / "alembic").write_text(table_stats.text(stats), encoding="utf-8")
+    print(f"{len(stats.bytes)} tables at {', '.join(stats.heads) or 'base'}, written to alembic/table-stats.json")
     return DONE
 
 
@@ -379,14 +435,16 @@ COMMANDS: dict[str, Command] = {
         ("TYPE", "AUTO", "AUTHOR"),
         "NAME=add_complexity_analysis [TYPE=schema|data|function] [AUTO=1]",
     ),
-    "migrate-up": Command(_up, (), ("TO", "DRY_RUN"), "[TO=003] [DRY_RUN=1]"),
+    "migrate-up": Command(_up, (), ("TO", "DRY_RUN", *ALLOWED), "[TO=003] [PHASE=expand|contract] [DRY_RUN=1]"),
     "migrate-down": Command(
-        _down, (), ("STEPS", "TO", "DRY_RUN", "REASON"), '[STEPS=1] [TO=003] [DRY_RUN=1] [REASON="why"]'
+        _down, (), ("STEPS", "TO", "DRY_RUN", "REASON", *ALLOWED[1:]), '[STEPS=1] [TO=003] [DRY_RUN=1] [REASON="why"]'
     ),
-    "migrate-goto": Command(_goto, ("VERSION",), (), "VERSION=003"),
+    "migrate-goto": Command(_goto, ("VERSION",), ALLOWED, "VERSION=003 [PHASE=expand|contract]"),
     "migrate-status": Command(_status, (), ("JSON",), "[JSON=1]"),
     "migrate-force": Command(_force, ("VERSION",), ("REASON",), 'VERSION=003 [REASON="why"]'),
     "migrate-validate": Command(_validate),
+    "migrate-trace": Command(_trace, (), ("VERSION",), "[VERSION=003|all]"),
+    "table-stats": Command(_table_stats),
     "migrate-verify": Command(_verify),
     "migrate-history": Command(_history, (), ("JSON",), "[JSON=1]"),
     "migrate-restore": Command(

@@ -16,6 +16,7 @@ from alembic.script import ScriptDirectory
 from mcp_planner_schema.guard import graph, judge, settings
 from mcp_planner_schema.guard.findings import RULES, Finding, WrongUse
 from mcp_planner_schema.guard.settings import Settings
+from mcp_planner_schema.inspect import lint, table_stats
 from tests.conftest import ROOT, Project
 
 REVISIONS = ROOT / "tests" / "revisions"
@@ -23,6 +24,7 @@ TODAY = dt.date(2026, 2, 15)
 BAD = sorted(REVISIONS.glob("bad_*"))
 GOOD = sorted(REVISIONS.glob("good_*"))
 PLAIN = (REVISIONS / "good_plain.py").read_text()
+SECOND = "002_alter_thing.py"
 
 # Rules whose bad example is no file of its own: what git would change on the way, and what only a database can show.
 BROKEN_ELSEWHERE = {
@@ -40,6 +42,10 @@ BROKEN_ELSEWHERE = {
     "operation-missing": "test_index_operations.py::test_an_index_that_was_never_there_is_not_gone_already",
     "operation-rows": "test_index_operations.py::test_duplicates_are_shown_before_anything_begins",
     "operation-unsupported": "test_index_operations.py::test_what_cannot_be_replaced_is_refused",
+    "deadline-missed": "test_deadline.py::test_a_step_that_holds_too_long_is_rolled_back_and_refused",
+    "hold-limit": "test_deadline.py::test_a_downgrade_that_takes_longer_than_allowed_is_refused_beforehand",
+    "contract-held": "test_phases.py::test_a_named_target_behind_a_contract_is_refused",
+    "squawk-objects": "test_lint.py::test_squawk_is_asked_about_what_no_rule_of_ours_knows",
 }
 KEPT_ELSEWHERE = {
     code: f"test_findings.py::test_{name}"
@@ -61,6 +67,10 @@ KEPT_ELSEWHERE = {
     "operation-missing": "test_index_operations.py::test_an_index_comes_and_goes_and_comes_again",
     "operation-rows": "test_index_operations.py::test_duplicates_are_shown_before_anything_begins",
     "operation-unsupported": "test_index_operations.py::test_there_is_a_valid_index_all_the_time",
+    "deadline-missed": "test_deadline.py::test_a_revision_has_a_deadline_of_its_own",
+    "hold-limit": "test_deadline.py::test_a_downgrade_that_takes_longer_than_allowed_is_refused_beforehand",
+    "contract-held": "test_phases.py::test_a_target_before_the_contract_is_reached",
+    "squawk-objects": "test_lint.py::test_squawk_leaves_alone_what_is_in_order",
     "stash-damaged": "test_stashes.py::test_verify_reads_every_kept_row",
     "stash-retained": "test_stashes.py::test_a_purge_deletes_the_rows_and_keeps_the_manifest",
     "restore-impossible": "test_stashes.py::test_a_stash_comes_back_into_a_schema_that_is_there",
@@ -68,8 +78,14 @@ KEPT_ELSEWHERE = {
 
 
 def install(project: Project, fixture: Path) -> None:
-    """Put a fixture into the project: a folder as it is, its SQL files beside; a file as revision 001."""
-    if fixture.is_dir():
+    """Put a fixture into the project: a folder as it is, its SQL files beside; a file as revision 001, or as 002 after
+    one that is applied where the tables are large.
+    """
+    if installed_as(fixture) == SECOND:
+        shutil.copy(REVISIONS / "before_002.py", project.versions / "001_create_tables.py")
+        shutil.copy(REVISIONS / "before_002.json", project.folder / "alembic" / "table-stats.json")
+        shutil.copy(fixture, project.versions / SECOND)
+    elif fixture.is_dir():
         shutil.copytree(fixture, project.versions, dirs_exist_ok=True, ignore=shutil.ignore_patterns("sql"))
         if (fixture / "sql").is_dir():
             shutil.copytree(fixture / "sql", project.folder / "alembic" / "sql", dirs_exist_ok=True, symlinks=True)
@@ -77,19 +93,30 @@ def install(project: Project, fixture: Path) -> None:
         shutil.copy(fixture, project.versions / "001_create_thing.py")
 
 
+def installed_as(fixture: Path) -> str:
+    """The name a fixture of one file gets in the project."""
+    second = fixture.is_file() and b'\nrevision = "002"\ndown_revision = "001"\n' in fixture.read_bytes()
+    return SECOND if second and b"A change of tables that are in use" in fixture.read_bytes() else "001_create_thing.py"
+
+
 def found(project: Project) -> list[Finding]:
-    """What migrate-validate would find."""
+    """What migrate-validate would find; the SQL is judged where the project says how large its tables are."""
     config = project.config()
     read, script = settings.load(config, {}), ScriptDirectory.from_config(config)
-    judged = [finding for one in judge.judge_all(script, read, TODAY) for finding in one.findings]
-    return judged + [one for one in graph.problems(script, read) if one.code == "graph-broken"]
+    judged = judge.judge_all(script, read, TODAY)
+    findings = [finding for one in judged for finding in one.findings]
+    findings += [one for one in graph.problems(script, read) if one.code == "graph-broken"]
+    if not findings and table_stats.place(script.dir).exists():
+        sql = lint.lint(config, script, judged, TODAY)
+        findings += [*sql.findings, *sql.warnings]
+    return findings
 
 
 def declared(fixture: Path, mark: str) -> list[tuple[str, str]]:
     """What the comments at the top of a fixture's files say: (code, file:line)."""
     files = sorted(fixture.glob("*.py")) if fixture.is_dir() else [fixture]
     return [
-        (match[1], f"{file.name if fixture.is_dir() else '001_create_thing.py'}:{match[2]}")
+        (match[1], f"{file.name if fixture.is_dir() else installed_as(fixture)}:{match[2]}")
         for file in files
         for match in re.finditer(mark, file.read_text(errors="replace"), re.MULTILINE)
     ]

@@ -88,10 +88,21 @@ def test_modules_of_a_part_import_each_other_one_way(own: str) -> None:
 
 
 def test_the_guards_first_stations_come_in_their_order() -> None:
-    """findings, settings, sql_file, source, header, body, judge, graph: none of them knows a later one."""
+    """rule, findings_lint, findings, settings, sql_file, source, header, body, judge, graph: none of them knows a later one."""
     stations = [
         f"mcp_planner_schema.guard.{name}"
-        for name in ("findings", "address", "settings", "sql_file", "source", "header", "body", "judge")
+        for name in (
+            "rule",
+            "findings_lint",
+            "findings",
+            "address",
+            "settings",
+            "sql_file",
+            "source",
+            "header",
+            "body",
+            "judge",
+        )
     ]
 
     for number, name in enumerate(stations):

@@ -45,11 +45,11 @@ WHERE a.pid = ANY (%(pids)s::int4[]) AND a.application_name = %(named)s AND a.da
 
 
 def beforehand(
-    connection: Connection, schema: str, wanted: str | Iterable[tuple[str, str]], ours: Iterable[int]
+    connection: Connection, schema: str, wanted: str | frozenset[str] | set[str], ours: Iterable[int]
 ) -> list[str]:
     """One line for each session that has held a table for long that a step is about to need. Reads catalogs only.
 
-    ``wanted`` are the tables (schema, name), or a text that names them: a revision's source. ``ours`` are the run's own
+    ``wanted`` are the tables (``schema.name``), or a text that names them: a revision's source. ``ours`` are the run's own
     processes.
     """
     asked = {"own": evidence.own(schema), "ours": list(ours), "long": _LONG}
@@ -69,9 +69,9 @@ def beforehand(
     return lines
 
 
-def _named(schema: str, name: str, wanted: str | Iterable[tuple[str, str]]) -> bool:
+def _named(schema: str, name: str, wanted: str | frozenset[str] | set[str]) -> bool:
     if not isinstance(wanted, str):
-        return (schema, name) in wanted
+        return f"{schema}.{name}" in wanted
     return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", wanted) is not None
 
 

@@ -1,7 +1,8 @@
 """The catalogue of findings, and the errors that carry them out.
 
-Every refusal and warning of the guard is one :class:`Rule` here. Messages, ``docs/findings.md`` and the tests' list of
-bad examples all come from this table, so a rule cannot exist without its explanation.
+Every refusal and warning of the guard is one :class:`Rule`, here or in :mod:`.findings_lint`. Messages,
+``docs/findings.md`` and the tests' list of bad examples all come from this table, so a rule cannot exist without its
+explanation.
 """
 
 from __future__ import annotations
@@ -11,23 +12,10 @@ from dataclasses import dataclass, field
 
 from alembic.util import CommandError
 
+from mcp_planner_schema.guard.findings_lint import LINT_RULES
+from mcp_planner_schema.guard.rule import Rule as Rule
+
 DONE, BROKEN, WRONG_USE, REFUSED, BUSY = 0, 1, 2, 3, 75
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One thing the guard refuses or warns of.
-
-    ``happens``, ``hurts`` and ``instead`` are format strings; the names in braces are filled from the finding.
-    ``waivable`` says whether a revision's ``Waive:`` line can lift it.
-    """
-
-    code: str
-    happens: str
-    hurts: str
-    instead: str
-    waivable: bool = False
-    refuses: bool = True
 
 
 @dataclass(frozen=True)
@@ -471,4 +459,4 @@ _RULES = (
     ),
 )
 
-RULES = {rule.code: rule for rule in _RULES}
+RULES = {rule.code: rule for rule in (*_RULES, *LINT_RULES)}

@@ -31,7 +31,7 @@ _NOTE = """\
 -- For the environment {environment} (PLANNER_ENV says which).
 
 """
-_TAB = "\ue009"  # private use; stands for a tab until Alembic, which would make four spaces of it, has passed it on
+TAB = "\ue009"  # private use; stands for a tab until Alembic, which would make four spaces of it, has passed it on
 
 
 class _Unanswered(Exception):
@@ -68,7 +68,7 @@ def write(context: Any, settings: Settings, target_metadata: MetaData | None, op
     work = context.get_context().opts["fn"]
 
     def guarded(heads: tuple[str, ...], migration: MigrationContext) -> Iterator[Step]:
-        _prepare(migration)
+        prepare(migration)
         steps = _steps(context, settings, migration, work, heads)
         judged = plan.judge_steps(context, settings, steps)
         for step in steps:
@@ -78,11 +78,11 @@ def write(context: Any, settings: Settings, target_metadata: MetaData | None, op
     context.configure(**arguments, fn=guarded)
     with redirect_stdout(sys.stderr), context.begin_transaction():  # what a revision prints is no SQL
         context.run_migrations()
-    output.write(buffer.getvalue().replace(_TAB, "\t"))
+    output.write(buffer.getvalue().replace(TAB, "\t"))
     output.flush()
 
 
-def _prepare(migration: MigrationContext) -> None:
+def prepare(migration: MigrationContext) -> None:
     """Make Alembic's stand-in for a connection refuse questions, and its text the same as what is sent online."""
     from sqlalchemy.schema import CreateTable
 
@@ -107,7 +107,7 @@ def _prepare(migration: MigrationContext) -> None:
 
 def _keeping_tabs(compiler: Any) -> Any:
     def text(self: Any) -> str:
-        return str(compiler.__str__(self)).replace("\t", _TAB)
+        return str(compiler.__str__(self)).replace("\t", TAB)
 
     return type(compiler.__name__, (compiler,), {"__str__": text})
 

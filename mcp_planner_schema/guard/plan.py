@@ -39,9 +39,17 @@ def read(
 def steps(
     context: Any, settings: Settings, migration: MigrationContext, work: Any, heads: tuple[str, ...]
 ) -> list[Step]:
-    """Alembic's steps from ``heads``. Raises :class:`Refused` or :class:`WrongUse` where there are none to be had."""
+    """Alembic's steps from ``heads``, as far as their phases let them run now.
+
+    Raises :class:`Refused` or :class:`WrongUse` where there are none to be had.
+    """
     with explained(context.script, settings, heads, repeat_of(context)):
-        return list(work(heads, migration))
+        found = list(work(heads, migration))
+    if not found:
+        return found
+    from mcp_planner_schema.guard import phases
+
+    return phases.allowed(context, settings, migration.opts.get("destination_rev"), found)
 
 
 def pin(context: Any, migration: MigrationContext, heads: tuple[str, ...], steps: list[Step]) -> Any:

@@ -42,8 +42,8 @@ class Progress:
     ``row_xid`` is the transaction that the attempt's row of ``history`` was written in, its last statement: empty before
     that. ``own`` are the revision's budgets. ``checksum`` is computed before the first attempt: it takes long enough to be
     felt under a lock. ``rehearsed``: whatever happens to it, it is rolled back. ``restored``: what an earlier downgrade kept
-    came back in it. ``late``: the last try was ended by its deadline; ``slow`` counts the tries at the end that were, with nobody
-    in the way.
+    came back in it. ``known`` are the locks that its trace has found, by table. ``late``: the last try was ended by its
+    deadline; ``slow`` counts the tries at the end that were, with nobody in the way.
     """
 
     name: str
@@ -69,6 +69,7 @@ class Progress:
     rehearsed: bool = False
     restored: bool = False
     clock: Clock = field(default_factory=lambda: Clock(math.inf))
+    known: dict[str, str] = field(default_factory=dict)
     late: bool = False
     slow: int = 0
 

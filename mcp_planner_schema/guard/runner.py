@@ -157,7 +157,7 @@ def _run(
             settings, 0, origin, engine, beside, before, configure, functools.partial(_migrate, context),
             context.get_context, tuple(migration.on_version_apply_callbacks),
             context.config.attributes.get("reason"), say, repeat, still_held, heads, watcher, asked,
-            deploy_lock.tag(lock),
+            deploy_lock.tag(lock), context.script.dir,
         )  # fmt: skip
         dbapi: Any = connection.connection.dbapi_connection
         back = progress.direction_of(steps[0]) == "downgrade"

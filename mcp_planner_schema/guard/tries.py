@@ -20,10 +20,12 @@ from mcp_planner_schema.guard import (
     history,
     journal,
     ladder,
+    lock_order,
     plan,
     progress,
     session,
     step,
+    stored_locks,
     transaction,
     trial,
     watch,
@@ -57,7 +59,7 @@ class Run:
 
     ``session`` is what each step begins with, ``callbacks`` are the environment's own ``on_version_apply``, ``reason`` is
     why a version is stamped. ``watcher`` is the connection that looks at the running step, ``asked`` what whoever runs it
-    allows, ``tag`` what the sessions of this run are called by.
+    allows, ``tag`` what the sessions of this run are called by, ``folder`` where Alembic's files lie.
     """
 
     settings: Settings
@@ -78,6 +80,7 @@ class Run:
     watcher: Connection
     asked: Asked
     tag: str
+    folder: str
 
     def called(self, revision: str) -> str:
         """What a session is called by that works on a revision."""
@@ -97,6 +100,7 @@ def take(run: Run, one: Step, judged: Judged | None) -> None:
     """
 
     at = progress.of(one, judged, run.reason)
+    at.known = stored_locks.locks(run.folder, at.name, at.direction) or {}
     original = one.migration_fn
     _tell_who_is_there(run, at)
     while True:
@@ -208,12 +212,13 @@ def _tell(run: Run, at: Progress, waiting: str) -> None:
 
 
 def _tell_who_is_there(run: Run, at: Progress) -> None:
-    """Before the first try: who has long held a table that the revision names."""
+    """Before the first try: who has long held a table that the revision is known to need, or names."""
     judged = at.judged
     if judged is None or judged.source is None:
         return
-    texts = [judged.source.text, *filter(None, judged.sql.values())]
-    for line in blockers.beforehand(run.beside, run.settings.schema, "\n".join(texts), run.processes()):
+    text = "\n".join([judged.source.text, *filter(None, judged.sql.values())])
+    wanted = {name for name, mode in at.known.items() if mode in lock_order.STRONG.values()} if at.known else text
+    for line in blockers.beforehand(run.beside, run.settings.schema, wanted, run.processes()):
         run.say(f"{at.name:<4} {line}")
 
 

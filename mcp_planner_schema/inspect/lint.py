@@ -1,0 +1,130 @@
+"""Judges the SQL of the revisions that are to be deployed next: what it would do to people who use the tables meanwhile.
+
+Which those are, and how large the tables, is said by ``alembic/table-stats.json``; no database is asked. A table that one of
+these revisions makes is used by nobody yet, so nothing is said about it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard import judge, source
+from mcp_planner_schema.guard.findings import Finding
+from mcp_planner_schema.guard.findings_lint import CONTRACTS, SIZED
+from mcp_planner_schema.inspect import ddl, lint_rules, squawk, statements, table_stats
+from mcp_planner_schema.inspect.past import Past
+from mcp_planner_schema.inspect.statements import Captured, Sent
+from mcp_planner_schema.inspect.table_stats import TableStats
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import Script, ScriptDirectory
+
+    from mcp_planner_schema.guard.judge import Judged
+
+
+@dataclass(frozen=True)
+class Lint:
+    """``findings`` stand against a revision, ``warnings`` are told; ``notes`` say what could not be judged."""
+
+    judged: int
+    findings: tuple[Finding, ...] = ()
+    warnings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def lint(config: Config, script: ScriptDirectory, judged: Sequence[Judged], day: dt.date | None = None) -> Lint:
+    """Judge the SQL of every revision after the table stats'. Imports them, sends nothing. ``judged`` are without findings."""
+    stats = table_stats.load(script.dir)
+    every = list(reversed(list(script.walk_revisions())))
+    known = {one.revision for one in every}
+    applied = (
+        {one.revision for one in script.iterate_revisions(stats.heads, "base")}
+        if known.issuperset(stats.heads)
+        else set()
+    )
+    notes = []
+    if not known.issuperset(stats.heads):
+        notes.append("note: alembic/table-stats.json names a revision that is not here: make table-stats")
+    program = squawk.program()
+    pending = [one for one in every if one.revision not in applied]
+    if pending and program is None:
+        notes.append(squawk.MISSING)
+    by_path = {str(one.path.resolve()): one for one in judged}
+    past, found, warned = Past(), list[Finding](), list[Finding]()
+    for one in pending:
+        captured = statements.capture(config, script, one)
+        if captured.problem:
+            notes.append(f"note: the SQL of {one.revision} was judged as far as it goes offline: {captured.problem}")
+        header = by_path[str(Path(one.path).resolve())].header
+        past.contract = header is not None and header.phase == "contract"
+        for finding, stands in _judge(one, captured, past, stats, program):
+            if not (header and header.waives(finding.code, day or judge.today())):
+                (found if stands else warned).append(finding)
+    return Lint(len(pending), tuple(found), tuple(warned), tuple(notes))
+
+
+def _judge(
+    one: Script, captured: Captured, past: Past, stats: TableStats, program: str | None
+) -> Iterator[tuple[Finding, bool]]:
+    for sent, table, code, values in _hits(captured, past, stats, program):
+        finding = source.finding(Path(one.path), sent.line, code, **values)
+        stands = finding.rule.refuses and not (code in SIZED and stats.small(table))
+        yield Finding(finding.code, finding.where, one.revision, finding.values), stands
+
+
+def _hits(
+    captured: Captured, past: Past, stats: TableStats, program: str | None
+) -> Iterator[tuple[Sent, str, str, dict[str, str]]]:
+    past.transaction = -1  # numbered anew in each revision
+    made = _made(captured)
+    shown: list[Sent] = []
+    spoken: set[int] = set()
+    last: Sent | None = None
+    for sent in captured.statements:
+        if last and (sent.transaction != last.transaction or not sent.transaction):
+            yield from _at_its_end(last, past)
+        past.begin(sent)
+        past.later = made.get(sent.transaction, set())
+        last, found = sent, ddl.actions(sent.tokens)
+        if not found or any(past.used(one.table or one.name or "?") for one in found):
+            shown.append(sent)  # squawk would take what is new here for something in use
+        for action in found:
+            for code, values in lint_rules.judge(action, sent, past):
+                spoken.add(id(sent))
+                yield sent, action.table, code, values
+            past.note(action)
+    if last:
+        yield from _at_its_end(last, past)
+    for one in squawk.objections(program, shown, stats.server) if program else ():
+        known = squawk.COVERED.get(one.rule)
+        if known and (id(one.sent) in spoken or (past.contract and known in CONTRACTS)):
+            continue
+        values = {"statement": one.sent.shown(), "rule": one.rule, "message": one.message, "help": one.help}
+        yield one.sent, "", "squawk-objects", values
+
+
+def _made(captured: Captured) -> dict[int, set[str]]:
+    """What each transaction makes besides tables: a view may take over the name of a table that is renamed before."""
+    made: dict[int, set[str]] = {}
+    for sent in captured.statements:
+        if sent.transaction:
+            made.setdefault(sent.transaction, set()).update(
+                one.name for one in ddl.actions(sent.tokens) if one.kind == "created"
+            )
+    return made
+
+
+def _at_its_end(last: Sent, past: Past) -> Iterator[tuple[Sent, str, str, dict[str, str]]]:
+    """What only a whole transaction shows."""
+    for table, count in Counter(past.reading).items():
+        if count > 1:
+            yield last, table, "scans-repeated", {"table": table, "count": str(count)}
+    several = sorted(set(past.strong))
+    if len(several) > 1:
+        yield last, "", "locks-several", {"count": str(len(several)), "tables": ", ".join(several)}

@@ -1,0 +1,135 @@
+"""What a revision's upgrade sends, without a database: run offline, its statements are caught with their lines."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from mcp_planner_schema.guard import offline, sql_file
+from mcp_planner_schema.guard.sql_file import Token
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import Script, ScriptDirectory
+
+_OPERATIONS = Path(__file__).resolve().parent.parent / "operations"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One statement. ``transaction`` numbers the one it runs in; 0 for a statement that commits by itself.
+
+    ``operation``: one of ``mcp_planner_schema.operations`` has sent it, and not the author.
+    """
+
+    text: str
+    tokens: tuple[Token, ...]
+    line: int
+    transaction: int
+    operation: bool = False
+
+    def shown(self) -> str:
+        """Its beginning, in one line."""
+        text = " ".join(self.text.split())
+        return text if len(text) <= 70 else text[:69] + "…"
+
+
+@dataclass(frozen=True)
+class Captured:
+    """The statements of one revision, and why they are not all of them, where it cannot run offline."""
+
+    statements: tuple[Sent, ...]
+    problem: str = ""
+
+
+def capture(config: Config, script: ScriptDirectory, one: Script) -> Captured:
+    """Run the upgrade of one revision offline, as far as it goes. Imports it; sends nothing."""
+    from alembic.operations import Operations
+    from alembic.runtime.environment import EnvironmentContext
+
+    caught = _Catcher(Path(one.path))
+    problem = ""
+    environment = EnvironmentContext(config, script, as_sql=True)
+    with environment:
+        environment.configure(
+            dialect_name="postgresql",
+            literal_binds=True,
+            dialect_opts={"paramstyle": "named"},
+            transaction_per_migration=True,
+            output_buffer=io.StringIO(),
+        )
+        context = environment.get_context()
+        offline.prepare(context)
+        caught.listen(context)
+        try:
+            with Operations.context(context), redirect_stdout(sys.stderr):
+                one.module.upgrade()
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return Captured(tuple(caught.sent), problem or caught.problem)
+
+
+class _Catcher:
+    def __init__(self, path: Path) -> None:
+        self.sent: list[Sent] = []
+        self.problem = ""
+        self._path = str(path.resolve())
+        self._transaction = 1
+        self._last = 1
+        self._alone = False
+
+    def listen(self, context: Any) -> None:
+        @contextmanager
+        def autocommit_block() -> Iterator[None]:
+            before, self._alone = self._alone, True
+            try:
+                yield
+            finally:
+                self._alone = before
+                if not before:
+                    self._begin()
+
+        context.autocommit_block = autocommit_block
+        context.impl.static_output = self._catch
+
+    def _begin(self) -> None:
+        self._last += 1
+        self._transaction = self._last
+
+    def _catch(self, text: str) -> None:
+        text = text.replace(offline.TAB, "\t").strip()
+        (line, operation), whole = self._sender(), text if text.endswith(";") else text + ";"
+        try:
+            found = sql_file.statements(whole)
+        except sql_file.Unusable as error:
+            self.problem = self.problem or f"line {line}: what it sends cannot be read: {error}"
+            return
+        inside = 0  # an operation's own BEGIN … COMMIT, where each statement commits by itself
+        for place, tokens in enumerate(found):
+            if self._alone and tokens[0].word in ("BEGIN", "COMMIT") and len(tokens) == 1:
+                self._last += 1
+                inside = self._last if tokens[0].word == "BEGIN" else 0
+                continue
+            end = found[place + 1][0].at if place + 1 < len(found) else len(whole)
+            code = whole[tokens[0].at : end].strip().rstrip(";").rstrip()
+            self.sent.append(Sent(code, tuple(tokens), line, inside if self._alone else self._transaction, operation))
+
+    def _sender(self) -> tuple[int, bool]:
+        """The line of upgrade() that is running, and whether it is an operation that sends."""
+        frame: FrameType | None = sys._getframe(2)
+        line, operation = 1, False
+        while frame is not None:
+            path = Path(frame.f_code.co_filename)
+            operation = operation or (path.parent.name == "operations" and path.parent.resolve() == _OPERATIONS)
+            if str(path.resolve()) == self._path:
+                line = frame.f_lineno
+                if frame.f_code.co_name == "upgrade":
+                    break
+            frame = frame.f_back
+        return line, operation

@@ -1,0 +1,94 @@
+"""How large the tables are where it matters: ``alembic/table-stats.json``, committed, refreshed by ``make table-stats``.
+
+Numbers of rows and bytes, nothing of what is in them, rounded so that the file changes only when a table really does. The
+revision it was taken at divides the history: what comes after it is judged as what will be deployed next.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard.findings import WrongUse
+from mcp_planner_schema.inspect import status
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+SMALL = 8_000_000
+"""Bytes, with indexes, up to which a table is read or written anew well within a quarter of a second."""
+
+_SIZES = """
+SELECT n.nspname || '.' || c.relname, sum(pg_catalog.pg_total_relation_size(p.oid))::bigint,
+       sum(greatest(p.reltuples, pg_catalog.pg_stat_get_live_tuples(p.oid), 0))::bigint
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_class p ON p.oid = c.oid OR p.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(c.oid) t)
+WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname !~ '^(pg_|information_schema$|migration)' AND c.relname <> 'alembic_version'
+GROUP BY 1 ORDER BY 1
+"""
+
+
+@dataclass(frozen=True)
+class TableStats:
+    """``heads`` is where the database stood, ``server`` its version; ``bytes`` and ``rows`` are by ``schema.table``."""
+
+    heads: tuple[str, ...] = ()
+    server: str = "18.0"
+    bytes: Mapping[str, int] = field(default_factory=dict)
+    rows: Mapping[str, int] = field(default_factory=dict)
+
+    def small(self, table: str) -> bool:
+        """Whether the table is known to be small. One that is not in the file may have any size."""
+        size = self.bytes.get(table if "." in table else f"public.{table}")
+        return size is not None and size <= SMALL
+
+
+def load(script_dir: str | Path) -> TableStats:
+    """The committed file; where there is none, nothing was deployed yet."""
+    path = place(script_dir)
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        tables = read["tables"]
+        return TableStats(
+            tuple(read["version"]), str(read["server"]),
+            {name: int(one["bytes"]) for name, one in tables.items()},
+            {name: int(one["rows"]) for name, one in tables.items()},
+        )  # fmt: skip
+    except FileNotFoundError:
+        return TableStats()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WrongUse(
+            f"{path} cannot be read: {type(error).__name__}: {error}.",
+            "make table-stats   (against the largest database)",
+        ) from None
+
+
+def place(script_dir: str | Path) -> Path:
+    """The file, beside the folder of the revisions."""
+    return Path(script_dir) / "table-stats.json"
+
+
+def measure(config: Config) -> TableStats:
+    """Ask the configured database. Reads the catalog only, no row of any table."""
+    with status.connected(config) as (connection, _):
+        heads = status.heads(connection)
+        server = connection.exec_driver_sql("SHOW server_version_num").scalar_one()
+        found = [tuple(row) for row in connection.exec_driver_sql(_SIZES)]
+    return TableStats(
+        heads, f"{int(server) // 10000}.{int(server) % 10000}",
+        {name: _rounded(size) for name, size, _ in found}, {name: _rounded(rows) for name, _, rows in found},
+    )  # fmt: skip
+
+
+def text(stats: TableStats) -> str:
+    """The file's content, sorted."""
+    tables = {name: {"rows": stats.rows[name], "bytes": stats.bytes[name]} for name in sorted(stats.bytes)}
+    return json.dumps({"version": list(stats.heads), "server": stats.server, "tables": tables}, indent=2) + "\n"
+
+
+def _rounded(number: int) -> int:
+    digits = len(str(number)) - 2
+    return round(number, -digits) if digits > 0 else number

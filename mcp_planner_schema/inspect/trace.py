@@ -1,0 +1,206 @@
+"""What a revision does to the tables that are there before it, found by running it: locks, rewrites, scans.
+
+Each is run up, down and up again on a scratch database that the revisions before it have built. That one lies on the server
+of ``archive_check_url``, else on the embedded one; the database of the project is only asked for its version. Its tables are
+empty: what rows alone would set off (a loop over them, their triggers) is not seen, but a rewrite is, and so is a scan.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mcp_planner_schema.guard import address, connect, stored_locks
+from mcp_planner_schema.guard import settings as settings_module
+from mcp_planner_schema.guard.findings import Broken, GuardError, WrongUse
+from mcp_planner_schema.guard.postcheck import execute, identifier
+from mcp_planner_schema.guard.settings import Settings
+from mcp_planner_schema.guard.stored_locks import Found
+from mcp_planner_schema.inspect import route, status
+from mcp_planner_schema.inspect.recorder import Recorder, Taken
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import Script, ScriptDirectory
+    from sqlalchemy import URL, Connection
+
+_LEFT = """
+SELECT d.datname::text FROM pg_catalog.pg_database d WHERE d.datname ~ '^planner_trace_[0-9a-f]{8}$'
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datid = d.oid)
+"""
+_KEY = int.from_bytes(b"planner", "big")  # of an advisory lock in the server's database postgres
+
+
+@dataclass(frozen=True)
+class Traced:
+    """One direction of one revision, statement by statement."""
+
+    revision: str
+    title: str
+    direction: str
+    statements: tuple[Taken, ...]
+
+    def found(self) -> Found:
+        """What is stored of it."""
+        modes: dict[str, list[str]] = {}
+        for taken in self.statements:
+            for table, mode in taken.locks.items():
+                modes.setdefault(table, []).append(mode)
+        locks = {table: stored_locks.strongest(held) for table, held in modes.items()}
+        return Found(locks, tuple(sorted({table for taken in self.statements for table in taken.rewritten})))
+
+    def text(self) -> str:
+        """A table for people: each statement that took something, and below it what."""
+        lines = [f"{self.revision} {self.title}  {self.direction}"]
+        for taken in self.statements:
+            if taken.locks or taken.rewritten or taken.scanned:
+                lines.append(f"  {taken.shown()}")
+                for table in sorted({*taken.locks, *taken.rewritten, *taken.scanned}):
+                    did = [
+                        word
+                        for word, where in (("rewritten", taken.rewritten), ("scanned", taken.scanned))
+                        if table in where
+                    ]
+                    lines.append(f"    {table:<40} {taken.locks.get(table, ''):<22} {', '.join(did)}".rstrip())
+        return "\n".join(lines if len(lines) > 1 else [*lines, "  no table that was there before"])
+
+
+def trace(config: Config, wanted: str | None = None) -> list[Traced]:
+    """Trace one revision, ``all``, or without ``wanted`` those that the configured database has pending.
+
+    Raises :class:`WrongUse` for an unknown revision, :class:`Broken` where one does not run on the scratch database.
+    """
+    given = settings_module.load(config)
+    heads: tuple[str, ...] = ()
+    if wanted is None:
+        with status.connected(config) as (connection, _):
+            heads = status.heads(connection)
+    with route.history(config, given, heads) as script:
+        every = list(reversed(list(script.walk_revisions())))
+        applied = {one.revision for one in script.iterate_revisions(heads, "base")} if heads else set()
+    if wanted is None:
+        chosen = [one for one in every if one.revision not in applied]
+    else:
+        chosen = [one for one in every if wanted in ("all", one.revision)]
+        if not chosen:
+            raise WrongUse(f"There is no revision {wanted}.", "make migrate-trace VERSION=003   (or VERSION=all)")
+    if not chosen:
+        return []
+    last = every.index(chosen[-1])
+    with _scratch(given) as target:
+        return _through(config, script, target, every[: last + 1], {one.revision for one in chosen})
+
+
+def _through(
+    config: Config, script: ScriptDirectory, target: URL, line: Sequence[Script], chosen: set[str]
+) -> list[Traced]:
+    engine = connect.engine(target, "mcp-planner-guard trace")
+    traced = []
+    try:
+        with connect.opened(engine) as connection:
+            for one in line:
+                if one.revision not in chosen:
+                    _step(config, script, connection, one, None, upgrade=True)
+                    continue
+                for upgrade in (True, False) if _comes_back(one) else (True,):
+                    with Recorder(connection, target).recording() as recorder:
+                        _step(config, script, connection, one, recorder, upgrade=upgrade)
+                    direction = "upgrade" if upgrade else "downgrade"
+                    traced.append(Traced(one.revision, one.doc.rstrip("."), direction, tuple(recorder.taken)))
+                if _comes_back(one) and one is not line[-1]:
+                    _step(config, script, connection, one, None, upgrade=True)
+    finally:
+        engine.dispose()
+    return traced
+
+
+def _comes_back(one: Script) -> bool:
+    return "Reversible: forward-only" not in (one.module.__doc__ or "")
+
+
+def _step(
+    config: Config,
+    script: ScriptDirectory,
+    connection: Connection,
+    one: Script,
+    recorder: Recorder | None,
+    *,
+    upgrade: bool,
+) -> None:
+    """One step as Alembic makes it, without the guard: what is read is what the revision itself does."""
+    from alembic.runtime.environment import EnvironmentContext
+
+    def steps(heads: Any, context: Any) -> Any:
+        found = script._upgrade_revs(one.revision, heads) if upgrade else script._downgrade_revs("-1", heads)
+        for step in found:
+            step.migration_fn = _watched(step.migration_fn, recorder) if recorder else step.migration_fn
+        return found
+
+    environment = EnvironmentContext(config, script)
+    try:
+        with environment:
+            environment.configure(connection=connection, fn=steps, transaction_per_migration=True)
+            with environment.begin_transaction():
+                environment.run_migrations()
+        connection.commit()
+    except GuardError:
+        raise
+    except Exception as error:
+        direction = "upgrade" if upgrade else "downgrade"
+        said = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        raise Broken(
+            f"Revision {one.revision} cannot be traced: its {direction} does not run on an empty database: {said}",
+            f"correct {one.path}, then make migrate-trace VERSION={one.revision}",
+        ) from error
+
+
+def _watched(body: Any, recorder: Recorder) -> Any:
+    def run(**arguments: Any) -> None:
+        with recorder.on():
+            body(**arguments)
+
+    return run
+
+
+@contextmanager
+def _scratch(given: Settings) -> Iterator[URL]:
+    """The URL of an empty database, dropped at the end. Those that a killed trace has left are dropped first."""
+    server = connect.engine(_server(given), "mcp-planner-guard trace")
+    name = f"planner_trace_{secrets.token_hex(4)}"
+    try:
+        with connect.opened(server, autocommit=True) as connection:
+            _clear(connection)
+            execute(connection, f"CREATE DATABASE {identifier(name)} TEMPLATE template0")
+            try:
+                yield server.url.set(database=name)
+            finally:
+                execute(connection, f"DROP DATABASE IF EXISTS {identifier(name)} WITH (FORCE)")
+    finally:
+        server.dispose()
+
+
+def _clear(connection: Connection) -> None:
+    """Drop what killed traces have left, unless another one is at work; say that one is, until the connection ends."""
+    if execute(connection, f"SELECT pg_catalog.pg_try_advisory_lock({_KEY})").scalar_one():
+        for (left,) in execute(connection, _LEFT).all():
+            execute(connection, f"DROP DATABASE IF EXISTS {identifier(left)}")
+        execute(connection, f"SELECT pg_catalog.pg_advisory_lock_shared({_KEY}), pg_catalog.pg_advisory_unlock({_KEY})")
+    else:
+        execute(connection, f"SELECT pg_catalog.pg_advisory_lock_shared({_KEY})")
+
+
+def _server(given: Settings) -> URL:
+    if given.archive_check_url:
+        try:
+            return address.parse(given.archive_check_url).set(drivername="postgresql+psycopg2")
+        except ValueError:
+            raise WrongUse(
+                "archive_check_url is no database URL (it is not shown: it may hold a password).",
+                "archive_check_url = postgresql://user@host:5432/postgres",
+            ) from None
+    import dataclasses
+
+    return connect.url(dataclasses.replace(given, url=None)).set(database="postgres")

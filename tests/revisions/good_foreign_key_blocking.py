@@ -1,0 +1,36 @@
+# leaves alone: foreign-key-blocking
+"""Alter a thing.
+
+Version: 002
+Description: A change of tables that are in use
+Author: A Tester <tester@example.org>
+Date: 2026-01-31
+Dependencies: 001
+Type: schema
+Phase: expand
+Transaction: none
+Reversible: stash
+"""
+
+from alembic import op
+
+from mcp_planner_schema.operations import expect
+
+revision = "002"
+down_revision = "001"
+branch_labels = None
+depends_on = None
+
+expectations = [
+    expect.table("thing"),
+]
+
+
+def upgrade() -> None:
+    with op.get_context().autocommit_block():
+        op.execute("ALTER TABLE thing ADD CONSTRAINT fk_thing_parent FOREIGN KEY (parent_id) REFERENCES parent (id) NOT VALID")
+        op.execute("ALTER TABLE thing VALIDATE CONSTRAINT fk_thing_parent")
+
+
+def downgrade() -> None:
+    op.execute("SELECT 1")

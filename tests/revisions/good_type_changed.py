@@ -1,0 +1,34 @@
+# leaves alone: type-changed
+"""Alter a thing.
+
+Version: 002
+Description: A change of tables that are in use
+Author: A Tester <tester@example.org>
+Date: 2026-01-31
+Dependencies: 001
+Type: schema
+Phase: expand
+Transaction: single
+Reversible: stash
+"""
+
+from alembic import op
+
+from mcp_planner_schema.operations import expect
+
+revision = "002"
+down_revision = "001"
+branch_labels = None
+depends_on = None
+
+expectations = [
+    expect.table("thing"),
+]
+
+
+def upgrade() -> None:
+    op.execute("CREATE TYPE other AS (depth int)")
+
+
+def downgrade() -> None:
+    op.execute("SELECT 1")
