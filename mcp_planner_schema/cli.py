@@ -115,11 +115,28 @@ def _config(repeat: str) -> Config:
 def _create(config: Config, values: Values) -> int:
     from alembic import command
 
+    if values.get("KIND"):
+        return _generate(config, values)
+    given = sorted(values.keys() - {"NAME", "TYPE", "AUTO", "AUTHOR"})
+    if given or not values.get("NAME"):
+        said = f"{given[0]} goes with KIND." if given else "migrate-create needs NAME."
+        raise WrongUse(said, _form("migrate-create"))
     config.attributes["new_revision"] = {
         key: values[name] for key, name in (("type", "TYPE"), ("author", "AUTHOR")) if values.get(name)
     }
     command.revision(config, message=values["NAME"], autogenerate=values.get("AUTO") == "1")
     print("next: fill it in, then make migrate-validate", file=sys.stderr)
+    return DONE
+
+
+def _generate(config: Config, values: Values) -> int:
+    from mcp_planner_schema import generate
+    from mcp_planner_schema.guard.source import shown
+
+    given = {name: value for name, value in values.items() if value.strip()}
+    for path in generate.write(config, given, lambda note: print(f"note: {note}", file=sys.stderr)):
+        print(shown(path))
+    print("next: read them, then make migrate-validate", file=sys.stderr)
     return DONE
 
 
@@ -428,11 +445,17 @@ def _example_data(config: Config, values: Values) -> int:
     return DONE
 
 
+# What the kinds of migrate-create take; each says itself which of them (mcp_planner_schema/generate/kinds.py).
+_OF_KINDS = (
+    "AFTER", "BACKWARD", "BEFORE", "ENUM", "FILL", "FORWARD", "FROM", "LABELS", "MAP", "ON", "TABLE", "TO", "TO_TABLE",
+    "TO_TYPE", "VALUE",
+)  # fmt: skip
+
 COMMANDS: dict[str, Command] = {
     "migrate-create": Command(
         _create,
-        ("NAME",),
-        ("TYPE", "AUTO", "AUTHOR"),
+        (),
+        ("NAME", "TYPE", "AUTO", "AUTHOR", "KIND", *_OF_KINDS),
         "NAME=add_complexity_analysis [TYPE=schema|data|function] [AUTO=1]",
     ),
     "migrate-up": Command(_up, (), ("TO", "DRY_RUN", *ALLOWED), "[TO=003] [PHASE=expand|contract] [DRY_RUN=1]"),

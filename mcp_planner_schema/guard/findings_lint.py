@@ -375,7 +375,7 @@ LINT_RULES = (
         "timeout-changed",
         "{statement} changes a timeout",
         "the guard's own is no longer in force, and one waiting statement holds up everybody behind it",
-        'lock_timeout and statement_timeout among the budgets of the revision',
+        "lock_timeout and statement_timeout among the budgets of the revision",
     ),
     _rule(
         "scans-repeated",

@@ -30,6 +30,14 @@ _NOT_FELT = 0.05
 STOOD = "mcp_planner_guard.stood"
 """Where :func:`attempt` leaves the sequences' states before a body first ran, in ``connection.info``."""
 
+LEFT_OUT = "mcp_planner_guard.left_out"
+"""Set in ``connection.info``, for the rest of the trial, by an operation that has left out what destroys nothing and takes
+long (a backfill).
+
+What rests on it does not hold there: the operations behind it that would prove it leave that out too, and a rehearsal asks no
+expectation.
+"""
+
 # The SQLSTATE is the one PostgreSQL itself uses for a COMMIT where none may be.
 COMMIT_GUARD = """
 CREATE TABLE IF NOT EXISTS {schema}.commit_guard (armed boolean NOT NULL);
@@ -237,9 +245,12 @@ def inert(context: MigrationContext, outcome: Trial) -> Iterator[None]:
         with tripwire.set_on(context.connection, plain=True):
             yield
 
+    assert context.connection is not None
+    info = context.connection.info  # asked now: a connection that is gone has none
     context.autocommit_block = block  # type: ignore[method-assign]
     try:
         with tripwire.set_on(context.connection):
             yield
     finally:
         del context.autocommit_block  # the class's own shows again
+        info.pop(LEFT_OUT, None)

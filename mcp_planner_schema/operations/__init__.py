@@ -1,7 +1,12 @@
 """What authors of revisions write with. Importing it gives ``op`` the operations that nobody waits behind."""
 
+from mcp_planner_schema.operations import aliases as aliases
+from mcp_planner_schema.operations import columns as columns
 from mcp_planner_schema.operations import constraint_ops as constraint_ops
+from mcp_planner_schema.operations import enums as enums
 from mcp_planner_schema.operations import index_ops as index_ops
 from mcp_planner_schema.operations import maintenance_ops as maintenance_ops
+from mcp_planner_schema.operations import moves as moves
 from mcp_planner_schema.operations import partition_ops as partition_ops
 from mcp_planner_schema.operations import render as render
+from mcp_planner_schema.operations import sync as sync

@@ -189,6 +189,8 @@ def validate(context: MigrationContext, table: Table, name: str) -> None:
     if there.validated:
         online.say(context, f"constraint {name} is valid already")
         return
+    if online.unfilled(context):
+        return
     _scan(context, table, name, lambda: offending(context, table, name, there))
     _prove(context, table, name)
 

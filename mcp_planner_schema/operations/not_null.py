@@ -29,6 +29,8 @@ def set_on(context: MigrationContext, table: Table, column: str) -> None:
     if holds and validated:
         online.say(context, f"column {table.shown}.{column} is NOT NULL already")
         return
+    if online.unfilled(context):
+        return
     rows.refuse_offending(context, table, f"t.{identifier(column)} IS NULL", f"NOT NULL of {column}")
     if online.version(context) >= 18:
         if not holds:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mcp_planner_schema.guard import brief, journal
+from mcp_planner_schema.guard import brief, journal, trial
 from mcp_planner_schema.guard.findings import Broken, Finding, Refused
 from mcp_planner_schema.guard.postcheck import execute, identifier
 
@@ -99,6 +99,11 @@ def tried(context: MigrationContext) -> bool:
     """Whether this is a downgrade's trial, where everything is one transaction that is rolled back."""
     step = journal.of(context)
     return step is not None and step.trial
+
+
+def unfilled(context: MigrationContext) -> bool:
+    """Whether this is a trial in which rows were not filled, so that nothing that rests on them holds."""
+    return context.connection is not None and trial.LEFT_OUT in context.connection.info
 
 
 def table(context: MigrationContext, name: str, schema: str | None) -> Table:

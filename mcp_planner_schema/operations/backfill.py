@@ -1,0 +1,141 @@
+"""A small backfill: rows of one table are given what they lack, a batch by key at a time, each its own short transaction.
+
+It may run again: a row that has what it should have is not written. In a downgrade's trial it does nothing, for a trial is
+one transaction, and what it writes destroys nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mcp_planner_schema.guard import journal, trial
+from mcp_planner_schema.guard.findings import Busy
+from mcp_planner_schema.guard.postcheck import do_block, identifier
+from mcp_planner_schema.operations import online
+
+if TYPE_CHECKING:
+    from alembic.runtime.migration import MigrationContext
+    from sqlalchemy import Connection
+
+    from mcp_planner_schema.operations.online import Table
+
+BATCH = 5000
+PAUSE = 0.02
+"""Seconds between two batches, in which those who waited come first."""
+
+_TRANSIENT = ("55P03", "40P01")
+_TRIES = 40
+
+# The primary key, or the smallest other key that every row has: a batch begins where the one before has ended.
+_KEY = """
+SELECT array(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
+             WHERE k.place <= i.indnkeyatts ORDER BY k.place)
+FROM pg_catalog.pg_index i
+WHERE i.indrelid = %s::bigint::oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+  AND i.indimmediate AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indkey::int2[]) AS k(number)
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number WHERE NOT a.attnotnull)
+ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid LIMIT 1
+"""
+
+
+def run(context: MigrationContext, table: Table, settings: str, where: str) -> int:
+    """``UPDATE table SET settings WHERE where`` for all rows, batch by batch; gives how many were written.
+
+    ``settings`` and ``where`` are SQL. Readers never wait; a writer waits for a row no longer than its batch takes. Raises
+    :class:`Busy` where somebody keeps a row locked, and refuses a table without a key.
+    """
+    with context.autocommit_block():
+        assert context.connection is not None
+        driver: Any = context.connection.connection.dbapi_connection
+        if not driver.autocommit:
+            context.connection.info[trial.LEFT_OUT] = True
+            return 0
+        key = key_of(context, table)
+        if not key:
+            problem = "it has no primary key, and no other that every row has, so its rows cannot be taken by batches"
+            online.refuse(context, "operation-unsupported", what=f"table {table.shown}", problem=problem)
+        return _all(context, context.connection, table, key, settings, where)
+
+
+def text(context: MigrationContext, table: str, key: Sequence[str], settings: str, where: str) -> None:
+    """Write the same down for psql: a DO block that commits after each batch. ``table`` is quoted already."""
+    names = [identifier(name) for name in key]
+    beyond = f"({', '.join(names)}) > ({', '.join(f'reached.{name}' for name in names)})"
+    same = " AND ".join(f"filled.{name} = batch.{name}" for name in names)
+    body = (
+        f"\nDECLARE\n    reached {table}%ROWTYPE;\n    begun boolean := false;\nBEGIN\n    LOOP\n"
+        f"        WITH batch AS MATERIALIZED (\n            SELECT {', '.join(names)} FROM {table}\n"
+        f"            WHERE NOT begun OR {beyond} ORDER BY {', '.join(names)} LIMIT {BATCH}\n        ), written AS (\n"
+        f"            UPDATE {table} AS filled SET {settings} FROM batch\n            WHERE {same} AND ({where})\n        )\n"
+        f"        SELECT {', '.join(names)} INTO {', '.join(f'reached.{name}' for name in names)}\n"
+        f"        FROM batch ORDER BY {', '.join(f'{name} DESC' for name in names)} LIMIT 1;\n"
+        "        EXIT WHEN NOT FOUND;\n        begun := true;\n        COMMIT;\n    END LOOP;\nEND\n"
+    )
+    with context.autocommit_block():
+        context.impl.static_output("SET statement_timeout = 0;")
+        context.impl.static_output(do_block(body) + ";")
+        context.impl.static_output("RESET statement_timeout;")
+
+
+def key_of(context: MigrationContext, table: Table) -> list[str]:
+    """The columns that tell the table's rows apart; none where nothing does."""
+    found = online.ask(context, _KEY, (table.oid,))
+    return list(found[0][0]) if found else []
+
+
+def _all(
+    context: MigrationContext, connection: Connection, table: Table, key: Sequence[str], settings: str, where: str
+) -> int:
+    # Values go beside the text, so every percent sign in it is doubled.
+    table_sql, settings, where = (part.replace("%", "%%") for part in (table.sql, settings, where))
+    names = [identifier(name).replace("%", "%%") for name in key]
+    listed, own = ", ".join(names), [f"batch.key_{place}" for place in range(len(key))]
+    same = " AND ".join(f"filled.{name} = {mine}" for name, mine in zip(names, own, strict=True))
+    reached: tuple[Any, ...] = ()
+    written, told = 0, time.monotonic()
+    while True:
+        beyond = f"WHERE ({listed}) > ({', '.join(['%s'] * len(key))})" if reached else ""
+        sql = (
+            f"WITH batch ({', '.join(own).replace('batch.', '')}) AS MATERIALIZED "
+            f"(SELECT {listed} FROM {table_sql} {beyond} ORDER BY {listed} LIMIT %s), "
+            f"written AS (UPDATE {table_sql} AS filled SET {settings} FROM batch WHERE {same} AND ({where}) RETURNING 1) "
+            f"SELECT {', '.join(own)}, (SELECT pg_catalog.count(*) FROM written) FROM batch "
+            f"ORDER BY {', '.join(f'{one} DESC' for one in own)} LIMIT 1"
+        )
+        row = _patiently(context, connection, table, sql, (*reached, BATCH))
+        if row is None:
+            return written
+        reached, written = tuple(row[:-1]), written + row[-1]
+        if time.monotonic() - told > 10:
+            told = time.monotonic()
+            online.say(context, f"backfill of {table.shown}: {written:,} rows written so far")
+        if row[-1]:
+            time.sleep(PAUSE)
+
+
+def _patiently(
+    context: MigrationContext, connection: Connection, table: Table, sql: str, values: tuple[Any, ...]
+) -> Any:
+    """One batch. Where a row is locked for longer than the lock timeout it gives way for a moment and tries again."""
+    from sqlalchemy.exc import DBAPIError
+
+    for tries in range(1, _TRIES + 1):
+        try:
+            return connection.exec_driver_sql(sql, values).first()
+        except DBAPIError as error:
+            if getattr(error.orig, "pgcode", None) not in _TRANSIENT:
+                raise
+            if tries == _TRIES:
+                step = journal.of(context)
+                raise Busy(
+                    f"The backfill of {table.shown} met rows that somebody keeps locked, try {tries}.\n"
+                    "The batches before stay and are not written again; the version has not moved.",
+                    step.repeat if step else "the same command again",
+                ) from error
+            online.say(context, f"backfill of {table.shown} waits for a locked row (try {tries} of {_TRIES})")
+            time.sleep(min(2.0, 0.1 * 1.3**tries) * (0.5 + random.random() / 2))
+    raise AssertionError("the last try returns or raises")
