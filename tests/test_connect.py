@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -228,7 +229,7 @@ def test_all_connections_lost_is_one_message(empty: Database, revision: Project)
     assert empty.rows("SELECT state FROM migration.run ORDER BY id") == [("failed",), ("done",)]
 
 
-PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
+PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/usr/local/bin")
 
 
 @pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed here (apt install pgbouncer)")

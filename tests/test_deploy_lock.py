@@ -191,6 +191,23 @@ def test_what_a_dead_run_left_behind_is_ended_under_the_lock(empty: Database, pr
     assert empty.rows("SELECT outcome, attempts FROM migration.history") == [("done", 1)]
 
 
+def test_making_the_version_table_waits_for_the_lock_too(empty: Database, project: Project) -> None:
+    """ensure_version meets a deployer at work: it waits as any other, and reading commands do not."""
+    project.configure(deploy_lock_timeout="300ms")
+    project.revision("001", "create_a", 'op.execute("CREATE TABLE a (id int)")', 'op.drop_table("a")')
+
+    with empty.connect() as holder, holder.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        made = project.alembic("ensure_version")
+        asked = project.alembic("current")
+    again = project.alembic("ensure_version")
+
+    assert made.returncode == 75, made.stderr
+    assert asked.returncode == 0, asked.stderr
+    assert again.returncode == 0, again.stderr
+    assert empty.value("SELECT to_regclass('alembic_version')") == "alembic_version"
+
+
 @pytest.mark.parametrize("revision", ["004", "x" * 80, "ä" * 40])
 def test_a_sessions_name_fits(revision: str) -> None:
     """Sixty-three bytes are what PostgreSQL keeps of it, and no character is cut in half."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -11,10 +13,12 @@ from alembic.autogenerate import render_python_code
 from alembic.migration import MigrationContext
 from alembic.operations import Operations, ops
 
-from mcp_planner_schema.operations import constraint_ops, index_ops, maintenance_ops, partition_ops
+from mcp_planner_schema.operations import constraint_ops, index_ops, maintenance_ops, partition_ops, registered
 from tests.catalog import catalog, difference
-from tests.conftest import Database, Project
+from tests.conftest import ROOT, Database, Project
 from tests.test_index_operations import CREATE, DROP, JOURNAL, only_index, revision
+
+assert registered  # what is written by autogenerate is known only then
 
 CALLS = {
     "op.create_index_concurrently('ix', 't', ['k'], unique=True, schema='s', postgresql_include=['v'])":
@@ -137,3 +141,18 @@ def test_the_trial_of_a_large_table_builds_nothing(empty: Database, project: Pro
 
     assert sent == ['CREATE INDEX CONCURRENTLY "ix" ON "public"."t" (k)']
     assert only_index(empty) == [("ix", True, "CREATE INDEX ix ON public.t USING btree (k)")]
+
+
+def test_every_operation_is_named() -> None:
+    """What op knows before any operation is loaded is exactly what is registered with the first one."""
+    code = (
+        "from alembic.operations import Operations\nplain = set(vars(Operations))\n"
+        "from mcp_planner_schema.operations import NAMES\nstand_ins = set(vars(Operations)) - plain\n"
+        "import mcp_planner_schema.operations.registered\n"
+        "left = [one for one in NAMES if vars(Operations)[one].__name__ == 'operation']\n"
+        "print(sorted(NAMES) == sorted(stand_ins) == sorted(set(vars(Operations)) - plain), left)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "True []"

@@ -11,7 +11,7 @@ import functools
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import settings as settings_module
@@ -95,8 +95,12 @@ def _online(context: Any, settings: Settings, target_metadata: MetaData | None, 
             migration.opts["fn"]((), migration)
             return
         if "destination_rev" not in migration.opts:
-            with plan.explained(context.script, settings, (), plan.repeat_of(context)), context.begin_transaction():
-                context.run_migrations()
+            with (
+                _alone(context, settings, engine),
+                plan.explained(context.script, settings, (), plan.repeat_of(context)),
+            ):
+                _migrate(context)
+                connection.commit()  # a version table that was made: no step of Alembic's has committed it
             return
         work, typed = migration.opts["fn"], plan.repeat_of(context)
         heads, steps = plan.read(context, settings, migration, work)
@@ -250,6 +254,17 @@ def _only_shown(context: Any, *, back: bool) -> bool:
             "alembic -x dry_run=1 downgrade -1, or alembic upgrade <from>:<to> --sql",
         )
     return bool(asked)
+
+
+def _alone(context: Any, settings: Settings, engine: Engine) -> AbstractContextManager[object]:
+    """The deployers' lock for what makes the version table where there is none: ensure_version, and an autogenerate."""
+    from mcp_planner_schema.guard import deploy_lock, plan
+
+    migration: MigrationContext = context.get_context()
+    if migration.opts.get("dont_mutate"):
+        return nullcontext()
+    lock = deploy_lock.key(migration.version_table, migration.version_table_schema)
+    return deploy_lock.held(engine, lock, settings.deploy_lock_timeout, say, plan.repeat_of(context))
 
 
 def _migrate(context: Any) -> None:

@@ -1,12 +1,36 @@
-"""What authors of revisions write with. Importing it gives ``op`` the operations that nobody waits behind."""
+"""What authors of revisions write with. Importing it gives ``op`` the operations that nobody waits behind.
 
-from mcp_planner_schema.operations import aliases as aliases
-from mcp_planner_schema.operations import columns as columns
-from mcp_planner_schema.operations import constraint_ops as constraint_ops
-from mcp_planner_schema.operations import enums as enums
-from mcp_planner_schema.operations import index_ops as index_ops
-from mcp_planner_schema.operations import maintenance_ops as maintenance_ops
-from mcp_planner_schema.operations import moves as moves
-from mcp_planner_schema.operations import partition_ops as partition_ops
-from mcp_planner_schema.operations import render as render
-from mcp_planner_schema.operations import sync as sync
+A history is read on every run, also when there is nothing to do: so the operations themselves are imported when the first one
+is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from alembic.operations import Operations
+
+NAMES = (
+    "add_check_concurrently", "add_column_with_default", "add_enum_value", "add_foreign_key_concurrently",
+    "add_primary_key_concurrently", "add_unique_concurrently", "analyze", "attach_partition", "create_index_concurrently",
+    "create_table_alias", "detach_partition", "drop_constraint_concurrently", "drop_index_concurrently", "drop_moved_sync",
+    "drop_not_null", "drop_sync", "drop_table_alias", "ensure_column", "ensure_constraint", "fill_column",
+    "fill_moved_column", "fill_synced_columns", "invalidate_constraint", "leave_enum_value", "refuse_used_enum_values",
+    "reindex_concurrently", "replace_index_concurrently", "set_not_null_concurrently", "sync_columns", "sync_moved_column",
+    "validate_constraint",
+)  # fmt: skip
+"""What ``op`` knows besides Alembic's own."""
+
+
+def _until_called(name: str) -> Any:
+    def operation(self: Operations, *arguments: Any, **named: Any) -> Any:
+        importlib.import_module(f"{__name__}.registered")  # puts the operation itself in the place of this
+        return getattr(self, name)(*arguments, **named)
+
+    return operation
+
+
+for _name in NAMES:
+    if not hasattr(Operations, _name):
+        setattr(Operations, _name, _until_called(_name))
