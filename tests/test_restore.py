@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from mcp_planner_schema.guard.findings import GuardError
+from mcp_planner_schema.guard.findings import BROKEN, GuardError
 from tests.conftest import Database, Project
 from tests.test_stash import QUOTED, shown, sql
 
@@ -522,6 +522,52 @@ def test_an_opaque_body_gets_its_rows_at_the_end(empty: Database, project: Proje
     down_and_up(project, empty, "SELECT")
 
     assert empty.rows("SELECT count(*), count(a) FROM b") == [(3, 2)]
+
+
+# setup, the statements of one block, the way down, rows, what they are called
+OPAQUE = {
+    "key": (
+        "CREATE TABLE k (id int PRIMARY KEY, a int)",
+        [TABLE_A, "ALTER TABLE k ADD CONSTRAINT k_a FOREIGN KEY (a) REFERENCES a"],
+        "ALTER TABLE k DROP CONSTRAINT k_a; DROP TABLE a",
+        f"{ROWS_A}; INSERT INTO k VALUES (1, 1), (2, 5), (3, NULL)",
+        "table a",
+    ),
+    "not null": (
+        TABLE_A,
+        ["ALTER TABLE a ADD x int", "ALTER TABLE a ALTER x SET NOT NULL"],
+        "ALTER TABLE a DROP x",
+        "INSERT INTO a SELECT n, 'v', n, n FROM generate_series(1, 5) n",
+        "column a.x",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", ["DO {}", "SELECT f()"])
+@pytest.mark.parametrize("what", OPAQUE)
+def test_an_opaque_body_that_needs_its_rows_at_once_says_so(
+    empty: Database, project: Project, what: str, how: str
+) -> None:
+    """Nothing comes between the statements of a DO block or a call: it fails, nothing is lost, and written apart it works."""
+    setup, parts, down, rows, named = OPAQUE[what]
+    block = f"$$ BEGIN {'; '.join(parts)}; END $$"
+    setup += f"; CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS {block}"
+    two(project, setup, how.format(block), down)
+    empty.rows(rows)
+    before = shown(empty, "a"), empty.rows("SELECT conname FROM pg_constraint WHERE contype = 'f'")
+    project.downgrade("-1")
+
+    with pytest.raises(GuardError, match=f"(?s)kept rows of {named} come back between two statements") as failed:
+        project.upgrade()
+
+    assert failed.value.code == BROKEN
+    assert "two statements of their own" in failed.value.next_command
+    assert empty.value("SELECT version_num FROM alembic_version") == "001"
+    assert empty.rows("SELECT state FROM migration.stash") == [("kept",)]
+    project.revision("002", "alter_things", "\n".join(map(sql, parts)), sql(down))
+    project.upgrade()
+    assert (shown(empty, "a"), empty.rows("SELECT conname FROM pg_constraint WHERE contype = 'f'")) == before
+    assert empty.rows("SELECT state FROM migration.stash") == [("restored",)]
 
 
 @pytest.mark.parametrize("where", ["a table", "a column"])

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import reading, restore
+from mcp_planner_schema.guard import opaque, reading, restore
 from mcp_planner_schema.guard.back import Back
 from mcp_planner_schema.guard.postcheck import execute, identifier
 from mcp_planner_schema.guard.transaction import OWN
@@ -22,9 +22,6 @@ from mcp_planner_schema.guard.tripwire import code_of, comment_end
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-
-WANTING = ("23502", "23503")
-"""SQLSTATEs of a statement that finds rows missing: not_null_violation and foreign_key_violation."""
 
 TAKEN = "23505"
 """SQLSTATE of a statement that inserts a row which is back already: unique_violation."""
@@ -69,10 +66,8 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
             try:
                 text = self.mogrify(query, vars).decode(encodings[self.connection.encoding])
                 send = functools.partial(_with_rows, connection, back, super().execute)
-                if _ALTERS.search(text):
-                    _run(connection, back, send, text)
-                else:
-                    send(text)
+                run = _run if _ALTERS.search(text) else _plainly
+                opaque.sent(connection, back, functools.partial(run, connection, back, send, text), text)
                 # The result of this cursor stays to be read: what comes back does so on cursors of its own.
                 restore.come_back(connection, back)
             finally:
@@ -120,6 +115,10 @@ def _with_rows(connection: Connection, back: Back, send: Any, text: str) -> None
     _insert(connection, back, send, text)
 
 
+def _plainly(connection: Connection, back: Back, send: Any, text: str) -> None:
+    send(text)
+
+
 def _run(connection: Connection, back: Back, send: Any, text: str) -> None:
     """Send a statement that alters a table; where rows are wanting, take it apart."""
     if _send(connection, send, text):
@@ -141,7 +140,7 @@ def _insert(connection: Connection, back: Back, send: Any, text: str) -> None:
         send(text)
 
 
-def _send(connection: Connection, send: Any, text: str, undone: tuple[str, ...] = WANTING) -> bool:
+def _send(connection: Connection, send: Any, text: str, undone: tuple[str, ...] = opaque.WANTING) -> bool:
     """Send it in a savepoint; False where it was undone for one of these SQLSTATEs."""
     from psycopg2 import Error
 
