@@ -170,13 +170,16 @@ def pinned(connection: Connection, **settings: str) -> Iterator[None]:
     After an exception they do not: the transaction, or the savepoint around this, is rolled back then.
     """
     names = list(settings)
-    before = connection.exec_driver_sql(
-        "SELECT " + ", ".join(["pg_catalog.current_setting(%s)"] * len(names)), tuple(names)
-    ).one()
-    setting = "SELECT " + ", ".join(["pg_catalog.set_config(%s, %s, true)"] * len(names))
-    connection.exec_driver_sql(setting, tuple(part for pair in settings.items() for part in pair))
+    asked = ", ".join(f"pg_catalog.current_setting(%s) AS s{place}" for place in range(len(names)))
+    setting = ", ".join(["pg_catalog.set_config(%s, %s, true)"] * len(names))
+    before = connection.exec_driver_sql(  # in one, it is done often; MATERIALIZED: all are read before the first is set
+        f"WITH before AS MATERIALIZED (SELECT {asked}) SELECT before.*, {setting} FROM before",
+        (*names, *(part for pair in settings.items() for part in pair)),
+    ).one()[: len(names)]
     yield
-    connection.exec_driver_sql(setting, tuple(part for pair in zip(names, before, strict=True) for part in pair))
+    connection.exec_driver_sql(
+        f"SELECT {setting}", tuple(part for pair in zip(names, before, strict=True) for part in pair)
+    )
 
 
 def execute(connection: Connection, sql: str) -> Any:

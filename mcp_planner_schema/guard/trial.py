@@ -83,7 +83,8 @@ class Trial:
     ``also`` is what goes along with the losses: catalog, OID, how people call it. ``sequences`` are those that go or stand
     lower afterwards, as they were before. ``rewritten`` are the tables that got a new file, ``empty`` those of them that
     had no row to lose, ``written`` all that the body wrote to. ``beyond`` is what no stash could keep. ``unread`` are the
-    large tables that the body has not read; ``change`` is what it does to the catalog, None in a rehearsal.
+    large tables that the body has not read; ``change`` is what it does to the catalog, None in a rehearsal, ``catalog`` what
+    that held before, and ``looked`` when (of ``time.monotonic()``).
     """
 
     before: dict[int, Table] = field(default_factory=dict)
@@ -99,6 +100,8 @@ class Trial:
     beyond: tuple[str, ...] = ()
     unread: frozenset[int] = frozenset()
     change: structure.Change | None = None
+    catalog: structure.Lines = frozenset()
+    looked: float = 0.0
 
     def root(self, table: Table) -> Table:
         """The partitioned table that a partition belongs to in the end; any other table itself."""
@@ -129,7 +132,8 @@ def attempt(
     connection.info.setdefault(STOOD, stood)
     before_touched = own_touched(connection, schema)
     counted = {} if large is None else reading.begin(connection, reading.large(connection, states, large))
-    catalog = structure.of_everything(connection, schema) if proven else None
+    if proven:
+        outcome.looked, outcome.catalog = time.monotonic(), structure.of_everything(connection, schema)
     connection.exec_driver_sql("SAVEPOINT guard_trial")
     if clock is not None:  # it is read again under the body's locks, which takes as long
         clock.allow(clock.usual + max(0.0, time.monotonic() - began - _NOT_FELT))
@@ -149,8 +153,8 @@ def attempt(
             outcome.unread = (
                 frozenset() if damage.filled(connection, made) else reading.unread(connection, counted) & whole
             )
-            if catalog is not None:
-                outcome.change = structure.change(catalog, structure.of_everything(connection, schema))
+            if proven:
+                outcome.change = structure.change(outcome.catalog, structure.of_everything(connection, schema))
             left = own_tables(connection, schema)
             dropped = sorted(name for name, columns in own.items() if left.get(name) != columns)
             touched = sorted((own_touched(connection, schema) & own.keys()) - before_touched)
