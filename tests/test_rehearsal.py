@@ -188,6 +188,24 @@ def test_rows_that_are_hidden_from_their_owner_are_counted(owner: Database, proj
     assert owner.value("SELECT relforcerowsecurity FROM pg_class WHERE oid = 'a'::regclass") is True
 
 
+def test_a_role_without_temporary_tables_rehearses(owner: Database, empty: Database, project: Project) -> None:
+    """What goes is measured, and two steps that change the rows of the same tables are rehearsed, without that right."""
+    change = "op.execute('UPDATE a SET w = w + 1; DELETE FROM b')"
+    both = f"{A}; {A.replace('TABLE a', 'TABLE b').replace('INTO a', 'INTO b')}"
+    applied(
+        project, (f"op.execute({both!r})", "op.execute('DROP TABLE a, b')"), *[("op.execute('SELECT 1')", change)] * 2
+    )
+    empty.rows(f'REVOKE TEMPORARY ON DATABASE {empty.name} FROM PUBLIC, "{owner.user}"')
+
+    lines = forecast(project, "base")
+    project.downgrade("001")
+
+    assert owner.value("SELECT has_database_privilege(current_database(), 'TEMPORARY')") is False
+    assert any(line.startswith("kept by copying ") for line in lines)
+    assert owner.rows("SELECT sum(w), (SELECT count(*) FROM b) FROM a") == [(25, 0)]
+    assert empty.rows("SELECT c.relname FROM pg_class c WHERE c.relname LIKE 'guard:%'") == []
+
+
 def test_a_schema_that_the_role_may_not_use_is_no_obstacle(owner: Database, empty: Database, project: Project) -> None:
     """Deferred constraints of somebody else's, in a schema of theirs, and names that are taken twice keep nobody from it."""
     empty.rows("CREATE SCHEMA theirs; CREATE TABLE theirs.t (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from mcp_planner_schema.guard.findings import Refused
 from tests.conftest import Database, Project
 from tests.test_restore import ROWS_A, TABLE_A, down_and_up, two
 from tests.test_stash import sql
@@ -203,3 +207,53 @@ def test_a_partition_made_after_the_default_one_gets_its_rows(
         ("p1", 1, "one"),
         ("pd", 2, "two"),
     ]
+
+
+@pytest.fixture
+def plain(empty: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """The database as its owner sees it, who may not make temporary tables."""
+    role = f"owner_{uuid.uuid4().hex[:8]}"
+    empty.rows(
+        f"CREATE ROLE {role} LOGIN; ALTER DATABASE {empty.name} OWNER TO {role}; ALTER SCHEMA public OWNER TO {role}; "
+        f"REVOKE TEMPORARY ON DATABASE {empty.name} FROM PUBLIC, {role}"
+    )
+    owned = replace(empty, user=role)
+    monkeypatch.setenv("DATABASE_URL", owned.url)
+    yield owned
+    empty.rows(f"REASSIGN OWNED BY {role} TO postgres; DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_a_role_without_temporary_tables_is_told_before_anything_is_done(
+    plain: Database, empty: Database, project: Project
+) -> None:
+    """Changed rows wait in the stash until the role has the right, and come back then."""
+    two(project, f"{TABLE_A}; {ROWS_A}", "COMMENT ON TABLE a IS 'x'", "UPDATE a SET v = 'gone'")
+    project.downgrade("-1")
+
+    with pytest.raises(Refused, match="stash-not-let-in") as refused:
+        project.upgrade()
+
+    assert refused.value.next_command.startswith(f"GRANT TEMPORARY ON DATABASE {empty.name} TO {plain.user};")
+    assert empty.rows("SELECT version_num, (SELECT state FROM migration.stash) FROM alembic_version") == [
+        ("001", "kept")
+    ]
+    empty.rows(refused.value.next_command.partition(";")[0])
+    project.upgrade()
+    assert empty.rows("SELECT count(*), (SELECT state FROM migration.stash) FROM a WHERE v = 'v' || id") == [
+        (5, "restored")
+    ]
+
+
+def test_whole_tables_need_no_temporary_ones(plain: Database, empty: Database, project: Project) -> None:
+    """They come back without that right, but for the row whose parent is gone: that is found without it too."""
+    made = f"{TABLE_A}; ALTER TABLE a ADD FOREIGN KEY (w) REFERENCES k"
+    two(
+        project, "CREATE TABLE k (id int PRIMARY KEY); INSERT INTO k SELECT generate_series(1, 5)", made, "DROP TABLE a"
+    )
+    plain.rows(ROWS_A)
+
+    down_and_up(project, plain, "DELETE FROM k WHERE id = 3")
+
+    assert plain.rows("SELECT array_agg(id ORDER BY id) FROM a") == [([1, 2, 4, 5],)]
+    assert plain.rows("SELECT restored_rows, left_rows FROM migration.stash_object") == [(4, 1)]
+    assert empty.rows("SELECT c.relname FROM pg_class c WHERE c.relname LIKE 'guard:%'") == []

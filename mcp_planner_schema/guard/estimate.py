@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import checksum, silence, stash
 from mcp_planner_schema.guard.evidence import Loss, Table, name_of, rows_of
-from mcp_planner_schema.guard.postcheck import execute
+from mcp_planner_schema.guard.postcheck import execute, identifier
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -41,14 +41,14 @@ class Keeping:
         return lines + ([f"kept by moving {', '.join(self.moved)}: nothing is copied"] if self.moved else [])
 
 
-def keeping(connection: Connection, tried: Trial, moving: Iterable[Table]) -> Keeping:
-    """What keeping the losses of a trial will take. Reads a sample of each table, under the lock of a reader."""
+def keeping(connection: Connection, schema: str, tried: Trial, moving: Iterable[Table]) -> Keeping:
+    """What keeping the losses of a trial will take, by a sample of each table, read under the lock of a reader."""
     moved = {table.oid: table for table in moving}
     copied, ms = [], 0.0
     for table, loss, _ in stash.plan(tried):
         if table.oid not in moved:
             copied.append(table.shown)
-            ms += _copying(connection, table, loss)
+            ms += _copying(connection, schema, table, loss)
     return Keeping(tuple(copied), ms, tuple(table.shown for table in moved.values()))
 
 
@@ -57,17 +57,18 @@ def worth_knowing(connection: Connection, table: Table) -> bool:
     return bool(connection.exec_driver_sql(_PAGES, {"table": table.oid}).scalar_one() > _SAMPLE)
 
 
-def _copying(connection: Connection, table: Table, loss: Loss | None) -> float:
+def _copying(connection: Connection, schema: str, table: Table, loss: Loss | None) -> float:
     size: int = connection.exec_driver_sql(_PAGES, {"table": table.oid}).scalar_one()
     share = min(100.0, 100 * _SAMPLE / max(size, 1))
     lost = {column.name for column in loss.columns} | set(table.key) if loss and loss.columns else set()
     columns = [one for one in table.columns.values() if not lost or one.name in lost]
     values = ", ".join(map(stash.value, columns))
     sample = f"SELECT {values} FROM {rows_of(table)} TABLESAMPLE SYSTEM ({share:.6f})"
+    place = f'{identifier(schema)}."guard:sample"'  # no temporary one: not every role may make those
     with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
         began = time.monotonic()
-        execute(connection, f"CREATE TEMPORARY TABLE guard_sample AS {sample}")
-        checksum.of(connection, "pg_temp.guard_sample", [one.name for one in columns])
+        execute(connection, f"CREATE UNLOGGED TABLE {place} AS {sample}")
+        checksum.of(connection, place, [one.name for one in columns])
         took = time.monotonic() - began
-        execute(connection, "DROP TABLE pg_temp.guard_sample")
+        execute(connection, f"DROP TABLE {place}")
     return took * 1000 * 100 / share

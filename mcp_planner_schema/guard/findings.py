@@ -371,6 +371,13 @@ _RULES = (
         "UPDATE migration.stash SET state = 'partly restored' WHERE id = {stash}",
     ),
     Rule(
+        "stash-not-let-in",
+        "the role {role} may not make temporary tables in the database {database}",
+        "the kept rows that nobody has written to since are listed in one while they come back; without that list newer values "
+        "could be overwritten",
+        "GRANT TEMPORARY ON DATABASE {database} TO {role}",
+    ),
+    Rule(
         "stash-retained",
         "stash {stash} is not purged: {problem}",
         "its rows are nowhere else, and no upgrade can give them back afterwards",

@@ -413,6 +413,7 @@ def _with_references(
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_references")
         orphans = _orphans(connection, place, table, columns)
         written = _write(connection, statement(f"NOT EXISTS (SELECT FROM {orphans} AS o WHERE o.place = c.ctid)"))
+        execute(connection, f"DROP TABLE {orphans}")
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_references")
     return written
 
@@ -426,10 +427,13 @@ def _write(connection: Connection, sql: str) -> int:
 
 
 def _orphans(connection: Connection, place: str, table: Table, columns: Sequence[str]) -> str:
-    """Make the temporary table of kept rows that refer to a row that is gone, or to another kept row that does."""
-    name = "pg_temp.guard_orphans"
+    """Make a table of the kept rows that refer to a row that is gone, or to another kept row that does. To be dropped after use.
+
+    No temporary one: not every role may make those.
+    """
+    name = f'{place.partition(".")[0]}."guard:orphans"'  # a stash's own schema has a name without a dot
     there = {column.name: column for column in table.columns.values()}
-    execute(connection, f"DROP TABLE IF EXISTS {name}; CREATE TEMPORARY TABLE guard_orphans (place tid) ON COMMIT DROP")
+    execute(connection, f"CREATE UNLOGGED TABLE {name} (place tid)")
     foreign = [row for row in connection.exec_driver_sql(_FOREIGN, (table.oid,)) if set(row[3]) <= set(columns)]
     found = True
     while found:

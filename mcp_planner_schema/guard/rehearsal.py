@@ -160,8 +160,8 @@ def _rehearsed(run: Run, one: Step, at: Progress, *, last: bool, measured: bool)
         goes = forecast.measure(connection, tried.losses) if measured else ()
     kept = estimate.Keeping()
     if measured and not findings:
-        kept = estimate.keeping(connection, tried, move.candidates(connection, tried))
-    keys = [] if findings else seal.note_keys(connection, tried)
+        kept = estimate.keeping(connection, schema, tried, move.candidates(connection, tried))
+    keys = [] if findings else seal.note_keys(connection, schema, tried)
     if keys or not last:
         states = trial.watched(connection, tried.before, tried)
         trial.arm(connection, schema)

@@ -60,6 +60,8 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
     Raises :class:`Refused` where the stash is not what the manifest says.
     """
     back = Back(schema, stash, anyway=later)
+    if any(one.kind == "rows" or one.lost for one in back.rows()):
+        since.require_lists(connection, stash)
     check(connection, stash)
     back.before = _there(connection, back)
     if later:

@@ -104,23 +104,26 @@ def _refuse_other_keys(
         )
 
 
-def note_keys(connection: Connection, tried: trial.Trial) -> list[tuple[Table, str]]:
-    """Make a temporary table of the keys of each table whose rows the trial has changed. Gives their names.
+def note_keys(connection: Connection, schema: str, tried: trial.Trial) -> list[tuple[Table, str]]:
+    """Make a table of the keys of each table whose rows the trial has changed. Gives their names.
 
-    For :func:`refuse_renumbered` after the body has run once more, where nothing is to be kept.
+    For :func:`refuse_renumbered` after the body has run once more, where nothing is to be kept: all is rolled back in the end.
+    They are no temporary ones, for not every role may make those.
     """
     places: list[tuple[Table, str]] = []
     for table, loss, leaves in stash.plan(tried):
         if leaves and table.key and not (loss and set(table.key) & {column.name for column in loss.columns}):
             by_name = {column.name: column for column in table.columns.values()}
             keys = ", ".join(value(by_name[name]) for name in table.key)
-            name = f"guard_keys_{len(places) + 1}"
+            place = f"{identifier(schema)}.{identifier(f'guard:keys_{len(places) + 1}')}"
+            rows = rows_of(table, () if loss else leaves)
             with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
+                # One may be there of the step before.
                 execute(
                     connection,
-                    f"CREATE TEMPORARY TABLE {name} AS SELECT {keys} FROM {rows_of(table, () if loss else leaves)}",
+                    f"DROP TABLE IF EXISTS {place}; CREATE UNLOGGED TABLE {place} AS SELECT {keys} FROM {rows}",
                 )
-            places.append((table, f"pg_temp.{name}"))
+            places.append((table, place))
     return places
 
 

@@ -6,11 +6,27 @@ from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import checksum, evidence, refill, silence
 from mcp_planner_schema.guard.evidence import Table
+from mcp_planner_schema.guard.findings import Finding, Refused
 from mcp_planner_schema.guard.manifest import AFTER, Object, Stash, Written
 from mcp_planner_schema.guard.postcheck import execute, identifier, literal
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+_DENIED = """
+SELECT pg_catalog.quote_ident(current_user), pg_catalog.quote_ident(pg_catalog.current_database())
+WHERE NOT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')
+"""
+
+
+def require_lists(connection: Connection, stash: Stash) -> None:
+    """Raise :class:`Refused` where the role may not make the temporary tables of this module."""
+    denied = execute(connection, _DENIED).first()
+    if denied:
+        role, database = denied
+        values = {"role": role, "database": database}
+        finding = Finding("stash-not-let-in", stash.kept_in, stash.revision, values)
+        raise Refused([finding], f"GRANT TEMPORARY ON DATABASE {database} TO {role};   then repeat the command")
 
 
 def _since(stash: Stash) -> str:
