@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg2.errors
 import pytest
+import sqlalchemy as sa
 
-from mcp_planner_schema.guard import stash
+from mcp_planner_schema.guard import since, stash
 from mcp_planner_schema.guard.findings import GuardError, Refused
 from tests.conftest import Database, Project
 from tests.test_restore import ROWS_A, TABLE_A, down_and_up, there_and_back, two
@@ -89,6 +91,38 @@ def test_a_split_table_brings_the_newer_rows(empty: Database, project: Project) 
     down_and_up(project, empty, "UPDATE u SET e = 'new'; INSERT INTO u VALUES (2, 'mine')")
 
     assert empty.rows("SELECT u, e FROM em ORDER BY u") == [(1, "new"), (2, "mine")]
+
+
+@pytest.mark.parametrize("asks", [since.written_since, since.untouched])
+def test_nobody_writes_to_what_the_rows_were_moved_to_once_it_was_looked_at(
+    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch, asks: Any
+) -> None:
+    """Who would write between the look at those tables and the upgrade waits; before it, what is written is the newer one."""
+    two(
+        project, "CREATE TABLE u (id int PRIMARY KEY, e text); INSERT INTO u VALUES (1, 'old')",
+        "CREATE TABLE em (u int PRIMARY KEY REFERENCES u, e text); INSERT INTO em SELECT id, e FROM u; ALTER TABLE u DROP e",
+        "ALTER TABLE u ADD e text; UPDATE u SET e = em.e FROM em WHERE em.u = u.id; DROP TABLE em",
+    )  # fmt: skip
+    project.downgrade("-1")
+    waited = []
+
+    def looked(*given: Any, **named: Any) -> Any:
+        found = asks(*given, **named)
+        with empty.connect() as other, other.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '300ms'")
+            try:
+                cursor.execute("UPDATE u SET e = 'new'")
+            except psycopg2.errors.LockNotAvailable:
+                waited.append(True)
+        return found
+
+    monkeypatch.setattr(since, asks.__name__, looked)
+
+    project.upgrade()
+
+    assert waited
+    assert empty.rows("SELECT u, e FROM em") == [(1, "old")]
+    assert empty.rows("SELECT state FROM migration.stash") == [("restored",)]
 
 
 def test_what_the_upgrade_wrote_and_is_replaced_is_set_aside(

@@ -69,6 +69,8 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
             execute(connection, f"LOCK TABLE {evidence.name_of(found)} IN SHARE ROW EXCLUSIVE MODE")
         back.before = _there(connection, back)  # as nobody can change them any more
     back.already = frozenset(connection.exec_driver_sql(_TABLES).scalars())
+    if not later:
+        _lock_written(connection, stash)
     back.newer = not later and any(since.written_since(connection, one) for one in stash.written)
     for one in back.rows():
         there = back.before.get((one.schema, one.name))
@@ -88,6 +90,14 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
                 if not later and (stood := twins.stood(connection, stash.place(one), one, live, names, mine)):
                     back.stood[one.number] = stood
     return back
+
+
+def _lock_written(connection: Connection, stash: Stash) -> None:
+    """Keep writers away from what the downgrade wrote to: what it moved there may go back, as it is looked at now."""
+    # SHARE lets readers go on, and whoever makes an index; rows that the upgrade itself writes take their own lock.
+    found = [table for one in stash.written if (table := evidence.named(connection, one.schema, one.name))]
+    for table in sorted(found, key=lambda one: one.oid):
+        execute(connection, f"LOCK TABLE {evidence.name_of(table)} IN SHARE MODE")
 
 
 def _there(connection: Connection, back: Back) -> dict[tuple[str, str], Table]:
