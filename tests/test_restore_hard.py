@@ -80,6 +80,36 @@ def test_a_moved_column_brings_the_newer_value(empty: Database, project: Project
     assert empty.value("SELECT state FROM migration.stash") == "partly restored"
 
 
+@pytest.mark.long
+def test_a_list_larger_than_work_mem_is_read_once(empty: Database, project: Project) -> None:
+    """Which rows were written since is joined to the rows, and not looked up for each of them in a list on disk."""
+    empty.rows(f"ALTER DATABASE {empty.name} SET work_mem = '64kB'")
+    two(
+        project, "CREATE TABLE a (id int PRIMARY KEY, y text); INSERT INTO a SELECT n, 'old' FROM generate_series(1, 20000) n",
+        "ALTER TABLE a ADD x text; UPDATE a SET x = y; ALTER TABLE a DROP y",
+        "ALTER TABLE a ADD y text; UPDATE a SET y = x; ALTER TABLE a DROP x",
+    )  # fmt: skip
+    project.downgrade("-1")
+    empty.rows("UPDATE a SET y = 'new' WHERE id % 2 = 1")
+    plans: list[str] = []
+
+    def explained(connection: sa.Connection, cursor: Any, sql: str, *_: Any) -> None:
+        if sql.startswith("UPDATE ONLY") or "guard:aside" in sql:
+            with cursor.connection.cursor() as beside:
+                beside.execute(f"EXPLAIN {sql}")
+                plans.append("\n".join(row[0] for row in beside.fetchall()))
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", explained)
+    try:
+        project.upgrade()
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", explained)
+
+    assert empty.rows("SELECT x, count(*) FROM a GROUP BY x ORDER BY x") == [("new", 10000), ("old", 10000)]
+    assert plans
+    assert not [plan for plan in plans if "SubPlan" in plan]
+
+
 def test_a_split_table_brings_the_newer_rows(empty: Database, project: Project) -> None:
     """Merged back by the downgrade, written to, and split again: what was written meanwhile is what stands there."""
     two(
