@@ -14,8 +14,19 @@ from tests.conftest import Database, Project
 from tests.test_restore import ROWS_A, TABLE_A, down_and_up, there_and_back, two
 from tests.test_stash import sql
 
+PARTED = (
+    "CREATE TABLE p (id int PRIMARY KEY, k int) PARTITION BY LIST (id); "
+    "CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1, 2)"
+)
 # setup, upgrade (a list is one statement each), downgrade, rows written after it, what must be the same
 HARD: dict[str, tuple[str, str | list[str], str, str, dict[str, str]]] = {
+    "circle through a partition": (
+        "CREATE TABLE z ()",
+        f"CREATE TABLE k (id int PRIMARY KEY, p int); {PARTED}; "
+        "ALTER TABLE k ADD FOREIGN KEY (p) REFERENCES p1; ALTER TABLE p ADD FOREIGN KEY (k) REFERENCES k",
+        "DROP TABLE k, p CASCADE",
+        "INSERT INTO p VALUES (1), (2); INSERT INTO k VALUES (1, 1), (2, 2); UPDATE p SET k = id", {"k": "*", "p": "*"},
+    ),
     "deferrable key": (
         "CREATE TABLE z ()", "CREATE TABLE d (id int PRIMARY KEY DEFERRABLE, p int UNIQUE DEFERRABLE)", "DROP TABLE d",
         "INSERT INTO d VALUES (1, 1), (2, 2)", {"d": "*"},

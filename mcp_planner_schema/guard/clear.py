@@ -16,9 +16,15 @@ from mcp_planner_schema.guard.postcheck import execute
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+# A key may be a partition's own, or refer to one by itself: it is its table's.
 _REFERS = """
-SELECT DISTINCT k.conrelid::bigint, k.confrelid::bigint FROM pg_catalog.pg_constraint k
-WHERE k.contype = 'f' AND k.conrelid = ANY (%(oids)s::oid[]) AND k.confrelid = ANY (%(oids)s::oid[]) AND k.conrelid <> k.confrelid
+WITH these AS MATERIALIZED (
+  SELECT u.oid AS root, u.oid FROM pg_catalog.unnest(%(oids)s::oid[]) AS u (oid)
+  UNION SELECT u.oid, t.relid::oid FROM pg_catalog.unnest(%(oids)s::oid[]) AS u (oid)
+        CROSS JOIN LATERAL pg_catalog.pg_partition_tree(u.oid::pg_catalog.regclass) AS t)
+SELECT DISTINCT child.root::bigint, parent.root::bigint FROM pg_catalog.pg_constraint k
+JOIN these AS child ON child.oid = k.conrelid JOIN these AS parent ON parent.oid = k.confrelid
+WHERE k.contype = 'f' AND child.root <> parent.root
 """
 # Of a table that another's foreign key refers to, be that one empty, and of one with checks pending.
 _NO_TRUNCATE = ("0A000", "55006")

@@ -39,10 +39,14 @@ SELECT pg_catalog.string_agg(name, ', ') FROM (
 _LATER = "mcp_planner_guard.loops"  # in connection.info while the references of a circle wait for its end
 _WAKE = {"O": "ENABLE", "A": "ENABLE ALWAYS", "R": "ENABLE REPLICA"}
 _LOOPS = """
+WITH these AS MATERIALIZED (
+  SELECT u.oid FROM pg_catalog.unnest(%(oids)s::oid[]) AS u (oid)
+  UNION SELECT t.relid::oid FROM pg_catalog.unnest(%(oids)s::oid[]) AS u (oid)
+        CROSS JOIN LATERAL pg_catalog.pg_partition_tree(u.oid::pg_catalog.regclass) AS t)
 SELECT k.conrelid::pg_catalog.regclass::text, pg_catalog.quote_ident(k.conname::text), k.condeferrable, k.condeferred
 FROM pg_catalog.pg_constraint k
-WHERE k.contype = 'f' AND k.conrelid = ANY (%(oids)s::oid[]) AND k.confrelid = ANY (%(oids)s::oid[]) AND k.conparentid = 0
-  AND NOT (k.condeferrable AND k.condeferred)
+WHERE k.contype = 'f' AND k.conrelid IN (SELECT oid FROM these) AND k.confrelid IN (SELECT oid FROM these)
+  AND k.conparentid = 0 AND NOT (k.condeferrable AND k.condeferred)
 ORDER BY 1, 2
 """
 _FORCED = "SELECT relforcerowsecurity AND pg_catalog.row_security_active(oid) FROM pg_catalog.pg_class WHERE oid = %s"
