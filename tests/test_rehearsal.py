@@ -306,6 +306,26 @@ def test_a_failure_of_the_lowest_step_comes_before_the_first(empty: Database, pr
     assert empty.rows("SELECT version_num FROM alembic_version") == [("002",)]
 
 
+def test_a_post_check_that_fails_hides_no_refusal_below_it(
+    empty: Database, project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The step below is rehearsed all the same: its refusal comes, and what the post-check above it has found is told too."""
+    keyless = (
+        "op.execute('CREATE TABLE l (a int, b int); INSERT INTO l VALUES (1, 2)')",
+        "op.execute('ALTER TABLE l DROP b')",
+    )
+    project.revision("001", "create_l", *keyless)
+    project.revision("002", "create_t2", *numbered(2, "op.execute('SELECT 1')"), expectations='expect.table("t2")')
+    project.revision("003", "create_t3", *numbered(3), expectations='expect.table("t3")')
+    project.upgrade()
+
+    with pytest.raises(Refused, match="stash-keyless"):
+        project.downgrade("base")
+
+    assert "002  Rollback failed: revision 002: expected no table t2" in capfd.readouterr().err
+    assert empty.rows("SELECT version_num FROM alembic_version") == [("003",)]
+
+
 @pytest.mark.parametrize("steps", [1, 2])
 def test_one_step_is_not_rehearsed(
     empty: Database, project: Project, steps: int, caplog: pytest.LogCaptureFixture

@@ -19,6 +19,7 @@ from mcp_planner_schema.guard import (
     checksum,
     damage,
     estimate,
+    failure,
     forecast,
     history,
     move,
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from mcp_planner_schema.guard.tries import Run
 
 _UNSAFE_LABEL = "55P04"
+_RAISED = "P0001"
+"""SQLSTATE of a post-check that does not hold: raise_exception."""
 
 
 def show(run: Run, steps: Sequence[Step], judged: Mapping[str, Judged], tell: Callable[[str], None]) -> None:
@@ -73,17 +76,25 @@ def rehearse(
     """Rehearse these steps, in order, trying again while only locks are in the way. Gives also how long, in milliseconds.
 
     ``measured``: count what goes. What the judgement on a step's trial finds stands in its forecast. Whatever keeps a step
-    from being rehearsed at all is raised: :class:`Broken`, :class:`Busy` or :class:`Refused`.
+    from being rehearsed at all is raised: :class:`Broken`, :class:`Busy` or :class:`Refused`; so is a post-check that fails,
+    where nothing else stands against the steps: a refusal further down is told first.
     """
     ways = [progress.of(one, judged.get(progress.name_of(one)), None) for one in steps]
     while True:
         found: list[Forecast] = []
+        unmet: dict[BaseException, int] = {}
         began = time.monotonic()
         try:
-            _once(run, steps, ways, found, measured=measured)
-            return found, (time.monotonic() - began) * 1000
+            _once(run, steps, ways, found, unmet, measured=measured)
+            took = (time.monotonic() - began) * 1000
+            if not any(one.findings for one in found):
+                for error in unmet:
+                    raise error
+            for error, place in unmet.items():
+                run.say(f"{ways[place].name:<4} {failure.told(error)}")
+            return found, took
         except (Exception, KeyboardInterrupt) as error:
-            here = min(len(found), len(steps) - 1)
+            here = unmet.get(error, min(len(found), len(steps) - 1))
             at = ways[here]
             if isinstance(error, KeyboardInterrupt):
                 by = f" by {error}" if str(error) else ""
@@ -103,7 +114,10 @@ def _refuse(found: Sequence[Forecast]) -> None:
         raise Refused(findings, next(one.next_command for one in found if one.findings))
 
 
-def _once(run: Run, steps: Sequence[Step], ways: list[Progress], found: list[Forecast], *, measured: bool) -> None:
+def _once(
+    run: Run, steps: Sequence[Step], ways: list[Progress], found: list[Forecast], unmet: dict[BaseException, int], *,
+    measured: bool,
+) -> None:  # fmt: skip
     context, schema = run.migration(), run.settings.schema
     connection = context.connection
     assert connection is not None
@@ -121,7 +135,7 @@ def _once(run: Run, steps: Sequence[Step], ways: list[Progress], found: list[For
                 history.prepare(connection, schema)
             with Operations.context(context):
                 for one, at in zip(steps, ways, strict=True):
-                    found.append(_rehearsed(run, one, at, last=at is ways[-1], measured=measured))
+                    found.append(_rehearsed(run, one, at, unmet, len(found), last=at is ways[-1], measured=measured))
         finally:
             if connection.in_transaction():
                 connection.rollback()
@@ -130,7 +144,9 @@ def _once(run: Run, steps: Sequence[Step], ways: list[Progress], found: list[For
                 at.waits = waits
 
 
-def _rehearsed(run: Run, one: Step, at: Progress, *, last: bool, measured: bool) -> Forecast:
+def _rehearsed(
+    run: Run, one: Step, at: Progress, unmet: dict[BaseException, int], place: int, *, last: bool, measured: bool
+) -> Forecast:
     context, schema, body = run.migration(), run.settings.schema, one.migration_fn
     connection = context.connection
     assert connection is not None
@@ -151,7 +167,9 @@ def _rehearsed(run: Run, one: Step, at: Progress, *, last: bool, measured: bool)
         body()
         body_ms, after = (time.monotonic() - began) * 1000, forecast.locked(connection)
         if wanted and trial.LEFT_OUT not in connection.info:
-            execute(connection, postcheck.compile_block(at.name, wanted, upgrade=False))
+            error = _unmet(connection, postcheck.compile_block(at.name, wanted, upgrade=False))
+            if error:
+                unmet[error] = place
 
     with transaction.observed(connection, at.seen):
         tried = trial.attempt(context, schema, whole, large=run.settings.stash_move_above if measured else None)
@@ -174,6 +192,22 @@ def _rehearsed(run: Run, one: Step, at: Progress, *, last: bool, measured: bool)
         at.name, file, False, tried.losses, tried.harms, goes, tuple(shown for *_, shown in tried.also), body_ms,
         forecast.names(locked, tables), tried.commits, findings, then, kept,
     )  # fmt: skip
+
+
+def _unmet(connection: Connection, block: str) -> Exception | None:
+    """The error of a post-check that does not hold; the steps below it can be rehearsed all the same."""
+    from sqlalchemy.exc import DBAPIError
+
+    execute(connection, "SAVEPOINT guard_postcheck")
+    try:
+        execute(connection, block)
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) != _RAISED:
+            raise
+        execute(connection, "ROLLBACK TO SAVEPOINT guard_postcheck")
+        return error
+    execute(connection, "RELEASE SAVEPOINT guard_postcheck")
+    return None
 
 
 def _findings(connection: Connection, tried: trial.Trial, at: Progress) -> tuple[tuple[Finding, ...], str]:
