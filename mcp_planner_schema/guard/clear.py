@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, evidence, refill, silence
+from mcp_planner_schema.guard import checksum, evidence, silence, write_back
 from mcp_planner_schema.guard.back import Back, made
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
@@ -58,7 +58,7 @@ def cleared(connection: Connection, back: Back) -> dict[int, Others]:
 
     if back.newer:
         return {}
-    refill.note_path(connection)
+    write_back.note_path(connection)
     anew = made(connection, back)
     connection.exec_driver_sql("SAVEPOINT guard_clear")
     found = [others for one, table in anew if (others := _set_aside(connection, back, one, table))]
@@ -78,14 +78,14 @@ def _set_aside(connection: Connection, back: Back, one: Object, table: Table) ->
     """What of a table is not as it was kept; None where it is empty."""
     place = back.stash.place(one)
     with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):
-        if refill.empty(connection, table):
+        if write_back.empty(connection, table):
             return None
-        by_key = refill.keyed(one, table)
-        if not by_key and refill.same(connection, place, one, table, refill.common(one, table)[0]):
+        by_key = write_back.keyed(one, table)
+        if not by_key and write_back.same(connection, place, one, table, write_back.common(one, table)[0]):
             return Others(one, table, 0, 0, "", few=True, in_the_way=False)
         shared = sorted({column.name for column in table.columns.values()} & set(one.columns))
-        displaced, aside = refill.set_aside(connection, place, one, table, shared)
-        own = refill.own(connection, place, one, table) if displaced else 0
+        displaced, aside = write_back.set_aside(connection, place, one, table, shared)
+        own = write_back.own(connection, place, one, table) if displaced else 0
     kept = one.checksum.rows if one.checksum else 0
     few = by_key and displaced * _FEW <= kept and (not one.moved or one.number in back.filled)
     return Others(one, table, displaced, own, aside, few=few, in_the_way=displaced > 0 or not by_key)
@@ -106,11 +106,11 @@ def _singly(connection: Connection, back: Back, oids: Sequence[int], wrong: Sequ
     try:
         with _asleep(connection, [others.table for others in wrong]):
             done = all(
-                refill.remove(connection, back.stash.place(each.one), each.one, each.table, oids) == each.own
+                write_back.remove(connection, back.stash.place(each.one), each.one, each.table, oids) == each.own
                 for each in reversed(parents_first)
             )
             for each in parents_first:
-                refill.overwrite(connection, back.stash.place(each.one), each.one, each.table)
+                write_back.overwrite(connection, back.stash.place(each.one), each.one, each.table)
     except IntegrityError:
         done = False
     if not done:
@@ -134,24 +134,24 @@ def take_out(connection: Connection, back: Back, filled: Sequence[tuple[Object, 
     if not any(_own(connection, back, one, table) for one, table in filled):
         empty(connection, tables)
         return
-    if refill.reaches_others(connection, [table.oid for table in tables]):
+    if write_back.reaches_others(connection, [table.oid for table in tables]):
         return
     order = in_order(connection, [table.oid for table in tables]) or {}
     with _asleep(connection, tables):
         for one, table in sorted(filled, key=lambda pair: -order.get(pair[1].oid, 0)):
-            same = refill.same_key(one.key, table) if refill.keyed(one, table) else "true"
+            same = write_back.same_key(one.key, table) if write_back.keyed(one, table) else "true"
             kept = f"EXISTS (SELECT FROM {back.stash.place(one)} AS c WHERE {same})"
             execute(connection, f"DELETE FROM {evidence.rows_of(table)} AS l WHERE {kept}")
 
 
 def _own(connection: Connection, back: Back, one: Object, table: Table) -> int:
     with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):
-        return refill.own(connection, back.stash.place(one), one, table)
+        return write_back.own(connection, back.stash.place(one), one, table)
 
 
 def empty(connection: Connection, tables: Sequence[Table]) -> bool:
     """Take all rows out of these tables; False where rows of other tables would go along."""
-    if refill.reaches_others(connection, [table.oid for table in tables]):
+    if write_back.reaches_others(connection, [table.oid for table in tables]):
         return False
     if tables and not _truncated(connection, tables):
         order = in_order(connection, [table.oid for table in tables]) or {}

@@ -1,55 +1,19 @@
-"""The statements that put kept rows back into a table. Every one names its columns; generated ones make themselves."""
+"""Puts kept rows back into a table: a whole one, values of columns, changed rows. Generated columns make themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, silence
-from mcp_planner_schema.guard.evidence import Column, Table, name_of, rows_of
+from mcp_planner_schema.guard import checksum, write_back
+from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import AFTER, Object
-from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
-from mcp_planner_schema.guard.stash import value
+from mcp_planner_schema.guard.postcheck import execute, identifier
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-
-PATH = "mcp_planner_guard.path"
-"""Where the session's own search_path stands in ``connection.info``, PostgreSQL's own schema before it."""
-
-_FOREIGN = """
-SELECT n.nspname::text, r.relname::text, k.confrelid = k.conrelid,
-       array(SELECT a.attname::text FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY AS u (n, place)
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.n ORDER BY u.place),
-       array(SELECT a.attname::text FROM pg_catalog.unnest(k.confkey) WITH ORDINALITY AS u (n, place)
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.n ORDER BY u.place)
-FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.confrelid
-JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
-WHERE k.contype = 'f' AND k.conrelid = %s AND k.conparentid = 0
-"""
-# PostgreSQL allows no ON CONFLICT on a table with rules, be they disabled, nor one with deferrable unique constraints.
-_NO_CONFLICT = """
-SELECT c.relhasrules OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND NOT i.indimmediate)
-FROM pg_catalog.pg_class c WHERE c.oid = %s
-"""
-# A foreign key may refer to a partition by itself.
-_REACHES = """
-WITH these AS MATERIALIZED (
-  SELECT u.oid FROM pg_catalog.unnest(%(oids)s::oid[]) AS u (oid)
-  UNION SELECT t.relid::oid FROM pg_catalog.unnest(%(oids)s::oid[]) AS u (oid)
-        CROSS JOIN LATERAL pg_catalog.pg_partition_tree(u.oid::regclass) AS t)
-SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0 AND confdeltype IN ('c', 'n', 'd')
-               AND confrelid IN (SELECT oid FROM these) AND NOT conrelid IN (SELECT oid FROM these))
-"""
 _UNKNOWN = "nobody can tell what was written to them since"
-_IDENTITY = "SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = %s AND attidentity = 'a'"
-
-
-def note_path(connection: Connection) -> None:
-    """Note the session's own search_path, before another is pinned."""
-    path = execute(connection, "SELECT pg_catalog.current_setting('search_path')").scalar_one()
-    connection.info[PATH] = f"pg_catalog, {path or 'pg_temp'}"
 
 
 @dataclass(frozen=True)
@@ -91,60 +55,35 @@ def exactly(
     Not ``last``, its further statements may still need rows that it has made: none of them goes or changes yet. ``cleared``:
     those that were not to be there are gone already, and those that are there are as they were.
     """
-    columns, missing = common(one, table)
+    columns, missing = write_back.common(one, table)
     removed, displaced, aside = 0, 0, ""
-    if not empty(connection, table):
-        if same(connection, place, one, table, columns):
+    if not write_back.empty(connection, table):
+        if write_back.same(connection, place, one, table, columns):
             return Filled(missing=missing)
         if not last and not one.key:
             return Filled(missing=missing)
         if last and not cleared:
-            displaced, aside = set_aside(connection, place, one, table, sorted(columns))
-            removed = remove(connection, place, one, table) if displaced or not keyed(one, table) else 0
-        if displaced and keyed(one, table):
-            overwrite(connection, place, one, table)
-    written = insert(connection, place, one, table, columns, absent(one, table, columns))
+            displaced, aside = write_back.set_aside(connection, place, one, table, sorted(columns))
+            removed = (
+                write_back.remove(connection, place, one, table) if displaced or not write_back.keyed(one, table) else 0
+            )
+        if displaced and write_back.keyed(one, table):
+            write_back.overwrite(connection, place, one, table)
+    written = write_back.insert(connection, place, one, table, columns, write_back.absent(one, table, columns))
     filled = Filled(removed=removed, missing=missing, displaced=displaced, aside=aside, written=written)
-    if same(connection, place, one, table, columns):
+    if write_back.same(connection, place, one, table, columns):
         return filled
     return _left(connection, place, one, table, columns, filled)
 
 
-def set_aside(
-    connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], which: str = "true"
-) -> tuple[int, str]:
-    """Copy rows of the table that are not as in the copy, before they are replaced. Gives their number and the place.
-
-    They may be seeds; they may as well be newer data, which the upgrade has just moved here from elsewhere.
-    """
-    there = {column.name: column for column in table.columns.values()}
-    has_key, live = keyed(one, table), rows_of(table)
-    if has_key:
-        same = f"{same_key(one.key, table)} AND {checksum.alike(connection, place, live, columns)}"
-    else:  # written out, for only what can be hashed is compared without looking at each pair
-        same = f"{checksum.row_text(columns, 'c')} = {checksum.row_text(columns, 'l')}"
-    shown = dict.fromkeys([*(one.key if has_key else ()), *columns])
-    selected = ", ".join(value(there[name], "l.") for name in shown)
-    connection.exec_driver_sql("SAVEPOINT guard_aside")
-    aside = f'{place.partition(".")[0]}."guard:aside_{one.number}"'  # a stash's own schema has a name without a dot
-    sql = f"SELECT {selected} FROM {live} AS l WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same}) AND {which}"
-    count: int = execute(connection, f"CREATE TABLE {aside} AS {sql}").rowcount
-    if count:
-        connection.exec_driver_sql("RELEASE SAVEPOINT guard_aside")
-        return count, aside
-    connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_aside")
-    connection.exec_driver_sql("RELEASE SAVEPOINT guard_aside")
-    return 0, ""
-
-
 def beside(connection: Connection, place: str, one: Object, table: Table) -> Filled:
     """Put in the rows whose place is free; what stands there stays."""
-    columns, missing = common(one, table)
+    columns, missing = write_back.common(one, table)
     if one.key:
-        written = insert(connection, place, one, table, columns, absent(one, table, columns))
+        written = write_back.insert(connection, place, one, table, columns, write_back.absent(one, table, columns))
     else:
         was, now = checksum.row_text(sorted(columns), "c"), checksum.row_text(sorted(columns), "l")
-        written = insert(connection, place, one, table, columns,
+        written = write_back.insert(connection, place, one, table, columns,
                 f"c.ctid IN ({_SURPLUS.format(place=place, live=rows_of(table), was=was, now=now)})")  # fmt: skip
     return _left(connection, place, one, table, columns, Filled(missing=missing, written=written))
 
@@ -170,7 +109,7 @@ def columns(
             if kept
             else Filled(missing=missing)
         )
-    key, live = same_key(one.key, table), rows_of(table)
+    key, live = write_back.same_key(one.key, table), rows_of(table)
     free = (
         "true" if overwrite else f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in back)}) = 0"
     )
@@ -183,12 +122,14 @@ def columns(
         if listed
     )
     if back:
-        settings = ", ".join(f"{identifier(name)} = {_typed(there[name])}" for name in back)
+        settings = ", ".join(f"{identifier(name)} = {write_back.typed(there[name])}" for name in back)
         if last and overwrite:
             given = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in back)}) > 0"
             only = f" AND NOT EXISTS (SELECT FROM {touched} AS t WHERE t.place = c.ctid)" if touched else ""
             kept_too = f"EXISTS (SELECT FROM {place} AS c WHERE {key}{only})"
-            displaced, aside = set_aside(connection, place, one, table, sorted(back), f"{given} AND {kept_too}")
+            displaced, aside = write_back.set_aside(
+                connection, place, one, table, sorted(back), f"{given} AND {kept_too}"
+            )
         if touched:
             empty = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in back)}) = 0"
             free += f" AND ({empty} OR t.place IS NULL)"
@@ -196,11 +137,13 @@ def columns(
             stayed = sorted(name for name in one.columns if name not in one.lost)
             unchanged = f"c.{identifier(AFTER)} = {checksum.row_hash(stayed, 'c')}"
             free += f" AND ({unchanged}{' OR u.place IS NOT NULL' if untouched else ''})"
-        always = [name for name in connection.exec_driver_sql(_IDENTITY, (table.oid,)).scalars() if name in back]
+        always = [
+            name for name in connection.exec_driver_sql(write_back.IDENTITY, (table.oid,)).scalars() if name in back
+        ]
         for name in always:  # such a column takes no UPDATE
             execute(connection, f"ALTER TABLE {name_of(table)} ALTER {identifier(name)} SET GENERATED BY DEFAULT")
         # Not what is so already: each row written anew is written into every index, and leaves a dead one behind.
-        written = _with_references(
+        written = write_back.with_references(
             connection, place, table, back,
             lambda also: f"UPDATE {live} AS l SET {settings} FROM {kept_rows} WHERE {key} AND NOT {same} AND {free} AND {also}",
         )  # fmt: skip
@@ -218,7 +161,7 @@ def columns(
     filled = Filled(left, missing=missing, displaced=displaced, aside=aside, written=written)
     if missing:
         return replace(filled, why="their column is not there" if left else "")
-    return replace(filled, gone=count(connection, f"{place} AS c WHERE NOT {there_again}") if left else 0)
+    return replace(filled, gone=write_back.count(connection, f"{place} AS c WHERE NOT {there_again}") if left else 0)
 
 
 def changed(
@@ -228,40 +171,22 @@ def changed(
 
     Not ``deleted``, the deleted ones wait for the end of the body.
     """
-    columns, missing = common(one, table)
+    columns, missing = write_back.common(one, table)
     mine = f"c.ctid IN (SELECT u.place FROM {untouched} AS u)" if untouched else "false"
     if not one.key and one.restored:
         return Filled(one.left or 0, why="without a primary key nobody can tell which of them are back already")
-    overwritten = overwrite(connection, place, one, table, mine) if one.key else 0
+    overwritten = write_back.overwrite(connection, place, one, table, mine) if one.key else 0
     inserted = 0
     if deleted:
-        inserted = insert(connection, place, one, table, columns, f"{mine} AND {absent(one, table, columns)}")
+        inserted = write_back.insert(
+            connection, place, one, table, columns, f"{mine} AND {write_back.absent(one, table, columns)}"
+        )
     if not one.key:
         unknown = "without a key nobody knows which rows they were" if one.checksum and not untouched else ""
         return Filled((one.checksum.rows if one.checksum else 0) - inserted, missing=missing, why=unknown,
                       written=inserted)  # fmt: skip
     filled = _left(connection, place, one, table, columns, Filled(missing=missing, written=overwritten + inserted))
     return replace(filled, why=_UNKNOWN) if filled.left and not untouched else filled
-
-
-def empty(connection: Connection, table: Table) -> bool:
-    """Whether a table has no row."""
-    return not execute(connection, f"SELECT EXISTS (SELECT FROM {rows_of(table)})").scalar_one()
-
-
-def count(connection: Connection, place: str) -> int:
-    """How many rows are there; ``place`` as it stands in FROM."""
-    rows: int = execute(connection, f"SELECT pg_catalog.count(*) FROM {place}").scalar_one()
-    return rows
-
-
-def same_key(key: Sequence[str], live: Table, names: Mapping[str, str] | None = None) -> str:
-    """SQL: that the kept row ``c`` and the row ``l`` have the same key. ``names``: what the columns are called in ``l``."""
-    there = {column.name: column for column in live.columns.values()}
-    pairs = [(name, there.get((names or {}).get(name, name))) for name in key]
-    return " AND ".join(
-        f"c.{identifier(name)} = {value(column, 'l.', bare=True)}" if column else "false" for name, column in pairs
-    )
 
 
 # Of equal rows without a key, as many as the copy has more than the table.
@@ -272,114 +197,6 @@ WHERE a.n > coalesce(b.n, 0)
 """
 
 
-def common(one: Object, table: Table) -> tuple[list[str], tuple[str, ...]]:
-    """The columns that can be filled, and those of the copy that have no place."""
-    there = {column.name: column for column in table.columns.values()}
-    kept = [name for name in one.columns if name != AFTER]
-    return (
-        [name for name in kept if name in there and not there[name].generated],
-        tuple(name for name in kept if name not in there),
-    )
-
-
-def _typed(column: Column, alias: str = "c.") -> str:
-    # A builtin value keeps its own type, so that one that does not fit is an error and not cut off by a cast. The name of
-    # another type is the server's own, quoted by format_type().
-    name = f"{alias}{identifier(column.name)}"
-    return name if column.builtin else f"CAST({name} AS {column.type})"
-
-
-def insert(connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], which: str) -> int:
-    """Insert kept rows (``c``) of which ``which`` is true and that meet no other. Gives how many."""
-    there = {column.name: column for column in table.columns.values()}
-    names = ", ".join(map(identifier, columns))
-    values = ", ".join(_typed(there[name]) for name in columns)
-    if not columns:
-        return 0
-    conflict = "" if connection.exec_driver_sql(_NO_CONFLICT, (table.oid,)).scalar() else " ON CONFLICT DO NOTHING"
-    return _with_references(
-        connection, place, table, columns,
-        lambda also: f"INSERT INTO {name_of(table)} ({names}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {place} AS c "
-        f"WHERE {which} AND {also}{conflict}",
-    )  # fmt: skip
-
-
-def absent(one: Object, table: Table, columns: Sequence[str]) -> str:
-    """SQL: that no row of the table has the key of the kept row ``c``."""
-    if not one.key or not set(one.key) <= set(columns):
-        return "true"
-    return f"NOT EXISTS (SELECT FROM {rows_of(table)} AS l WHERE {same_key(one.key, table)})"
-
-
-def keyed(one: Object, table: Table) -> bool:
-    """Whether kept rows are told from each other by a primary key that the table still has."""
-    return bool(one.key) and set(one.key) <= {column.name for column in table.columns.values()}
-
-
-def overwrite(connection: Connection, place: str, one: Object, table: Table, which: str = "true") -> int:
-    """Give rows that are there their kept values, by the key, where ``which`` is true of ``c``. Gives how many were others."""
-    columns, _ = common(one, table)
-    there = {column.name: column for column in table.columns.values()}
-    fixed = {*one.key, *connection.exec_driver_sql(_IDENTITY, (table.oid,)).scalars()}
-    free = [name for name in columns if name not in fixed]
-    if not free or not set(one.key) <= set(columns):
-        return 0
-    settings = ", ".join(f"{identifier(name)} = {_typed(there[name])}" for name in free)
-    same = checksum.alike(connection, place, rows_of(table), free)
-    return _with_references(
-        connection, place, table, free,
-        lambda also: f"UPDATE {rows_of(table)} AS l SET {settings} FROM {place} AS c "
-        f"WHERE {same_key(one.key, table)} AND {which} AND NOT {same} AND {also}",
-    )  # fmt: skip
-
-
-def remove(connection: Connection, place: str, one: Object, table: Table, together: Sequence[int] = ()) -> int:
-    """Delete rows that the upgrade has made and that were not there; not where rows of other tables would go along, or refer
-    to one of them.
-
-    ``together``: those of these tables may.
-    """
-    from sqlalchemy.exc import IntegrityError
-
-    if reaches_others(connection, together or [table.oid]):
-        return 0
-    by_key = keyed(one, table)
-    which = f"NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key(one.key, table)})" if by_key else "true"
-    connection.exec_driver_sql("SAVEPOINT guard_remove")
-    try:
-        removed: int = execute(connection, f"DELETE FROM {rows_of(table)} AS l WHERE {which}").rowcount
-        silence.flush(connection)
-    except IntegrityError:
-        removed = 0
-        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_remove")
-    connection.exec_driver_sql("RELEASE SAVEPOINT guard_remove")
-    return removed if by_key else 0
-
-
-def own(connection: Connection, place: str, one: Object, table: Table) -> int:
-    """How many rows of a table are none of the kept ones, by their key."""
-    if not keyed(one, table):
-        return 0
-    count: int = execute(
-        connection,
-        f"SELECT pg_catalog.count(*) FROM {rows_of(table)} AS l "
-        f"WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key(one.key, table)})",
-    ).scalar_one()
-    return count
-
-
-def reaches_others(connection: Connection, oids: Sequence[int]) -> bool:
-    """Whether rows of another table would go, or lose their reference, if these tables were emptied."""
-    with pinned(connection, search_path="pg_catalog"):
-        return bool(connection.exec_driver_sql(_REACHES, {"oids": list(oids)}).scalar_one())
-
-
-def same(connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str]) -> bool:
-    """Whether the table has exactly the kept rows. What was proven of these when all began is not read once more."""
-    proven = one.checksum if set(columns) == set(one.columns) else None
-    return (proven or checksum.of(connection, place, columns)) == checksum.of(connection, rows_of(table), columns)
-
-
 def _left(
     connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], filled: Filled
 ) -> Filled:
@@ -387,77 +204,16 @@ def _left(
     live = rows_of(table)
     if not (one.key and set(one.key) <= set(columns)):
         was, now = checksum.row_text(sorted(columns), "c"), checksum.row_text(sorted(columns), "l")
-        left = count(connection, f"({_SURPLUS.format(place=place, live=live, was=was, now=now)}) AS s")
+        left = write_back.count(connection, f"({_SURPLUS.format(place=place, live=live, was=was, now=now)}) AS s")
         return replace(filled, left=left, barred=left)
-    key, alike = same_key(one.key, table), checksum.alike(connection, place, live, columns)
-    left = count(connection, f"{place} AS c WHERE NOT EXISTS (SELECT FROM {live} AS l WHERE {key} AND {alike})")
+    key, alike = write_back.same_key(one.key, table), checksum.alike(connection, place, live, columns)
+    left = write_back.count(
+        connection, f"{place} AS c WHERE NOT EXISTS (SELECT FROM {live} AS l WHERE {key} AND {alike})"
+    )
     if not left:
         return filled
     absent = f"{place} AS c WHERE NOT EXISTS (SELECT FROM {live} AS l WHERE {key})"
-    nowhere = count(connection, absent)
+    nowhere = write_back.count(connection, absent)
     # Where the downgrade had left a row, and there is none, somebody has deleted it.
-    gone = count(connection, f"{absent} AND c.{identifier(AFTER)} IS NOT NULL") if one.kind == "rows" else 0
+    gone = write_back.count(connection, f"{absent} AND c.{identifier(AFTER)} IS NOT NULL") if one.kind == "rows" else 0
     return replace(filled, left=left, gone=gone, barred=nowhere - gone)
-
-
-def _with_references(
-    connection: Connection, place: str, table: Table, columns: Sequence[str], statement: object
-) -> int:
-    """Run a statement; where a foreign key stands against it, run it without the rows whose reference is gone.
-
-    Gives how many rows it has written.
-    """
-    from sqlalchemy.exc import IntegrityError
-
-    assert callable(statement)
-    connection.exec_driver_sql("SAVEPOINT guard_references")
-    try:
-        written = _write(connection, statement("true"))
-    except IntegrityError as error:
-        if getattr(error.orig, "pgcode", "") != "23503":
-            raise
-        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_references")
-        orphans = _orphans(connection, place, table, columns)
-        written = _write(connection, statement(f"NOT EXISTS (SELECT FROM {orphans} AS o WHERE o.place = c.ctid)"))
-        execute(connection, f"DROP TABLE {orphans}")
-    connection.exec_driver_sql("RELEASE SAVEPOINT guard_references")
-    return written
-
-
-def _write(connection: Connection, sql: str) -> int:
-    """Run it under the session's own search_path: checks and generated columns may call functions by their bare names."""
-    with pinned(connection, search_path=connection.info.get(PATH, checksum.OUTPUT["search_path"])):
-        written: int = execute(connection, sql).rowcount
-        silence.flush(connection)
-    return written
-
-
-def _orphans(connection: Connection, place: str, table: Table, columns: Sequence[str]) -> str:
-    """Make a table of the kept rows that refer to a row that is gone, or to another kept row that does. To be dropped after use.
-
-    No temporary one: not every role may make those.
-    """
-    name = f'{place.partition(".")[0]}."guard:orphans"'  # a stash's own schema has a name without a dot
-    there = {column.name: column for column in table.columns.values()}
-    execute(connection, f"CREATE UNLOGGED TABLE {name} (place tid)")
-    foreign = [row for row in connection.exec_driver_sql(_FOREIGN, (table.oid,)) if set(row[3]) <= set(columns)]
-    found = True
-    while found:
-        found = False
-        for schema, referred, itself, own, theirs in foreign:
-            given = " AND ".join(f"c.{identifier(one)} IS NOT NULL" for one in own)
-            match = " AND ".join(
-                f"r.{identifier(two)} = {_typed(there[one])}" for one, two in zip(own, theirs, strict=True)
-            )
-            missing = f"NOT EXISTS (SELECT FROM {identifier(schema)}.{identifier(referred)} AS r WHERE {match})"
-            if itself:
-                kept = " AND ".join(f"k.{identifier(b)} = c.{identifier(a)}" for a, b in zip(own, theirs, strict=True))
-                left = f"NOT EXISTS (SELECT FROM {name} AS o WHERE o.place = k.ctid)"
-                missing += f" AND NOT EXISTS (SELECT FROM {place} AS k WHERE {kept} AND {left})"
-            added = execute(
-                connection,
-                f"INSERT INTO {name} SELECT c.ctid FROM {place} AS c WHERE {given} AND {missing} "
-                f"AND NOT EXISTS (SELECT FROM {name} AS o WHERE o.place = c.ctid)",
-            ).rowcount
-            found = found or added > 0
-    return name

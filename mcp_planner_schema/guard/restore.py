@@ -24,6 +24,7 @@ from mcp_planner_schema.guard import (
     since,
     told,
     twins,
+    write_back,
 )
 from mcp_planner_schema.guard.back import Back, anew, made
 from mcp_planner_schema.guard.evidence import Table
@@ -247,7 +248,7 @@ def _fill(
     connection: Connection, back: Back, one: Object, table: Table, *, last: bool = False, cleared: bool = False
 ) -> None:
     """Put one object's rows or values in, and note what became of them. ``last``: the body has ended."""
-    refill.note_path(connection)
+    write_back.note_path(connection)
     with checksum.reading(connection), silence.of_table(connection, table.oid, evidence.name_of(table)):
         filled = _filled(connection, back, one, table, last=last, cleared=cleared)
     earlier = back.filled.get(one.number, Filled())
@@ -310,9 +311,11 @@ def _moved_back(connection: Connection, back: Back, one: Object, table: Table) -
     done, filled = False, Filled(swapped=True)
     connection.exec_driver_sql("SAVEPOINT guard_swap")
     try:
-        if not refill.empty(connection, table):
+        if not write_back.empty(connection, table):
             with checksum.reading(connection):
-                displaced, aside = refill.set_aside(connection, back.stash.place(one), one, table, sorted(one.columns))
+                displaced, aside = write_back.set_aside(
+                    connection, back.stash.place(one), one, table, sorted(one.columns)
+                )
             filled = replace(filled, displaced=displaced, aside=aside)
         done = move.back(connection, back.schema, (back.stash.kept_in, one.relation or ""), table, lines)
     except DBAPIError as error:

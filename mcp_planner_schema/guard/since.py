@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, evidence, refill, silence
+from mcp_planner_schema.guard import checksum, evidence, silence, write_back
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.findings import Finding, Refused
 from mcp_planner_schema.guard.manifest import AFTER, Object, Stash, Written
@@ -54,7 +54,7 @@ def touched(connection: Connection, stash: Stash, one: Object, live: Table) -> s
         execute(
             connection,
             f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT c.ctid AS place FROM {stash.place(one)} AS c "
-            f"JOIN {evidence.rows_of(live)} AS l ON {refill.same_key(one.key, live) if one.key else 'false'} "
+            f"JOIN {evidence.rows_of(live)} AS l ON {write_back.same_key(one.key, live) if one.key else 'false'} "
             f"WHERE {_since(stash)}",
         )
     return f"pg_temp.{name}"
@@ -78,7 +78,7 @@ def untouched(
         elif not set(names.values()) <= there:
             condition = "false"
         else:
-            key = refill.same_key(one.key, live, names)
+            key = write_back.same_key(one.key, live, names)
             now = checksum.row_hash([names[column] for column in sorted(names)], "l")
             rows, after = evidence.rows_of(live), identifier(AFTER)
             condition = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import evidence, manifest, refill, sequences
+from mcp_planner_schema.guard import evidence, manifest, sequences, write_back
 from mcp_planner_schema.guard.back import Back
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
@@ -20,7 +20,7 @@ def of_object(connection: Connection, back: Back, one: Object, table: Table | No
     if filled and filled.swapped:
         manifest.emptied(connection, back.schema, back.stash.id, one.number)
         return [f"restored {one.shown}: moved back", *_displaced(one, filled)]
-    kept = one.checksum.rows if one.checksum else refill.count(connection, back.stash.place(one))
+    kept = one.checksum.rows if one.checksum else write_back.count(connection, back.stash.place(one))
     if table is None:
         manifest.mark_object(connection, back.schema, back.stash.id, one.number, 0, kept)
         return (

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, refill
+from mcp_planner_schema.guard import checksum, write_back
 from mcp_planner_schema.guard.evidence import Table, rows_of
 from mcp_planner_schema.guard.manifest import AFTER, Object
 from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
@@ -105,11 +105,11 @@ def give_way(
     stays in the stash. So do all of them where the kept ones would not go in. Gives as well how many pairs those are. The
     table's triggers sleep, and OUTPUT is pinned.
     """
-    columns, _ = refill.common(one, table)
+    columns, _ = write_back.common(one, table)
     if not set(one.key) <= set(columns):
         return 0, 0
     gone, left = 0, 0
-    key, same_key = checksum.row_hash(one.key, "l"), refill.same_key(one.key, table)
+    key, same_key = checksum.row_hash(one.key, "l"), write_back.same_key(one.key, table)
     anew = _ANEW.format(live=rows_of(table), stood=stood, key=key, place=place, same_key=same_key)
     if execute(connection, anew).rowcount:
         _pair(connection, place, one, table, columns, untouched)
@@ -121,8 +121,8 @@ def give_way(
         ).rowcount
         execute(connection, "DROP TABLE pg_temp.guard_twins")
     execute(connection, "DROP TABLE pg_temp.guard_anew")
-    others = f"{_deleted(untouched)} AND {refill.absent(one, table, columns)}"
-    refill.insert(connection, place, one, table, columns, others)
+    others = f"{_deleted(untouched)} AND {write_back.absent(one, table, columns)}"
+    write_back.insert(connection, place, one, table, columns, others)
     return gone, left
 
 
@@ -133,7 +133,7 @@ def _pair(connection: Connection, place: str, one: Object, table: Table, columns
     sql = _PAIRS.format(
         place=place, live=rows_of(table), referred=_referred(connection, table),
         was=checksum.row_text(compared, "c"), now=checksum.row_text(compared, "l"),
-        deleted=f"{_deleted(untouched)} AND {refill.absent(one, table, columns)}",
+        deleted=f"{_deleted(untouched)} AND {write_back.absent(one, table, columns)}",
     )  # fmt: skip
     execute(connection, sql)
 
@@ -150,7 +150,7 @@ def _swap(connection: Connection, place: str, one: Object, table: Table, columns
             "WHERE NOT t.referred AND l.tableoid = t.part AND l.ctid = t.spot",
         ).rowcount
         kept = "c.ctid IN (SELECT t.place FROM pg_temp.guard_twins AS t WHERE NOT t.referred)"
-        done = refill.insert(connection, place, one, table, columns, kept) == gone
+        done = write_back.insert(connection, place, one, table, columns, kept) == gone
     except IntegrityError:
         done = False
     if not done:

@@ -1,0 +1,270 @@
+"""Statements that write kept rows (``c``) into a table (``l`` its rows), make room for them, and compare the two.
+
+What of them is to be done for a table, its columns or its changed rows, says :mod:`.refill`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard import checksum, silence
+from mcp_planner_schema.guard.evidence import Column, Table, name_of, rows_of
+from mcp_planner_schema.guard.manifest import AFTER, Object
+from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
+from mcp_planner_schema.guard.stash import value
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+PATH = "mcp_planner_guard.path"
+"""Where the session's own search_path stands in ``connection.info``, PostgreSQL's own schema before it."""
+
+_FOREIGN = """
+SELECT n.nspname::text, r.relname::text, k.confrelid = k.conrelid,
+       array(SELECT a.attname::text FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY AS u (n, place)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.n ORDER BY u.place),
+       array(SELECT a.attname::text FROM pg_catalog.unnest(k.confkey) WITH ORDINALITY AS u (n, place)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.n ORDER BY u.place)
+FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.confrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+WHERE k.contype = 'f' AND k.conrelid = %s AND k.conparentid = 0
+"""
+# PostgreSQL allows no ON CONFLICT on a table with rules, be they disabled, nor one with deferrable unique constraints.
+_NO_CONFLICT = """
+SELECT c.relhasrules OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND NOT i.indimmediate)
+FROM pg_catalog.pg_class c WHERE c.oid = %s
+"""
+# A foreign key may refer to a partition by itself.
+_REACHES = """
+WITH these AS MATERIALIZED (
+  SELECT u.oid FROM pg_catalog.unnest(%(oids)s::oid[]) AS u (oid)
+  UNION SELECT t.relid::oid FROM pg_catalog.unnest(%(oids)s::oid[]) AS u (oid)
+        CROSS JOIN LATERAL pg_catalog.pg_partition_tree(u.oid::regclass) AS t)
+SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0 AND confdeltype IN ('c', 'n', 'd')
+               AND confrelid IN (SELECT oid FROM these) AND NOT conrelid IN (SELECT oid FROM these))
+"""
+IDENTITY = "SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = %s AND attidentity = 'a'"
+
+
+def note_path(connection: Connection) -> None:
+    """Note the session's own search_path, before another is pinned."""
+    path = execute(connection, "SELECT pg_catalog.current_setting('search_path')").scalar_one()
+    connection.info[PATH] = f"pg_catalog, {path or 'pg_temp'}"
+
+
+def set_aside(
+    connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], which: str = "true"
+) -> tuple[int, str]:
+    """Copy rows of the table that are not as in the copy, before they are replaced. Gives their number and the place.
+
+    They may be seeds; they may as well be newer data, which the upgrade has just moved here from elsewhere.
+    """
+    there = {column.name: column for column in table.columns.values()}
+    has_key, live = keyed(one, table), rows_of(table)
+    if has_key:
+        same = f"{same_key(one.key, table)} AND {checksum.alike(connection, place, live, columns)}"
+    else:  # written out, for only what can be hashed is compared without looking at each pair
+        same = f"{checksum.row_text(columns, 'c')} = {checksum.row_text(columns, 'l')}"
+    shown = dict.fromkeys([*(one.key if has_key else ()), *columns])
+    selected = ", ".join(value(there[name], "l.") for name in shown)
+    connection.exec_driver_sql("SAVEPOINT guard_aside")
+    aside = f'{place.partition(".")[0]}."guard:aside_{one.number}"'  # a stash's own schema has a name without a dot
+    sql = f"SELECT {selected} FROM {live} AS l WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same}) AND {which}"
+    count: int = execute(connection, f"CREATE TABLE {aside} AS {sql}").rowcount
+    if count:
+        connection.exec_driver_sql("RELEASE SAVEPOINT guard_aside")
+        return count, aside
+    connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_aside")
+    connection.exec_driver_sql("RELEASE SAVEPOINT guard_aside")
+    return 0, ""
+
+
+def empty(connection: Connection, table: Table) -> bool:
+    """Whether a table has no row."""
+    return not execute(connection, f"SELECT EXISTS (SELECT FROM {rows_of(table)})").scalar_one()
+
+
+def count(connection: Connection, place: str) -> int:
+    """How many rows are there; ``place`` as it stands in FROM."""
+    rows: int = execute(connection, f"SELECT pg_catalog.count(*) FROM {place}").scalar_one()
+    return rows
+
+
+def same_key(key: Sequence[str], live: Table, names: Mapping[str, str] | None = None) -> str:
+    """SQL: that the kept row ``c`` and the row ``l`` have the same key. ``names``: what the columns are called in ``l``."""
+    there = {column.name: column for column in live.columns.values()}
+    pairs = [(name, there.get((names or {}).get(name, name))) for name in key]
+    return " AND ".join(
+        f"c.{identifier(name)} = {value(column, 'l.', bare=True)}" if column else "false" for name, column in pairs
+    )
+
+
+def common(one: Object, table: Table) -> tuple[list[str], tuple[str, ...]]:
+    """The columns that can be filled, and those of the copy that have no place."""
+    there = {column.name: column for column in table.columns.values()}
+    kept = [name for name in one.columns if name != AFTER]
+    return (
+        [name for name in kept if name in there and not there[name].generated],
+        tuple(name for name in kept if name not in there),
+    )
+
+
+def typed(column: Column, alias: str = "c.") -> str:
+    """SQL: a kept value in the type of its column."""
+    # A builtin value keeps its own type, so that one that does not fit is an error and not cut off by a cast. The name of
+    # another type is the server's own, quoted by format_type().
+    name = f"{alias}{identifier(column.name)}"
+    return name if column.builtin else f"CAST({name} AS {column.type})"
+
+
+def insert(connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], which: str) -> int:
+    """Insert kept rows (``c``) of which ``which`` is true and that meet no other. Gives how many."""
+    there = {column.name: column for column in table.columns.values()}
+    names = ", ".join(map(identifier, columns))
+    values = ", ".join(typed(there[name]) for name in columns)
+    if not columns:
+        return 0
+    conflict = "" if connection.exec_driver_sql(_NO_CONFLICT, (table.oid,)).scalar() else " ON CONFLICT DO NOTHING"
+    return with_references(
+        connection, place, table, columns,
+        lambda also: f"INSERT INTO {name_of(table)} ({names}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {place} AS c "
+        f"WHERE {which} AND {also}{conflict}",
+    )  # fmt: skip
+
+
+def absent(one: Object, table: Table, columns: Sequence[str]) -> str:
+    """SQL: that no row of the table has the key of the kept row ``c``."""
+    if not one.key or not set(one.key) <= set(columns):
+        return "true"
+    return f"NOT EXISTS (SELECT FROM {rows_of(table)} AS l WHERE {same_key(one.key, table)})"
+
+
+def keyed(one: Object, table: Table) -> bool:
+    """Whether kept rows are told from each other by a primary key that the table still has."""
+    return bool(one.key) and set(one.key) <= {column.name for column in table.columns.values()}
+
+
+def overwrite(connection: Connection, place: str, one: Object, table: Table, which: str = "true") -> int:
+    """Give rows that are there their kept values, by the key, where ``which`` is true of ``c``. Gives how many were others."""
+    columns, _ = common(one, table)
+    there = {column.name: column for column in table.columns.values()}
+    fixed = {*one.key, *connection.exec_driver_sql(IDENTITY, (table.oid,)).scalars()}
+    free = [name for name in columns if name not in fixed]
+    if not free or not set(one.key) <= set(columns):
+        return 0
+    settings = ", ".join(f"{identifier(name)} = {typed(there[name])}" for name in free)
+    same = checksum.alike(connection, place, rows_of(table), free)
+    return with_references(
+        connection, place, table, free,
+        lambda also: f"UPDATE {rows_of(table)} AS l SET {settings} FROM {place} AS c "
+        f"WHERE {same_key(one.key, table)} AND {which} AND NOT {same} AND {also}",
+    )  # fmt: skip
+
+
+def remove(connection: Connection, place: str, one: Object, table: Table, together: Sequence[int] = ()) -> int:
+    """Delete rows that the upgrade has made and that were not there; not where rows of other tables would go along, or refer
+    to one of them.
+
+    ``together``: those of these tables may.
+    """
+    from sqlalchemy.exc import IntegrityError
+
+    if reaches_others(connection, together or [table.oid]):
+        return 0
+    by_key = keyed(one, table)
+    which = f"NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key(one.key, table)})" if by_key else "true"
+    connection.exec_driver_sql("SAVEPOINT guard_remove")
+    try:
+        removed: int = execute(connection, f"DELETE FROM {rows_of(table)} AS l WHERE {which}").rowcount
+        silence.flush(connection)
+    except IntegrityError:
+        removed = 0
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_remove")
+    connection.exec_driver_sql("RELEASE SAVEPOINT guard_remove")
+    return removed if by_key else 0
+
+
+def own(connection: Connection, place: str, one: Object, table: Table) -> int:
+    """How many rows of a table are none of the kept ones, by their key."""
+    if not keyed(one, table):
+        return 0
+    count: int = execute(
+        connection,
+        f"SELECT pg_catalog.count(*) FROM {rows_of(table)} AS l "
+        f"WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key(one.key, table)})",
+    ).scalar_one()
+    return count
+
+
+def reaches_others(connection: Connection, oids: Sequence[int]) -> bool:
+    """Whether rows of another table would go, or lose their reference, if these tables were emptied."""
+    with pinned(connection, search_path="pg_catalog"):
+        return bool(connection.exec_driver_sql(_REACHES, {"oids": list(oids)}).scalar_one())
+
+
+def same(connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str]) -> bool:
+    """Whether the table has exactly the kept rows. What was proven of these when all began is not read once more."""
+    proven = one.checksum if set(columns) == set(one.columns) else None
+    return (proven or checksum.of(connection, place, columns)) == checksum.of(connection, rows_of(table), columns)
+
+
+def with_references(connection: Connection, place: str, table: Table, columns: Sequence[str], statement: object) -> int:
+    """Run a statement; where a foreign key stands against it, run it without the rows whose reference is gone.
+
+    Gives how many rows it has written.
+    """
+    from sqlalchemy.exc import IntegrityError
+
+    assert callable(statement)
+    connection.exec_driver_sql("SAVEPOINT guard_references")
+    try:
+        written = _write(connection, statement("true"))
+    except IntegrityError as error:
+        if getattr(error.orig, "pgcode", "") != "23503":
+            raise
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_references")
+        orphans = _orphans(connection, place, table, columns)
+        written = _write(connection, statement(f"NOT EXISTS (SELECT FROM {orphans} AS o WHERE o.place = c.ctid)"))
+        execute(connection, f"DROP TABLE {orphans}")
+    connection.exec_driver_sql("RELEASE SAVEPOINT guard_references")
+    return written
+
+
+def _write(connection: Connection, sql: str) -> int:
+    """Run it under the session's own search_path: checks and generated columns may call functions by their bare names."""
+    with pinned(connection, search_path=connection.info.get(PATH, checksum.OUTPUT["search_path"])):
+        written: int = execute(connection, sql).rowcount
+        silence.flush(connection)
+    return written
+
+
+def _orphans(connection: Connection, place: str, table: Table, columns: Sequence[str]) -> str:
+    """Make a table of the kept rows that refer to a row that is gone, or to another kept row that does. To be dropped after use.
+
+    No temporary one: not every role may make those.
+    """
+    name = f'{place.partition(".")[0]}."guard:orphans"'  # a stash's own schema has a name without a dot
+    there = {column.name: column for column in table.columns.values()}
+    execute(connection, f"CREATE UNLOGGED TABLE {name} (place tid)")
+    foreign = [row for row in connection.exec_driver_sql(_FOREIGN, (table.oid,)) if set(row[3]) <= set(columns)]
+    found = True
+    while found:
+        found = False
+        for schema, referred, itself, own, theirs in foreign:
+            given = " AND ".join(f"c.{identifier(one)} IS NOT NULL" for one in own)
+            match = " AND ".join(
+                f"r.{identifier(two)} = {typed(there[one])}" for one, two in zip(own, theirs, strict=True)
+            )
+            missing = f"NOT EXISTS (SELECT FROM {identifier(schema)}.{identifier(referred)} AS r WHERE {match})"
+            if itself:
+                kept = " AND ".join(f"k.{identifier(b)} = c.{identifier(a)}" for a, b in zip(own, theirs, strict=True))
+                left = f"NOT EXISTS (SELECT FROM {name} AS o WHERE o.place = k.ctid)"
+                missing += f" AND NOT EXISTS (SELECT FROM {place} AS k WHERE {kept} AND {left})"
+            added = execute(
+                connection,
+                f"INSERT INTO {name} SELECT c.ctid FROM {place} AS c WHERE {given} AND {missing} "
+                f"AND NOT EXISTS (SELECT FROM {name} AS o WHERE o.place = c.ctid)",
+            ).rowcount
+            found = found or added > 0
+    return name
