@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema import __version__
-from mcp_planner_schema.guard import journal, manifest
+from mcp_planner_schema.guard import journal, manifest_tables
 from mcp_planner_schema.guard.findings import Broken
 from mcp_planner_schema.guard.trial import COMMIT_GUARD
 
@@ -190,7 +190,7 @@ def prepare(connection: Connection, schema: str) -> None:
     if not missing:
         return
     # IF NOT EXISTS asks for the right to create a schema even where there is one, made for a role without that right.
-    tables = (_SCHEMA if no_schema else "") + _TABLES + journal.TABLES + manifest.TABLES + COMMIT_GUARD
+    tables = (_SCHEMA if no_schema else "") + _TABLES + journal.TABLES + manifest_tables.TABLES + COMMIT_GUARD
     try:
         connection.exec_driver_sql(tables.format(schema=schema))
     except ProgrammingError as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, connect, manifest, restore
+from mcp_planner_schema.guard import checksum, connect, intact, manifest
 from mcp_planner_schema.guard import settings as settings_module
 from mcp_planner_schema.guard.manifest import Object, Stash
 from mcp_planner_schema.guard.postcheck import execute
@@ -67,7 +67,7 @@ def _one(engine: Engine, schema: str, stash: Stash) -> Report:
             wrong.append(f"the manifest says {stash.kept_in} and not {manifest.schema_of(schema, stash.id)}")
         # A table that was moved here is not here any more once it went back.
         here = tuple(one for one in stash.objects if not (one.moved and stash.state == "restored"))
-        wrong += restore.damaged(connection, replace(stash, objects=here))
+        wrong += intact.damaged(connection, replace(stash, objects=here))
         for one in here:
             if one.moved and one.relation and one.checksum is None:
                 lines += _first_time(connection, schema, stash, one)

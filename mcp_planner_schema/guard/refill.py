@@ -13,6 +13,7 @@ from mcp_planner_schema.guard.postcheck import execute, identifier
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
 _UNKNOWN = "nobody can tell what was written to them since"
 
 

@@ -16,6 +16,7 @@ from mcp_planner_schema.guard import (
     clear,
     definition,
     evidence,
+    intact,
     ladder,
     manifest,
     move,
@@ -28,7 +29,6 @@ from mcp_planner_schema.guard import (
 )
 from mcp_planner_schema.guard.back import Back, anew, made
 from mcp_planner_schema.guard.evidence import Table
-from mcp_planner_schema.guard.findings import Finding, Refused
 from mcp_planner_schema.guard.manifest import Object, Stash
 from mcp_planner_schema.guard.postcheck import execute
 from mcp_planner_schema.guard.refill import Filled
@@ -36,11 +36,6 @@ from mcp_planner_schema.guard.refill import Filled
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_KEPT = """
-SELECT c.relkind::text, array(SELECT a.attname::text FROM pg_catalog.pg_attribute a
-                              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns
-FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)::oid
-"""
 _TABLES = "SELECT oid FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p')"
 _SHAPE = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_partition_tree(%s::oid)"
 
@@ -63,7 +58,7 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
     back = Back(schema, stash, anyway=later)
     if any(one.kind == "rows" or one.lost for one in back.rows()):
         since.require_lists(connection, stash)
-    check(connection, stash)
+    intact.check(connection, stash)
     back.before = _there(connection, back)
     if later:
         for found in sorted(back.before.values(), key=lambda table: table.oid):
@@ -104,40 +99,6 @@ def _lock_written(connection: Connection, stash: Stash) -> None:
 def _there(connection: Connection, back: Back) -> dict[tuple[str, str], Table]:
     named = {(one.schema, one.name): evidence.named(connection, one.schema, one.name) for one in back.rows()}
     return {name: found for name, found in named.items() if found}
-
-
-def check(connection: Connection, stash: Stash) -> None:
-    """Raise :class:`Refused` where a kept table's rows are not those of the manifest. Reads each of them once."""
-    wrong = damaged(connection, stash)
-    if wrong:
-        values = {"problem": "; ".join(wrong), "stash": str(stash.id), "place": stash.kept_in}
-        raise Refused(
-            [Finding("stash-damaged", stash.kept_in, stash.revision, values)], f"make migrate-stash-show ID={stash.id}"
-        )
-
-
-def damaged(connection: Connection, stash: Stash) -> list[str]:
-    """What of a stash is not as its manifest says. A moved table without checksums need only be there."""
-    wrong = []
-    with checksum.reading(connection):
-        for one in stash.objects:
-            if one.relation is None or (one.checksum is None and not one.moved):
-                continue
-            place = stash.place(one)
-            there = connection.exec_driver_sql(_KEPT, (place,)).first()
-            if there is None:
-                wrong.append(f"{place} is gone")
-            elif there.relkind not in ("r", "p"):  # reading a view would run what somebody has written
-                wrong.append(f"{place} is no table")
-            elif missing := sorted(set(one.columns) - set(there.columns)):
-                wrong.append(f"{place} has no column {', '.join(missing)}")
-            elif one.checksum:
-                found = checksum.of(connection, place, one.columns)
-                if found != one.checksum:
-                    rows = f"has {found.rows} rows (kept: {one.checksum.rows})"
-                    other = f"has other values than were kept, in {found.rows} rows"
-                    wrong.append(f"{place} {other if found.rows == one.checksum.rows else rows}")
-    return wrong
 
 
 def come_back(connection: Connection, back: Back, *, strictly: bool = False, wanting: bool = False) -> None:

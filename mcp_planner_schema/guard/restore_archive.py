@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import alone, archive, connect, history, manifest, restore, stash, unpack
+from mcp_planner_schema.guard import alone, archive, connect, history, intact, manifest, restore, stash, unpack
 from mcp_planner_schema.guard.findings import Finding, Refused, WrongUse
 from mcp_planner_schema.guard.manifest import Stash
 from mcp_planner_schema.guard.restore_later import WAITING, refused
@@ -152,7 +152,7 @@ def _begin(here: alone.Alone, connection: Connection, run: int | None) -> tuple[
 
 def _refuse_older(connection: Connection, of: Stash, found: unpack.Unpacked) -> None:
     """An archive is made before the tables are locked: where the stash is whole, it is the one that is exact."""
-    if found.differs and of.state != "purged" and not restore.damaged(connection, of):
+    if found.differs and of.state != "purged" and not intact.damaged(connection, of):
         raise refused(
             of.revision, f"stash {of.id} is whole, and newer than the archive: others wrote between the two",
             "give the stash itself back", f"make migrate-restore VERSION={of.revision} ID={of.id}",

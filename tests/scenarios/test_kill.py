@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from mcp_planner_schema import embedded
 from mcp_planner_schema.embedded.process import postmaster
-from mcp_planner_schema.guard import archive, checksum, manifest, restore, restore_later
+from mcp_planner_schema.guard import archive, checksum, intact, manifest, restore_later
 from mcp_planner_schema.guard.postcheck import pinned
 from tests.catalog import catalog
 from tests.conftest import ROOT, Database, Project, _private_folder
@@ -312,7 +312,7 @@ def picture(database: Database) -> dict[str, Any]:
     engine = sa.create_engine(database.url, poolclass=sa.pool.NullPool)
     with engine.connect() as connection:
         stashes = manifest.read(connection, "migration")
-        assert [restore.damaged(connection, one) for one in stashes] == [[] for _ in stashes]
+        assert [intact.damaged(connection, one) for one in stashes] == [[] for _ in stashes]
         with pinned(connection, **checksum.OUTPUT):
             kept = [
                 (one.number, one.kind, one.name, one.moved, one.last_value, one.restored, one.left,
