@@ -108,7 +108,7 @@ def of(connection: Connection, rows_of: str, columns: Iterable[str]) -> Checksum
     row = execute(
         connection,
         "SELECT pg_catalog.count(*), coalesce(pg_catalog.sum(y.h), 0), "
-        'coalesce(pg_catalog.sum(pg_catalog.hashtextextended(y.h::pg_catalog.text COLLATE pg_catalog."C", 1)), 0) '
+        "coalesce(pg_catalog.sum(pg_catalog.hashint4extended(1, y.h)), 0) "  # of a constant, with all 64 bits as its seed
         f"FROM (SELECT {_hash(names, _types(connection, rows_of, names))} AS h FROM {rows_of} AS x OFFSET bigint '0') AS y",
     ).one()
     return Checksum(row[0], int(row[1]), int(row[2]))
@@ -126,7 +126,7 @@ def _hash(names: list[str], types: list[int]) -> str:
     record = [_value(*one) for one in zip(names, types, strict=True) if one not in chained]
     hashed = f"pg_catalog.hash_record_extended(ROW({', '.join(record)}), 0)" if record else "bigint '0'"
     if not chained:
-        return f"pg_catalog.hashtextextended('' COLLATE pg_catalog.\"C\", {hashed})"
+        return f"pg_catalog.hashint4extended(0, {hashed})"
     for name, oid in chained:
         null = f"{name} IS NULL" if oid in _STRING else f"pg_catalog.num_nulls({name}) OPERATOR(pg_catalog.=) 1"
         seed = f"{hashed} OPERATOR(pg_catalog.#) CASE WHEN {null} THEN bigint '{_NULL}' ELSE bigint '0' END"
