@@ -96,7 +96,7 @@ def _afford(run: Run, at: Progress, connection: Connection, tried: trial.Trial, 
     if not any(estimate.worth_knowing(connection, table) for table in copied):
         return
     with stash.readable(connection, tried.losses):
-        keeping = estimate.keeping(connection, tried, moving)
+        keeping = estimate.keeping(connection, run.settings.schema, tried, moving)
     run.say(f"{at.name:<4} {'; '.join(keeping.lines())}")
     if keeping.ms > run.asked.hold:
         limit = {"copied": ", ".join(keeping.copied), "needs": f"{keeping.ms / 1000:.0f} s", "limit": f"{allowed:g} s"}
