@@ -7,7 +7,6 @@ again, and temporary tables end with their session: neither is kept.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,8 +31,6 @@ WHERE c.oid = %s::pg_catalog.{kind}::pg_catalog.oid AND a.grantee <> c.{owner}
 """
 _SMALL = 16 * 1024 * 1024
 """Bytes; reading a table of this size once more is not felt."""
-_LONG_AGO = 1.0
-"""Seconds; in less somebody else changes the catalog as seldom as in the step itself, and reading it takes a part of that."""
 _FILE = "SELECT oid, relfilenode::bigint FROM pg_catalog.pg_class WHERE oid = %s::pg_catalog.regclass::pg_catalog.oid"
 
 
@@ -70,7 +67,7 @@ def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial,
     :class:`CommitInside` where a copy would not be what the real run destroys.
     """
     wanted = plan(tried)
-    catalog = _catalog(connection, schema, tried)  # while nobody waits
+    catalog = structure.of_everything(connection, schema) if tried.change else frozenset()  # while nobody waits
     locked = {table.oid: table for table, _, _ in wanted}
     locked |= {root.oid: root for root in (tried.root(tried.before[oid]) for oid in tried.rewritten)}
     if locked:
@@ -100,14 +97,6 @@ def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial,
     if moving:
         kept = replace(kept, stand_ins=move.away(connection, schema, manifest.schema_of(schema, number), moving))
     return kept
-
-
-def _catalog(connection: Connection, schema: str, tried: trial.Trial) -> structure.Lines:
-    """What the catalog holds before the real run, as the trial has seen it, unless that was long ago (an archive was made)."""
-    # What somebody else does to it between the two looks refuses the step, as it does from here to the end.
-    if tried.change is None or time.monotonic() - tried.looked < _LONG_AGO:
-        return tried.catalog
-    return structure.of_everything(connection, schema)
 
 
 def plan(tried: trial.Trial) -> list[tuple[Table, Loss | None, tuple[int, ...]]]:

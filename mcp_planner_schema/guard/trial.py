@@ -83,8 +83,7 @@ class Trial:
     ``also`` is what goes along with the losses: catalog, OID, how people call it. ``sequences`` are those that go or stand
     lower afterwards, as they were before. ``rewritten`` are the tables that got a new file, ``empty`` those of them that
     had no row to lose, ``written`` all that the body wrote to. ``beyond`` is what no stash could keep. ``unread`` are the
-    large tables that the body has not read; ``change`` is what it does to the catalog, None in a rehearsal, ``catalog`` what
-    that held before, and ``looked`` when (of ``time.monotonic()``).
+    large tables that the body has not read; ``change`` is what it does to the catalog, None in a rehearsal.
     """
 
     before: dict[int, Table] = field(default_factory=dict)
@@ -100,8 +99,6 @@ class Trial:
     beyond: tuple[str, ...] = ()
     unread: frozenset[int] = frozenset()
     change: structure.Change | None = None
-    catalog: structure.Lines = frozenset()
-    looked: float = 0.0
 
     def root(self, table: Table) -> Table:
         """The partitioned table that a partition belongs to in the end; any other table itself."""
@@ -132,8 +129,7 @@ def attempt(
     connection.info.setdefault(STOOD, stood)
     before_touched = own_touched(connection, schema)
     counted = {} if large is None else reading.begin(connection, reading.large(connection, states, large))
-    if proven:
-        outcome.looked, outcome.catalog = time.monotonic(), structure.of_everything(connection, schema)
+    catalog = structure.of_everything(connection, schema) if proven else None
     connection.exec_driver_sql("SAVEPOINT guard_trial")
     if clock is not None:  # it is read again under the body's locks, which takes as long
         clock.allow(clock.usual + max(0.0, time.monotonic() - began - _NOT_FELT))
@@ -153,8 +149,8 @@ def attempt(
             outcome.unread = (
                 frozenset() if damage.filled(connection, made) else reading.unread(connection, counted) & whole
             )
-            if proven:
-                outcome.change = structure.change(outcome.catalog, structure.of_everything(connection, schema))
+            if catalog is not None:
+                outcome.change = structure.change(catalog, structure.of_everything(connection, schema))
             left = own_tables(connection, schema)
             dropped = sorted(name for name, columns in own.items() if left.get(name) != columns)
             touched = sorted((own_touched(connection, schema) & own.keys()) - before_touched)
