@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
 
-from tests.conftest import Database, Project
+from mcp_planner_schema import embedded
+from tests.conftest import Database, Project, _private_folder
 from tests.until import until
 
 ADD = 'op.execute("ALTER TABLE busy ADD COLUMN extra int")'
@@ -124,3 +127,43 @@ def test_nobody_is_ended_who_was_not_named(busy: Database, project: Project, ask
 
     assert done.returncode == 2
     assert "names no application" in done.stderr
+
+
+@pytest.mark.long
+def test_a_vacuum_against_wraparound_is_told_and_left_alone(
+    tmp_path: Path, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives way to nobody, so it is named as what it is before the first try, and no switch of ours ends it."""
+    folder = _private_folder()
+    settings = {
+        "autovacuum": "on", "autovacuum_naptime": "1s", "autovacuum_freeze_max_age": "100000",
+        "fsync": "off", "synchronous_commit": "off",
+    }  # fmt: skip
+    server = embedded.start(folder, settings=settings, database="app", say=lambda line: None)
+    try:
+        database = Database(str(server.socket), server.port, "app")
+        monkeypatch.setenv("DATABASE_URL", database.url)
+        slowly = "autovacuum_enabled = false, autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1"
+        rows = "SELECT n AS id, repeat('x', 500) AS what FROM generate_series(1, 50000) n"
+        database.rows(f"CREATE TABLE busy WITH ({slowly}) AS {rows}")  # an ordinary vacuum never comes
+        database.rows("DO $$ BEGIN FOR n IN 1..120000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
+        at_work = (
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' "
+            "AND query LIKE '%%public.busy (to prevent wraparound)%%'"
+        )
+        until(lambda: database.value(at_work + " AND xact_start < now() - interval '1.2 s'"), seconds=120)
+        project.configure(lock_attempts="2")
+        project.revision("001", "add_extra", ADD, DROP)
+
+        done = project.alembic("-x", "cancel_blockers=app=", "upgrade", "head")
+        tried = project.alembic("upgrade", "head")
+        still = database.value(at_work)
+    finally:
+        embedded.stop(folder, mode="immediate")
+        shutil.rmtree(folder)
+
+    assert done.returncode == 2
+    assert tried.returncode == 75, tried.stderr
+    assert "busy is in use: pid " in tried.stderr
+    assert ", a vacuum that prevents wraparound and is not to be cancelled, at work for " in tried.stderr
+    assert still == 1

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mcp_planner_schema.guard.findings import GuardError, Refused
+from mcp_planner_schema.operations import progress
 from tests.catalog import catalog, difference
 from tests.conftest import Database, Project
 from tests.until import until
@@ -456,3 +457,39 @@ def test_an_error_of_the_author_is_told(busy: Database, project: Project) -> Non
         project.upgrade()
 
     assert [row[-1] for row in busy.rows(JOURNAL)] == ["begun"]
+
+
+def test_how_far_it_is_is_told(
+    busy: Database, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While the index waits for an older transaction, a line says in which phase it is and for how many sessions."""
+    monkeypatch.setattr(progress, "_EVERY", 0.2)
+    revision(project, CREATE, DROP)
+    thread = threading.Thread(target=project.upgrade)
+
+    with busy.connect(autocommit=False) as older, older.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM t")
+        cursor.execute("INSERT INTO t VALUES (1001)")
+        thread.start()
+        said = until(lambda: (text := capsys.readouterr().err) and "index ix on t: " in text and text)
+        older.rollback()
+    thread.join(30)
+
+    assert "001  index ix on t: waiting for writers before build, 0 of 1 sessions waited for" in said
+    assert only_index(busy)[0][1] is True
+
+
+def test_an_index_build_has_a_wall_clock_limit(busy: Database, project: Project) -> None:
+    """online_timeout ends what nobody waits behind; the same command later builds it."""
+    project.configure(online_timeout="300ms")
+    revision(project, CREATE, DROP)
+
+    with busy.connect(autocommit=False) as older, older.cursor() as cursor:
+        cursor.execute("INSERT INTO t VALUES (1001)")
+        late = project.alembic("upgrade", "head")
+    again = project.alembic("upgrade", "head")
+
+    assert late.returncode == 1
+    assert "statement timeout" in late.stderr
+    assert again.returncode == 0, again.stderr
+    assert only_index(busy) == [("ix", True, "CREATE INDEX ix ON public.t USING btree (k)")]

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
 
 _EVERY = 10.0
+"""Seconds between two lines."""
+
 _PROGRESS = """
 SELECT phase, blocks_done, blocks_total, tuples_done, tuples_total, lockers_done, lockers_total
 FROM pg_catalog.pg_stat_progress_create_index WHERE pid = %s
@@ -21,12 +23,12 @@ FROM pg_catalog.pg_stat_progress_create_index WHERE pid = %s
 
 
 @contextmanager
-def shown(context: MigrationContext, table: Table, what: str, every: float = _EVERY) -> Iterator[None]:
+def shown(context: MigrationContext, table: Table, what: str) -> Iterator[None]:
     """While inside, a thread with a connection of its own says how far it is. That it fails harms nothing."""
     assert context.connection is not None
     driver: Any = context.connection.connection.dbapi_connection
     done = threading.Event()
-    arguments = (context, driver.info.backend_pid, f"{what} on {table.shown}", every, done)
+    arguments = (context, driver.info.backend_pid, f"{what} on {table.shown}", done)
     thread = threading.Thread(target=_tell, args=arguments, daemon=True)
     thread.start()
     try:
@@ -36,10 +38,10 @@ def shown(context: MigrationContext, table: Table, what: str, every: float = _EV
         thread.join(timeout=2)
 
 
-def _tell(context: MigrationContext, pid: int, what: str, every: float, done: threading.Event) -> None:
+def _tell(context: MigrationContext, pid: int, what: str, done: threading.Event) -> None:
     from sqlalchemy.exc import SQLAlchemyError
 
-    if done.wait(every):
+    if done.wait(_EVERY):
         return
     try:
         with context.connection.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as beside:  # type: ignore[union-attr]
@@ -47,7 +49,7 @@ def _tell(context: MigrationContext, pid: int, what: str, every: float, done: th
                 row = beside.exec_driver_sql(_PROGRESS, (pid,)).first()
                 if row is not None:
                     online.say(context, f"{what}: {_shown(*row)}")
-                if done.wait(every):
+                if done.wait(_EVERY):
                     return
     except SQLAlchemyError:
         return
