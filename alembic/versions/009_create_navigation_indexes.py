@@ -7,7 +7,7 @@ Date: 2026-11-22
 Dependencies: 008
 Type: schema
 Phase: expand
-Transaction: single
+Transaction: none
 Reversible: lossless
 """
 
@@ -37,50 +37,58 @@ expectations = [
 
 
 def upgrade() -> None:
-    # Not CONCURRENTLY: the tables come from this same chain and are empty when a new database goes through it, and
-    # a build that fails outside a transaction leaves an INVALID index, which the next attempt takes for done.
-    # On filled tables each build blocks writes to its table (SHARE lock) and is held to COMMIT.
+    # Whoever migrates a filled database goes through this too: nobody waits behind these.
 
     # A reference names one item of all projects, so the text alone finds its row.
-    op.create_index("ix_tasks_prev_id", "tasks", ["prev_id"], postgresql_where=sa.text("prev_id IS NOT NULL"))
-    op.create_index("ix_tasks_next_id", "tasks", ["next_id"], postgresql_where=sa.text("next_id IS NOT NULL"))
-    op.create_index("ix_steps_prev_id", "steps", ["prev_id"], postgresql_where=sa.text("prev_id IS NOT NULL"))
-    op.create_index("ix_steps_next_id", "steps", ["next_id"], postgresql_where=sa.text("next_id IS NOT NULL"))
+    op.create_index_concurrently(
+        "ix_tasks_prev_id", "tasks", ["prev_id"], postgresql_where=sa.text("prev_id IS NOT NULL")
+    )
+    op.create_index_concurrently(
+        "ix_tasks_next_id", "tasks", ["next_id"], postgresql_where=sa.text("next_id IS NOT NULL")
+    )
+    op.create_index_concurrently(
+        "ix_steps_prev_id", "steps", ["prev_id"], postgresql_where=sa.text("prev_id IS NOT NULL")
+    )
+    op.create_index_concurrently(
+        "ix_steps_next_id", "steps", ["next_id"], postgresql_where=sa.text("next_id IS NOT NULL")
+    )
 
-    op.create_index("ix_navigation_links_project_id_position", "navigation_links", ["project_id", "position"])
+    op.create_index_concurrently(
+        "ix_navigation_links_project_id_position", "navigation_links", ["project_id", "position"]
+    )
 
     # One for each foreign key, or deleting a task or step reads all links. Partial: each end is null in some rows.
-    op.create_index(
+    op.create_index_concurrently(
         "ix_navigation_links_project_id_from_task_id",
         "navigation_links",
         ["project_id", "from_task_id"],
         postgresql_where=sa.text("from_task_id IS NOT NULL"),
     )
-    op.create_index(
+    op.create_index_concurrently(
         "ix_navigation_links_project_id_from_step_id",
         "navigation_links",
         ["project_id", "from_step_id"],
         postgresql_where=sa.text("from_step_id IS NOT NULL"),
     )
-    op.create_index(
+    op.create_index_concurrently(
         "ix_navigation_links_project_id_to_task_id",
         "navigation_links",
         ["project_id", "to_task_id"],
         postgresql_where=sa.text("to_task_id IS NOT NULL"),
     )
-    op.create_index(
+    op.create_index_concurrently(
         "ix_navigation_links_project_id_to_step_id",
         "navigation_links",
         ["project_id", "to_step_id"],
         postgresql_where=sa.text("to_step_id IS NOT NULL"),
     )
-    op.create_index(
+    op.create_index_concurrently(
         "ix_navigation_cursors_project_id_current_task_id",
         "navigation_cursors",
         ["project_id", "current_task_id"],
         postgresql_where=sa.text("current_task_id IS NOT NULL"),
     )
-    op.create_index(
+    op.create_index_concurrently(
         "ix_navigation_cursors_project_id_current_step_id",
         "navigation_cursors",
         ["project_id", "current_step_id"],

@@ -7,7 +7,7 @@ Date: 2026-11-24
 Dependencies: 009
 Type: schema
 Phase: expand
-Transaction: single
+Transaction: none
 Reversible: lossless
 """
 
@@ -32,32 +32,30 @@ expectations = [
 
 
 def upgrade() -> None:
-    # Not CONCURRENTLY: the tables come from this same chain and are empty when a new database goes through it, and
-    # a build that fails outside a transaction leaves an INVALID index, which the next attempt takes for done.
-    # On filled tables each build blocks writes to its table (SHARE lock) and is held to COMMIT.
+    # Whoever migrates a filled database goes through this too: nobody waits behind these.
 
     # Dashboard: the projects last changed, page by page. With id, because one transaction gives many the same time.
-    op.create_index("ix_projects_updated_at_id", "projects", ["updated_at", "id"])
+    op.create_index_concurrently("ix_projects_updated_at_id", "projects", ["updated_at", "id"])
 
     # On steps no index names progress or updated_at, not even in its predicate: an update is HOT only where no
     # indexed column changes, and these two change most often.
 
     # Work queue: what of a project waits for an agent or the user, oldest first. Most steps are AGREED in the end.
-    op.create_index(
+    op.create_index_concurrently(
         "ix_steps_project_id_status_created_at_id",
         "steps",
         ["project_id", "status", "created_at", "id"],
         postgresql_where=sa.text("status <> 'AGREED'"),
     )
     # Steps above the project's threshold, most complex first. The threshold is another table's, so it is no predicate.
-    op.create_index(
+    op.create_index_concurrently(
         "ix_steps_project_id_complexity_score",
         "steps",
         ["project_id", "complexity_score"],
         postgresql_where=sa.text("complexity_score IS NOT NULL"),
     )
     # Disputes that wait for the user, of all projects, oldest first.
-    op.create_index(
+    op.create_index_concurrently(
         "ix_disputes_created_at_id_pending",
         "disputes",
         ["created_at", "id"],
@@ -69,13 +67,13 @@ def upgrade() -> None:
     # index would refuse the row; 50,000 characters make 0.4 MB at most (measured, of hyphenated words). No drafts: they
     # change in every round, and each change would be one of the index. Parentheses as PostgreSQL shows them, because
     # `alembic check` compares the text.
-    op.create_index(
+    op.create_index_concurrently(
         "ix_tasks_search",
         "tasks",
         [sa.text("to_tsvector('english', (title || ' ') || left(objective, 50000))")],
         postgresql_using="gin",
     )
-    op.create_index(
+    op.create_index_concurrently(
         "ix_steps_search",
         "steps",
         [sa.text("to_tsvector('english', (title || ' ') || left(coalesce(final_content, ''), 50000))")],

@@ -7,7 +7,7 @@ Date: 2026-11-27
 Dependencies: 016
 Type: schema
 Phase: expand
-Transaction: single
+Transaction: none
 Reversible: stash
 """
 
@@ -38,31 +38,31 @@ expectations = [
 
 
 def upgrade() -> None:
-    for table, parent in PARENTS:
+    for table, _ in PARENTS:
         # Without a default: the rows that are there are not rewritten, and NULL says that they have not been looked at.
-        op.execute(f"ALTER TABLE {table} ADD COLUMN chain_position bigint, ADD COLUMN finished boolean")
-        op.execute(
-            f"COMMENT ON COLUMN {table}.chain_position"
-            " IS 'Place in the chain, greater than that of the item before; kept by trigger, null outside of chains.'"
+        op.ensure_column(
+            table, "chain_position", "bigint",
+            comment="Place in the chain, greater than that of the item before; kept by trigger, null outside of chains.",
+        )  # fmt: skip
+        op.ensure_column(
+            table, "finished", "boolean", comment="Whether progress is 1; kept by trigger, null until looked at."
         )
-        op.execute(
-            f"COMMENT ON COLUMN {table}.finished IS 'Whether progress is 1; kept by trigger, null until looked at.'"
-        )
-        # What next_actionable_item walks, over a project and below a task. Not on progress itself: every change of it would
-        # then be written to all indexes of the row (no HOT update). See 009 for why not CONCURRENTLY.
+    op.add_column_with_default("navigation_links", "closes_circle", "boolean", "false", nullable=False)
+    op.execute(
+        "COMMENT ON COLUMN navigation_links.closes_circle"
+        " IS 'Whether the link leads back to the beginning of its chain; kept by trigger.'"
+    )
+    # What next_actionable_item walks, over a project and below a task. Not on progress itself: every change of it would
+    # then be written to all indexes of the row (no HOT update).
+    for table, parent in PARENTS:
         for column in ("project_id", parent):
-            op.create_index(
+            op.create_index_concurrently(
                 f"ix_{table}_{column}_unfinished",
                 table,
                 [column, "chain_position", "created_at", "id"],
                 postgresql_where=sa.text("finished IS NOT TRUE"),
             )
-    op.execute("ALTER TABLE navigation_links ADD COLUMN closes_circle boolean NOT NULL DEFAULT false")
-    op.execute(
-        "COMMENT ON COLUMN navigation_links.closes_circle"
-        " IS 'Whether the link leads back to the beginning of its chain; kept by trigger.'"
-    )
-    op.create_index(
+    op.create_index_concurrently(
         "ix_navigation_links_project_id_closes_circle",
         "navigation_links",
         ["project_id"],
