@@ -245,6 +245,7 @@ KILLED: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("what", KILLED)
+@pytest.mark.long
 def test_killed_and_repeated_it_ends_as_if_undisturbed(
     new_database: Callable[[], Database], project: Project, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:

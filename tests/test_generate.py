@@ -260,6 +260,7 @@ def test_rename_a_foreign_key_column(way: Way) -> None:
     assert way.database.value("SELECT count(*) FROM steps WHERE plan = 2") == 2001
 
 
+@pytest.mark.long
 def test_rename_a_column_whose_default_is_drawn(way: Way) -> None:
     """A default that differs from row to row stays on the old name, and goes over to the new one with the last revision."""
     way.begin(STEPS)
@@ -273,6 +274,7 @@ def test_rename_a_column_whose_default_is_drawn(way: Way) -> None:
     assert way.ask("INSERT INTO steps (plan) VALUES (1) RETURNING ticket IS NOT NULL") == [(True,)]
 
 
+@pytest.mark.long
 def test_change_a_type(way: Way) -> None:
     """int to text by way of a second column: each release writes its own type, and the index comes along."""
     way.begin(STEPS)
@@ -286,6 +288,7 @@ def test_change_a_type(way: Way) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_split_a_column(way: Way) -> None:
     """One column becomes two by expressions both ways, and nothing of a value is lost."""
     way.begin(STEPS)
@@ -338,6 +341,7 @@ INSERT INTO profiles SELECT n + 10000, n FROM generate_series(1, 6000) AS n
 """
 
 
+@pytest.mark.long
 def test_move_a_column(way: Way) -> None:
     """A value is read and written at its old and at its new place, whoever inserts, updates or touches what."""
     way.begin(MOVE)
@@ -378,6 +382,7 @@ def test_a_value_without_a_place_stops_the_move(way: Way) -> None:
     assert way.database.value("SELECT address FROM users WHERE id = 7") == "street 7"
 
 
+@pytest.mark.long
 def test_rename_a_table(way: Way) -> None:
     """The view under the new name reads and writes all that the table does; then they change places, and back."""
     way.begin(STEPS)
@@ -530,6 +535,7 @@ def test_add_a_value_to_an_enum(way: Way) -> None:
     assert way.database.value("SELECT enum_range(NULL::status)::text") == "{NEW,OPEN,HELD,DONE,LOST}"
 
 
+@pytest.mark.long
 def test_take_values_out_of_an_enum_and_order_them_anew(way: Way) -> None:
     """A new type without a value that no row has, in another order: default and index come along, both releases work."""
     way.begin(ENUM)

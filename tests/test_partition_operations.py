@@ -169,6 +169,7 @@ def test_detached_while_somebody_reads(busy: Database, project: Project, killed:
 
 
 @pytest.mark.parametrize("statement", ["ADD CONSTRAINT", "CREATE UNIQUE INDEX", "VALIDATE"])
+@pytest.mark.long
 def test_killed_while_attaching_it_ends_as_if_undisturbed(
     new_database: Callable[[], Database], project: Project, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
