@@ -234,7 +234,9 @@ def _function(name: str, body: Iterator[str]) -> str:
     return (
         f"CREATE OR REPLACE FUNCTION {name} RETURNS trigger\nLANGUAGE plpgsql VOLATILE SECURITY DEFINER\n"
         f"SET search_path = pg_catalog, pg_temp\nAS {dollar(text)};\n"
-        f"COMMENT ON FUNCTION {name} IS\n'Trigger: a value is equal at its old and its new place, whichever is written.'"
+        f"COMMENT ON FUNCTION {name} IS\n'Trigger: a value is equal at its old and its new place, whichever is written.';\n"
+        # Whoever may execute it may put it on a table of his own, and write to the other place with the definer's rights.
+        f"REVOKE EXECUTE ON FUNCTION {name} FROM PUBLIC"
     )
 
 
