@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from mcp_planner_schema.guard import watch
 from mcp_planner_schema.guard.findings import Broken, Busy, Refused
 from tests.conftest import Database, Project
 from tests.until import until
@@ -108,3 +109,19 @@ def test_work_that_needs_longer_than_the_deadline_is_refused(busy: Database, pro
         project.upgrade()
 
     assert busy.value("SELECT count(*) FROM pg_attribute WHERE attrelid = 'busy'::regclass AND attname = 'extra'") == 0
+
+
+def test_a_cancel_that_comes_late_does_not_meet_the_next_statement(
+    busy: Database, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The statement ends just while the watcher cancels it: the index that is built next is not what is cancelled."""
+    busy.rows("CREATE TABLE big AS SELECT n FROM generate_series(1, 200000) n")
+    monkeypatch.setattr(watch, "_CANCEL", "SELECT pg_catalog.pg_sleep(0.25), pg_catalog.pg_cancel_backend(%s::int4)")
+    revision(project, "SET statement_timeout = 0; LOCK TABLE busy; SELECT pg_sleep(0.3)")
+    path = project.versions / "001_add_extra.py"
+    path.write_text(path.read_text().replace("\n\n\ndef downgrade", '\n    op.create_index_concurrently("ix", "big", ["n"])'
+                                             "\n\n\ndef downgrade"))  # fmt: skip
+
+    project.upgrade()
+
+    assert busy.rows("SELECT indisvalid FROM pg_index WHERE indrelid = 'big'::regclass") == [(True,)]

@@ -252,6 +252,129 @@ def test_keeping_that_takes_longer_than_allowed_is_undone(busy: Database, projec
     assert busy.value("SELECT attempts FROM migration.history ORDER BY id DESC LIMIT 1") == 1
 
 
+def test_while_rows_are_kept_no_lock_is_waited_for_longer(busy: Database, project: Project) -> None:
+    """Copying may take its ten seconds; behind a reader who came meanwhile the DROP waits no longer than any other step does."""
+    project.configure(lock_attempts="1", stash_move_above="never")
+    project.revision("001", "add_extra", ADD, DROP)
+    project.upgrade()
+    busy.rows("INSERT INTO busy SELECT n, n FROM generate_series(2, 200000) n")
+    copying = "SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace('migration_stash_1')"
+    active = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' "
+        "AND query LIKE '%%migration_stash_1%%' AND pid <> pg_backend_pid()"
+    )
+    failures: list[BaseException] = []
+
+    def downgrade() -> None:
+        try:
+            project.downgrade("base")
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=downgrade)
+    with queries(busy) as took, busy.connect(autocommit=False) as report, report.cursor() as cursor:
+        thread.start()
+        until(lambda: busy.value(active))
+        cursor.execute("SELECT FROM busy LIMIT 1")
+        thread.join(30)
+
+    assert [type(one) for one in failures] == [Busy]
+    assert busy.value(copying) == 0
+    assert max(took) < 0.45  # without: what was left of the ten seconds
+
+
+def test_a_body_that_survives_its_cancelling_is_cancelled_again(busy: Database, project: Project) -> None:
+    """WHEN OTHERS does not catch query_canceled, but its own name does: what runs then is cancelled as well."""
+    project.configure(lock_attempts="1")
+    body = "BEGIN PERFORM pg_sleep(5); EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep(5); END;"
+    project.revision(
+        "001", "fill_busy", f'op.execute("DO $$BEGIN LOCK TABLE busy; {body} END$$")', 'op.execute("SELECT 1")'
+    )
+
+    with queries(busy) as took, pytest.raises(Busy, match="ACCESS EXCLUSIVE on busy for more than 200 ms"):
+        project.upgrade()
+
+    assert max(took) < 0.6
+
+
+def test_what_is_checked_at_commit_has_the_deadline_too(busy: Database, project: Project) -> None:
+    """A deferred trigger that takes a second and a half is fired before COMMIT, where it can be cancelled."""
+    project.configure(lock_attempts="1")
+    busy.rows(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1.5); RETURN NULL; END'"
+    )
+    busy.rows("CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON busy DEFERRABLE INITIALLY DEFERRED "
+              "FOR EACH ROW EXECUTE FUNCTION slow()")  # fmt: skip
+    project.revision(
+        "001", "fill_busy", 'op.execute("LOCK TABLE busy; INSERT INTO busy VALUES (2)")', 'op.execute("SELECT 1")'
+    )
+
+    with queries(busy) as took, pytest.raises(Busy):
+        project.upgrade()
+
+    assert busy.value("SELECT count(*) FROM busy") == 1
+    assert max(took) < 0.45
+
+
+def test_a_watcher_that_is_cut_off_comes_back(busy: Database, project: Project) -> None:
+    """Its session is ended in the middle of the step: the lock that is taken after that is held no longer than any."""
+    project.configure(lock_attempts="1")
+    kill = (
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND query LIKE '%pg_blocking_pids(%' AND pid <> pg_backend_pid()"
+    )
+    body = (
+        f'op.execute("SELECT pg_sleep(0.1)")\nop.execute("{kill}")\nop.execute("LOCK TABLE busy; SELECT pg_sleep(2)")'
+    )
+    project.revision("001", "fill_busy", body, 'op.execute("SELECT 1")')
+
+    with queries(busy) as took, pytest.raises(Busy):
+        project.upgrade()
+
+    assert max(took) < 0.6
+
+
+def test_a_view_is_refreshed_for_as_long_as_it_takes(busy: Database, project: Project) -> None:
+    """REFRESH … CONCURRENTLY locks a materialized view against another REFRESH only: no deadline."""
+    busy.rows(
+        "CREATE MATERIALIZED VIEW seen AS SELECT n, (SELECT pg_sleep(0.2 * n) IS NULL) FROM generate_series(1, 2) n"
+    )
+    busy.rows("CREATE UNIQUE INDEX ON seen (n)")
+    refresh = 'with op.get_context().autocommit_block():\n    op.execute("REFRESH MATERIALIZED VIEW CONCURRENTLY seen")'
+    project.revision("001", "fill_seen", refresh, 'op.execute("SELECT 1")', transaction="none", reversible="lossless")
+
+    project.upgrade()
+
+    assert busy.rows("SELECT outcome FROM migration.history") == [("done",)]
+
+
+def test_after_a_rolled_back_savepoint_the_server_is_told_again(busy: Database, project: Project) -> None:
+    """SET LOCAL goes with its savepoint, the lock that was there before stays: the next statement has its limit again."""
+    project.configure(lock_attempts="1")
+    limit = "current_setting('statement_timeout')"
+    body = (
+        'op.execute("LOCK TABLE busy")\nop.execute("SAVEPOINT mine")\nop.execute("SELECT pg_sleep(0.06)")\n'
+        'op.execute("SELECT 1")\nop.execute("ROLLBACK TO SAVEPOINT mine")\n'
+        f'op.execute("CREATE TABLE told AS SELECT {limit} AS of")'
+    )
+    project.revision("001", "fill_busy", body, 'op.execute("SELECT 1")')
+
+    project.upgrade()
+
+    assert 0 < int(busy.value("SELECT of FROM told").removesuffix("ms")) < 150
+
+
+def test_rows_are_fetched_by_a_cursor_of_the_servers_under_the_clock(busy: Database, project: Project) -> None:
+    """A server-side cursor runs one statement in its life: what the server is told of the time left goes beside it."""
+    project.revision("001", "fill_busy", 'op.execute("LOCK TABLE busy; SELECT pg_sleep(0.06)")\n'
+                     'op.get_bind().exec_driver_sql("SELECT * FROM busy", execution_options={"stream_results": True})',
+                     'op.execute("SELECT 1")')  # fmt: skip
+
+    project.upgrade()
+
+    assert busy.rows("SELECT outcome, attempts FROM migration.history") == [("done", 1)]
+
+
 def test_hold_limit_is_a_duration(busy: Database, project: Project) -> None:
     """A number without a unit is wrong use, said before anything is done."""
     project.revision("001", "add_extra", ADD, DROP)
@@ -293,3 +416,12 @@ def test_the_clock_counts_from_the_first_strong_lock() -> None:
     clock.saw(locks, time.monotonic(), time.monotonic(), alone=False)
     with pytest.raises(deadline.Missed, match="ACCESS EXCLUSIVE on busy for more than 0 ms"):
         clock.stop()
+
+
+def test_a_weaker_lock_that_is_seen_later_is_not_taken_for_the_one_that_is_needed() -> None:
+    """The first look at the next try sees SHARE only: what was known to become ACCESS EXCLUSIVE is asked for at once."""
+    clock = deadline.Clock(60, locks={"public.busy": "ACCESS EXCLUSIVE"})
+
+    clock.saw({"public.busy": "SHARE", "public.more": "SHARE"}, time.monotonic(), time.monotonic(), alone=False)
+
+    assert clock.locks == {"public.busy": "ACCESS EXCLUSIVE", "public.more": "SHARE"}

@@ -10,6 +10,8 @@ them: then it does not run out, until somebody comes.
 
 from __future__ import annotations
 
+import math
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -17,11 +19,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mcp_planner_schema.guard import lock_order
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _STEP = 0.01
 """Seconds that must have gone before the server is told again how much is left: a round trip is not free."""
+
+_ROLLBACK_AFTER = 1.0
+"""Seconds to wait for a watcher that cancels just now: locks are not held on to because its connection hangs."""
+
+_UNDONE = re.compile(r"\bROLLBACK\b", re.IGNORECASE)
 
 
 class Missed(Exception):
@@ -32,19 +41,23 @@ class Missed(Exception):
 class Clock:
     """One attempt's clock. Times are in seconds of ``time.monotonic()``.
 
-    ``limit`` is the time there is, ``usual`` what it is where no rows are kept or given back; ``began`` is when, None while
-    nothing strong is held. ``lock`` is the first strong lock seen, for people; ``locks`` all of them by table (``schema.name``).
-    ``missed``: the watcher has cancelled the statement that ran. ``longest`` is the longest time seen from a first strong
-    lock to its end, ``cleared`` when there was none for the last time, ``last`` how long they were held before that.
-    ``keeping``: rows are kept or given back, and ``limit`` is what that is allowed. ``alone``: nobody is there to feel it.
+    ``limit`` is the time there is, ``usual`` what it is where no rows are kept or given back, ``wait`` what one lock may be
+    waited for, however long it may then be held; ``began`` is when, None while nothing strong is held. ``lock`` is the first
+    strong lock seen, for people; ``locks`` all of them by table (``schema.name``). ``missed``: the watcher has cancelled the
+    statement that ran, ``cancelled`` is when it did so last. ``longest`` is the longest time seen from a first strong lock to
+    its end, ``cleared`` when there was none for the last time, ``last`` how long they were held before that. ``keeping``: rows
+    are kept or given back, and ``limit`` is what that is allowed. ``alone``: nobody is there to feel it. ``between`` is held by
+    the watcher while it cancels, so that what is sent next is sent after that.
     """
 
     limit: float
     usual: float = 0.0
+    wait: float = math.inf
     began: float | None = None
     lock: str = ""
     locks: dict[str, str] = field(default_factory=dict)
     missed: bool = False
+    cancelled: float = 0.0
     running: bool = True
     longest: float = 0.0
     cleared: float = 0.0
@@ -64,7 +77,7 @@ class Clock:
         if not locks:
             self.restart()
             return
-        self.locks |= locks
+        self.locks = lock_order.stronger(self.locks, locks)
         if self.began is None:
             self.began = max(since, self.cleared)
             name, mode = next(iter(locks.items()))
@@ -76,10 +89,11 @@ class Clock:
 
     def restart(self) -> None:
         """Nothing strong is held: the next strong lock is the first one again."""
-        if self.began is not None:
-            self.last = self.held()
-            self.longest = max(self.longest, self.last)
-        self.began, self.missed, self.cleared = None, False, time.monotonic()
+        with self.between:
+            if self.began is not None:
+                self.last = self.held()
+                self.longest = max(self.longest, self.last)
+            self.began, self.missed, self.cleared = None, False, time.monotonic()
 
     def held(self) -> float:
         """Seconds since the first strong lock; 0 where there is none."""
@@ -97,12 +111,24 @@ class Clock:
 
     def stop(self) -> None:
         """COMMIT comes next, and is not to be cancelled. Raises :class:`Missed` where it would come too late."""
-        with self.between:
+        while not self.between.acquire(timeout=_STEP):  # a watcher that hangs does so while it cancels
+            if self.missed:
+                raise Missed(self.told())
+        try:
             if self.missed or ((left := self.left()) is not None and left <= 0):
                 self.missed = True
                 raise Missed(self.told())
             self.longest = max(self.longest, self.held())
             self.running = False
+        finally:
+            self.between.release()
+
+    def end(self) -> None:
+        """ROLLBACK comes next, and is not to be cancelled either."""
+        waited = self.between.acquire(timeout=_ROLLBACK_AFTER)
+        self.running = False
+        if waited:
+            self.between.release()
 
     def told(self) -> str:
         """What has happened, for people."""
@@ -115,37 +141,45 @@ def shrinking(connection: Connection, clock: Clock, usual: str) -> Iterator[None
     budgets that hold where it does not run.
 
     Raises :class:`Missed` before a statement for which there is none. In autocommit each statement is a transaction, and the
-    clock starts anew with it.
+    clock starts anew with it. A lock is waited for no longer than the clock's ``wait``: while somebody waits for a strong one,
+    everybody behind him does.
     """
     from psycopg2.extensions import TRANSACTION_STATUS_INERROR
     from sqlalchemy import event
 
     mine: Any = connection.connection.dbapi_connection
-    told, by_itself = float("inf"), False
+    told, by_itself = math.inf, False
 
-    def before(conn: Any, cursor: Any, *_: Any) -> None:
+    def tell(sql: str) -> None:
+        with mine.cursor() as own:  # the statement's own may be one of the server's, which runs nothing else
+            own.execute(sql)
+
+    def before(conn: Any, cursor: Any, statement: str, *_: Any) -> None:
         nonlocal told, by_itself
-        if cursor.connection is not mine or mine.info.transaction_status == TRANSACTION_STATUS_INERROR:
+        if cursor.connection is not mine:
+            return
+        if mine.info.transaction_status == TRANSACTION_STATUS_INERROR:
+            told = math.inf  # what it was told goes with the savepoint that is rolled back
             return
         if mine.autocommit or by_itself:
             clock.restart()
-            by_itself = mine.autocommit
+            by_itself, told = mine.autocommit, math.inf
             return
         left = clock.left()
         if left is None:
-            if told != float("inf"):
-                cursor.execute(usual)
-            told = float("inf")
+            if told != math.inf:
+                tell(usual)
+            told = math.inf
             return
         if left <= 0:
             clock.missed = True
             raise Missed(clock.told())
-        if left < told - _STEP:
+        if abs(told - left) > _STEP:
             told = left
-            milliseconds = max(1, int(left * 1000))
-            cursor.execute(
-                f"SET LOCAL lock_timeout = '{milliseconds}ms'; SET LOCAL statement_timeout = '{milliseconds}ms'"
-            )
+            lock, whole = (max(1, int(time * 1000)) for time in (min(left, clock.wait), left))
+            tell(f"SET LOCAL lock_timeout = '{lock}ms'; SET LOCAL statement_timeout = '{whole}ms'")
+        if _UNDONE.search(statement):
+            told = math.inf
 
     engine = (
         connection.engine

@@ -36,6 +36,16 @@ ORDER BY coalesce(s.seq_scan, 0) + coalesce(s.idx_scan, 0) + coalesce(s.n_tup_in
 """
 
 
+def stronger(*found: Mapping[str, str]) -> dict[str, str]:
+    """All these locks by table, the strongest mode of each: to take a weaker one first and raise it is to meet a deadlock."""
+    order = {mode: place for place, mode in enumerate(STRONG.values(), 1)}
+    locks: dict[str, str] = {}
+    for name, mode in (pair for one in found for pair in one.items()):
+        if order.get(mode, 0) >= order.get(locks.get(name, ""), 0):
+            locks[name] = mode
+    return locks
+
+
 def take(connection: Connection, wanted: Mapping[str, str]) -> None:
     """Lock these tables (``schema.name``) in these modes (as LOCK TABLE calls them) until the transaction ends.
 

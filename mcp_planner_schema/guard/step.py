@@ -70,7 +70,7 @@ def _in_order(at: Progress, connection: Connection, original: Any) -> None:
     """
     header = at.judged.header if at.judged else None
     if header is not None and header.transaction == "single" and header.type != "data" and not at.slow:
-        lock_order.take(connection, at.known | at.clock.locks)
+        lock_order.take(connection, lock_order.stronger(at.known, at.clock.locks))
     original()
 
 

@@ -157,6 +157,8 @@ def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
         at.heads = tuple(sorted(heads))
         at.hold_ms = (time.monotonic() - at.hold_from) * 1000
         row = progress.entry(at, "skipped" if at.skipped else "done")
+        # What is checked at COMMIT would be checked when nothing can be cancelled any more.
+        ctx.connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
         run.still_held("")
         journal.settle(ctx.connection, run.settings.schema, plan.version_table(ctx), at.name, at.direction)
         at.row_xid = history.write(ctx.connection, run.settings.schema, run.number, run.origin, row)
@@ -179,7 +181,7 @@ def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
     # Begun here and not by Alembic, so that making (or with --purge emptying) the version table belongs to the step.
     connection.begin()
     budgets, before = budget.of_revision(run.settings.budgets, at.own), at.clock.locks
-    at.clock = Clock(budgets.deadline / 1000, budgets.deadline / 1000)
+    at.clock = Clock(budgets.deadline / 1000, budgets.deadline / 1000, budgets.lock_timeout / 1000)
     tell = functools.partial(_tell, run, at)
     with (
         watch.watching(run.watcher, pid, tell, clock=at.clock, schema=run.settings.schema) as waits,
@@ -201,6 +203,7 @@ def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
         finally:
             if not connection.invalidated:  # to ask a lost connection for its info is to make a new one
                 connection.info.pop(brief.POLICY, None)
+            at.clock.end()
             if connection.in_transaction():
                 connection.rollback()
             at.waits.waited += waits.waited

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,11 +18,17 @@ if TYPE_CHECKING:
 _INTERVAL = 0.02
 """Seconds between two looks: a tenth of the default deadline, for what is seen late is cancelled late."""
 
+_AGAIN = 0.1
+"""Seconds after which a statement that has survived its cancelling is cancelled again: a body may catch query_canceled."""
+
+_LOST = 0.05
+"""Seconds until a watcher that has lost its connection asks for another."""
+
 _TOLD_AFTER, _TOLD_EVERY = 2.0, 30.0
 """Seconds of one wait until people are told of it, and between two lines about it: an online statement has no limit."""
 
 # What others cannot see yet stops nobody: tables made in the step itself are not in this session's catalog. An index is locked
-# together with its table where queries feel it.
+# together with its table where queries feel it, and nobody writes to a materialized view but REFRESH.
 _LOOK = """
 SELECT pg_catalog.cardinality(pg_catalog.pg_blocking_pids(%(pid)s::int4)) > 0, locks,
        pg_catalog.cardinality(locks) > 0 AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_replication)
@@ -33,7 +40,8 @@ FROM (SELECT ARRAY(SELECT ARRAY[pg_catalog.concat(n.nspname, '.', c.relname), l.
              JOIN pg_catalog.pg_class c ON c.oid = l.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              WHERE l.pid = %(pid)s::int4 AND l.locktype = 'relation' AND l.mode = ANY (%(strong)s::text[])
                AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-               AND c.relkind NOT IN ('i', 'I') AND left(n.nspname, 3) <> 'pg_' AND n.nspname !~ %(own)s
+               AND c.relkind NOT IN ('i', 'I') AND (c.relkind <> 'm' OR l.mode = 'AccessExclusiveLock')
+               AND left(n.nspname, 3) <> 'pg_' AND n.nspname !~ %(own)s
              ORDER BY pg_catalog.array_position(%(strong)s::text[], l.mode)) AS locks) AS held
 """
 _CANCEL = "SELECT pg_catalog.pg_cancel_backend(%s::int4)"
@@ -72,7 +80,8 @@ def watching(
 
     Reads catalogs only. ``tell`` gets one line about a wait that lasts, naming the blocker, and another every half a minute.
     ``clock`` is told of strong locks on what does not lie in the guard's ``schema``, and where it runs out the statement is
-    cancelled. That the watcher fails (its connection was cut, say) never harms the step: then nothing was seen.
+    cancelled. That the watcher fails never harms the step: it goes on with a new connection where its own was cut, and where
+    there is none to be had nothing is seen.
     """
     waits, done = Waits(), threading.Event()
     look = _Look(beside, pid, waits, done, tell, clock, evidence.own(schema) if schema else "^$")
@@ -98,28 +107,30 @@ class _Look:
     def on(self) -> None:
         from sqlalchemy.exc import SQLAlchemyError
 
+        # Most steps are over before the first look.
+        pause = _INTERVAL / 2
+        while not self.done.wait(pause):
+            with contextlib.suppress(SQLAlchemyError):
+                self.beside.rollback()  # a connection that was lost is made anew
+                self._until_done()
+            pause = _LOST
+
+    def _until_done(self) -> None:
         before = since = time.monotonic()
         next_told = _TOLD_AFTER
-        # Most steps are over before the first look.
-        if self.done.wait(_INTERVAL / 2):
-            return
-        try:
-            self.beside.rollback()  # a connection that was lost is made anew
-            while not self.done.is_set():
-                now = time.monotonic()
-                seen = self._once(before)
-                if seen:
-                    self.waits.waited += now - before
-                else:
-                    since, next_told = now, _TOLD_AFTER
-                self.waits.blockers.update(seen)
-                if self.tell and now - since >= next_told:
-                    self.tell(f"waits for {now - since:.0f} s: {'; '.join(seen.values())}")
-                    next_told += _TOLD_EVERY
-                before = now
-                self.done.wait(_INTERVAL)
-        except SQLAlchemyError:
-            return
+        while not self.done.is_set():
+            now = time.monotonic()
+            seen = self._once(before)
+            if seen:
+                self.waits.waited += now - before
+            else:
+                since, next_told = now, _TOLD_AFTER
+            self.waits.blockers.update(seen)
+            if self.tell and now - since >= next_told:
+                self.tell(f"waits for {now - since:.0f} s: {'; '.join(seen.values())}")
+                next_told += _TOLD_EVERY
+            before = now
+            self.done.wait(_INTERVAL)
 
     def _once(self, before: float) -> dict[int, str]:
         """Who is in the way right now, by pid. ``before`` is the time of the last look."""
@@ -132,8 +143,9 @@ class _Look:
         if self.clock is not None:
             with self.clock.between:
                 left = self.clock.left()
-                if left is not None and left <= 0 and not self.clock.missed:
-                    self.clock.missed = True
+                now = time.monotonic()
+                if left is not None and left <= 0 and now - self.clock.cancelled > _AGAIN:
+                    self.clock.missed, self.clock.cancelled = True, now
                     self.beside.exec_driver_sql(_CANCEL, (self.pid,))
         return {row[0]: _shown(*row) for row in rows}
 
