@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import threading
 from collections.abc import Iterator
@@ -11,8 +12,11 @@ from typing import Any
 
 import psycopg2
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.pool import StaticPool
 
 from mcp_planner_schema import embedded
+from mcp_planner_schema.guard import blockers, deploy_lock
 from tests.conftest import Database, Project, _private_folder
 from tests.until import until
 
@@ -167,3 +171,69 @@ def test_a_vacuum_against_wraparound_is_told_and_left_alone(
     assert "busy is in use: pid " in tried.stderr
     assert ", a vacuum that prevents wraparound and is not to be cancelled, at work for " in tried.stderr
     assert still == 1
+
+
+def test_a_prepared_transaction_is_called_by_its_name(busy: Database, project: Project) -> None:
+    """It has no process and never ends by itself: its name is shown, and it is somebody in the way, so the end is 75."""
+    project.configure(lock_attempts="6")  # five with nobody in the way would be the step's own fault
+    with session(busy, "a bank", "LOCK TABLE busy IN ROW EXCLUSIVE MODE") as bank:
+        bank.cursor().execute("PREPARE TRANSACTION 'left 50% open'")
+        done = project.alembic("upgrade", "head")
+        busy.rows("ROLLBACK PREPARED 'left 50% open'")
+
+    assert done.returncode == 75, done.stderr
+    assert "a prepared transaction 'left 50% open' (user postgres, prepared at " in done.stderr
+    assert "holds busy, until somebody says COMMIT PREPARED or ROLLBACK PREPARED" in done.stderr
+
+
+@pytest.fixture
+def deployer(busy: Database) -> Iterator[Database]:
+    """The database as a role sees it that owns the table and may neither see nor end what other roles do."""
+    role = f"deployer_{busy.name}"
+    busy.rows(f"CREATE ROLE {role} LOGIN")
+    busy.rows(f"ALTER TABLE busy OWNER TO {role}")
+    busy.rows(f"GRANT CREATE ON DATABASE {busy.name} TO {role}")
+    busy.rows(f"GRANT CREATE ON SCHEMA public TO {role}")
+    yield dataclasses.replace(busy, user=role)
+    busy.rows(f"DROP OWNED BY {role} CASCADE")
+    busy.rows(f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("granted", ["", "pg_read_all_stats"])
+def test_a_role_that_may_end_nobody_says_so_and_goes_on_trying(
+    busy: Database, deployer: Database, project: Project, granted: str
+) -> None:
+    """The server refuses to cancel another role's statement: that is told, and is no failure of its own."""
+    if granted:
+        busy.rows(f"GRANT {granted} TO {deployer.user}")
+    with session(busy, "a report"):
+        done = project.alembic("-x", "cancel_blockers=app=a report", "upgrade", "head", DATABASE_URL=deployer.url)
+
+    assert done.returncode == 75, done.stderr
+    assert done.stderr.count(") could not be ended") == 2
+    assert "met a lock it did not get, try 3: pid " in done.stderr
+
+
+def test_an_orphan_of_another_role_does_not_stop_the_run(busy: Database, deployer: Database, project: Project) -> None:
+    """Anybody can call his session as a run calls its own: what this role may not end is told of, and left alone."""
+    with session(busy, f"{deploy_lock.tag(deploy_lock.key('alembic_version', None))} run 7 001", "SELECT 1"):
+        done = project.alembic("upgrade", "head", DATABASE_URL=deployer.url)
+
+    assert done.returncode == 0, done.stderr
+    assert "could not be ended: it is another role's" in done.stderr
+
+
+def test_what_the_named_application_began_afterwards_is_left_alone(busy: Database) -> None:
+    """It was in the way, has ended that, and is in another transaction by now: that one is nobody's blocker."""
+    with session(busy, "a report") as report, busy.connect() as deployer:
+        beside = create_engine("postgresql+psycopg2://", creator=lambda: deployer, poolclass=StaticPool).connect()
+        seen = busy.value("SELECT clock_timestamp()")
+        report.commit()
+        report.cursor().execute("SELECT 1")
+
+        lines = blockers.end(beside, [report.info.backend_pid], "a report", seen)
+
+        assert lines == []
+        assert alive(report)
+        assert blockers.end(beside, [report.info.backend_pid], "a report", busy.value("SELECT clock_timestamp()"))
+        assert not alive(report)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import evidence
 from mcp_planner_schema.guard.findings import WrongUse
@@ -34,14 +34,23 @@ WHERE l.granted AND l.locktype = 'relation' AND c.relkind IN ('r', 'p', 'm') AND
        OR a.backend_type = 'autovacuum worker' AND pg_catalog.strpos(a.query, 'to prevent wraparound') > 0)
 ORDER BY a.xact_start, 1, 2, l.mode
 """
-# The application's name is compared again here: since it was seen in the way, the process may have become another's.
-_END = """
-SELECT a.pid, a.state, CASE WHEN a.state LIKE 'idle in transaction%%' THEN pg_catalog.pg_terminate_backend(a.pid)
-                            ELSE pg_catalog.pg_cancel_backend(a.pid) END
+# The application's name is compared again here: since it was seen in the way, the process may have become another's. What it
+# does in a transaction that is younger than that was in nobody's way. State and time of another role's session are null to who
+# may not see them.
+_NAMED = """
 FROM pg_catalog.pg_stat_activity a
 WHERE a.pid = ANY (%(pids)s::int4[]) AND a.application_name = %(named)s AND a.datname = pg_catalog.current_database()
-  AND a.backend_type = 'client backend' AND a.pid <> pg_catalog.pg_backend_pid() AND a.state <> 'idle'
+  AND coalesce(a.backend_type, 'client backend') = 'client backend' AND a.pid <> pg_catalog.pg_backend_pid()
+  AND a.state IS DISTINCT FROM 'idle' AND coalesce(a.xact_start <= %(seen)s::timestamptz, true)
 """
+_STATES = "SELECT a.pid, a.state" + _NAMED
+_END = (
+    """
+SELECT CASE WHEN a.state LIKE 'idle in transaction%%' THEN pg_catalog.pg_terminate_backend(a.pid)
+            WHEN a.state IS NOT NULL THEN pg_catalog.pg_cancel_backend(a.pid) END
+"""
+    + _NAMED
+)
 
 
 def beforehand(
@@ -88,14 +97,30 @@ def application(asked: str | None) -> str | None:
     return name.strip()
 
 
-def end(connection: Connection, pids: Iterable[int], named: str) -> list[str]:
-    """End what the named application's sessions among ``pids`` do; one line for each. Needs pg_signal_backend, or their role.
+def end(connection: Connection, pids: Iterable[int], named: str, seen: Any) -> list[str]:
+    """End what the named application's sessions among ``pids`` do; one line for each. ``seen`` is when they were in the way.
 
     A running statement is cancelled, which ends its transaction; one that sits idle in a transaction has nothing to cancel,
-    and its session is ended.
+    and its session is ended. Another role's needs pg_signal_backend, and pg_read_all_stats to know which of the two it is.
     """
-    rows = connection.exec_driver_sql(_END, {"pids": list(pids), "named": named}).all()
-    return [
-        f"cancel_blockers: pid {pid} ({named}, {state}) " + ("was ended" if done else "could not be ended")
-        for pid, state, done in rows
-    ]
+    asked = {"pids": list(pids), "named": named, "seen": seen}
+    lines = []
+    for pid, state in connection.exec_driver_sql(_STATES, asked).all():
+        done = ended(connection, _END, asked | {"pids": [pid]})
+        told = "was ended" if done else "could not be ended" if state else (
+            "could not be ended: the deploying role is a member of neither its role nor pg_read_all_stats"
+        )  # fmt: skip
+        lines.append(f"cancel_blockers: pid {pid} ({named}, {state or 'state unknown'}) {told}")
+    return lines
+
+
+def ended(connection: Connection, sql: str, values: Mapping[str, Any]) -> bool:
+    """Whether a statement that ends a session has done so. The server raises an error where the role may not."""
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        return connection.exec_driver_sql(sql, dict(values)).scalar() is True
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) != "42501":  # insufficient_privilege
+            raise
+        return False

@@ -32,11 +32,12 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 _CALLED = "SELECT pg_catalog.set_config('application_name'::text, %(called)s::text, false)"
 # Sessions of a run that is over: whoever holds the lock knows that no run of this version table is alive but its own, whose
 # sessions are called so only later.
-_ORPHANS = """
-SELECT a.pid, a.application_name, pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a
-WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid()
+_CALLED_SO = """
+FROM pg_catalog.pg_stat_activity a WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid()
   AND pg_catalog.starts_with(a.application_name, pg_catalog.concat(%(tag)s::text, ' run '))
 """
+_ORPHANS = "SELECT a.pid, a.application_name" + _CALLED_SO
+_END = "SELECT pg_catalog.pg_terminate_backend(a.pid)" + _CALLED_SO + " AND a.pid = %(pid)s::int4"
 
 
 def tag(number: int) -> str:
@@ -55,10 +56,17 @@ def end_orphans(beside: Connection, number: int) -> list[str]:
     To be called under the lock, before a session of this run is called by its tag. What such a session had not committed is
     rolled back by the server.
     """
-    rows = beside.exec_driver_sql(_ORPHANS, {"tag": tag(number)}).all()
+    from mcp_planner_schema.guard import blockers
+
+    asked = {"tag": tag(number)}
     return [
-        f"note: pid {pid} was left behind by {name} and " + ("was ended" if done else "could not be ended")
-        for pid, name, done in rows
+        f"note: pid {pid} was left behind by {name} and "
+        + (
+            "was ended"
+            if blockers.ended(beside, _END, asked | {"pid": pid})
+            else "could not be ended: it is another role's"
+        )
+        for pid, name in beside.exec_driver_sql(_ORPHANS, asked).all()
     ]
 
 

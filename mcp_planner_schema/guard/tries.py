@@ -207,7 +207,7 @@ def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
             if connection.in_transaction():
                 connection.rollback()
             at.waits.waited += waits.waited
-            at.waits.blockers = waits.blockers or at.waits.blockers
+            at.waits.blockers, at.waits.seen = waits.blockers or at.waits.blockers, waits.seen or at.waits.seen
 
 
 def _tell(run: Run, at: Progress, waiting: str) -> None:
@@ -248,7 +248,7 @@ def pause(run: Run, at: Progress, error: Exception) -> None:
 
 def _cancel(run: Run, waits: watch.Waits) -> None:
     if run.asked.cancel is not None and waits.blockers:
-        for line in blockers.end(run.beside, waits.blockers, run.asked.cancel):
+        for line in blockers.end(run.beside, waits.blockers, run.asked.cancel, waits.seen):
             run.say(line)
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import deadline, evidence, lock_order
 
@@ -45,26 +45,38 @@ FROM (SELECT ARRAY(SELECT ARRAY[pg_catalog.concat(n.nspname, '.', c.relname), l.
              ORDER BY pg_catalog.array_position(%(strong)s::text[], l.mode)) AS locks) AS held
 """
 _CANCEL = "SELECT pg_catalog.pg_cancel_backend(%s::int4)"
+# A prepared transaction has no process: pg_blocking_pids() gives 0 for it.
 _WAITING = """
-SELECT b.pid, coalesce(b.application_name, ''), coalesce(b.usename::text, ''), b.state,
+SELECT blocking.pid, coalesce(b.application_name, ''), coalesce(b.usename::text, ''), b.state,
        extract(epoch FROM pg_catalog.clock_timestamp() - b.xact_start)::bigint,
        CASE WHEN c.oid IS NULL THEN l.locktype WHEN n.nspname = 'public' THEN c.relname::text
-            ELSE pg_catalog.concat(n.nspname::text, '.', c.relname::text) END
+            ELSE pg_catalog.concat(n.nspname::text, '.', c.relname::text) END,
+       CASE WHEN blocking.pid = 0 THEN (
+         SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format('%%L (user %%s, prepared at %%s)', p.gid, p.owner,
+                pg_catalog.date_trunc('second', p.prepared)), ', ')
+         FROM pg_catalog.pg_locks h JOIN pg_catalog.pg_locks own USING (virtualtransaction)
+         JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = own.transactionid AND own.pid IS NULL
+         WHERE h.pid IS NULL AND h.granted AND h.locktype = l.locktype
+           AND (h.database, h.relation, h.transactionid) IS NOT DISTINCT FROM (l.database, l.relation, l.transactionid)) END,
+       pg_catalog.clock_timestamp()
 FROM pg_catalog.pg_locks l
 CROSS JOIN LATERAL pg_catalog.unnest(pg_catalog.pg_blocking_pids(l.pid)) AS blocking(pid)
-JOIN pg_catalog.pg_stat_activity b ON b.pid = blocking.pid
+LEFT JOIN pg_catalog.pg_stat_activity b ON b.pid = blocking.pid
 LEFT JOIN pg_catalog.pg_class c ON c.oid = l.relation
 LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE l.pid = %s::int4 AND NOT l.granted
+WHERE l.pid = %s::int4 AND NOT l.granted AND (b.pid IS NOT NULL OR blocking.pid = 0)
 """
 
 
 @dataclass
 class Waits:
-    """What was seen. ``waited`` is in seconds; ``blockers`` has a line for people for each pid, with its newest state."""
+    """What was seen. ``waited`` is in seconds; ``blockers`` has a line for people for each pid, with its newest state; pid 0
+    are prepared transactions. ``seen`` is when that was, by the server's clock.
+    """
 
     waited: float = 0.0
     blockers: dict[int, str] = field(default_factory=dict)
+    seen: Any = None
 
     def shown(self) -> str:
         """Who was in the way, for a message."""
@@ -147,11 +159,18 @@ class _Look:
                 if left is not None and left <= 0 and now - self.clock.cancelled > _AGAIN:
                     self.clock.missed, self.clock.cancelled = True, now
                     self.beside.exec_driver_sql(_CANCEL, (self.pid,))
-        return {row[0]: _shown(*row) for row in rows}
+        if rows:
+            self.waits.seen = rows[-1][-1]
+        return {row[0]: _shown(*row[:-1]) for row in rows}
 
 
-def _shown(pid: int, application: str, user: str, state: str | None, age: int | None, what: str) -> str:
+def _shown(
+    pid: int, application: str, user: str, state: str | None, age: int | None, what: str, prepared: str | None
+) -> str:  # fmt: skip
     """One blocker, for people. State and age are null for a role that may not see them, and for background work."""
+    if not pid:
+        named = prepared or "(not to be seen)"
+        return f"a prepared transaction {named} holds {what}, until somebody says COMMIT PREPARED or ROLLBACK PREPARED"
     since = f"in its transaction for {age} s" if age is not None else "since when is unknown"
     return (
         f"pid {pid} ({application or 'no name'}, user {user or 'unknown'}, {state or 'unknown'}, {since}) holds {what}"
