@@ -532,3 +532,42 @@ def test_a_second_signal_loses_nothing(empty: Database, project: Project) -> Non
         ("001", "done"), ("002", "failed"),
     ]  # fmt: skip
     assert empty.value("SELECT state FROM migration.run") == "failed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_waits_for_the_deployers_lock_can_be_stopped(
+    empty: Database, project: Project, number: signal.Signals
+) -> None:
+    """A signal before the first step: exit 75 and the command to repeat, not the signal's own death; nothing was changed."""
+    tables(project, 1)
+    with empty.connect() as holder, holder.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", (deploy_lock.key("alembic_version", None),))
+        shell = started(project, "upgrade", "head")
+        assert shell.stderr is not None
+        until(lambda: "waiting: another migration runs" in shell.stderr.readline())
+        shell.send_signal(number)
+        _, stderr = shell.communicate(timeout=15)
+
+    assert shell.returncode == 75, stderr
+    assert stderr.strip().endswith("next: alembic upgrade head")
+    assert empty.value("SELECT to_regnamespace('migration')") is None
+
+
+def test_a_stop_between_two_tries_is_in_the_history(empty: Database, project: Project) -> None:
+    """SIGTERM while a step gives way to a lock: its row says how many tries there were, and who stopped it."""
+    empty.rows("CREATE TABLE busy (id int)")
+    project.configure(lock_attempts="41")
+    project.revision(
+        "001", "add_extra", 'op.execute("ALTER TABLE busy ADD COLUMN extra int")', 'op.drop_column("busy", "extra")'
+    )
+    with empty.connect(autocommit=False) as holder, holder.cursor() as cursor:
+        cursor.execute("LOCK TABLE busy")
+        shell = started(project, "upgrade", "head")
+        assert shell.stderr is not None
+        until(lambda: "try 5 of 41" in shell.stderr.readline())  # after which it gives way for a second at least
+        shell.terminate()
+        _, stderr = shell.communicate(timeout=15)
+
+    assert shell.returncode == 75, stderr
+    assert "Stopped by SIGTERM in revision 001. The step was rolled back whole" in stderr
+    assert empty.rows("SELECT revision, outcome, attempts FROM migration.history") == [("001", "failed", 5)]

@@ -109,7 +109,12 @@ def _online(context: Any, settings: Settings, target_metadata: MetaData | None, 
             return
         with plan.explained(context.script, settings, heads, plan.repeat_of(context)):
             work = plan.pin(context, migration, heads, steps) or work
-        _run(context, settings, connection, engine, configure, work, typed)
+        from mcp_planner_schema.guard import interrupt
+
+        # Around all of it: while it waits for the deployers' lock it is stopped too, and a second signal cuts no end off.
+        cancel = connection.connection.dbapi_connection.cancel  # type: ignore[union-attr]  # it is connected
+        with interrupt.cancelling(cancel, last=context.config.cmd_opts is not None):
+            _run(context, settings, connection, engine, configure, work, typed)
 
 
 def _run(
@@ -126,7 +131,6 @@ def _run(
         connect,
         deploy_lock,
         history,
-        interrupt,
         plan,
         progress,
         session,
@@ -163,13 +167,11 @@ def _run(
             context.config.attributes.get("reason"), say, repeat, still_held, heads, watcher, asked,
             deploy_lock.tag(lock), context.script.dir,
         )  # fmt: skip
-        dbapi: Any = connection.connection.dbapi_connection
         back = progress.direction_of(steps[0]) == "downgrade"
         if _only_shown(context, back=back):
             from mcp_planner_schema.guard import rehearsal
 
-            with interrupt.cancelling(dbapi.cancel):
-                rehearsal.show(this, steps, judged, context.config.print_stdout)
+            rehearsal.show(this, steps, judged, context.config.print_stdout)
             return
         history.prepare(beside, settings.schema)
         longest = max(len(progress.name_of(one)) for one in steps)
@@ -188,42 +190,40 @@ def _run(
         for line in orphans:
             say(line)
         error: str | None = "stopped"
-        # Around the end too: a second signal must not cut it off.
-        with interrupt.cancelling(dbapi.cancel, last=context.config.cmd_opts is not None):
-            try:
-                if back and len(steps) > 1:
-                    from mcp_planner_schema.guard import rehearsal
+        try:
+            if back and len(steps) > 1:
+                from mcp_planner_schema.guard import rehearsal
 
-                    rehearsal.require(this, steps, judged)
-                for place, one in enumerate(steps):
-                    if connection.invalidated:
-                        at = ", ".join(this.heads) or "base"
-                        raise Broken(f"The connection to the server was lost; the database is at {at}.", repeat)
-                    still_held(this.called(progress.name_of(one)))
-                    try:
-                        tries.take(this, one, judged.get(progress.name_of(one)))
-                    except Refused as refused:
-                        if not place:
-                            raise
-                        left = f"this step was undone; the database is at {', '.join(this.heads) or 'base'}"
-                        raise Refused(refused.findings, refused.next_command, left) from refused
-                error = None
-            except (Exception, KeyboardInterrupt) as failure:
-                error = connect.masked(str(failure), engine.url) or type(failure).__name__
-                raise
-            finally:
-                heads = this.heads
+                rehearsal.require(this, steps, judged)
+            for place, one in enumerate(steps):
+                if connection.invalidated:
+                    at = ", ".join(this.heads) or "base"
+                    raise Broken(f"The connection to the server was lost; the database is at {at}.", repeat)
+                still_held(this.called(progress.name_of(one)))
                 try:
-                    history.end(beside, settings.schema, this.number, heads, error)
-                except SQLAlchemyError:
-                    try:
-                        with connect.opened(engine, autocommit=True) as fresh:
-                            history.end(fresh, settings.schema, this.number, heads, error)
-                    except (GuardError, SQLAlchemyError):
-                        say("how the run ended could not be written: the connection is gone")
-                with contextlib.suppress(SQLAlchemyError):  # a connection that is gone needs no settings
-                    session.restore(connection, before)
-                    connection.commit()
+                    tries.take(this, one, judged.get(progress.name_of(one)))
+                except Refused as refused:
+                    if not place:
+                        raise
+                    left = f"this step was undone; the database is at {', '.join(this.heads) or 'base'}"
+                    raise Refused(refused.findings, refused.next_command, left) from refused
+            error = None
+        except (Exception, KeyboardInterrupt) as failure:
+            error = connect.masked(str(failure), engine.url) or type(failure).__name__
+            raise
+        finally:
+            heads = this.heads
+            try:
+                history.end(beside, settings.schema, this.number, heads, error)
+            except SQLAlchemyError:
+                try:
+                    with connect.opened(engine, autocommit=True) as fresh:
+                        history.end(fresh, settings.schema, this.number, heads, error)
+                except (GuardError, SQLAlchemyError):
+                    say("how the run ended could not be written: the connection is gone")
+            with contextlib.suppress(SQLAlchemyError):  # a connection that is gone needs no settings
+                session.restore(connection, before)
+                connection.commit()
         _verify(engine, before, migration, heads)
         say(f"done: {len(steps)} step{'s' if len(steps) != 1 else ''}, the database is at {', '.join(heads) or 'base'}")
 

@@ -119,7 +119,10 @@ def take(run: Run, one: Step, judged: Judged | None) -> None:
                 return
             failed = failed_as(run, one, at, error)
             if failed is None:
-                pause(run, at, error)
+                try:
+                    pause(run, at, error)
+                except KeyboardInterrupt as stop:
+                    raise KeyboardInterrupt(_stopped(run, at, stop, final=False)) from None
                 continue
             _record_failure(run, at, failed)
             raise failed from error
