@@ -88,7 +88,7 @@ def test_modules_of_a_part_import_each_other_one_way(own: str) -> None:
 
 
 def test_the_guards_first_stations_come_in_their_order() -> None:
-    """rule, findings_lint, findings, settings, sql_file, source, header, body, judge, graph: none of them knows a later one."""
+    """From rule and findings_lint to body, judge and graph: none of them knows a later one."""
     stations = [
         f"mcp_planner_schema.guard.{name}"
         for name in (
@@ -97,6 +97,7 @@ def test_the_guards_first_stations_come_in_their_order() -> None:
             "findings",
             "address",
             "settings",
+            "committing",
             "sql_file",
             "source",
             "header",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from mcp_planner_schema.guard import sql_file
+from mcp_planner_schema.guard import committing, sql_file
 from mcp_planner_schema.guard.findings import Finding
 from mcp_planner_schema.guard.header import Header
 from mcp_planner_schema.guard.settings import Budgets, Settings, duration
@@ -193,13 +193,27 @@ def _budgets(source: Source) -> Iterator[Finding]:
 
 
 def _transaction(source: Source, header: Header) -> Iterator[Finding]:
-    blocks = [
-        node.lineno
-        for node in ast.walk(source.tree)
-        if isinstance(node, ast.Attribute) and node.attr == "autocommit_block"
-    ]
-    if blocks and header.transaction == "single":
-        yield finding(source.path, blocks[0], "transaction-mismatch")
+    if header.transaction == "single":
+        for line, what in itertools.islice(sorted(_commits(source.tree)), 1):
+            yield finding(source.path, line, "transaction-mismatch", what=what)
+
+
+def _commits(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Where the code commits by itself: the line, and what it says there."""
+    ops = {"alembic.op"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "alembic":
+            ops |= {name.asname or name.name for name in node.names if name.name == "op"}
+        elif isinstance(node, ast.Import):
+            ops |= {name.asname for name in node.names if name.name == "alembic.op" and name.asname}
+        elif isinstance(node, ast.ImportFrom) and node.module == "alembic.op":
+            yield from ((node.lineno, f"op.{name.name}") for name in node.names if name.name in committing.NAMES)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            if node.attr == "autocommit_block":
+                yield node.lineno, "autocommit_block()"
+            elif node.attr in committing.NAMES and ast.unparse(node.value) in ops:
+                yield node.lineno, f"op.{node.attr}()"
 
 
 def _sql_names(source: Source) -> Iterator[Finding]:

@@ -304,7 +304,7 @@ _RULES = (
     ),
     Rule(
         "transaction-mismatch",
-        "Transaction is single, but the body uses autocommit_block()",
+        "Transaction is single, but the body uses {what}, which commits by itself",
         "a step that commits in the middle cannot be rolled back whole or tried again",
         "Transaction: none, with nothing in the body but what may run twice",
     ),

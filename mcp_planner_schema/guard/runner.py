@@ -84,7 +84,7 @@ def _online(context: Any, settings: Settings, target_metadata: MetaData | None, 
                 "transaction_per_migration": True,
                 "connection": connection,
                 "include_name": scope.include_name(connection, settings.schema, options.get("include_name")),
-                "process_revision_directives": scope.new_revision(context, settings, options),
+                "process_revision_directives": scope.new_revision(context, settings, options, say),
             },
         )
         configure()

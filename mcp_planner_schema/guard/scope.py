@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from mcp_planner_schema.guard import committing
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.settings import Settings
 
@@ -40,10 +41,13 @@ def include_name(connection: Connection | None, schema: str, theirs: Any) -> Cal
     return included
 
 
-def new_revision(context: Any, settings: Settings, options: dict[str, Any]) -> Callable[..., None]:
+def new_revision(
+    context: Any, settings: Settings, options: dict[str, Any], say: Callable[[str], None]
+) -> Callable[..., None]:
     """Alembic's ``process_revision_directives``: the next number, and what the template's header needs.
 
-    Reads git's configuration; writes nothing. Raises :class:`WrongUse` for a name that could not be a revision's.
+    Reads git's configuration; writes nothing. ``say`` is told what the author has to know of the header.
+    Raises :class:`WrongUse` for a name that could not be a revision's.
     """
     theirs = options.get("process_revision_directives")
 
@@ -66,6 +70,8 @@ def new_revision(context: Any, settings: Settings, options: dict[str, Any]) -> C
         # A function or trigger is a file; what autogenerate has found is none.
         files = kind == "function" and all(found.is_empty() for found in script.upgrade_ops_list)
         arguments.update(author=author(given.get("author", "")), kind=kind, files=files)
+        if arguments.setdefault("transaction", "single") == "single" and not files:
+            say(committing.EXPLAINED)
 
     return prepare
 
