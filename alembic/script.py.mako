@@ -13,7 +13,7 @@ Date: ${create_date.date()}
 Dependencies: ${", ".join(filter(None, map(comma, (down_revision, depends_on)))) or None}
 Type: ${kind if kind is not UNDEFINED else "schema"}
 Phase: expand
-Transaction: ${transaction if transaction is not UNDEFINED else "single"}
+Transaction: ${transactions.get(up_revision, "single") if transactions is not UNDEFINED else "single"}
 Reversible: undecided
 """
 

@@ -19,3 +19,8 @@ EXPLAINED = (
     "op.…_concurrently and whatever else commits by itself (docs/5-zero-downtime.md) wants Transaction: none in the header, "
     "and nothing beside it that could not run twice"
 )
+
+
+def commits(operation: object) -> bool:
+    """Whether one of Alembic's operations is such a one: its class has the method that stands in ``op``."""
+    return not NAMES.isdisjoint(dir(operation))

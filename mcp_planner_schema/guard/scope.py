@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import committing
@@ -21,6 +21,9 @@ WHERE c.relispartition AND c.relkind IN ('r', 'p')
 """
 KINDS = ("schema", "data", "function")
 _FORM = "make migrate-create NAME=add_complexity_analysis"
+
+REVISERS: list[Callable[[Any, Any, list[Any]], None]] = []
+"""What else has a say in a new revision, called as ``process_revision_directives`` is: the operations, once they are imported."""
 
 
 def include_name(connection: Connection | None, schema: str, theirs: Any) -> Callable[..., bool]:
@@ -54,8 +57,10 @@ def new_revision(
     def prepare(migration: Any, revision: Any, directives: list[Any]) -> None:
         if theirs:
             theirs(migration, revision, directives)
+        for revise in REVISERS:
+            revise(migration, revision, directives)
         config, arguments = context.config, migration.opts.get("template_args")
-        if settings.headers != "required" or not directives or arguments is None or _is_check(config, directives[0]):
+        if settings.headers != "required" or not directives or arguments is None or is_check(config, directives[0]):
             return
         script = directives[0]
         given = {**_asked(context), **config.attributes.get("new_revision", {})}
@@ -65,15 +70,31 @@ def new_revision(
         number = next_number(migration.script)
         if getattr(config.cmd_opts, "rev_id", None) not in (None, number):
             raise WrongUse(f"The next revision is {number}, not {config.cmd_opts.rev_id}.", _FORM)
-        script.rev_id = number
-        script.message = _title(script.message, number, settings)
+        _name(directives, number, settings)
         # A function or trigger is a file; what autogenerate has found is none.
         files = kind == "function" and all(found.is_empty() for found in script.upgrade_ops_list)
-        arguments.update(author=author(given.get("author", "")), kind=kind, files=files)
-        if arguments.setdefault("transaction", "single") == "single" and not files:
+        transactions = {one.rev_id: "none" for one in directives if _commits(one)}
+        arguments.update(author=author(given.get("author", "")), kind=kind, files=files, transactions=transactions)
+        if not files and len(transactions) < len(directives):
             say(committing.EXPLAINED)
+        for note in arguments.pop("notes", ()):
+            say(f"{note} See the comments in the new revision.")
 
     return prepare
+
+
+def _name(scripts: Sequence[Any], number: str, settings: Settings) -> None:
+    """Numbers and names; each revision follows the one before it."""
+    for place, script in enumerate(scripts):
+        script.rev_id = f"{int(number) + place:0{len(number)}}"
+        script.message = _title(script.message, script.rev_id, settings)
+        if place:
+            script.head = scripts[place - 1].rev_id
+
+
+def _commits(script: Any) -> bool:
+    containers = (*script.upgrade_ops_list, *script.downgrade_ops_list)
+    return any(committing.commits(one) for container in containers for one in container.ops)
 
 
 def in_docstring(text: str) -> str:
@@ -136,7 +157,7 @@ def _git(name: str) -> str:
     return found.stdout.strip()
 
 
-def _is_check(config: Any, script: Any) -> bool:
+def is_check(config: Any, script: Any) -> bool:
     """``alembic check`` makes a revision that is never written; called from code, only the missing name tells."""
     command = getattr(config.cmd_opts, "cmd", None)
     return script.message is None if command is None else command[0].__name__ == "check"

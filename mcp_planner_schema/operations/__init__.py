@@ -11,6 +11,8 @@ from typing import Any
 
 from alembic.operations import Operations
 
+from mcp_planner_schema.guard import scope
+
 NAMES = (
     "add_check_concurrently", "add_column_with_default", "add_enum_value", "add_foreign_key_concurrently",
     "add_primary_key_concurrently", "add_unique_concurrently", "analyze", "attach_partition", "create_index_concurrently",
@@ -34,3 +36,11 @@ def _until_called(name: str) -> Any:
 for _name in NAMES:
     if not hasattr(Operations, _name):
         setattr(Operations, _name, _until_called(_name))
+
+
+def _revise(migration: Any, revision: Any, directives: list[Any]) -> None:
+    importlib.import_module(f"{__name__}.registered")
+    importlib.import_module(f"{__name__}.automatic").revise(migration, revision, directives)
+
+
+scope.REVISERS.append(_revise)
