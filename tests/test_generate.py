@@ -605,6 +605,10 @@ def test_a_type_that_rewrites_nothing_is_changed_in_place(way: Way) -> None:
             {"KIND": "replace_enum", "TABLE": "steps", "FROM": "place", "TO": "x", "TO_TYPE": "y", "LABELS": "A"},
             "is no enum",
         ),
+        (
+            {"KIND": "move_column", "TABLE": "steps", "FROM": "other", "TO_TABLE": "plans", "ON": "id=id"},
+            r"steps.other is NOT NULL, .* op.drop_not_null\(.*\) .* KIND=add_not_null TABLE=plans FROM=other",
+        ),
     ],
 )
 def test_what_cannot_be_written_is_said(way: Way, values: dict[str, str], said: str) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.generate import facts
-from mcp_planner_schema.generate.facts import Column, Constraint, IndexShape, Table, quoted
+from mcp_planner_schema.generate import belongings
+from mcp_planner_schema.generate.belongings import Constraint, IndexShape
+from mcp_planner_schema.generate.facts import Column, Table, quoted
 from mcp_planner_schema.generate.revision import Revision, sql
 from mcp_planner_schema.operations.sync import Sync
 from mcp_planner_schema.operations.written import quoted as python
@@ -67,8 +68,8 @@ def carried(
     """The checks, foreign keys and indexes that come along to the new column."""
     type_sql = new.type if new.type != old.type else None
     return (
-        facts.constraints(connection, table, old.name, new.name, type_sql),
-        facts.indexes(connection, table, old.name, new.name, type_sql),
+        belongings.constraints(connection, table, old.name, new.name, type_sql),
+        belongings.indexes(connection, table, old.name, new.name, type_sql),
     )
 
 

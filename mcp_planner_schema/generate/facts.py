@@ -1,20 +1,15 @@
-"""What the catalog knows of a table and a column: all that has to come along when a column gets another name, type or place.
-
-Definitions are never rewritten as text. They are built on an empty temporary copy of the table, the column is renamed there
-(and given its new type), and PostgreSQL itself shows what has become of them. Reads only; the copy is rolled back.
-"""
+"""What the catalog knows of a table and its columns, and of what hangs on them. Reads only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy.dialects import postgresql
 
+from mcp_planner_schema.generate import empty
 from mcp_planner_schema.guard.findings import WrongUse
-from mcp_planner_schema.guard.postcheck import CATALOG_PATH, execute, identifier, literal, pinned
+from mcp_planner_schema.guard.postcheck import CATALOG_PATH, execute, identifier, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -39,41 +34,13 @@ FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = %s::bigint::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
-_CONSTRAINTS = """
+CONSTRAINTS = """
 SELECT k.conname::text, k.contype::text, pg_catalog.pg_get_constraintdef(k.oid),
   array(SELECT a.attname::text FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY AS c(number, place)
         JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = c.number ORDER BY c.place)
 FROM pg_catalog.pg_constraint k
 WHERE k.conrelid = %s::bigint::oid AND %s::int2 = ANY (k.conkey) AND k.contype IN ('c', 'f', 'u', 'p', 'x')
 ORDER BY k.conname
-"""
-# An index that a constraint brings is the constraint's.
-_INDEXES = """
-SELECT i.indexrelid::bigint, x.relname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
-WHERE i.indrelid = %s::bigint::oid AND EXISTS (
-    SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = i.indexrelid
-      AND d.refobjid = i.indrelid AND d.refobjsubid = %s::int)
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = i.indexrelid)
-ORDER BY x.relname
-"""
-_INDEX = """
-SELECT m.amname::text, i.indisunique, pg_catalog.pg_get_expr(i.indpred, i.indrelid, true),
-  array(SELECT pg_catalog.pg_get_indexdef(i.indexrelid, n, true)
-      || CASE WHEN o.opcdefault THEN ''
-              ELSE ' ' || pg_catalog.quote_ident(s.nspname) || '.' || pg_catalog.quote_ident(o.opcname) END
-      || CASE WHEN pg_catalog.pg_index_column_has_property(i.indexrelid, n, 'desc') THEN ' DESC' ELSE '' END
-      || CASE WHEN pg_catalog.pg_index_column_has_property(i.indexrelid, n, 'nulls_first')
-                   IS DISTINCT FROM pg_catalog.pg_index_column_has_property(i.indexrelid, n, 'desc')
-              THEN CASE WHEN pg_catalog.pg_index_column_has_property(i.indexrelid, n, 'nulls_first')
-                        THEN ' NULLS FIRST' ELSE ' NULLS LAST' END ELSE '' END
-    FROM pg_catalog.generate_series(1, i.indnkeyatts::int) AS n
-    JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[n - 1] JOIN pg_catalog.pg_namespace s ON s.oid = o.opcnamespace
-    ORDER BY n),
-  array(SELECT pg_catalog.pg_get_indexdef(i.indexrelid, n, true)
-    FROM pg_catalog.generate_series(i.indnkeyatts + 1, i.indnatts::int) AS n ORDER BY n),
-  (pg_catalog.to_jsonb(i) ->> 'indnullsnotdistinct')::boolean IS TRUE
-FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid JOIN pg_catalog.pg_am m ON m.oid = x.relam
-WHERE i.indexrelid = %s::bigint::oid
 """
 # What hangs on the column and cannot be made anew without knowing what it is for.
 _HANGING = """
@@ -145,29 +112,6 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Constraint:
-    """A check or foreign key: its name, its definition, and both as they are on the new column; empty where it is on none."""
-
-    name: str
-    definition: str
-    new_name: str
-    new_definition: str
-
-
-@dataclass(frozen=True)
-class IndexShape:
-    """An index: its keys as SQL, and what else ``op.create_index`` wants to know of it."""
-
-    name: str
-    method: str
-    unique: bool
-    where: str | None
-    keys: tuple[str, ...]
-    include: tuple[str, ...]
-    nulls_equal: bool
-
-
-@dataclass(frozen=True)
 class Table:
     """A table with its columns, by name. ``key`` are the columns of its primary key."""
 
@@ -223,7 +167,7 @@ def table(connection: Connection, name: str, form: str) -> Table:
             columns[row[0]] = replace(columns[row[0]], shown=row[2])
     for one in list(columns.values()):
         if one.default and not one.generated:
-            columns[one.name] = replace(one, volatile=_volatile(connection, one))
+            columns[one.name] = replace(one, volatile=empty.volatile(connection, one.type, one.default))
     return Table(oid, schema, short, kind, tuple(key), columns)
 
 
@@ -235,7 +179,7 @@ def hanging(connection: Connection, on: Table, column: Column) -> list[str]:
             _HANGING, (oid, number, oid, number, oid, number, number, oid, number, oid, number)
         ).scalars()
     )
-    for name, kind, _, _ in connection.exec_driver_sql(_CONSTRAINTS, (oid, number)):
+    for name, kind, _, _ in connection.exec_driver_sql(CONSTRAINTS, (oid, number)):
         if kind in ("u", "p", "x"):
             found.append({"u": "unique constraint ", "p": "primary key ", "x": "exclusion constraint "}[kind] + name)
     said = {
@@ -245,64 +189,6 @@ def hanging(connection: Connection, on: Table, column: Column) -> list[str]:
         "collated": "its collation",
     }
     return found + [text for attribute, text in said.items() if getattr(column, attribute)]
-
-
-def constraints(connection: Connection, on: Table, old: str, new: str, type_sql: str | None) -> list[Constraint]:
-    """The checks and foreign keys of the column ``old``, and as they are when it is called ``new`` and has its new type."""
-    found = []
-    for name, kind, definition, columns in connection.exec_driver_sql(
-        _CONSTRAINTS, (on.oid, on.columns[old].number)
-    ).all():
-        if kind == "c":
-            shown = _check(connection, on, definition, (old, new, type_sql))
-            found.append(Constraint(name, definition, renamed(name, old, new), shown))
-        elif kind == "f":
-            # Its own columns stand first; what it refers to stays as it is.
-            to = ", ".join(quoted(new if one == old else one) for one in columns)
-            shown = f"FOREIGN KEY ({to}){definition[definition.index(') REFERENCES ') + 1 :]}"
-            found.append(Constraint(name, definition, renamed(name, old, new), shown))
-    return found
-
-
-def indexes(
-    connection: Connection, on: Table, old: str, new: str, type_sql: str | None
-) -> list[tuple[IndexShape, IndexShape | None]]:
-    """The indexes on the column ``old``, each with what it is when that is called ``new`` and has its new type."""
-    found = []
-    for oid, name in connection.exec_driver_sql(_INDEXES, (on.oid, on.columns[old].number)).all():
-        before = IndexShape(name, *_index(connection, oid))
-        found.append((before, _moved(connection, on, before, (old, new, type_sql))))
-    return found
-
-
-def index_sql(index: IndexShape) -> str:
-    """What follows the table's name in CREATE INDEX."""
-    include = f" INCLUDE ({', '.join(index.include)})" if index.include else ""
-    equal = " NULLS NOT DISTINCT" if index.nulls_equal else ""
-    where = f" WHERE {index.where}" if index.where else ""
-    return f"USING {index.method} ({', '.join(index.keys)}){include}{equal}{where}"
-
-
-def rewrites(connection: Connection, on: Table, column: str, type_sql: str) -> bool:
-    """Whether ALTER COLUMN TYPE would write the table anew: it is tried on an empty copy. Raises the server's error."""
-    with _twin(connection, on) as twin:
-        asked = f"SELECT c.relfilenode FROM pg_catalog.pg_class c WHERE c.oid = {literal(twin)}::regclass"
-        before = execute(connection, asked).scalar_one()
-        execute(connection, f"ALTER TABLE {twin} ALTER COLUMN {identifier(column)} TYPE {type_sql}")
-        return bool(execute(connection, asked).scalar_one() != before)
-
-
-def type_of(connection: Connection, type_sql: str) -> tuple[str, str]:
-    """The type as ``format_type`` shows it: with its schema, and as psql shows it. Raises the server's error."""
-    asked = (
-        "SELECT pg_catalog.format_type(atttypid, atttypmod) FROM pg_catalog.pg_attribute "
-        "WHERE attrelid = 'pg_temp.twin'::regclass AND attnum = 1"
-    )
-    with nothing(connection):
-        with pinned(connection, search_path=CATALOG_PATH):
-            execute(connection, f"CREATE TEMPORARY TABLE twin (c {type_sql})")
-            shown = str(execute(connection, asked).scalar_one())
-        return str(execute(connection, asked).scalar_one()), shown
 
 
 def labels(connection: Connection, enum: str, form: str = "make help") -> list[str]:
@@ -330,17 +216,6 @@ def label_of_default(connection: Connection, old: Column) -> str | None:
     return None if old.default is None else str(execute(connection, f"SELECT ({old.default})::text").scalar_one())
 
 
-def default_of(connection: Connection, old: Column, value: str) -> str:
-    """``value`` as psql shows it when it is the column's default."""
-    with nothing(connection), pinned(connection, search_path=CATALOG_PATH):
-        execute(connection, f"CREATE TEMPORARY TABLE twin (c {old.type} DEFAULT {value})")
-        asked = (
-            "SELECT pg_catalog.pg_get_expr(adbin, adrelid) FROM pg_catalog.pg_attrdef "
-            "WHERE adrelid = 'pg_temp.twin'::regclass"
-        )
-        return str(execute(connection, asked).scalar_one())
-
-
 def unique(connection: Connection, on: Table, column: str) -> bool:
     """Whether no two rows have the same value in the column."""
     return bool(connection.exec_driver_sql(_UNIQUE, (on.oid, on.columns[column].number)).scalar_one())
@@ -355,86 +230,3 @@ def taken(connection: Connection, schema: str, name: str) -> bool:
     """Whether a table, view or index has this name."""
     named = f"{identifier(schema)}.{identifier(name)}"
     return bool(connection.exec_driver_sql("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (named,)).scalar_one())
-
-
-def renamed(name: str, old: str, new: str) -> str:
-    """The name of an index or constraint, after its column's new name."""
-    made = name.replace(old, new) if old in name else f"{name}_{new}"
-    if len(made.encode()) > 63:
-        import hashlib
-
-        made = made.encode()[:54].decode(errors="ignore") + "_" + hashlib.sha256(made.encode()).hexdigest()[:8]
-    return made
-
-
-def _index(connection: Connection, oid: int) -> tuple[Any, ...]:
-    method, unique, where, keys, include, equal = connection.exec_driver_sql(_INDEX, (oid,)).one()
-    return method, unique, where, tuple(keys), tuple(include), equal
-
-
-def _volatile(connection: Connection, column: Column) -> bool:
-    with nothing(connection):
-        execute(connection, "CREATE TEMPORARY TABLE twin ()")
-        asked = "SELECT c.relfilenode FROM pg_catalog.pg_class c WHERE c.oid = 'pg_temp.twin'::regclass"
-        before = execute(connection, asked).scalar_one()
-        execute(connection, f"ALTER TABLE pg_temp.twin ADD COLUMN c {column.type} DEFAULT {column.default}")
-        return bool(execute(connection, asked).scalar_one() != before)
-
-
-def _check(connection: Connection, on: Table, definition: str, change: tuple[str, str, str | None]) -> str:
-    """The check as it is on the new column; empty where it does not fit its type."""
-    with _twin(connection, on) as twin:
-        execute(connection, f"ALTER TABLE {twin} ADD CONSTRAINT twin {definition}")
-        if not _change(connection, twin, *change):
-            return ""
-        asked = (
-            "SELECT pg_catalog.pg_get_constraintdef(oid) FROM pg_catalog.pg_constraint "
-            f"WHERE conrelid = {literal(twin)}::regclass AND conname = 'twin'"
-        )
-        return str(execute(connection, asked).scalar_one())
-
-
-def _moved(
-    connection: Connection, on: Table, before: IndexShape, change: tuple[str, str, str | None]
-) -> IndexShape | None:
-    """The index as it is on the new column; None where it does not fit its type."""
-    with _twin(connection, on) as twin:
-        execute(connection, f"CREATE {'UNIQUE ' if before.unique else ''}INDEX twin ON {twin} {index_sql(before)}")
-        if not _change(connection, twin, *change):
-            return None
-        (there,) = connection.exec_driver_sql("SELECT 'pg_temp.twin'::regclass::oid::bigint").one()
-        return IndexShape(renamed(before.name, *change[:2]), *_index(connection, there))
-
-
-@contextmanager
-def nothing(connection: Connection) -> Iterator[None]:
-    """What is done inside is undone at the end."""
-    execute(connection, "SAVEPOINT twin")
-    try:
-        yield
-    finally:
-        execute(connection, "ROLLBACK TO SAVEPOINT twin; RELEASE SAVEPOINT twin")
-
-
-@contextmanager
-def _twin(connection: Connection, on: Table) -> Iterator[str]:
-    """An empty temporary copy of the table, of the same name; gives that as SQL."""
-    name = f"pg_temp.{identifier(on.name)}"
-    with nothing(connection):
-        copied = f"{identifier(on.schema)}.{identifier(on.name)}"
-        execute(connection, f"CREATE TEMPORARY TABLE {identifier(on.name)} (LIKE {copied} INCLUDING GENERATED)")
-        yield name
-
-
-def _change(connection: Connection, twin: str, old: str, new: str, type_sql: str | None) -> bool:
-    """Give the copy's column its new name and type; whether what hangs on it could follow."""
-    from sqlalchemy.exc import DBAPIError
-
-    column = f"ALTER TABLE {twin} ALTER COLUMN {identifier(old)}"
-    try:
-        if type_sql:
-            execute(connection, f"{column} DROP NOT NULL; {column} TYPE {type_sql} USING NULL::{type_sql}")
-    except DBAPIError:
-        return False
-    execute(connection, f"ALTER TABLE {twin} RENAME COLUMN {identifier(old)} TO {identifier(new)}")
-    return True

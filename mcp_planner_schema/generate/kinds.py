@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.generate import columns, facts, moves, tables
+from mcp_planner_schema.generate import belongings, columns, empty, facts, moves, tables
 from mcp_planner_schema.generate.columns import Change, New
 from mcp_planner_schema.generate.facts import Column, Table, quoted
 from mcp_planner_schema.generate.revision import Revision, sql
@@ -64,7 +64,7 @@ def _rename(connection: Connection, values: Values, form: str) -> Sequence[Revis
 
 def _change_type(connection: Connection, values: Values, form: str) -> Sequence[Revision]:
     table, old = _old(connection, values, form)
-    type_sql, shown = facts.type_of(connection, values["TO_TYPE"])
+    type_sql, shown = empty.type_of(connection, values["TO_TYPE"])
     if not values.get("TO"):
         return [_in_place(connection, table, old, type_sql, shown, form)]
     table.free(values["TO"], form)
@@ -79,7 +79,7 @@ def _change_type(connection: Connection, values: Values, form: str) -> Sequence[
 
 def _in_place(connection: Connection, table: Table, old: Column, type_sql: str, shown: str, form: str) -> Revision:
     """A type that PostgreSQL takes without writing a row: that is tried on an empty copy."""
-    if facts.rewrites(connection, table, old.name, type_sql):
+    if belongings.rewrites(connection, table, old.name, type_sql):
         raise WrongUse(
             f"{old.type} to {shown} writes every row of {table.name} anew, and nobody could read it meanwhile. "
             "TO= names the column that the new release uses.",
@@ -106,7 +106,7 @@ def _split(connection: Connection, values: Values, form: str) -> Sequence[Revisi
     new = []
     for name, made, type_given in zip(names, forward, types, strict=True):
         table.free(name, form)
-        type_sql, shown = facts.type_of(connection, type_given)
+        type_sql, shown = empty.type_of(connection, type_given)
         new.append(New(name, type_sql, shown, facts.made_of_default(connection, old, made, type_sql)))
     sync = _sync(table, old, new, forward=forward, backward=[values["BACKWARD"]])
     says = f"{old.name} of {table.name} is split into {' and '.join(names)}"
@@ -139,7 +139,7 @@ def _replace_enum(connection: Connection, values: Values, form: str) -> Sequence
     enum, kw = facts.unquoted(old.enum.rpartition(".")[2]), columns.schema_kw_of(schema)
     refused = [f"op.refuse_used_enum_values({python(enum)}, {python(gone)}{kw})"] if gone else []
     sync = _sync(table, old, [new], forward=[forward], backward=[backward])
-    with facts.nothing(connection):
+    with empty.nothing(connection):
         execute(connection, f"CREATE TYPE {type_sql} AS ENUM ({', '.join(map(literal, labels))})")
         constraints, indexes = columns.carried(connection, table, old, new)
     says = f"{old.name} of {table.name} becomes {new.name} with the values {', '.join(labels)}"

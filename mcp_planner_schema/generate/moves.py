@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.generate import facts
+from mcp_planner_schema.generate import belongings, facts
 from mcp_planner_schema.generate.columns import alter, call, expected, schema_of, words
 from mcp_planner_schema.generate.facts import quoted
 from mcp_planner_schema.generate.revision import Revision, sql
@@ -31,9 +31,17 @@ def written(connection: Connection, values: Mapping[str, str], form: str) -> Seq
         one.column(key, form)
         if not facts.unique(connection, one, key):
             raise WrongUse(f"{one.name}.{key} is not unique, so a row of the one table may belong to several.", form)
+    if old.not_null:
+        # Both releases write at their own place, and one row of a pair comes before the other.
+        raise WrongUse(
+            f"{table.name}.{old.name} is NOT NULL, and a row without a value at the place a release does not know would be "
+            f"refused. First op.drop_not_null({python(table.name)}, {python(old.name)}) in a revision of its own; when it "
+            f"has moved, make migrate-create KIND=add_not_null TABLE={target.name} FROM={name}.",
+            form,
+        )
     hanging = facts.hanging(connection, table, old)
-    hanging += [f"constraint {one.name}" for one in facts.constraints(connection, table, old.name, "moved", None)]
-    hanging += [f"index {one.name}" for one, _ in facts.indexes(connection, table, old.name, "moved", None)]
+    hanging += [f"constraint {one.name}" for one in belongings.constraints(connection, table, old.name, "moved", None)]
+    hanging += [f"index {one.name}" for one, _ in belongings.indexes(connection, table, old.name, "moved", None)]
     if hanging or old.volatile:
         raise WrongUse(
             f"{table.name}.{old.name} has what cannot move along: "
@@ -105,13 +113,11 @@ def written(connection: Connection, values: Mapping[str, str], form: str) -> Seq
                 "# Until all rows are filled, the new place is the one that has the value.",
                 'op.sync_moved_column(**MOVE, fill="old")',
                 'op.fill_moved_column(**MOVE, fill="old")',
-                *([f"op.set_not_null_concurrently({', '.join([python(table.name), python(old.name), *schema_of(table)])})"]
-                  if old.not_null else []),
                 "op.sync_moved_column(**MOVE)",
             ],
             [f"expect.absent({expected('column', table, old.name)})",
              *(f"expect.absent({one})" for one in triggers)],
-            [expected("column", table, old.name, type=old.shown, nullable=not old.not_null), *triggers, agreed],
+            [expected("column", table, old.name, type=old.shown, nullable=True), *triggers, agreed],
             transaction="none",
             budgets={"statement_timeout": "1h"},
             constants={"MOVE": constant},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.generate import facts
+from mcp_planner_schema.generate import empty, facts
 from mcp_planner_schema.generate.columns import alter, expected, schema_kw, schema_of, words
 from mcp_planner_schema.generate.facts import Table, name_sql, quoted
 from mcp_planner_schema.generate.revision import Revision
@@ -150,7 +150,7 @@ def add_not_null(connection: Connection, values: Values, form: str) -> Sequence[
     says, found = f"{old.name} of {table.name} may hold no null any more", []
     if fill and old.default is None:
         name = f"ALTER COLUMN {quoted(old.name)}"
-        default = facts.default_of(connection, old, fill)
+        default = empty.default_of(connection, old.type, fill)
         found.append(
             Revision(
                 f"alter {words([old.name])} of {words([table.name])}",
