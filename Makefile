@@ -13,7 +13,7 @@ GIVEN := $(foreach v,$(filter-out PYTHON PYTEST MAKEFLAGS SHELL,$(.VARIABLES)),$
 $(foreach v,$(GIVEN),$(eval export override $(v) := $$(value $(v))))
 RUN = @$(PY) -m mcp_planner_schema $@ $(GIVEN:%=--make=%)
 
-TARGETS := help setup test test-all lint format lock bench findings schema-doc \
+TARGETS := help setup test test-all lint format lock bench bench-availability findings schema-doc \
 	migrate-create migrate-up migrate-down migrate-goto migrate-status migrate-force migrate-validate migrate-trace migrate-verify \
 	migrate-history migrate-restore migrate-stash-list migrate-stash-show migrate-stash-verify migrate-stash-purge \
 	migrate-reset db-start db-stop db-shell db-status example-data table-stats
@@ -129,3 +129,6 @@ lock: setup ## Write requirements.lock from pyproject.toml
 
 bench: setup ## Measure, side by side with what there is to beat
 	@$(PY) -m bench
+
+bench-availability: setup ## What readers and writers feel of each change, about 40 minutes: [ROWS=200000] [CHANGES='check,reindex']
+	@$(PY) -m bench.availability
