@@ -157,6 +157,19 @@ def test_a_new_table_beside_what_commits_has_a_revision_of_its_own(automatic: Au
     project.downgrade("001")
 
 
+def test_a_foreign_history_has_two_revisions_as_well(automatic: Automatic, project: Project) -> None:
+    """Without required headers Alembic's own ids and names are kept, and the second follows the first."""
+    project.configure(headers="optional")
+
+    automatic('sa.Table("notes", metadata, sa.Column("id", sa.BigInteger, primary_key=True))',
+              ix2='sa.Index("ix_steps_code", "code")')  # fmt: skip
+
+    first, second = sorted(automatic.all, key=lambda text: "create_index" in text)  # type: ignore[attr-defined]
+    [follows] = re.findall(r"^down_revision = (.*)$", second, re.MULTILINE)
+    assert f"\nrevision = {follows}\n" in first
+    assert (calls(first), calls(second)) == (["create_table"], ["create_index_concurrently"])
+
+
 def test_one_column_gone_and_one_new_of_its_type_is_asked(automatic: Automatic, project: Project) -> None:
     """It may be a rename: both are comments, with the indexes that name them, below the command that would keep the values."""
     text = automatic(
