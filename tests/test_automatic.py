@@ -214,6 +214,16 @@ def test_a_new_column_of_another_type_is_just_new(automatic: Automatic) -> None:
     assert any(line.startswith("# op.add_column('steps', sa.Column('place'") for line in body(text, "downgrade"))
 
 
+def test_another_type_is_a_comment(automatic: Automatic) -> None:
+    """Whether rows are written for it, the command finds out that stands above it; the index on it stays what it is."""
+    text = automatic(place='sa.Column("place", sa.BigInteger)')
+
+    lines = body(text)
+    assert [line for line in lines if not line.startswith("#")] == ["pass"]
+    assert "# make migrate-create KIND=change_type TABLE=steps FROM=place TO=place_new TO_TYPE=BIGINT" in lines
+    assert any(line.startswith("# op.alter_column('steps', 'place'") for line in lines)
+
+
 def test_a_table_that_is_gone_is_a_comment(automatic: Automatic) -> None:
     """With its indexes; one that comes with the same columns may be the same one."""
     text = automatic(table="items")

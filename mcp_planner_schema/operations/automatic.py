@@ -7,6 +7,7 @@ renamed. What would destroy rows or values is written as a comment, with the com
 from __future__ import annotations
 
 import copy
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,10 @@ def _shown(place: Place) -> str:
     return f"{place[0]}.{place[1]}" if place[0] else place[1]
 
 
+def _command(kind: str, **values: str) -> str:
+    return f"make migrate-create KIND={kind} " + " ".join(f"{key}={shlex.quote(one)}" for key, one in values.items())
+
+
 # --- what only people know --------------------------------------------------------------------------------------------
 
 
@@ -110,13 +115,19 @@ def _tables(
             and one.schema == gone.schema
             and _shape(migration, one.columns) == _shape(migration, before.columns)
         ]
-        says = [f"{_shown(place)} goes, and {_shown(other)} comes with the same columns: this looks like a rename. If it is one:"
-                f"\nmake migrate-create KIND=rename_table TABLE={_shown(place)} TO={other[1]}" for other in alike]  # fmt: skip
-        says.append(f"A table goes with its rows; in two revisions, with a way back from the first:"
-                    f"\nmake migrate-create KIND=drop_table TABLE={_shown(place)}")  # fmt: skip
+        says = list[str]()
+        for other in alike:
+            says += [
+                f"{_shown(place)} goes, and {_shown(other)} comes with the same columns: this looks like a rename. If it is one:",
+                _command("rename_table", TABLE=_shown(place), TO=other[1]),
+            ]
+        says += [
+            f"{_shown(place)} goes with its rows; in two revisions, with a way back from the first:",
+            _command("drop_table", TABLE=_shown(place)),
+        ]
         theirs = [one for one in found if _place(one) in (place, *alike)]
         found = [one for one in found if one not in theirs]
-        asked.append(Undecided(tuple(line for text in says for line in text.split("\n")), tuple(theirs)))
+        asked.append(Undecided(tuple(says), tuple(theirs)))
     return found, asked
 
 
@@ -126,9 +137,21 @@ def _columns(
     """The same for the columns of one table."""
     own = [one for one in found if _place(one) == place]
     gone = [one for one in own if isinstance(one, ops.DropColumnOp)]
-    if not gone:
+    retyped = {
+        one.column_name: one.modify_type
+        for one in own
+        if isinstance(one, ops.AlterColumnOp) and one.modify_type is not None
+    }
+    if not gone and not retyped:
         return found, []
-    says, held = list[str](), {one.column_name for one in gone}
+    says, held = list[str](), {one.column_name for one in gone} | retyped.keys()
+    for name, type_ in retyped.items():
+        to = type_.compile(dialect=migration.dialect)
+        says += [
+            f"{_shown(place)}.{name} changes its type, which may write every row anew under a lock that stops everybody. "
+            "By way of a second column, or without TO= where no row is written for it:",
+            _command("change_type", TABLE=_shown(place), FROM=name, TO=f"{name}_new", TO_TYPE=to),
+        ]
     for one in gone:
         alike = [
             str(other.column.name)
@@ -140,12 +163,12 @@ def _columns(
             says += [
                 f"{_shown(place)}.{one.column_name} goes, and {name} comes with the same type: this looks like a rename. "
                 "If it is one:",
-                f"make migrate-create KIND=rename_column TABLE={_shown(place)} FROM={one.column_name} TO={name}",
+                _command("rename_column", TABLE=_shown(place), FROM=one.column_name, TO=name),
             ]
         held |= set(alike)
         says += [
             f"{_shown(place)}.{one.column_name} goes with its values; in two revisions, with a way back from the first:",
-            f"make migrate-create KIND=drop_column TABLE={_shown(place)} FROM={one.column_name}",
+            _command("drop_column", TABLE=_shown(place), FROM=one.column_name),
         ]
     theirs = [one for one in own if not held.isdisjoint(_columns_of(migration, one))]
     return [one for one in found if one not in theirs], [Undecided(tuple(says), tuple(theirs))]
