@@ -112,8 +112,8 @@ def test_a_row_that_somebody_keeps_is_waited_for(
     filled = dict(empty.rows("SELECT id, c FROM t WHERE c IS NOT NULL"))
     project.upgrade()
 
-    assert len(filled) == 5000
-    assert dict(empty.rows("SELECT id, c FROM t WHERE id <= 5000")) == filled
+    assert len(filled) == 6 * backfill.BATCH
+    assert dict(empty.rows("SELECT id, c FROM t WHERE id <= %s", 6 * backfill.BATCH)) == filled
     assert empty.value("SELECT count(c) FROM t") == 12000
     assert "waits for a locked row (try 1 of 2)" in capsys.readouterr().err
 
@@ -133,15 +133,15 @@ def test_a_run_that_was_killed_goes_on(empty: Database, project: Project) -> Non
     environment = {**os.environ, "DATABASE_URL": empty.url, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, "-c", KILL], cwd=project.folder, env=environment)
     there = "SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'c'"
-    until(lambda: empty.value(there) == 1 and empty.value("SELECT count(c) FROM t") == 5000)
+    until(lambda: empty.value(there) == 1 and empty.value("SELECT count(c) FROM t") == backfill.BATCH)
 
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = dict(empty.rows("SELECT id, xmin::text FROM t WHERE c IS NOT NULL"))
     project.upgrade()
 
-    assert len(before) == 5000
-    assert dict(empty.rows("SELECT id, xmin::text FROM t WHERE id <= 5000")) == before
+    assert len(before) == backfill.BATCH
+    assert dict(empty.rows("SELECT id, xmin::text FROM t WHERE id <= %s", backfill.BATCH)) == before
     assert empty.value("SELECT count(c) FROM t") == 12000
     assert empty.value("SELECT attnotnull FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'c'")
 

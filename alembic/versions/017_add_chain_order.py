@@ -47,7 +47,7 @@ def upgrade() -> None:
         op.ensure_column(
             table, "finished", "boolean", comment="Whether progress is 1; kept by trigger, null until looked at."
         )
-    op.add_column_with_default("navigation_links", "closes_circle", "boolean", "false", nullable=False)
+    op.add_column_with_default("navigation_links", "closes_circle", "boolean", "false", nullable=False, key=["id"])
     op.execute(
         "COMMENT ON COLUMN navigation_links.closes_circle"
         " IS 'Whether the link leads back to the beginning of its chain; kept by trigger.'"
