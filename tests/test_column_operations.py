@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psycopg2
@@ -97,6 +99,35 @@ def test_readers_and_writers_go_on_while_rows_are_filled(empty: Database, projec
     assert empty.value("SELECT count(c) FROM t") == 12000
 
 
+def test_who_writes_a_row_of_a_batch_waits_for_a_short_one(empty: Database, project: Project) -> None:
+    """Where a trigger makes each row slow the batches become smaller: no writer waits for the second that one would take."""
+    begin(project, 'op.fill_column("t", "c", "1")')
+    empty.rows("ALTER TABLE t ADD COLUMN c int; ALTER TABLE t ADD COLUMN seen int")
+    empty.rows("CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+               "'BEGIN PERFORM count(*) FROM generate_series(1, 4000); RETURN NEW; END'")  # fmt: skip
+    empty.rows("CREATE TRIGGER slow BEFORE UPDATE OF c ON t FOR EACH ROW EXECUTE FUNCTION slow()")
+    took: list[float] = []
+    done = threading.Event()
+
+    def write() -> None:
+        with empty.connect() as connection, connection.cursor() as cursor:
+            while not done.is_set():
+                began = time.monotonic()
+                cursor.execute("UPDATE t SET seen = 1 WHERE id = %s", (random.randint(1, 12000),))
+                took.append(time.monotonic() - began)
+
+    writers = [threading.Thread(target=write) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    project.upgrade()
+    done.set()
+    for writer in writers:
+        writer.join(10)
+
+    assert empty.value("SELECT count(c) FROM t") == 12000
+    assert max(took) < 0.45  # two cores, and all of them at work
+
+
 def test_a_row_that_somebody_keeps_is_waited_for(
     empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,8 +143,8 @@ def test_a_row_that_somebody_keeps_is_waited_for(
     filled = dict(empty.rows("SELECT id, c FROM t WHERE c IS NOT NULL"))
     project.upgrade()
 
-    assert len(filled) == 6 * backfill.BATCH
-    assert dict(empty.rows("SELECT id, c FROM t WHERE id <= %s", 6 * backfill.BATCH)) == filled
+    assert len(filled) == 6999  # all before it: the batches became smaller and smaller
+    assert dict(empty.rows("SELECT id, c FROM t WHERE id < 7000")) == filled
     assert empty.value("SELECT count(c) FROM t") == 12000
     assert "waits for a locked row (try 1 of 2)" in capsys.readouterr().err
 

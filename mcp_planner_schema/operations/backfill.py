@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import journal, trial
+from mcp_planner_schema.guard import brief, journal, ladder, trial
 from mcp_planner_schema.guard.findings import Busy
 from mcp_planner_schema.guard.postcheck import do_block, identifier
 from mcp_planner_schema.operations import online
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from mcp_planner_schema.operations.online import Table
 
 BATCH = 1000
-"""Rows. Whoever changes one of them waits for the whole batch: with 5,000 a writer was seen to wait for half a second."""
+"""Rows, at most. Whoever changes one of them waits for the whole batch: with 5,000 a writer was seen to wait for half a second."""
+
+AIM = 0.1
+"""Seconds that a batch is to take, however slow a trigger makes each row. One that meets the deadline is undone, and becomes
+smaller."""
 
 PAUSE = 0.02
 """Seconds between two batches, in which those who waited come first."""
 
-_TRANSIENT = ("55P03", "40P01")
 _TRIES = 40
 
 # The primary key, or the smallest other key that every row has: a batch begins where the one before has ended.
@@ -98,7 +101,7 @@ def _all(
     listed, own = ", ".join(names), [f"batch.key_{place}" for place in range(len(key))]
     same = " AND ".join(f"filled.{name} = {mine}" for name, mine in zip(names, own, strict=True))
     reached: tuple[Any, ...] = ()
-    written, told = 0, time.monotonic()
+    written, told, size = 0, time.monotonic(), BATCH
     while True:
         beyond = f"WHERE ({listed}) > ({', '.join(['%s'] * len(key))})" if reached else ""
         sql = (
@@ -108,7 +111,7 @@ def _all(
             f"SELECT {', '.join(own)}, (SELECT pg_catalog.count(*) FROM written) FROM batch "
             f"ORDER BY {', '.join(f'{one} DESC' for one in own)} LIMIT 1"
         )
-        row = _patiently(context, connection, table, sql, (*reached, BATCH))
+        row, size = _patiently(context, connection, table, sql, reached, size)
         if row is None:
             return written
         reached, written = tuple(row[:-1]), written + row[-1]
@@ -120,17 +123,29 @@ def _all(
 
 
 def _patiently(
-    context: MigrationContext, connection: Connection, table: Table, sql: str, values: tuple[Any, ...]
-) -> Any:
-    """One batch. Where a row is locked for longer than the lock timeout it gives way for a moment and tries again."""
+    context: MigrationContext, connection: Connection, table: Table, sql: str, reached: tuple[Any, ...], size: int
+) -> tuple[Any, int]:
+    """One batch of ``size`` rows, and the size for the next one.
+
+    One that does not end within the deadline is tried again with fewer rows, for others wait for them meanwhile; where it is
+    one row, somebody keeps it locked, and it is given a moment.
+    """
     from sqlalchemy.exc import DBAPIError
 
-    for tries in range(1, _TRIES + 1):
+    tries = 0
+    while True:
+        connection.info[brief.RUNNING], began = True, time.monotonic()
         try:
-            return connection.exec_driver_sql(sql, values).first()
+            row = connection.exec_driver_sql(sql, (*reached, size)).first()
+            return row, max(1, min(BATCH, int(size * min(2.0, AIM / max(time.monotonic() - began, 0.001)))))
         except DBAPIError as error:
-            if getattr(error.orig, "pgcode", None) not in _TRANSIENT:
+            code = getattr(error.orig, "pgcode", None)
+            if error.connection_invalidated or not (code == ladder.CANCELED or code in ladder.TRANSIENT):
                 raise
+            if size > 1:
+                size = max(1, size // 4)
+                continue
+            tries += 1
             if tries == _TRIES:
                 step = journal.of(context)
                 raise Busy(
@@ -140,4 +155,5 @@ def _patiently(
                 ) from error
             online.say(context, f"backfill of {table.shown} waits for a locked row (try {tries} of {_TRIES})")
             time.sleep(min(2.0, 0.1 * 1.3**tries) * (0.5 + random.random() / 2))
-    raise AssertionError("the last try returns or raises")
+        finally:
+            connection.info.pop(brief.RUNNING, None)
