@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from mcp_planner_schema.guard.findings import Refused
+from mcp_planner_schema.operations import indexes
 from tests.catalog import catalog, difference
 from tests.conftest import Database, Project
-from tests.test_index_operations import broken_index, only_index, revision, running
+from tests.test_index_operations import WAITS, broken_index, only_index, revision, running
 from tests.until import until
 
 TABLES = """
@@ -36,8 +37,11 @@ def busy(empty: Database) -> Database:
     return empty
 
 
-def test_a_partition_is_attached_without_a_scan_under_the_lock(busy: Database, project: Project) -> None:
-    """Bound, keys, checks and indexes are there and valid; the statement that attaches reads no row."""
+def test_a_partition_is_attached_without_a_scan_under_the_lock(
+    busy: Database, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bound, keys, checks and indexes are there and valid; the statement that attaches reads no row, where it would be felt."""
+    monkeypatch.setattr(indexes, "BRIEFLY_READ", 0)
     busy.rows("CREATE TABLE d PARTITION OF p DEFAULT; INSERT INTO d SELECT n, 1, 'x' FROM generate_series(500, 599) n")
     revision(project, ATTACH, DETACH)
     busy.rows(f"ALTER DATABASE {busy.name} SET client_min_messages = debug1")
@@ -101,6 +105,45 @@ def test_every_kind_of_bound(empty: Database, project: Project, key: str, bound:
 
     assert empty.rows(PARTITIONS) == attached != []
     assert empty.value("SELECT count(*) FROM p") == 100
+
+
+def test_rows_go_on_into_the_default_partition_while_the_new_one_is_made_to_fit(
+    busy: Database, project: Project
+) -> None:
+    """Only from a check on the default partition on its rows would be an error: none is there while indexes are built."""
+    busy.rows("CREATE TABLE d PARTITION OF p DEFAULT")
+    revision(project, ATTACH, DETACH)
+
+    with busy.connect(autocommit=False) as old, old.cursor() as cursor:
+        cursor.execute(
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1"
+        )  # the build of an index waits for it
+        with running(project, "upgrade", "head") as shell:
+            until(lambda: busy.value(WAITS))
+            busy.rows("INSERT INTO p VALUES (150, 1, 'x')")
+            busy.rows("DELETE FROM p WHERE id = 150 AND tableoid = 'd'::regclass")
+            old.rollback()
+            _, stderr = shell.communicate(timeout=30)
+
+    assert shell.returncode == 0, stderr
+    assert ATTACHED in busy.rows(PARTITIONS)
+
+
+def test_a_row_that_comes_into_the_default_partition_meanwhile_is_named(busy: Database, project: Project) -> None:
+    """A row for the new partition that is in the default one at the end: refused, and named."""
+    busy.rows("CREATE TABLE d PARTITION OF p DEFAULT")
+    revision(project, ATTACH, DETACH)
+
+    with busy.connect(autocommit=False) as old, old.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+        with running(project, "upgrade", "head") as shell:
+            until(lambda: busy.value(WAITS))
+            busy.rows("INSERT INTO p VALUES (150, 1, 'x')")
+            old.rollback()
+            _, stderr = shell.communicate(timeout=30)
+
+    assert shell.returncode == 3, stderr
+    assert "1 row of d stand against the new partition n; id: 150" in stderr
 
 
 @pytest.mark.parametrize("where", ["n", "d"])

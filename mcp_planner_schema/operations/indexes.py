@@ -39,8 +39,8 @@ ORDER BY 1
 """
 
 
-_TRIED_UP_TO = 8 * 1024 * 1024
-"""Bytes of a table whose index a downgrade's trial really builds, under its lock: some twenty milliseconds."""
+BRIEFLY_READ = 8 * 1024 * 1024
+"""Bytes of a table that may be read under a lock, some twenty milliseconds: a downgrade's trial really builds its index."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def build(context: MigrationContext, table: Table, name: str, wanted: Definition
 
 def _large(context: MigrationContext, table: Table) -> bool:
     ((size,),) = online.ask(context, "SELECT pg_catalog.pg_relation_size(%s::pg_catalog.regclass)", (table.oid,))
-    return int(size) > _TRIED_UP_TO
+    return int(size) > BRIEFLY_READ
 
 
 def drop_leftover(context: MigrationContext, table: Table, name: str) -> None:

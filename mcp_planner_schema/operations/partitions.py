@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import journal
 from mcp_planner_schema.guard.postcheck import identifier
-from mcp_planner_schema.operations import constraints, indexes, not_null, online, partitioned, twin
+from mcp_planner_schema.operations import constraints, indexes, not_null, online, partitioned, rows, twin
 from mcp_planner_schema.operations.indexes import Definition
 from mcp_planner_schema.operations.online import Table
 
@@ -44,6 +44,10 @@ SELECT p.attname::text FROM pg_catalog.pg_attribute p WHERE p.attrelid = %s AND 
   AND NOT p.attisdropped ORDER BY p.attnum
 """
 _CHECKS = "SELECT k.conname::text FROM pg_catalog.pg_constraint k WHERE k.conrelid = %s AND k.contype = 'c'"
+_SIZE = """
+SELECT coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(t.relid)), 0)::bigint
+FROM pg_catalog.pg_partition_tree(%s::pg_catalog.regclass) AS t
+"""
 _STOPPED = ("55P03", "57014")
 
 
@@ -69,18 +73,25 @@ def attach(context: MigrationContext, table: Table, partition: Table, bound: str
                           found=f"the same table as a partition {there.bound} already")  # fmt: skip
         online.say(context, f"{partition.shown} is a partition of {table.shown} already")
         return
-    checked = [(partition, rule)] if rule and not rule.startswith("satisfies_hash_partition") else []
-    default = online.ask(context, _DEFAULT, (table.oid,))
-    if default and checked and shown != "DEFAULT":
-        checked.append((Table(*default[0]), f"NOT ({rule})"))
-    for one, condition in checked:
-        constraints.add_check(context, one, check_name(one), condition)
+    checked = [partition] if rule and not rule.startswith("satisfies_hash_partition") else []
+    default = [Table(*row) for row in online.ask(context, _DEFAULT, (table.oid,)) if checked and shown != "DEFAULT"]
+    for one in default:
+        _refuse_in_default(context, one, rule, partition)
+    for one in checked:
+        constraints.add_check(context, one, check_name(one), rule)
     _fit(context, table, partition)
-    online.hold(
-        context,
-        f"ALTER TABLE {table.sql} ATTACH PARTITION {partition.sql} {bound}",
-        *(f"ALTER TABLE {one.sql} DROP CONSTRAINT {identifier(check_name(one))}" for one, _ in checked),
-    )
+    spared = [one for one in default if _spare(context, one, rule, partition)]
+    try:
+        online.hold(
+            context,
+            f"ALTER TABLE {table.sql} ATTACH PARTITION {partition.sql} {bound}",
+            *(f"ALTER TABLE {one.sql} DROP CONSTRAINT {identifier(check_name(one))}" for one in checked + spared),
+        )
+    except Exception as error:
+        if getattr(getattr(error, "orig", None), "pgcode", None) == "23514":
+            for one in default:  # rows that came since it was asked
+                _refuse_in_default(context, one, rule, partition)
+        raise
     there = place(context, partition)
     if there is None or there.bound != shown:
         online.unproven(context, f"{partition.shown} is no partition {shown}")
@@ -138,6 +149,25 @@ def _concurrently(context: MigrationContext, table: Table, partition: Table) -> 
         if getattr(getattr(error, "orig", None), "pgcode", None) not in _STOPPED or there is None or not there.pending:
             raise
         finish(context, table, partition)
+
+
+def _spare(context: MigrationContext, default: Table, rule: str, partition: Table) -> bool:
+    """Whether the default partition got a check that spares it its scan under the lock; refuses rows of the new partition there.
+
+    From the check on that spares it, rows for the new partition are an error until it is there, so it comes last, and not at
+    all where the scan is not felt.
+    """
+    _refuse_in_default(context, default, rule, partition)
+    name = check_name(default)
+    ((size,),) = online.ask(context, _SIZE, (default.oid,))
+    if size <= indexes.BRIEFLY_READ and constraints.find(context, default, name) is None:
+        return False
+    constraints.add_check(context, default, name, f"NOT ({rule})")
+    return True
+
+
+def _refuse_in_default(context: MigrationContext, default: Table, rule: str, partition: Table) -> None:
+    rows.refuse_offending(context, default, f"({rule})", f"the new partition {partition.shown}")
 
 
 def _meaning(context: MigrationContext, table: Table, bound: str) -> tuple[str, str]:
