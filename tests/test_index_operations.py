@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mcp_planner_schema.guard.findings import GuardError, Refused
+from mcp_planner_schema.guard.findings import Broken, GuardError, Refused
 from mcp_planner_schema.operations import progress
 from tests.catalog import catalog, difference
 from tests.conftest import Database, Project
@@ -494,3 +494,21 @@ def test_an_index_build_has_a_wall_clock_limit(busy: Database, project: Project)
     assert "statement timeout" in late.stderr
     assert again.returncode == 0, again.stderr
     assert only_index(busy) == [("ix", True, "CREATE INDEX ix ON public.t USING btree (k)")]
+
+
+def test_what_a_later_operation_has_dropped_is_not_missed_by_an_earlier_one(empty: Database, project: Project) -> None:
+    """Replaced and then dropped in one revision, which is stopped behind both: the next run goes on behind both."""
+    empty.rows("CREATE TABLE t (id int, k int)")
+    empty.rows("CREATE INDEX tk ON t (k)")
+    body = ("op.replace_index_concurrently('tk', 't', ['k', 'id'])\nop.drop_index_concurrently('tk', 't')\n"
+            "op.execute('SELECT 1 / (SELECT count(*) FROM allowed)')")  # fmt: skip
+    empty.rows("CREATE TABLE allowed (id int)")
+    project.revision("001", "alter_t", body, 'op.execute("SELECT 1")', transaction="none", reversible="lossless")
+    with pytest.raises(Broken, match="division by zero"):
+        project.upgrade()
+    empty.rows("INSERT INTO allowed VALUES (1)")
+
+    project.upgrade()
+
+    assert empty.value("SELECT to_regclass('tk')") is None
+    assert empty.value("SELECT version_num FROM alembic_version") == "001"
