@@ -96,6 +96,7 @@ def session(way: Way, names: dict[str, str]) -> Iterator[Callable[[], list[Any]]
         yield answers
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_gets_the_same_answers_in_each_state(kind: str, way: Way) -> None:
     """Before, after expand, after migrate, and on the way back: each of its queries, in a session that was there before."""

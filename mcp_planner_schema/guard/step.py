@@ -66,10 +66,17 @@ def guarded(run: Run, one: Step, at: Progress, original: Any) -> None:
 def _in_order(at: Progress, connection: Connection, original: Any) -> None:
     """The body, with the tables that it is known to need locked in one order before it.
 
-    Not of a step that fills rows, or that has missed its deadline by itself: it may work for long before it needs them.
+    From the second try on, when somebody is in the way: a body may do a lot before it needs them. Not of a step that fills rows,
+    or that has missed its deadline by itself.
     """
     header = at.judged.header if at.judged else None
-    if header is not None and header.transaction == "single" and header.type != "data" and not at.slow:
+    if (
+        header is not None
+        and header.transaction == "single"
+        and header.type != "data"
+        and at.attempts > 1
+        and not at.slow
+    ):
         lock_order.take(connection, lock_order.stronger(at.known, at.clock.locks))
     original()
 

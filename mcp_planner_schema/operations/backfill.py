@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mcp_planner_schema.operations.online import Table
 
 BATCH = 1000
-"""Rows, at most. Whoever changes one of them waits for the whole batch: with 5,000 a writer was seen to wait for half a second."""
+"""Rows, at most. Whoever changes one of them waits for the whole batch: with 5,000 that was seen to be half a second."""
 
 AIM = 0.1
 """Seconds that a batch is to take, however slow a trigger makes each row. One that meets the deadline is undone, and becomes
