@@ -351,7 +351,7 @@ LINT_RULES = (
         "enum-value-renamed",
         "a value of {name} is renamed",
         "the release that runs writes and compares the old one, and fails at once",
-        'op.add_enum_value("{name}", "…") and, when nobody writes the old one, op.replace_enum(…)',
+        'op.add_enum_value("{name}", "…") and, when nobody writes the old one, make migrate-create KIND=replace_enum',
     ),
     _rule(
         "type-changed",
