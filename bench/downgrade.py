@@ -72,7 +72,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("t")
 '''
-SETTINGS = "statement_timeout = 30min\nidle_in_transaction_session_timeout = 30min\n"
+SETTINGS = "statement_timeout = 30min\nidle_in_transaction_session_timeout = 30min\nhold_limit = 30min\nstash_timeout = 30min\n"
 
 Waits = dict[str, float]
 
