@@ -165,9 +165,9 @@ class Project:
         """For alembic.command; DATABASE_URL comes from the environment."""
         return Config(str(self.folder / "alembic.ini"), attributes=attributes)
 
-    def upgrade(self, target: str = "head") -> None:
+    def upgrade(self, target: str = "head", **attributes: Any) -> None:
         """``alembic upgrade`` from code: failures are raised."""
-        command.upgrade(self.config(), target)
+        command.upgrade(self.config(**attributes), target)
 
     def downgrade(self, target: str) -> None:
         """``alembic downgrade`` from code: failures are raised."""

@@ -36,6 +36,7 @@ CALLS: dict[str, Callable[[Any], None]] = {
     "analyze": lambda op: op.analyze("t"),
     "attach_partition": lambda op: op.attach_partition("t", "p", "DEFAULT"),
     "create_index_concurrently": lambda op: op.create_index_concurrently("i", "t", ["a"]),
+    "backfill": lambda op: op.backfill("t", set={"a": "7"}, key=["id"]),
     "create_table_alias": lambda op: op.create_table_alias("v", "t"),
     "detach_partition": lambda op: op.detach_partition("t", "p"),
     "drop_constraint_concurrently": lambda op: op.drop_constraint_concurrently("c", "t"),

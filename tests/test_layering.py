@@ -53,7 +53,8 @@ MAY_USE = {
     "": set(),
     "models": {"models"},
     "guard": {"guard", "", "embedded"},  # the version number, and the server for someone who has none
-    "operations": {"operations", "guard"},
+    "backfill": {"backfill", "guard"},
+    "operations": {"operations", "backfill", "guard"},
     "inspect": {"inspect", "guard", "operations", "models", ""},
     "embedded": {"embedded"},
 }
@@ -70,7 +71,7 @@ def test_each_part_uses_only_what_lies_below_it(path: Path) -> None:
     assert {part(name) for name in imported(path, whole=True)} <= allowed
 
 
-@pytest.mark.parametrize("own", ["guard", "models", "operations", "inspect"])
+@pytest.mark.parametrize("own", ["guard", "models", "backfill", "operations", "inspect"])
 def test_modules_of_a_part_import_each_other_one_way(own: str) -> None:
     """Within a part there is an order in which the modules could have been written: no cycle when they are loaded."""
     uses = {
@@ -94,6 +95,7 @@ def test_the_guards_first_stations_come_in_their_order() -> None:
         for name in (
             "rule",
             "findings_lint",
+            "findings_backfill",
             "findings",
             "address",
             "settings",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +16,28 @@ from mcp_planner_schema.guard import ladder
 from mcp_planner_schema.guard.deadline import Clock
 from mcp_planner_schema.guard.findings import Busy, Finding, Refused
 from mcp_planner_schema.guard.postcheck import execute
+from mcp_planner_schema.guard.settings import Backfill
 from mcp_planner_schema.guard.watch import Waits
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
+    from sqlalchemy import Connection
 
 POLICY = "mcp_planner_guard.brief"
-"""Where the running step's :class:`Policy` stands in ``connection.info``; so does :data:`RUNNING` while a statement is one."""
+"""Where the running step's :class:`Policy` stands in ``connection.info``."""
 
-RUNNING = "mcp_planner_guard.brief_running"
+LIMITS = "mcp_planner_guard.limits"
+"""Where the milliseconds stand there that a statement which commits by itself may wait for a lock and last in all; while it
+is a usual one, nothing does."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What a step lends to its operations. ``gave_way`` is told of each failed try, and says who was in the way."""
+    """What a step lends to its operations. ``gave_way`` is told of each failed try, and says who was in the way.
+
+    ``workers`` is how many sessions a backfill may use, ``opened`` gives one like the step's own, in autocommit, ``beside`` one
+    of the guard's.
+    """
 
     name: str
     where: str
@@ -38,6 +47,10 @@ class Policy:
     say: Callable[[str], None]
     repeat: str
     gave_way: Callable[[Waits], None] = lambda waits: None
+    backfill: Backfill | None = None
+    workers: int = 1
+    opened: Callable[[], AbstractContextManager[Connection]] | None = None
+    beside: Callable[[], AbstractContextManager[Connection]] | None = None
 
 
 def run(context: MigrationContext, sql: str) -> None:
@@ -58,11 +71,12 @@ def run(context: MigrationContext, sql: str) -> None:
         if policy is None or not driver.autocommit:
             execute(connection, sql)
             return
-        connection.info[RUNNING] = True
+        limit = int(policy.clock.usual * 1000)
+        connection.info[LIMITS] = min(int(policy.clock.wait * 1000), limit), limit
         try:
             _until_done(policy, lambda: execute(connection, sql))
         finally:
-            connection.info.pop(RUNNING, None)
+            connection.info.pop(LIMITS, None)
 
 
 def _until_done(policy: Policy, work: Callable[[], Any]) -> None:

@@ -53,7 +53,7 @@ def apply(connection: Connection, budgets: Budgets) -> None:
 def in_autocommit(connection: Connection, budgets: Budgets, own: Mapping[str, int]) -> Iterator[None]:
     """While inside, statements in ``autocommit_block()`` get a budget too: SET LOCAL has ended with its transaction.
 
-    A blocking statement gets the step's lock and statement timeouts, one of :mod:`.brief` no more than the deadline; an
+    A blocking statement gets the step's lock and statement timeouts, or the limits that :mod:`.brief` was told; an
     online one no lock timeout, and ``online_timeout`` or the statement timeout that the revision's ``own`` budgets name. What
     was set is in force until the session is restored, before the next step.
     """
@@ -65,8 +65,8 @@ def in_autocommit(connection: Connection, budgets: Budgets, own: Mapping[str, in
         if cursor.connection is mine and mine is not None and mine.autocommit:
             if online(statement):
                 lock, whole = 0, own.get("statement_timeout", budgets.online_timeout)
-            elif brief.RUNNING in conn.info:
-                lock, whole = min(budgets.lock_timeout, budgets.deadline), budgets.deadline
+            elif brief.LIMITS in conn.info:
+                lock, whole = conn.info[brief.LIMITS]
             else:
                 lock, whole = budgets.lock_timeout, budgets.statement_timeout
             cursor.execute(f"SET lock_timeout = '{lock}ms'; SET statement_timeout = '{whole}ms'")

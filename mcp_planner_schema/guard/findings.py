@@ -1,8 +1,8 @@
 """The catalogue of findings, and the errors that carry them out.
 
-Every refusal and warning of the guard is one :class:`Rule`, here or in :mod:`.findings_lint`. Messages,
-``docs/findings.md`` and the tests' list of bad examples all come from this table, so a rule cannot exist without its
-explanation.
+Every refusal and warning of the guard is one :class:`Rule`, here, in :mod:`.findings_lint` or :mod:`.findings_backfill`.
+Messages, ``docs/findings.md`` and the tests' list of bad examples all come from this table, so a rule cannot exist without
+its explanation.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from alembic.util import CommandError
 
+from mcp_planner_schema.guard.findings_backfill import BACKFILL_RULES
 from mcp_planner_schema.guard.findings_lint import LINT_RULES
 from mcp_planner_schema.guard.rule import Rule as Rule
 
@@ -466,4 +467,4 @@ _RULES = (
     ),
 )
 
-RULES = {rule.code: rule for rule in (*_RULES, *LINT_RULES)}
+RULES = {rule.code: rule for rule in (*_RULES, *LINT_RULES, *BACKFILL_RULES)}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema import __version__
-from mcp_planner_schema.guard import journal, manifest_tables
+from mcp_planner_schema.guard import backfill_tables, journal, manifest_tables
 from mcp_planner_schema.guard.findings import Broken
 from mcp_planner_schema.guard.trial import COMMIT_GUARD
 
@@ -185,12 +185,20 @@ def prepare(connection: Connection, schema: str) -> None:
     """
     from sqlalchemy.exc import ProgrammingError
 
-    names = [f"{schema}.{table}" for table in ("run", "history", "journal", "stash", "stash_object", "commit_guard")]
+    names = [f"{schema}.{table}" for table in ("run", "history", "journal", "backfill", "backfill_range", "stash", "stash_object",
+             "commit_guard")]  # fmt: skip
     missing, no_schema = connection.exec_driver_sql(_MISSING, {"schema": schema, "names": names}).one()
     if not missing:
         return
     # IF NOT EXISTS asks for the right to create a schema even where there is one, made for a role without that right.
-    tables = (_SCHEMA if no_schema else "") + _TABLES + journal.TABLES + manifest_tables.TABLES + COMMIT_GUARD
+    tables = (
+        (_SCHEMA if no_schema else "")
+        + _TABLES
+        + journal.TABLES
+        + backfill_tables.TABLES
+        + manifest_tables.TABLES
+        + COMMIT_GUARD
+    )
     try:
         connection.exec_driver_sql(tables.format(schema=schema))
     except ProgrammingError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -229,19 +230,22 @@ def _run(
 
 
 def _asked(context: Any, settings: Settings) -> Asked:
-    """What whoever runs this allows: ``-x hold_limit=5min``, ``-x cancel_blockers=app=NAME``, or ``attributes`` so named."""
+    """What whoever runs this allows: ``-x hold_limit=5min``, ``-x cancel_blockers=app=NAME``, ``-x workers=4``, or
+    ``attributes`` so named."""
     from mcp_planner_schema.guard import blockers
     from mcp_planner_schema.guard.tries import Asked
 
     named = context.get_x_argument(as_dictionary=True)
-    hold, cancel = (
-        named.get(name) or context.config.attributes.get(name) for name in ("hold_limit", "cancel_blockers")
+    hold, cancel, workers = (
+        named.get(name) or context.config.attributes.get(name) for name in ("hold_limit", "cancel_blockers", "workers")
     )
     try:
         limit = settings_module.duration(hold) if hold else settings.hold_limit
     except ValueError as error:
         raise WrongUse(f"hold_limit is {hold!r}: {error}.", "alembic -x hold_limit=5min downgrade -1") from None
-    return Asked(limit, blockers.application(cancel))
+    if not re.fullmatch("[1-9]|[1-5][0-9]|6[0-4]", str(workers or 1)):
+        raise WrongUse(f"workers is {workers!r}; it is a number from 1 to 64.", "alembic -x workers=4 upgrade head")
+    return Asked(limit, blockers.application(cancel), int(workers or 1))
 
 
 def _only_shown(context: Any, *, back: bool) -> bool:

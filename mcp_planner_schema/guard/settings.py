@@ -35,6 +35,9 @@ _DEFAULTS = {
     "lock_attempts": "41",
     "deploy_lock_timeout": "10min",
     "schema": "migration",
+    "backfill_target": "200ms",
+    "backfill_lag": "10s",
+    "backfill_hold": "10min",
     "stash_retention": "90d",
     "stash_move_above": "100MB",
     "stash_timeout": "10min",
@@ -68,6 +71,16 @@ class Budgets:
 
 
 @dataclass(frozen=True)
+class Backfill:
+    """What a backfill may do to others, in milliseconds: how long a batch is to take, how far a replica's replay may lie behind,
+    and how long it gives way at once to what may never end (a vacuum of the table)."""
+
+    target: int
+    lag: int
+    hold: int
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything the guard decides by. ``url`` is None when nothing names a database and ``embedded`` is to be used.
 
@@ -86,6 +99,7 @@ class Settings:
     hold_limit: int
     lock_attempts: int
     deploy_lock_timeout: int
+    backfill: Backfill
     schema: str
     stash_retention: int
     stash_move_above: int | None
@@ -166,6 +180,7 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         hold_limit=_milliseconds("hold_limit", value),
         lock_attempts=int(value["lock_attempts"]),
         deploy_lock_timeout=_milliseconds("deploy_lock_timeout", value),
+        backfill=Backfill(*(_milliseconds(f"backfill_{field.name}", value) for field in fields(Backfill))),
         schema=value["schema"],
         stash_retention=int(value["stash_retention"].removesuffix("d")),
         stash_move_above=_bytes(value["stash_move_above"]),

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import (
+    backfill_tables,
     blockers,
     brief,
     budget,
     checksum,
+    connect,
     deadline,
     deploy_lock,
     failure,
@@ -45,11 +48,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What whoever runs this allows: how long rows may be kept or given back under locks, in milliseconds, and the
-    application whose sessions may be ended when they are in the way."""
+    """What whoever runs this allows: how long rows may be kept or given back under locks, in milliseconds, the application
+    whose sessions may be ended when they are in the way, and how many sessions a backfill may use."""
 
     hold: int
     cancel: str | None = None
+    workers: int = 1
 
 
 @dataclass
@@ -134,6 +138,15 @@ def take(run: Run, one: Step, judged: Judged | None) -> None:
         return
 
 
+@contextmanager
+def _another(run: Run, at: Progress) -> Iterator[Connection]:
+    """A further session that works on the step: in autocommit, with the step's own settings and name."""
+    with connect.opened(run.engine, autocommit=True) as connection:
+        session.restore(connection, run.session)
+        session.call(connection, run.called(at.name))
+        yield connection
+
+
 def _sequences_back(run: Run) -> None:
     """setval() outlasts a rollback: after a failed attempt no sequence stands behind where it stood."""
     from sqlalchemy.exc import SQLAlchemyError
@@ -163,7 +176,9 @@ def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
         # What is checked at COMMIT would be checked when nothing can be cancelled any more.
         ctx.connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
         run.still_held("")
-        journal.settle(ctx.connection, run.settings.schema, plan.version_table(ctx), at.name, at.direction)
+        settled = (ctx.connection, run.settings.schema, plan.version_table(ctx), at.name, at.direction)
+        journal.settle(*settled)
+        backfill_tables.settle(*settled)
         at.row_xid = history.write(ctx.connection, run.settings.schema, run.number, run.origin, row)
         at.clock.stop()
 
@@ -192,7 +207,8 @@ def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
     ):
         connection.info[brief.POLICY] = brief.Policy(
             at.name, at.where, run.settings.lock_attempts, at.clock, waits, run.say, run.repeat,
-            functools.partial(_cancel, run),
+            functools.partial(_cancel, run), run.settings.backfill, run.asked.workers,
+            functools.partial(_another, run, at), functools.partial(connect.opened, run.engine, autocommit=True),
         )  # fmt: skip
         try:
             session.restore(connection, run.session)

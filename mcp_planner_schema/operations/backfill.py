@@ -1,69 +1,140 @@
-"""A small backfill: rows of one table are given what they lack, a batch by key at a time, each its own short transaction.
-
-It may run again: a row that has what it should have is not written. In a downgrade's trial it does nothing, for a trial is
-one transaction, and what it writes destroys nothing.
-"""
+"""Rows of a table are filled by batches that nobody feels: ``op.backfill``, and what other operations need of it."""
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import brief, journal, ladder, trial
-from mcp_planner_schema.guard.findings import Busy
+from alembic.operations import MigrateOperation, Operations
+
+from mcp_planner_schema.backfill import engine
+from mcp_planner_schema.backfill.spec import Backfill
+from mcp_planner_schema.guard import brief, connect, journal, trial
 from mcp_planner_schema.guard.postcheck import do_block, identifier
+from mcp_planner_schema.guard.settings import Backfill as Limits
 from mcp_planner_schema.operations import online
+from mcp_planner_schema.operations.written import rendered
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import Connection
 
     from mcp_planner_schema.operations.online import Table
 
-BATCH = 1000
-"""Rows, at most. Whoever changes one of them waits for the whole batch: with 5,000 that was seen to be half a second."""
-
-AIM = 0.1
-"""Seconds that a batch is to take, however slow a trigger makes each row. One that meets the deadline is undone, and becomes
-smaller."""
-
-PAUSE = 0.02
-"""Seconds between two batches, in which those who waited come first."""
-
-_TRIES = 40
-
-# The primary key, or the smallest other key that every row has: a batch begins where the one before has ended.
-_KEY = """
-SELECT array(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place)
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
-             WHERE k.place <= i.indnkeyatts ORDER BY k.place)
-FROM pg_catalog.pg_index i
-WHERE i.indrelid = %s::bigint::oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
-  AND i.indimmediate AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indkey::int2[]) AS k(number)
-    JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number WHERE NOT a.attnotnull)
-ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid LIMIT 1
-"""
+_BATCH_IN_SQL = 1000
+"""Rows, of a batch that psql sends: nobody watches there who waits behind it."""
 
 
-def run(context: MigrationContext, table: Table, settings: str, where: str) -> int:
-    """``UPDATE table SET settings WHERE where`` for all rows, batch by batch; gives how many were written.
+@rendered("backfill")
+@Operations.register_operation("backfill")
+@dataclass(frozen=True)
+class BackfillRows(MigrateOperation):
+    """Change the rows of a table by batches, each its own short transaction. For a revision with ``Transaction: none``.
 
-    ``settings`` and ``where`` are SQL. Readers never wait; a writer waits for a row no longer than its batch takes. Raises
-    :class:`Busy` where somebody keeps a row locked, and refuses a table without a key.
+    Either ``set`` (columns and what they get, as SQL over ``filled``, the row) or ``statement``, an INSERT … SELECT, UPDATE or
+    DELETE whose rows are those of ``batch``; in both only rows are taken that meet ``where``. A run that was stopped or killed
+    goes on where it was. See docs/5-data-migrations.md.
     """
+
+    table: str
+    set: Mapping[str, str] = field(default_factory=dict)
+    where: str = "true"
+    statement: str = ""
+    verify: str = ""
+    name: str = ""
+    batch: int = 50_000
+    schema: str | None = None
+    key: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.set) == bool(self.statement):
+            raise ValueError(f"backfill of {self.table}: it needs set={{…}} or statement=…, and not both")
+        if self.batch < 1:
+            raise ValueError(f"backfill of {self.table}: batch is {self.batch}, and a batch has at least one row")
+
+    @classmethod
+    def backfill(
+        cls, operations: Operations, table: str, *, set: Mapping[str, str] | None = None, where: str = "true",
+        statement: str = "", verify: str = "", name: str = "", batch: int = 50_000, schema: str | None = None,
+        key: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """Fill, copy or delete by batches. ``verify`` is a query whose one value is 0 when all is done; ``name`` is what it is
+        called in ``migration.backfill`` and by ``make backfill-pause``, ``key`` the table's key, needed only for ``--sql``."""
+        operations.invoke(cls(table, dict(set or {}), where, statement, verify, name, batch, schema, tuple(key)))
+
+    def reverse(self) -> Any:
+        """What was filled stays: nothing that an earlier release needs has gone."""
+        from alembic.operations.ops import ExecuteSQLOp
+
+        return ExecuteSQLOp("SELECT 1")
+
+    def asked(self) -> Backfill:
+        """What the engine is asked to do."""
+        assigned = ", ".join(f"{identifier(column)} = ({value})" for column, value in self.set.items())
+        name = self.name or f"{self.table}.{'_'.join(self.set) or 'rows'}"
+        return Backfill(name, assigned, self.where, self.statement, self.verify, self.batch)
+
+
+@Operations.implementation_for(BackfillRows)
+def _backfill(operations: Operations, operation: BackfillRows) -> None:
+    context, fill = operations.migration_context, operation.asked()
+    if context.as_sql:
+        if not operation.key:
+            online.unwritable(f"backfill({operation.table!r}): as SQL, the batches need its key=[…]")
+        if fill.statement:
+            online.unwritable(f"backfill({operation.table!r}): a statement over batches cannot be written as SQL")
+        where = online.qualified(operation.schema, operation.table)
+        text(context, where, operation.key, fill.assignments, fill.where)
+        return
+    table = online.table(context, operation.table, operation.schema)
+    written = fill_rows(context, table, fill)
+    if written:
+        online.say(context, f"{fill.name}: {written:,} rows written")
+
+
+def run(context: MigrationContext, table: Table, settings: str, where: str, name: str) -> int:
+    """``UPDATE table SET settings WHERE where`` for all rows, as a part of another operation; gives how many were written."""
+    step = journal.of(context)
+    place = f" ({step.place})" if step else ""
+    return fill_rows(context, table, Backfill(name + place, settings, where, repeatable=True))
+
+
+def fill_rows(context: MigrationContext, table: Table, fill: Backfill) -> int:
+    """Work off a backfill, and give how many rows were written. Commits; in a downgrade's trial it does nothing."""
     with context.autocommit_block():
         assert context.connection is not None
-        driver: Any = context.connection.connection.dbapi_connection
+        connection: Connection = context.connection
+        driver: Any = connection.connection.dbapi_connection
         if not driver.autocommit:
-            context.connection.info[trial.LEFT_OUT] = True
+            connection.info[trial.LEFT_OUT] = True
             return 0
-        key = key_of(context, table)
-        if not key:
-            problem = "it has no primary key, and no other that every row has, so its rows cannot be taken by batches"
-            online.refuse(context, "operation-unsupported", what=f"table {table.shown}", problem=problem)
-        return _all(context, context.connection, table, key, settings, where)
+        policy = connection.info.get(brief.POLICY)
+        limits = (policy and policy.backfill) or Limits(200, 10_000, 600_000)
+
+        @contextmanager
+        def beside() -> Iterator[Connection]:
+            with connect.opened(connect.own(connection.engine), autocommit=True) as made:
+                yield made
+
+        with journal.own(connection), _all_rows(connection):
+            return engine.run(
+                connection, table.oid, table.shown, fill, limits=limits, deadline=policy.clock.usual if policy else 0.2,
+                beside=(policy and policy.beside) or beside, opened=(policy and policy.opened) or beside,
+                workers=policy.workers if policy else 1, say=lambda line: online.say(context, line),
+            )  # fmt: skip
+
+
+@contextmanager
+def _all_rows(connection: Connection) -> Iterator[None]:
+    """While inside, row level security hides no row: where it would, PostgreSQL raises instead."""
+    before = connection.exec_driver_sql("SELECT pg_catalog.current_setting('row_security')").scalar_one()
+    connection.exec_driver_sql("SET row_security = off")
+    yield
+    connection.exec_driver_sql("SELECT pg_catalog.set_config('row_security', %s, false)", (before,))
 
 
 def text(context: MigrationContext, table: str, key: Sequence[str], settings: str, where: str) -> None:
@@ -74,7 +145,7 @@ def text(context: MigrationContext, table: str, key: Sequence[str], settings: st
     body = (
         f"\nDECLARE\n    reached {table}%ROWTYPE;\n    begun boolean := false;\nBEGIN\n    LOOP\n"
         f"        WITH batch AS MATERIALIZED (\n            SELECT {', '.join(names)} FROM {table}\n"
-        f"            WHERE NOT begun OR {beyond} ORDER BY {', '.join(names)} LIMIT {BATCH}\n        ), written AS (\n"
+        f"            WHERE NOT begun OR {beyond} ORDER BY {', '.join(names)} LIMIT {_BATCH_IN_SQL}\n        ), written AS (\n"
         f"            UPDATE {table} AS filled SET {settings} FROM batch\n            WHERE {same} AND ({where})\n        )\n"
         f"        SELECT {', '.join(names)} INTO {', '.join(f'reached.{name}' for name in names)}\n"
         f"        FROM batch ORDER BY {', '.join(f'{name} DESC' for name in names)} LIMIT 1;\n"
@@ -84,76 +155,3 @@ def text(context: MigrationContext, table: str, key: Sequence[str], settings: st
         context.impl.static_output("SET statement_timeout = 0;")
         context.impl.static_output(do_block(body) + ";")
         context.impl.static_output("RESET statement_timeout;")
-
-
-def key_of(context: MigrationContext, table: Table) -> list[str]:
-    """The columns that tell the table's rows apart; none where nothing does."""
-    found = online.ask(context, _KEY, (table.oid,))
-    return list(found[0][0]) if found else []
-
-
-def _all(
-    context: MigrationContext, connection: Connection, table: Table, key: Sequence[str], settings: str, where: str
-) -> int:
-    # Values go beside the text, so every percent sign in it is doubled.
-    table_sql, settings, where = (part.replace("%", "%%") for part in (table.sql, settings, where))
-    names = [identifier(name).replace("%", "%%") for name in key]
-    listed, own = ", ".join(names), [f"batch.key_{place}" for place in range(len(key))]
-    same = " AND ".join(f"filled.{name} = {mine}" for name, mine in zip(names, own, strict=True))
-    reached: tuple[Any, ...] = ()
-    written, told, size = 0, time.monotonic(), BATCH
-    while True:
-        beyond = f"WHERE ({listed}) > ({', '.join(['%s'] * len(key))})" if reached else ""
-        sql = (
-            f"WITH batch ({', '.join(own).replace('batch.', '')}) AS MATERIALIZED "
-            f"(SELECT {listed} FROM {table_sql} {beyond} ORDER BY {listed} LIMIT %s), "
-            f"written AS (UPDATE {table_sql} AS filled SET {settings} FROM batch WHERE {same} AND ({where}) RETURNING 1) "
-            f"SELECT {', '.join(own)}, (SELECT pg_catalog.count(*) FROM written) FROM batch "
-            f"ORDER BY {', '.join(f'{one} DESC' for one in own)} LIMIT 1"
-        )
-        row, size = _patiently(context, connection, table, sql, reached, size)
-        if row is None:
-            return written
-        reached, written = tuple(row[:-1]), written + row[-1]
-        if time.monotonic() - told > 10:
-            told = time.monotonic()
-            online.say(context, f"backfill of {table.shown}: {written:,} rows written so far")
-        if row[-1]:
-            time.sleep(PAUSE)
-
-
-def _patiently(
-    context: MigrationContext, connection: Connection, table: Table, sql: str, reached: tuple[Any, ...], size: int
-) -> tuple[Any, int]:
-    """One batch of ``size`` rows, and the size for the next one.
-
-    One that does not end within the deadline is tried again with fewer rows, for others wait for them meanwhile; where it is
-    one row, somebody keeps it locked, and it is given a moment.
-    """
-    from sqlalchemy.exc import DBAPIError
-
-    tries = 0
-    while True:
-        connection.info[brief.RUNNING], began = True, time.monotonic()
-        try:
-            row = connection.exec_driver_sql(sql, (*reached, size)).first()
-            return row, max(1, min(BATCH, int(size * min(2.0, AIM / max(time.monotonic() - began, 0.001)))))
-        except DBAPIError as error:
-            code = getattr(error.orig, "pgcode", None)
-            if error.connection_invalidated or not (code == ladder.CANCELED or code in ladder.TRANSIENT):
-                raise
-            if size > 1:
-                size = max(1, size // 4)
-                continue
-            tries += 1
-            if tries == _TRIES:
-                step = journal.of(context)
-                raise Busy(
-                    f"The backfill of {table.shown} met rows that somebody keeps locked, try {tries}.\n"
-                    "The batches before stay and are not written again; the version has not moved.",
-                    step.repeat if step else "the same command again",
-                ) from error
-            online.say(context, f"backfill of {table.shown} waits for a locked row (try {tries} of {_TRIES})")
-            time.sleep(min(2.0, 0.1 * 1.3**tries) * (0.5 + random.random() / 2))
-        finally:
-            connection.info.pop(brief.RUNNING, None)

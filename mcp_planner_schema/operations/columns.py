@@ -193,7 +193,7 @@ def _add(operations: Operations, operation: AddColumnWithDefault) -> None:
             what = f"column {table.shown}.{name} of type {told(wanted)}"
             online.refuse(context, "operation-differs", what=what, found=f"one of type {told(there)}")
         if not wanted.kept:
-            written = backfill.run(context, table, *filled)
+            written = backfill.run(context, table, *filled, f"{table.shown}.{name}")
             entry.detail["rows"] = entry.detail.get("rows", 0) + written
     if not wanted.kept:
         _not_null(operations, operation)
@@ -210,7 +210,7 @@ def _fill(operations: Operations, operation: FillColumn) -> None:
         return
     table = online.table(context, operation.table, operation.schema)
     with journal.entry(context, "fill_column", f"{table.shown}.{operation.column}") as entry:
-        written = backfill.run(context, table, settings, where)
+        written = backfill.run(context, table, settings, where, f"{table.shown}.{operation.column}")
         entry.detail["rows"] = entry.detail.get("rows", 0) + written
     if written:
         online.say(context, f"{table.shown}.{operation.column}: {written:,} rows filled")

@@ -195,7 +195,7 @@ def _fill(operations: Operations, move: FillMovedColumn) -> None:
         return
     table = online.table(context, name, move.schema)
     with journal.entry(context, "fill_moved_column", f"{move.table}.{move.column}") as entry:
-        written = backfill.run(context, table, settings, where)
+        written = backfill.run(context, table, settings, where, f"{move.table}.{move.column}")
         entry.detail["rows"] = entry.detail.get("rows", 0) + written
     if written:
         online.say(context, f"{move.table}.{move.column}: {written:,} rows passed on")

@@ -1,6 +1,7 @@
 """Every operation: importing this registers them with Alembic, and how autogenerate writes them."""
 
 from mcp_planner_schema.operations import aliases as aliases
+from mcp_planner_schema.operations import backfill as backfill
 from mcp_planner_schema.operations import columns as columns
 from mcp_planner_schema.operations import constraint_ops as constraint_ops
 from mcp_planner_schema.operations import enums as enums

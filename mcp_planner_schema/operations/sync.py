@@ -210,7 +210,7 @@ def _fill(operations: Operations, sync: FillSyncedColumns) -> None:
         return
     table = online.table(context, sync.table, sync.schema)
     with journal.entry(context, "fill_synced_columns", f"{table.shown}.{', '.join(sync.new)}") as entry:
-        written = backfill.run(context, table, settings, where)
+        written = backfill.run(context, table, settings, where, f"{table.shown}.{'_'.join(sync.new)}")
         entry.detail["rows"] = entry.detail.get("rows", 0) + written
     if written:
         online.say(context, f"{table.shown}: {written:,} rows filled")

@@ -1,0 +1,95 @@
+"""One batch as SQL: where it ends, and the statement that writes its rows and, in the same transaction, how far it has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.backfill.keys import Range
+from mcp_planner_schema.backfill.record import Claim
+from mcp_planner_schema.backfill.spec import BATCH, TABLE, Backfill
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+# Sent with the batch: no further round trip, and no moment in which one is there without the other. The fence lets nobody write
+# rows who has lost sight of how far the range has come: whoever comes second waits for the first, and finds it moved.
+_WRITE = """
+WITH fence AS MATERIALIZED (
+    SELECT place FROM {schema}.backfill_range
+    WHERE backfill = %s AND place = %s AND NOT done AND reached IS NOT DISTINCT FROM %s::text[] FOR UPDATE
+), {written}
+UPDATE {schema}.backfill_range AS position
+SET reached = %s::text[], done = %s, rows_seen = rows_seen + %s, batches = batches + 1, seconds = seconds + %s,
+    rows_written = rows_written + (SELECT pg_catalog.count(*) FROM written),
+    pass_written = pass_written + (SELECT pg_catalog.count(*) FROM written), moved_at = pg_catalog.clock_timestamp()
+FROM {schema}.backfill AS whole, fence
+WHERE position.backfill = %s AND position.place = fence.place AND whole.id = position.backfill
+RETURNING (SELECT pg_catalog.count(*) FROM written), whole.wanted
+"""
+_FENCED = "EXISTS (SELECT FROM fence)"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rows of ``range``, about ``rows`` of them. ``last``: nothing of the range comes after it."""
+
+    range: Range
+    rows: int
+    last: bool
+
+    @property
+    def reached(self) -> tuple[str, ...] | None:
+        """The key up to which everything is done then."""
+        return self.range.up_to
+
+
+def following(connection: Connection, rest: Range, size: int) -> Batch:
+    """The first ``size`` rows of what is left of a range. Reads their keys."""
+    leaf = rest.leaf
+    if not leaf.key:
+        begin = int(rest.above[0]) if rest.above else 0
+        end = int(rest.up_to[0]) if rest.up_to else max(leaf.pages, begin)
+        blocks = max(1, int(size * leaf.pages / max(1, leaf.expected)))
+        reached = min(end, begin + blocks)
+        rows = int((reached - begin) * leaf.expected / max(1, leaf.pages))
+        return Batch(replace(rest, up_to=(str(reached),)), rows, last=reached >= end)
+    condition, values = rest.sql()
+    listed = ", ".join(f"{TABLE}.{one.sql}" for one in leaf.key)
+    told = ", ".join(one.text(TABLE) for one in leaf.key)
+    found = connection.exec_driver_sql(
+        f"SELECT {told} FROM ONLY {leaf.sql} AS {TABLE} WHERE {condition} ORDER BY {listed} OFFSET %s LIMIT 1",
+        (*values, size - 1),
+    ).first()
+    if found is not None:
+        return Batch(replace(rest, up_to=tuple(found)), size, last=False)
+    rows = connection.exec_driver_sql(
+        f"SELECT pg_catalog.count(*) FROM ONLY {leaf.sql} AS {TABLE} WHERE {condition}", values
+    ).scalar_one()
+    return Batch(rest, rows, last=True)
+
+
+def write(connection: Connection, fill: Backfill, one: Batch, mine: Claim, schema: str, before: float) -> str | None:
+    """Write the batch and its position; gives what somebody wants of the backfill, None where the range is not ours any more.
+
+    ``before`` is how many seconds the batch before has taken. One statement, and in autocommit one transaction: after any
+    error neither is there.
+    """
+    inside, values = one.range.sql()
+    leaf, condition = one.range.leaf.sql, f"{_FENCED} AND {inside} AND ({fill.where.replace('%', '%%')})"
+    if fill.statement:
+        written = (
+            f"{BATCH} AS NOT MATERIALIZED (SELECT * FROM ONLY {leaf} AS {TABLE} WHERE {condition}), "
+            f"written AS ({fill.statement.replace('%', '%%')} RETURNING 1)"
+        )
+    else:
+        assigned = fill.assignments.replace("%", "%%")
+        written = f"written AS (UPDATE ONLY {leaf} AS {TABLE} SET {assigned} WHERE {condition} RETURNING 1)"
+    fence = (mine.backfill, mine.place, _array(mine.reached))
+    moved = (_array(one.reached), one.last, one.rows, before, mine.backfill)
+    row = connection.exec_driver_sql(_WRITE.format(schema=schema, written=written), (*fence, *values, *moved)).first()
+    return None if row is None else str(row[1])
+
+
+def _array(key: tuple[str, ...] | None) -> list[str] | None:
+    return None if key is None else list(key)

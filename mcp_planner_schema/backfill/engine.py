@@ -1,0 +1,333 @@
+"""The engine: ranges are claimed one after the other, and each is worked off by batches, until none is left.
+
+A batch is one statement and one transaction, which writes the rows and how far it has come; so a run that was killed goes on
+with the next batch, and no row is written twice. Between two batches it looks who suffers, and what somebody wants of it.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from mcp_planner_schema.backfill import batch, feedback, keys, record, waiters
+from mcp_planner_schema.backfill.batch import Batch
+from mcp_planner_schema.backfill.keys import Leaf
+from mcp_planner_schema.backfill.pace import Pace
+from mcp_planner_schema.backfill.record import Claim, Record
+from mcp_planner_schema.backfill.spec import Backfill
+from mcp_planner_schema.guard import brief, journal, ladder
+from mcp_planner_schema.guard.findings import Busy, Finding, Refused
+from mcp_planner_schema.guard.postcheck import execute
+from mcp_planner_schema.guard.settings import Backfill as Limits
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_REST = 0.02
+"""Seconds after a batch that somebody waited for: who waited comes first."""
+
+_LOOK_AGAIN = 0.5
+"""Seconds between two looks while it waits."""
+
+_LOCKED_TRIES = 40
+_TELL = 60.0
+"""Seconds between two lines."""
+
+_FAILURES = 3
+"""So often the same batch may fail by its rows until the row is looked for."""
+
+_LIMIT = 10
+"""Times its target that a batch may take where nobody waits behind it."""
+
+_PASSES = 10
+"""So often a table is gone through again where rows were left."""
+
+_A_DAY = 86_400_000
+
+_IN_THE_WAY = (*ladder.TRANSIENT, ladder.CANCELED, "40001")
+# Classes of SQLSTATE that no smaller batch would help: connection, feature, transaction, rights, names, resources, server.
+_NOT_THE_ROW = ("08", "0A", "25", "28", "3D", "3F", "42", "53", "54", "55", "57", "58", "F0", "XX")
+
+
+@dataclass
+class Work:
+    """What all workers of one backfill share. ``opened`` gives another connection like the first; ``stop`` ends all."""
+
+    fill: Backfill
+    record: Record
+    leaves: dict[str, Leaf]
+    limits: Limits
+    step: journal.Step
+    say: Callable[[str], None]
+    seen: waiters.Waiters
+    stop: threading.Event = field(default_factory=threading.Event)
+    told: float = field(default_factory=time.monotonic)
+    rows: int = 0
+    waiting: bool = False
+
+    def moved(self, rows: int) -> None:
+        """So many rows more are done."""
+        self.rows += rows
+        if time.monotonic() - self.told > _TELL:
+            self.told = time.monotonic()
+            self.say(f"backfill {self.fill.name}: {self.rows:,} rows done")
+
+    @property
+    def tables(self) -> list[int]:
+        """The OIDs of the tables that are written."""
+        return [leaf.oid for leaf in self.leaves.values()]
+
+
+def run(
+    connection: Connection, oid: int, target: str, fill: Backfill, *, limits: Limits, deadline: float,
+    opened: Callable[[], AbstractContextManager[Connection]], beside: Callable[[], AbstractContextManager[Connection]],
+    workers: int = 1, say: Callable[[str], None] = print,
+) -> int:  # fmt: skip
+    """Work the table off with ``connection``, in autocommit, and with further ones; gives how many rows this was.
+
+    Raises :class:`Busy` where rows stay locked or somebody has stopped it, :class:`Refused` where a row cannot be written.
+    """
+    step = record.step_of(connection)
+    leaves = {leaf.told: leaf for leaf in keys.leaves(connection, oid)}
+    _refuse_endless(step, target, fill, leaves)
+    begun = record.begin(connection, step, fill.name, target, fill.digest(target))
+    if begun.digest != fill.digest(target):
+        values = {"name": fill.name, "target": target}
+        raise Refused([Finding("backfill-differs", step.where, step.revision, values)], step.repeat)
+    if begun.done and not fill.repeatable:
+        say(f"backfill {fill.name}: done before")
+        return 0
+    for leaf in record.missing(connection, begun, leaves):
+        record.lay_out(connection, begun, keys.cut(connection, leaf), first=record.laid_out(connection, begun) + 1)
+    if begun.done:
+        for leaf in leaves.values():
+            record.reopen(connection, begun, leaf)
+    already = record.written(connection, begun)
+    if begun.resumed:
+        say(f"backfill {fill.name} goes on: {already[0]:,} rows were done before")
+    with waiters.watching(beside, deadline) as seen:
+        work = Work(fill, begun, leaves, limits, step, say, seen, rows=already[0])
+        _together(connection, work, opened, workers)
+        _verified(connection, work, opened, workers)
+    return record.written(connection, begun)[1] - already[1]
+
+
+def _together(
+    connection: Connection, work: Work, opened: Callable[[], AbstractContextManager[Connection]], workers: int
+) -> None:
+    """All ranges, by this connection and ``workers - 1`` others. The first failure stops all, and is raised."""
+    failed: list[BaseException] = []
+
+    def also() -> None:
+        try:
+            with opened() as other:
+                other.exec_driver_sql("SET row_security = off")
+                _ranges(other, work)
+        except BaseException as error:  # raised by the thread that waits for this one
+            failed.append(error)
+            work.stop.set()
+
+    threads = [threading.Thread(target=also, daemon=True) for _ in range(workers - 1)]
+    for thread in threads:
+        thread.start()
+    try:
+        _ranges(connection, work)
+        for leaf in [] if failed else work.leaves.values():
+            if not leaf.key:
+                _pass_again(connection, work, leaf)
+    except BaseException:
+        work.stop.set()
+        raise
+    finally:
+        for thread in threads:
+            thread.join()
+    if failed:
+        raise failed[0]
+    if record.left(connection, work.record):
+        raise _busy(work, "another session works on it")
+
+
+def _ranges(connection: Connection, work: Work) -> None:
+    """Claim and work off, until nobody has left a range."""
+    pace = Pace(work.limits.target / 1000, work.fill.most)
+    while not work.stop.is_set():
+        claimed = record.claim(connection, work.record, work.leaves)
+        if claimed is None:
+            return
+        _batches(connection, work, pace, claimed)
+
+
+def _pass_again(connection: Connection, work: Work, leaf: Leaf) -> None:
+    """A row without a key may have gone, while it was updated, where the pass had been already: once more, until none is left."""
+    for _ in range(_PASSES):
+        if not record.pass_written(connection, work.record, leaf):
+            return
+        record.reopen(connection, work.record, leaf)
+        _ranges(connection, work)
+    raise _busy(
+        work, f"the rows of {leaf.told}, which has no key, are changed faster than they can be taken by their places"
+    )
+
+
+def _batches(connection: Connection, work: Work, pace: Pace, mine: Claim) -> None:
+    """One range, from where it was left."""
+    from sqlalchemy.exc import DBAPIError
+
+    pid = connection.connection.dbapi_connection.info.backend_pid  # type: ignore[union-attr]  # psycopg2's
+    failures = tries = 0
+    before = 0.0
+    while not work.stop.is_set():
+        one, began = None, time.monotonic()
+        try:
+            one = batch.following(connection, mine.rest, pace.size)
+            began = time.monotonic()
+            with work.seen.batch(pid), _limited(connection, work):
+                wanted = batch.write(connection, work.fill, one, mine, work.record.schema, before)
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            code = getattr(error.orig, "pgcode", None) or ""
+            if one is None or (code[:2] in _NOT_THE_ROW and code not in _IN_THE_WAY):
+                raise _explained(work, error, code) from error
+            if code in _IN_THE_WAY:
+                tries = _give_way(work, pace, one, tries)
+            else:
+                failures += 1
+                _isolate(work, pace, one, failures, error)
+            continue
+        before = time.monotonic() - began
+        tries = 0
+        if failures < _FAILURES:  # else it looks for a row: no batch grows beyond what has failed
+            failures = 0
+            pace.done(one.rows, before, felt=pid in work.seen.felt)
+        if wanted is None:
+            return
+        work.moved(one.rows)
+        if one.last:
+            return
+        mine = replace(mine, reached=one.reached)
+        _look_around(connection, work, wanted, felt=pid in work.seen.felt)
+
+
+def _give_way(work: Work, pace: Pace, one: Batch, tries: int) -> int:
+    """A batch met a locked row, or somebody waited for it too long: a smaller one; of one row, a moment later."""
+    if one.rows > 1:
+        pace.halve()
+        time.sleep(_REST)
+        return tries
+    tries += 1
+    if tries == _LOCKED_TRIES:
+        raise _busy(work, f"it met rows that somebody keeps locked, try {tries}")
+    work.say(f"backfill {work.fill.name} waits for a locked row (try {tries} of {_LOCKED_TRIES})")
+    work.stop.wait(min(2.0, 0.1 * 1.3**tries) * (0.5 + random.random() / 2))
+    return tries
+
+
+def _isolate(work: Work, pace: Pace, one: Batch, failures: int, error: Any) -> None:
+    """Some row of a batch cannot be written: after three failures smaller and smaller batches look for it, and it is named."""
+    if failures < _FAILURES:
+        return
+    if one.rows > 1:
+        pace.size = max(1, one.rows // 2)
+        return
+    said = str(error.orig).strip().split("\n")[0]
+    values = {
+        "name": work.fill.name, "table": one.range.leaf.told, "error": said,
+        "row": ", ".join(map(str, one.reached or ("the last one",))),
+    }  # fmt: skip
+    raise Refused(
+        [Finding("backfill-row", work.step.where, work.step.revision, values)], work.step.repeat,
+        "the batches before it stay and are not written again",
+    ) from error  # fmt: skip
+
+
+def _look_around(connection: Connection, work: Work, wanted: str, *, felt: bool) -> None:
+    """Between two batches: give way, wait while somebody suffers, do what somebody wants from another shell."""
+    if felt:
+        time.sleep(_REST)
+    while True:
+        if wanted == "stop":
+            raise _busy(work, "somebody has stopped it")
+        why = (
+            [f"make backfill-resume NAME={work.fill.name}"]
+            if wanted == "pause"
+            else feedback.reasons(connection, work.tables, work.limits)
+        )
+        record.waits(connection, work.record, "; ".join(why) or None) if why or work.waiting else None
+        if why and not work.waiting:
+            work.say(f"backfill {work.fill.name} waits: {'; '.join(why)}")
+        work.waiting = bool(why)
+        if not why or work.stop.wait(_LOOK_AGAIN):
+            return
+        wanted = record.wanted(connection, work.record)
+
+
+def _verified(
+    connection: Connection, work: Work, opened: Callable[[], AbstractContextManager[Connection]], workers: int
+) -> None:
+    """Done, when the query says that nothing is left. Rows that came meanwhile are taken by another pass."""
+    left = _left(connection, work)
+    for _ in range(_PASSES if work.fill.where != "true" else 0):
+        if not left:
+            break
+        work.say(f"backfill {work.fill.name}: {left:,} rows are left, once more")
+        for leaf in work.leaves.values():
+            record.reopen(connection, work.record, leaf)
+        _together(connection, work, opened, workers)
+        left = _left(connection, work)
+    if left:
+        values = {"name": work.fill.name, "count": f"{left:,}"}
+        raise Refused(
+            [Finding("backfill-unverified", work.step.where, work.step.revision, values)], work.step.repeat,
+            "what was written stays, the version has not moved",
+        )  # fmt: skip
+    record.finish(connection, work.record, verified=bool(work.fill.verify))
+
+
+def _left(connection: Connection, work: Work) -> int:
+    if not work.fill.verify:
+        return 0
+    with limited(connection, 0, _A_DAY):
+        return int(execute(connection, work.fill.verify).scalar() or 0)
+
+
+def _limited(connection: Connection, work: Work) -> AbstractContextManager[None]:
+    return limited(connection, int(work.seen.deadline * 1000), max(work.limits.target * _LIMIT, 1000))
+
+
+@contextmanager
+def limited(connection: Connection, lock: int, whole: int) -> Iterator[None]:
+    """While inside, statements may wait for ``lock`` and last ``whole`` milliseconds, if a guard sets budgets here."""
+    connection.info[brief.LIMITS] = lock, whole
+    try:
+        yield
+    finally:
+        connection.info.pop(brief.LIMITS, None)
+
+
+def _busy(work: Work, why: str) -> Busy:
+    return Busy(
+        f"The backfill {work.fill.name} has not come to its end: {why}.\n"
+        "The batches before stay and are not written again; the version has not moved.",
+        work.step.repeat or "the same command again",
+    )
+
+
+def _explained(work: Work, error: Any, code: str) -> Exception:
+    said = str(error.orig)
+    if code == "42501" and "row-level security" in said:
+        values = {"name": work.fill.name, "target": ", ".join(work.leaves)}
+        return Refused([Finding("backfill-hidden-rows", work.step.where, work.step.revision, values)], work.step.repeat)
+    return error  # type: ignore[no-any-return]
+
+
+def _refuse_endless(step: journal.Step, target: str, fill: Backfill, leaves: dict[str, Leaf]) -> None:
+    keyless = [leaf.told for leaf in leaves.values() if not leaf.key]
+    if keyless and (fill.statement or fill.where == "true"):
+        values = {"name": fill.name, "target": ", ".join(keyless)}
+        raise Refused([Finding("backfill-keyless", step.where, step.revision, values)], step.repeat)

@@ -1,0 +1,38 @@
+"""The part of the catalogue that is about rows which are changed by batches."""
+
+from __future__ import annotations
+
+from mcp_planner_schema.guard.rule import Rule
+
+BACKFILL_RULES = (
+    Rule(
+        "backfill-differs",
+        "the backfill {name} of {target} was begun as another one",
+        "some rows were written by the former text, and how far that has come says nothing about this one",
+        "the former text again, until it is done; or another name=\"…\" for the new one, which then begins with the first row",
+    ),
+    Rule(
+        "backfill-row",
+        "the backfill {name} cannot write the row {row} of {table}: {error}",
+        "every batch with that row fails, and what comes after it is never written",
+        "a where=… that leaves the row out, or correct the row; then the same command goes on from there",
+    ),
+    Rule(
+        "backfill-unverified",
+        "the backfill {name} has gone through all rows, and its verify=… still counts {count}",
+        "a contract revision would take away what those rows need",
+        "a trigger in the expand phase for rows that are written meanwhile, or a where=… that takes them all; then repeat",
+    ),
+    Rule(
+        "backfill-hidden-rows",
+        "row level security hides rows of {target} from the role that runs the backfill {name}",
+        "they would be left out, and nobody would see it",
+        "the table's owner, without FORCE ROW LEVEL SECURITY; or a role with BYPASSRLS (ALTER ROLE … BYPASSRLS, as a superuser)",
+    ),
+    Rule(
+        "backfill-keyless",
+        "{target} has no key that tells its rows apart, and the backfill {name} does not say which rows are left to do",
+        "its rows are taken by their places, and a row that is written gets another one: it would be written again",
+        "set=… with a where=… that a written row does not meet; or a primary key (op.add_primary_key_concurrently)",
+    ),
+)  # fmt: skip
