@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-MEASUREMENTS = ("nothing_to_do", "history", "example_data", "triggers", "navigation", "downgrade")
+MEASUREMENTS = ("nothing_to_do", "history", "example_data", "triggers", "navigation", "downgrade", "backfill")
 
 for name in sys.argv[1:] or MEASUREMENTS:
     if name not in MEASUREMENTS:

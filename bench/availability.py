@@ -37,7 +37,7 @@ CONTESTANTS = ("plain Alembic", "with lock_timeout", "ours")
 ALLOWED = 0.25
 """Seconds that the longest wait may be above that of a time without a change."""
 
-_EMPTY = '''\
+EMPTY = '''\
 """Create nothing.
 
 Version: 001
@@ -175,9 +175,9 @@ def measure(
     )
     print("|---|---|---|---|---|---|---|---|---|")
     with server() as where, history(0, guarded=True) as guarded, history(0, guarded=False) as plain:
-        (guarded / "alembic" / "versions" / "001_create_nothing.py").write_text(_EMPTY)
-        (plain / "alembic" / "versions" / "001_create_nothing.py").write_text(_EMPTY)
-        _prepare(where, guarded, rows)
+        (guarded / "alembic" / "versions" / "001_create_nothing.py").write_text(EMPTY)
+        (plain / "alembic" / "versions" / "001_create_nothing.py").write_text(EMPTY)
+        prepare(where, guarded, rows)
         idle = _felt(where, None, "idle", None, rows, times)
         ways = [(change, way) for change in changes for way in contestants]
         yield _printed(idle, idle)
@@ -187,7 +187,7 @@ def measure(
         yield _printed(_felt(where, None, "idle", None, rows, times), idle)
 
 
-def _prepare(where: Any, project: Path, rows: int) -> None:
+def prepare(where: Any, project: Path, rows: int) -> None:
     """The database that all are copies of: the tables, their rows, and both tools at revision 001."""
     url = create_database(where, "original")
     with closing(psycopg2.connect(url)) as connection:
@@ -196,11 +196,11 @@ def _prepare(where: Any, project: Path, rows: int) -> None:
         cursor.execute(TABLES)
         cursor.execute(FILL.format(rows=rows))
         cursor.execute("VACUUM ANALYZE")
-    _alembic(project, url)
+    upgraded(project, url)
 
 
 def _felt(where: Any, project: Path | None, contestant: str, change: Change | None, rows: int, times: Times) -> Felt:
-    url = _copy(where, change)
+    url = fresh_copy(where, change)
     folder = Path(tempfile.mkdtemp(prefix="mcp-bench-"))
     target = _write(project, url, contestant, change) if project and change else "head"
     try:
@@ -236,7 +236,7 @@ def _waits(record: Record) -> tuple[float, float]:
     return record.worst, percentile(record.transactions, 0.999)
 
 
-def _copy(where: Any, change: Change | None) -> str:
+def fresh_copy(where: Any, change: Change | None) -> str:
     """A fresh copy of the original, all written to disk before the load begins."""
     with closing(psycopg2.connect(where.url("postgres").replace("+psycopg2", ""))) as connection:
         connection.autocommit = True
@@ -284,15 +284,16 @@ def _run(project: Path, url: str, contestant: str, target: str) -> tuple[int, st
     """The change as a process. With a lock_timeout it is tried once more, as a person or a pipeline would."""
     timeout = {"PGOPTIONS": "-c lock_timeout=1s"} if contestant == "with lock_timeout" else {}
     for _ in range(2 if timeout else 1):
-        done = _alembic(project, url, target, timeout, check=False)
+        done = upgraded(project, url, target, timeout, check=False)
         if done.returncode == 0:
             break
     return done.returncode, done.stdout[-1500:] + done.stderr[-1500:]
 
 
-def _alembic(
+def upgraded(
     project: Path, url: str, target: str = "head", more: Mapping[str, str] = {}, *, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
+    """``alembic upgrade`` as a process."""
     return subprocess.run(
         [sys.executable, "-m", "alembic", "upgrade", target],
         cwd=project,

@@ -351,10 +351,11 @@ def test_without_a_guard_it_works_too(empty: Database) -> None:
         (lambda one: [one.done(2000, 0.01, felt=False)], (2400, 2401)),
         (lambda one: [one.done(one.size, one.size / 100_000, felt=False) for _ in range(60)], (18_000, 19_000)),
         (lambda one: [one.done(2000, 0.4, felt=False)], (900, 1000)),
-        (lambda one: [one.done(2000, 0.01, felt=True)], (1000, 1000)),
+        (lambda one: [one.done(2000, 0.15, felt=True)], (1000, 1000)),
+        (lambda one: [one.done(2000, 0.01, felt=True)], (2400, 2401)),
         (lambda one: [one.halve() for _ in range(40)], (1, 1)),
     ],
-    ids=["grows by a fifth", "comes to the target", "shrinks at once", "gives way", "never below a row"],
+    ids=["grows by a fifth", "comes to the target", "shrinks at once", "gives way", "not for a moment", "never below a row"],
 )  # fmt: skip
 def test_a_batch_takes_the_time_that_it_is_to_take(change: Callable[[Pace], Any], within: tuple[int, int]) -> None:
     """At 100,000 rows a second and 0.2 s it comes to 18,500 rows: between 0.9 and 0.95 of the target."""

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 _REST = 0.02
 """Seconds after a batch that somebody waited for: who waited comes first."""
 
+SESSION = {"row_security": "off", "synchronous_commit": "off"}
+"""What each session of a backfill has set."""
+
 _LOOK_AGAIN = 0.5
 """Seconds between two looks while it waits."""
 
@@ -47,7 +50,7 @@ _LIMIT = 10
 _PASSES = 10
 """So often a table is gone through again where rows were left."""
 
-_A_DAY = 86_400_000
+_A_MINUTE, _A_DAY = 60_000, 86_400_000
 
 _IN_THE_WAY = (*ladder.TRANSIENT, ladder.CANCELED, "40001")
 # Classes of SQLSTATE that no smaller batch would help: connection, feature, transaction, rights, names, resources, server.
@@ -117,6 +120,11 @@ def run(
     return record.written(connection, begun)[1] - already[1]
 
 
+def prepare(connection: Connection) -> None:
+    """Make the session one for batches, see :data:`SESSION`."""
+    connection.exec_driver_sql("; ".join(f"SET {name} = {value}" for name, value in SESSION.items()))
+
+
 def _together(
     connection: Connection, work: Work, opened: Callable[[], AbstractContextManager[Connection]], workers: int
 ) -> None:
@@ -126,7 +134,7 @@ def _together(
     def also() -> None:
         try:
             with opened() as other:
-                other.exec_driver_sql("SET row_security = off")
+                prepare(other)
                 _ranges(other, work)
         except BaseException as error:  # raised by the thread that waits for this one
             failed.append(error)
@@ -186,7 +194,7 @@ def _batches(connection: Connection, work: Work, pace: Pace, mine: Claim) -> Non
         try:
             one = batch.following(connection, mine.rest, pace.size)
             began = time.monotonic()
-            with work.seen.batch(pid), _limited(connection, work):
+            with work.seen.batch(pid), _limited(connection, work, one):
                 wanted = batch.write(connection, work.fill, one, mine, work.record.schema, before)
         except DBAPIError as error:
             if error.connection_invalidated:
@@ -296,8 +304,10 @@ def _left(connection: Connection, work: Work) -> int:
         return int(execute(connection, work.fill.verify).scalar() or 0)
 
 
-def _limited(connection: Connection, work: Work) -> AbstractContextManager[None]:
-    return limited(connection, int(work.seen.deadline * 1000), max(work.limits.target * _LIMIT, 1000))
+def _limited(connection: Connection, work: Work, one: Batch) -> AbstractContextManager[None]:
+    """A batch that takes too long is cut in two; one row takes the time that it needs."""
+    whole = max(work.limits.target * _LIMIT, 1000) if one.rows > 1 else _A_MINUTE
+    return limited(connection, int(work.seen.deadline * 1000), whole)
 
 
 @contextmanager

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 START, LEAST = 2_000, 1
 _REMEMBERED, _GROWTH, _FADES = 20, 1.2, 0.8
+_SHORT = 0.02
+"""Seconds that somebody may wait and not feel it."""
+
 _AIM = 0.925
 """Of the target: between GitLab's 0.9 and 0.95."""
 
@@ -30,7 +33,7 @@ class Pace:
     def done(self, rows: int, seconds: float, *, felt: bool) -> None:
         """A batch of ``rows`` has taken so long; ``felt``: somebody waited behind it."""
         self.took.append((rows, max(seconds, 1e-6)))
-        if felt:
+        if felt and seconds > _SHORT:
             self.halve()
             return
         weights = [_FADES**age for age in reversed(range(len(self.took)))]

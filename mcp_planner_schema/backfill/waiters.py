@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 _INTERVAL = 0.025
 """Seconds between two looks: an eighth of the default deadline."""
+
+_RESTS = 10
+"""Times what a look has taken, that it rests: where thousands of locks are held, to read them takes long."""
 
 _SHARE = 0.6
 """Of the deadline, that somebody waits until the batch is cancelled: to be seen, cancelled and undone takes the rest."""
@@ -82,8 +86,11 @@ def watching(opened: Callable[[], AbstractContextManager[Connection]], deadline:
     def on() -> None:
         while not done.wait(_LOST if waiters.running else _INTERVAL):
             with contextlib.suppress(SQLAlchemyError, GuardError), opened() as beside:
-                while not done.wait(_INTERVAL):
+                pause = _INTERVAL
+                while not done.wait(pause):
+                    began = time.monotonic()
                     waiters.look(beside)
+                    pause = max(_INTERVAL, _RESTS * (time.monotonic() - began))
 
     thread = threading.Thread(target=on, daemon=True)
     thread.start()

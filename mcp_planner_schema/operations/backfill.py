@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from alembic.operations import MigrateOperation, Operations
 
 from mcp_planner_schema.backfill import engine
-from mcp_planner_schema.backfill.spec import Backfill
+from mcp_planner_schema.backfill.spec import BATCH, Backfill
 from mcp_planner_schema.guard import brief, connect, journal, trial
 from mcp_planner_schema.guard.postcheck import do_block, identifier
 from mcp_planner_schema.guard.settings import Backfill as Limits
@@ -53,6 +54,8 @@ class BackfillRows(MigrateOperation):
     def __post_init__(self) -> None:
         if bool(self.set) == bool(self.statement):
             raise ValueError(f"backfill of {self.table}: it needs set={{…}} or statement=…, and not both")
+        if self.statement and not re.search(rf"\b{BATCH}\b", self.statement):
+            raise ValueError(f"backfill of {self.table}: the statement does not take its rows from {BATCH}")
         if self.batch < 1:
             raise ValueError(f"backfill of {self.table}: batch is {self.batch}, and a batch has at least one row")
 
@@ -76,7 +79,7 @@ class BackfillRows(MigrateOperation):
         """What the engine is asked to do."""
         assigned = ", ".join(f"{identifier(column)} = ({value})" for column, value in self.set.items())
         name = self.name or f"{self.table}.{'_'.join(self.set) or 'rows'}"
-        return Backfill(name, assigned, self.where, self.statement, self.verify, self.batch)
+        return Backfill(name, assigned, self.where, self.statement.rstrip("; \n\t"), self.verify, self.batch)
 
 
 @Operations.implementation_for(BackfillRows)
@@ -120,7 +123,7 @@ def fill_rows(context: MigrationContext, table: Table, fill: Backfill) -> int:
             with connect.opened(connect.own(connection.engine), autocommit=True) as made:
                 yield made
 
-        with journal.own(connection), _all_rows(connection):
+        with journal.own(connection), _ready(connection):
             return engine.run(
                 connection, table.oid, table.shown, fill, limits=limits, deadline=policy.clock.usual if policy else 0.2,
                 beside=(policy and policy.beside) or beside, opened=(policy and policy.opened) or beside,
@@ -129,12 +132,19 @@ def fill_rows(context: MigrationContext, table: Table, fill: Backfill) -> int:
 
 
 @contextmanager
-def _all_rows(connection: Connection) -> Iterator[None]:
-    """While inside, row level security hides no row: where it would, PostgreSQL raises instead."""
-    before = connection.exec_driver_sql("SELECT pg_catalog.current_setting('row_security')").scalar_one()
-    connection.exec_driver_sql("SET row_security = off")
-    yield
-    connection.exec_driver_sql("SELECT pg_catalog.set_config('row_security', %s, false)", (before,))
+def _ready(connection: Connection) -> Iterator[None]:
+    """While inside, the session is one for batches.
+
+    Row level security hides no row: where it would, PostgreSQL raises instead. No commit waits for the disk: after a crash the
+    last batches may be missing, and their positions with them; the commit of the step, which comes behind, waits for all.
+    """
+    names = list(engine.SESSION)
+    asked = ", ".join(["pg_catalog.current_setting(%s)"] * len(names))
+    before = connection.exec_driver_sql(f"SELECT {asked}", tuple(names)).one()
+    engine.prepare(connection)
+    yield  # after an exception the run ends, or the session is restored before the next step
+    for name, value in zip(names, before, strict=True):
+        connection.exec_driver_sql("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
 
 
 def text(context: MigrationContext, table: str, key: Sequence[str], settings: str, where: str) -> None:
