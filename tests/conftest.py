@@ -35,7 +35,7 @@ Author: A Tester <tester@example.org>
 Date: 2026-01-31
 Dependencies: {parent}
 Type: {type}
-Phase: expand
+Phase: {phase}
 Transaction: {transaction}
 Reversible: {reversible}
 {extra}"""
@@ -140,6 +140,7 @@ class Project:
         type: str = "schema",
         transaction: str = "single",
         reversible: str = "stash",
+        phase: str = "expand",
         extra: str = "",
         more: str = "",
         parent: str | None = None,
@@ -149,7 +150,7 @@ class Project:
         before = "None" if before in ("000", "None") else before
         header = HEADER.format(
             title=name.replace("_", " ").capitalize(), version=version, parent=before, type=type,
-            transaction=transaction, reversible=reversible, extra=extra + "\n" if extra else "",
+            transaction=transaction, reversible=reversible, phase=phase, extra=extra + "\n" if extra else "",
         )  # fmt: skip
         down = "None" if before == "None" else repr(before)
         body = (

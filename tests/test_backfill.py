@@ -21,6 +21,7 @@ from mcp_planner_schema.backfill import engine, keys
 from mcp_planner_schema.backfill.pace import Pace
 from mcp_planner_schema.guard.findings import Busy, Refused
 from tests.conftest import ROOT, Database, Project
+from tests.until import until
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0, note text)"
 THREE = "md5(g::text)::uuid, '2026-01-01'::date + g % 99, g % 2 = 0"
@@ -254,6 +255,63 @@ def test_what_is_not_verified_does_not_move_the_version(empty: Database, project
     assert refused.value.findings[0].values["count"] == "1"
     assert empty.value("SELECT sum(n) FROM t") == 11_999
     assert empty.rows("SELECT version_num FROM alembic_version") == [("001",)]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_is_written_meanwhile_is_not_missed(empty: Database, project: Project, workers: str) -> None:
+    """A release that knows the old column only inserts, updates and deletes throughout: at the end each row has the new one."""
+    project.revision("001", "create_t", f"op.execute({TABLE!r})\nop.execute({ROWS.format(count=20_000)!r})",
+                     'op.execute("DROP TABLE t")')  # fmt: skip
+    project.upgrade()
+    how = '"t", "n", "amount", forward="given.n * 10", backward="given.amount / 10"'
+    project.revision("002", "add_amount", f'op.ensure_column("t", "amount", "int")\nop.sync_columns({how})',
+                     f'op.drop_sync({how})\nop.drop_column("t", "amount")')  # fmt: skip
+    fill = ('op.backfill("t", set={"amount": "filled.n * 10"}, where="filled.amount IS DISTINCT FROM filled.n * 10",\n'
+            '    verify="SELECT count(*) FROM t WHERE amount IS DISTINCT FROM n * 10", batch=1000)')  # fmt: skip
+    project.revision("003", "fill_amount", fill, 'op.execute("SELECT 1")', type="data", transaction="none",
+                     reversible="lossless")  # fmt: skip
+    done, rounds = threading.Event(), [0]
+
+    def write() -> None:
+        with empty.connect() as connection, connection.cursor() as cursor:
+            while not done.is_set():
+                some = [random.randint(1, 20_000) for _ in range(3)]
+                cursor.execute("INSERT INTO t (id, n) VALUES (%s, %s)", (100_000 + rounds[0], some[0]))
+                cursor.execute("UPDATE t SET n = %s WHERE id = %s", some[:2])
+                cursor.execute("DELETE FROM t WHERE id = %s", (some[2],))
+                rounds[0] += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        until(lambda: rounds[0] > 10)
+        project.upgrade(workers=workers)
+        after = rounds[0] + 10
+        until(lambda: rounds[0] > after)
+    finally:
+        done.set()
+        writer.join()
+
+    assert empty.value("SELECT count(*) FROM t WHERE amount IS DISTINCT FROM n * 10") == 0
+    assert empty.value("SELECT count(*) FROM t WHERE id >= 100000") == rounds[0] > 50
+
+
+def test_a_contract_waits_for_rows_that_were_written_without_their_value(empty: Database, project: Project) -> None:
+    """What a backfill has verified is asked again before a contract revision: what came since is counted, nothing is dropped."""
+    begin(project, 'op.backfill("t", set={"note": "\'x\'"}, where="filled.note IS NULL",\n'
+          '    verify="SELECT count(*) FROM t "\n    "WHERE note IS NULL")')  # fmt: skip
+    project.upgrade()
+    project.revision("003", "drop_n", 'op.drop_column("t", "n")', 'op.execute("SELECT 1")', phase="contract")
+    empty.rows("INSERT INTO t (id) VALUES (-1), (-2)")
+
+    with pytest.raises(Refused, match="contract-unverified") as refused:
+        project.upgrade()
+    there = empty.value("SELECT sum(n) FROM t")
+    empty.rows("UPDATE t SET note = 'x' WHERE note IS NULL")
+    project.upgrade()
+
+    assert (refused.value.findings[0].values["count"], there) == ("2", 0)
+    assert empty.value("SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'n'") == 0
 
 
 def test_another_text_under_the_same_name_is_refused(

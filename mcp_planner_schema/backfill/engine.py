@@ -20,7 +20,7 @@ from mcp_planner_schema.backfill.keys import Leaf
 from mcp_planner_schema.backfill.pace import Pace
 from mcp_planner_schema.backfill.record import Claim, Record
 from mcp_planner_schema.backfill.spec import Backfill
-from mcp_planner_schema.guard import brief, journal, ladder
+from mcp_planner_schema.guard import brief, journal, ladder, verified
 from mcp_planner_schema.guard.findings import Busy, Finding, Refused
 from mcp_planner_schema.guard.postcheck import execute
 from mcp_planner_schema.guard.settings import Backfill as Limits
@@ -294,7 +294,7 @@ def _verified(
             [Finding("backfill-unverified", work.step.where, work.step.revision, values)], work.step.repeat,
             "what was written stays, the version has not moved",
         )  # fmt: skip
-    record.finish(connection, work.record, verified=bool(work.fill.verify))
+    record.finish(connection, work.record, verified.digest(work.fill.verify) if work.fill.verify else None)
 
 
 def _left(connection: Connection, work: Work) -> int:

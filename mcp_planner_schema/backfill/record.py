@@ -190,10 +190,10 @@ def waits(connection: Connection, record: Record, why: str | None) -> None:
     )
 
 
-def finish(connection: Connection, record: Record, *, verified: bool) -> None:
-    """Every range is done, and where there is a query to verify it by, that has said so."""
+def finish(connection: Connection, record: Record, digest: str | None) -> None:
+    """Every range is done, and where there is a query to verify it by, of which ``digest`` is kept, that has said so."""
     connection.exec_driver_sql(
         f"UPDATE {record.schema}.backfill SET state = 'done', waits_for = NULL, done_at = pg_catalog.clock_timestamp(), "
-        "verified_at = CASE WHEN %s THEN pg_catalog.clock_timestamp() END WHERE id = %s",
-        (verified, record.id),
+        "verify = %s, verified_at = CASE WHEN %s THEN pg_catalog.clock_timestamp() END WHERE id = %s",
+        (digest, digest is not None, record.id),
     )

@@ -16,6 +16,7 @@ CREATE TABLE IF NOT EXISTS {schema}.backfill (
     name         text NOT NULL,
     target       text NOT NULL,
     digest       text NOT NULL,
+    verify       text,
     state        text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done')),
     wanted       text NOT NULL DEFAULT 'run' CHECK (wanted IN ('run', 'pause', 'stop')),
     waits_for    text,

@@ -24,6 +24,12 @@ BACKFILL_RULES = (
         "a trigger in the expand phase for rows that are written meanwhile, or a where=… that takes them all; then repeat",
     ),
     Rule(
+        "contract-unverified",
+        "the backfill {name} of revision {revision} is done, and its verify=… counts {count} again",
+        "a contract revision would take away what those rows need; somebody writes them without the expand phase's trigger",
+        "the trigger or the release that writes them right; then the rows themselves, and the same command",
+    ),
+    Rule(
         "backfill-hidden-rows",
         "row level security hides rows of {target} from the role that runs the backfill {name}",
         "they would be left out, and nobody would see it",

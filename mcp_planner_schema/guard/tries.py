@@ -31,10 +31,11 @@ from mcp_planner_schema.guard import (
     stored_locks,
     transaction,
     trial,
+    verified,
     watch,
 )
 from mcp_planner_schema.guard.deadline import Clock
-from mcp_planner_schema.guard.findings import Broken, GuardError
+from mcp_planner_schema.guard.findings import Broken, GuardError, Refused
 from mcp_planner_schema.guard.judge import Judged
 from mcp_planner_schema.guard.progress import Progress
 from mcp_planner_schema.guard.settings import Settings
@@ -106,6 +107,7 @@ def take(run: Run, one: Step, judged: Judged | None) -> None:
     at = progress.of(one, judged, run.reason)
     at.known = stored_locks.locks(run.folder, at.name, at.direction) or {}
     original = one.migration_fn
+    _refuse_unverified(run, at)
     _tell_who_is_there(run, at)
     while True:
         at.attempts += 1
@@ -242,6 +244,17 @@ def _tell_who_is_there(run: Run, at: Progress) -> None:
     wanted = {name for name, mode in at.known.items() if mode in lock_order.STRONG.values()} if at.known else text
     for line in blockers.beforehand(run.beside, run.settings.schema, wanted, run.processes()):
         run.say(f"{at.name:<4} {line}")
+
+
+def _refuse_unverified(run: Run, at: Progress) -> None:
+    """Before a contract revision: raise :class:`Refused` where rows lack again what a backfill has given them."""
+    header = at.judged.header if at.judged else None
+    if at.direction != "upgrade" or header is None or header.phase != "contract":
+        return
+    opened, named = functools.partial(_another, run, at), plan.version_table(run.migration())
+    found = verified.unmet(run.beside, opened, run.settings.schema, named, run.migration().opts["script"], run.say)
+    if found:
+        raise Refused(found, run.repeat)
 
 
 def failed_as(run: Run, one: Step, at: Progress, error: Exception) -> GuardError | None:
