@@ -95,15 +95,20 @@ def version_table(connection: Connection, schema: str | None, name: str) -> int:
     return asked.scalar_one() or 0
 
 
-def look(connection: Connection, before: dict[int, State], after: Iterable[int]) -> Seen:
-    """Look at the end of a body, before anything is rolled back. ``after`` are the tables that are left."""
-    now = states(connection, sorted(before.keys() & set(after)))
+def look(connection: Connection, before: dict[int, State], after: Iterable[int], touched: frozenset[int]) -> Seen:
+    """Look at the end of a body, before anything is rolled back. ``after`` are the tables that are left.
+
+    Of the tables in ``before``, another file has only what was touched in the catalog since, and rows only what was written to.
+    """
+    left = before.keys() & set(after)
     with pinned(connection, search_path="pg_catalog"):
-        written = frozenset(row[0] for row in connection.exec_driver_sql(_WRITTEN)) & now.keys()
+        written = frozenset(row[0] for row in connection.exec_driver_sql(_WRITTEN)) & left
+    now = {oid: before[oid] for oid in left} | states(connection, sorted(left & (written | touched)))
+    with pinned(connection, search_path="pg_catalog"):
         if written and connection.exec_driver_sql("SHOW track_counts").scalar_one() != "on":
             raise CommitInside("the server has track_counts = off, so nobody can see which rows it changes or deletes")
         rewritten = frozenset(oid for oid in now if now[oid].file != before[oid].file)
-        return Seen(now, frozenset(written), rewritten, *_closer(connection, rewritten))
+        return Seen(now, written, rewritten, *_closer(connection, rewritten))
 
 
 def harms(

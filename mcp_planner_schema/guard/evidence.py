@@ -22,6 +22,7 @@ LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
   AND left(n.nspname, 3) <> 'pg_' AND n.nspname <> 'information_schema' AND n.nspname !~ %s
 """
+_ONLY = " AND c.oid = ANY (%s::oid[])"
 
 # Below 16384 are the types and collations that PostgreSQL itself brings; none of them can be dropped. A regclass and its
 # like name an object that can: their text is what comes back.
@@ -35,6 +36,7 @@ ORDER BY a.attrelid, a.attnum
 
 # What CASCADE takes along without a word; what hangs on a partitioned table is named once.
 _BESIDE = """
+SELECT found.* FROM (
 SELECT 'pg_class', c.oid, CASE c.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, n.nspname::text, c.relname::text, 0
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('v', 'm') AND left(n.nspname, 3) <> 'pg_' AND n.nspname <> 'information_schema'
@@ -44,6 +46,8 @@ FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' AND k.conparentid = 0
 UNION ALL
 SELECT 'pg_trigger', t.oid, 'trigger', '', t.tgname::text, t.tgrelid
 FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal AND t.tgparentid = 0
+) AS found (catalog, oid, kind, schema, name, at)
+WHERE %(only)s::oid[] IS NULL OR CASE found.at WHEN 0 THEN found.oid ELSE found.at END = ANY (%(only)s::oid[])
 """
 _OID = "SELECT pg_catalog.to_regclass(%s)::oid"
 _LARGE = "SELECT oid FROM pg_catalog.pg_largeobject_metadata"
@@ -112,41 +116,57 @@ def own(schema: str) -> str:
 
 def snapshot(connection: Connection, schema: str) -> dict[int, Table]:
     """Every ordinary and partitioned table with its columns, by OID. What lies in the guard's own schemas is left out."""
+    return _tables(connection, _TABLES, own(schema))
+
+
+def again(connection: Connection, schema: str, before: dict[int, Table], touched: frozenset[int]) -> dict[int, Table]:
+    """What :func:`snapshot` would find now: ``before``, and those of the objects touched since that are tables."""
+    now = {oid: table for oid, table in before.items() if oid not in touched}
+    return now | _tables(connection, _TABLES + _ONLY, own(schema), sorted(touched))
+
+
+def named(connection: Connection, schema: str, name: str) -> Table | None:
+    """One ordinary or partitioned table as :func:`snapshot` has it; None where there is none of that name."""
+    asked = connection.exec_driver_sql(_OID, (f"{identifier(schema)}.{identifier(name)}",)).scalar()
+    return None if asked is None else _tables(connection, _TABLES + _ONLY, "^$", [asked]).get(asked)
+
+
+def _tables(connection: Connection, asked: str, *values: object) -> dict[int, Table]:
     tables: dict[int, Table] = {}
     with pinned(connection, search_path="pg_catalog"):
-        for oid, namespace, name, kind, parent, forced, key in connection.exec_driver_sql(_TABLES, (own(schema),)):
+        for oid, namespace, name, kind, parent, forced, key in connection.exec_driver_sql(asked, values):
             tables[oid] = Table(oid, namespace, name, kind, parent, forced, tuple(key), {})
         for oid, number, *column in connection.exec_driver_sql(_COLUMNS, (list(tables),)):
             tables[oid].columns[number] = Column(*column)
     return tables
 
 
-def named(connection: Connection, schema: str, name: str) -> Table | None:
-    """One ordinary or partitioned table as :func:`snapshot` has it; None where there is none of that name."""
-    asked = connection.exec_driver_sql(_OID, (f"{identifier(schema)}.{identifier(name)}",)).scalar()
-    if asked is None:
-        return None
-    with pinned(connection, search_path="pg_catalog"):
-        row = connection.exec_driver_sql(f"{_TABLES} AND c.oid = %s", ("^$", asked)).first()
-        if row is None:
-            return None
-        columns = {n: Column(*column) for _, n, *column in connection.exec_driver_sql(_COLUMNS, ([asked],))}
-    oid, namespace, called, kind, parent, forced, key = row
-    return Table(oid, namespace, called, kind, parent, forced, tuple(key), columns)
+Beside = dict[tuple[str, int], tuple[str, int]]
+"""Views, foreign keys and triggers: for each, by catalog and OID, how it is called and the table it hangs on (or 0)."""
 
 
-def beside(connection: Connection) -> dict[tuple[str, int], tuple[str, int]]:
-    """Views, foreign keys and triggers: for each, by catalog and OID, how it is called and the table it hangs on (or 0)."""
+def beside(connection: Connection) -> Beside:
+    """All there are."""
+    return _beside(connection, None)
+
+
+def beside_again(connection: Connection, before: Beside, touched: frozenset[int]) -> Beside:
+    """What :func:`beside` would find now: ``before``, and what hangs on one of the objects touched since."""
+    now = {key: one for key, one in before.items() if (one[1] or key[1]) not in touched}
+    return now | _beside(connection, sorted(touched))
+
+
+def _beside(connection: Connection, only: list[int] | None) -> Beside:
     with pinned(connection, search_path="pg_catalog"):
         return {
             (catalog, oid): (f"{kind} {name if schema in ('', 'public') else f'{schema}.{name}'}", table)
-            for catalog, oid, kind, schema, name, table in connection.exec_driver_sql(_BESIDE)
+            for catalog, oid, kind, schema, name, table in connection.exec_driver_sql(_BESIDE, {"only": only})
         }
 
 
 def taken_along(
-    before: dict[tuple[str, int], tuple[str, int]],
-    after: dict[tuple[str, int], tuple[str, int]],
+    before: Beside,
+    after: Beside,
     left: dict[int, Table],
 ) -> tuple[tuple[str, int, str], ...]:
     """What of ``before`` is gone, and not made again, without having hung on a table that is gone itself.

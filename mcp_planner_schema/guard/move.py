@@ -135,7 +135,7 @@ def away(connection: Connection, schema: str, kept_in: str, tables: Sequence[Tab
 
 def _moved(connection: Connection, schema: str, kept_in: str, tables: Sequence[Table]) -> Counted:
     # Readers go on while this is asked; what came to hang on a table since its trial is looked for behind the lock.
-    stand = sequences.states(connection, schema)
+    stand = sequences.owned(connection, schema, [one.oid for one in tables])
     lines = {one.oid: structure.of_table(connection, schema, one.oid) for one in tables}
     made = {one.oid: parts.of(connection, one) for one in tables}
     execute(connection, "; ".join(f"LOCK TABLE {name_of(one)} IN ACCESS EXCLUSIVE MODE" for one in tables))
@@ -169,20 +169,21 @@ def _moved(connection: Connection, schema: str, kept_in: str, tables: Sequence[T
 
 
 def prove(
-    connection: Connection, schema: str, tried: Trial, stand_ins: Counted, rows: tuple[frozenset[int], Sequence[Table]]
-) -> None:
+    connection: Connection, schema: str, tried: Trial, stand_ins: Counted, rows: tuple[frozenset[int], Sequence[Table]],
+    touched: frozenset[int],
+) -> None:  # fmt: skip
     """After the real run: raise :class:`CommitInside` where it has looked at a stand-in, or written rows.
 
-    ``rows`` are the tables that were written to, and those that are new.
+    ``rows`` are the tables that were written to, and those that are new; ``touched`` is what is new or altered in the catalog.
     """
     written, made = rows
     if reading.unread(connection, stand_ins) != stand_ins.keys():
         raise CommitInside("run for real it reads a table that it did not read in its trial")
     if written - {tried.version_table} or damage.filled(connection, made):
         raise CommitInside("run for real it writes rows, and did not in its trial")
-    stands = sequences.states(connection, schema)
-    stood = connection.info[trial.STOOD].items()
-    fallen = [one for oid, one in stood if oid in stands and stands[oid].behind(one)]
+    stood = connection.info[trial.STOOD]
+    stands = sequences.again(connection, schema, stood, touched)
+    fallen = [one for oid, one in stood.items() if oid in stands and stands[oid].behind(one)]
     if fallen:
         raise CommitInside(f"run for real it sets the sequence {fallen[0].name} back, and did not in its trial")
 

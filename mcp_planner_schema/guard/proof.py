@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, damage, evidence, move, seal, silence, structure, trial
+from mcp_planner_schema.guard import checksum, damage, evidence, move, seal, silence, structure, touched, trial
 from mcp_planner_schema.guard.manifest import Written
 from mcp_planner_schema.guard.postcheck import pinned
 from mcp_planner_schema.guard.stash import Kept
@@ -29,13 +29,15 @@ def prove(connection: Connection, schema: str, kept: Kept) -> Kept:
     Raises :class:`CommitInside` for whatever is gone that was not kept, or gone from what was kept; the transaction must
     then be rolled back.
     """
-    after = evidence.snapshot(connection, schema)
+    assert kept.known is not None
+    since = touched.since(connection, kept.known)
+    after = evidence.again(connection, schema, kept.before, since)
     allowed = {loss.table.oid: loss for loss in kept.tried.losses}
     for loss in evidence.losses(kept.before, after):
         known = allowed.get(loss.table.oid)
         if known is None or (known.columns and not (loss.columns and set(loss.columns) <= set(known.columns))):
             raise CommitInside(f"run for real it destroys more than in its trial: {loss}")
-    seen = damage.look(connection, kept.states, after)
+    seen = damage.look(connection, kept.states, after, since)
     # A table may get another file again, as in its trial; it was locked, so it holds what it held.
     changed = (seen.rewritten - kept.tried.rewritten - kept.harmed) | (seen.counted(kept.states) - kept.harmed)
     if changed:
@@ -54,10 +56,10 @@ def prove(connection: Connection, schema: str, kept: Kept) -> Kept:
         if found.get(place) != (*made, 0):
             raise CommitInside(f"it destroys what was kept in {place}")
     if kept.tried.change:
-        _same_change(kept.tried.change, structure.change(kept.catalog, structure.of_everything(connection, schema)))
+        _same_change(kept.tried.change, structure.change(connection, schema, kept.catalog, since))
     if kept.stand_ins:
         new = [table for oid, table in after.items() if oid not in kept.before]
-        move.prove(connection, schema, kept.tried, kept.stand_ins, (seen.written, new))
+        move.prove(connection, schema, kept.tried, kept.stand_ins, (seen.written, new), since)
     sealed = seal.seal(connection, schema, kept, after, seen.states)
     if not sealed.id:
         return sealed

@@ -6,6 +6,7 @@ Their state is read from the sequence itself: pg_sequence_last_value() would tak
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,15 @@ LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid
   AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
 LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
 WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND left(n.nspname, 3) <> 'pg_' AND n.nspname !~ %s
-  AND CASE WHEN c.relkind = 'S' THEN pg_catalog.has_sequence_privilege(c.oid, 'SELECT') END
+  AND CASE WHEN c.relkind = 'S' THEN pg_catalog.has_sequence_privilege(c.oid, 'SELECT') END {which}
 ORDER BY c.oid
+"""
+# Whoever takes a value or sets one has taken this lock, and keeps it through a rollback to a savepoint.
+_TOUCHED = """
+  AND (c.oid = ANY (%s::oid[]) OR c.oid IN (
+    SELECT l.relation FROM pg_catalog.pg_locks l
+    WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'RowExclusiveLock'
+      AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())))
 """
 # What a sequence cannot be set to, because somebody has given it other bounds, or by this role, it has not been set from.
 _SETTABLE = """
@@ -57,8 +65,30 @@ class Sequence:
 
 def states(connection: Connection, schema: str) -> dict[int, Sequence]:
     """Every sequence but the guard's, by OID. Reads each; takes a reader's lock on each."""
+    return _states(connection, schema, "")
+
+
+def again(
+    connection: Connection, schema: str, before: dict[int, Sequence], touched: frozenset[int]
+) -> dict[int, Sequence]:
+    """``before`` as it stands now, as far as this transaction has taken or set values, or anybody has touched the sequence."""
+    now = {oid: one for oid, one in before.items() if oid not in touched}
+    return now | _states(connection, schema, _TOUCHED, sorted(touched))
+
+
+def named(connection: Connection, schema: str, oids: Iterable[int]) -> dict[int, Sequence]:
+    """Those of these sequences that are there."""
+    return _states(connection, schema, "AND c.oid = ANY (%s::oid[])", list(oids))
+
+
+def owned(connection: Connection, schema: str, tables: Iterable[int]) -> dict[int, Sequence]:
+    """The sequences that columns of these tables own."""
+    return _states(connection, schema, "AND d.refobjid = ANY (%s::oid[])", list(tables))
+
+
+def _states(connection: Connection, schema: str, which: str, *values: object) -> dict[int, Sequence]:
     with pinned(connection, search_path="pg_catalog"):
-        found = connection.exec_driver_sql(_SEQUENCES, (own(schema),)).all()
+        found = connection.exec_driver_sql(_SEQUENCES.format(which=which), (own(schema), *values)).all()
         if not found:
             return {}
         asked = " UNION ALL ".join(

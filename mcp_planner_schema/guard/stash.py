@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, damage, definition, manifest, move, reading, structure, trial
+from mcp_planner_schema.guard import checksum, damage, definition, manifest, move, reading, structure, touched, trial
 from mcp_planner_schema.guard import sequences as sequence
-from mcp_planner_schema.guard.evidence import Column, Loss, Table, name_of, rows_of, snapshot
+from mcp_planner_schema.guard.evidence import Column, Loss, Table, again, name_of, rows_of, snapshot
 from mcp_planner_schema.guard.findings import Finding, Refused
 from mcp_planner_schema.guard.manifest import AFTER, Object, Written
 from mcp_planner_schema.guard.postcheck import execute, identifier
@@ -40,14 +40,15 @@ class Kept:
 
     ``states`` are the tables' files and counters at that time, ``harmed`` the tables whose rows may change all the same,
     ``copies`` each copy's OID, file and columns by its quoted name, ``stand_ins`` what stands in for moved tables, ``own`` what
-    of the guard's this transaction has not written to, ``catalog`` all of the schema as it was. ``id`` is the stash's number,
-    0 where nothing is lost.
+    of the guard's this transaction has not written to, ``catalog`` all of the schema as it was, at the moment ``known``. ``id``
+    is the stash's number, 0 where nothing is lost.
     """
 
     id: int
     revision: str
     tried: trial.Trial
     before: dict[int, Table]
+    known: touched.Known | None = None
     objects: tuple[Object, ...] = ()
     tables: dict[int, Table] = field(default_factory=dict)
     copies: dict[str, tuple[int, int, tuple[str, ...]]] = field(default_factory=dict)
@@ -56,7 +57,7 @@ class Kept:
     own: frozenset[str] = frozenset()
     written: tuple[Written, ...] = ()
     stand_ins: reading.Counted = field(default_factory=dict)
-    catalog: structure.Lines = frozenset()
+    catalog: structure.Picture = field(default_factory=dict)
 
 
 def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial, moving: Sequence[Table] = ()) -> Kept:
@@ -67,7 +68,11 @@ def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial,
     :class:`CommitInside` where a copy would not be what the real run destroys.
     """
     wanted = plan(tried)
-    catalog = structure.of_everything(connection, schema) if tried.change else frozenset()  # while nobody waits
+    # While nobody waits; what somebody else has changed by the time of the lock is looked at again behind it.
+    known = touched.known(connection)
+    catalog = structure.of_everything(connection, schema) if tried.change else {}
+    before = snapshot(connection, schema)
+    states = trial.watched(connection, before, tried)
     locked = {table.oid: table for table, _, _ in wanted}
     locked |= {root.oid: root for root in (tried.root(tried.before[oid]) for oid in tried.rewritten)}
     if locked:
@@ -76,16 +81,19 @@ def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial,
             # Its snapshot is older than the lock: rows committed in between would be destroyed and not be in the copy.
             raise CommitInside(f"its transaction is {isolation}, and only read committed sees every row")
         execute(connection, "; ".join(_lock(connection, table) for _, table in sorted(locked.items())))
-    before = snapshot(connection, schema)
+    since = touched.since(connection, known)
+    before = again(connection, schema, before, since)
+    states = {oid: one for oid, one in states.items() if oid not in since} | trial.watched(
+        connection, {oid: table for oid, table in before.items() if oid in since}, tried
+    )
     changed = [table.shown for oid, table in sorted(locked.items()) if before.get(oid) != table]
     changed += [table.shown for table in damage.filled(connection, tried.empty)]
     if changed:
         raise CommitInside(f"{', '.join(changed)} was changed by somebody else since the trial; repeat the command")
     number = manifest.next_id(connection, schema) if wanted or tried.sequences or tried.also else 0
-    kept = Kept(number, revision, tried, before)
+    kept = Kept(number, revision, tried, before, known)
     if number:
         kept = _copied(connection, schema, revision, kept, wanted, {table.oid for table in moving})
-    states = trial.watched(connection, before, tried)
     harmed = {harm.table.oid for harm in tried.harms} | {loss.table.oid for loss in tried.losses if not loss.columns}
     kept = replace(
         kept,
@@ -138,7 +146,7 @@ def _copied(
             if one.kind == "table":
                 objects += _sequences_of(connection, schema, table, len(objects))
         # As they stand now, behind the locks: values were taken since the trial.
-        now = sequence.states(connection, schema) if kept.tried.sequences else {}
+        now = sequence.named(connection, schema, [seq.oid for seq in kept.tried.sequences])
         for seq in kept.tried.sequences:
             objects.append(_sequence(now.get(seq.oid, seq), len(objects) + 1))
         for catalog, oid, shown in kept.tried.also:
@@ -204,8 +212,8 @@ def _compared(connection: Connection, place: str, one: Object, columns: dict[str
 
 
 def _sequences_of(connection: Connection, schema: str, table: Table, number: int) -> list[Object]:
-    owned = [one for one in sequence.states(connection, schema).values() if one.table == table.oid]
-    return [_sequence(one, number + place) for place, one in enumerate(owned, 1)]
+    owned = sequence.owned(connection, schema, [table.oid])
+    return [_sequence(one, number + place) for place, one in enumerate(owned.values(), 1)]
 
 
 def _sequence(one: sequence.Sequence, number: int) -> Object:

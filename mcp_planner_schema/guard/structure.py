@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 # A text with names of columns in it is made under the lock of a reader: what somebody else has for himself, and what shows it,
 # is left out of all. It is not the body's to change either.
-# Of one table (one is its OID): itself, its indexes, the sequences its columns own; of all (one is null): whatever is there.
+# Of one table (one is its OID): itself, its indexes, the sequences its columns own; of all (one is null): whatever is there, or
+# what belongs to one of some objects (only, where it is not null). The first column is the object that a line belongs to; the
+# comment on a part of a table names that too, and belongs to both.
 _LINES = """
 WITH ns AS MATERIALIZED (
     SELECT n.oid, n.nspname, n.nspowner, n.nspacl FROM pg_namespace n
@@ -25,7 +27,8 @@ WITH ns AS MATERIALIZED (
 ), serial AS MATERIALIZED (
     SELECT d.objid, d.refobjid, d.refobjsubid FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
     WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
-        AND d.refobjsubid > 0
+        AND d.refobjsubid > 0 AND (%(only)s::oid[] IS NULL OR d.objid = ANY (%(only)s::oid[]))
+        AND (%(one)s::oid IS NULL OR d.refobjid = %(one)s::oid)
 ), held AS MATERIALIZED (
     SELECT l.relation AS oid FROM pg_locks l WHERE %(one)s::oid IS NULL AND l.locktype = 'relation'
       AND l.mode = 'AccessExclusiveLock' AND l.pid IS DISTINCT FROM pg_backend_pid()
@@ -40,8 +43,16 @@ WITH ns AS MATERIALIZED (
       AND (%(one)s::oid IS NULL OR c.oid = %(one)s::oid
            OR c.oid IN (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = %(one)s::oid)
            OR c.oid IN (SELECT s.objid FROM serial s WHERE s.refobjid = %(one)s::oid))
+      AND (%(only)s::oid[] IS NULL OR c.oid = ANY (%(only)s::oid[]))
+), part AS (
+    SELECT k.conrelid AS at, 'pg_constraint'::regclass AS class, k.oid FROM rel JOIN pg_constraint k ON k.conrelid = rel.oid
+    UNION ALL SELECT g.tgrelid, 'pg_trigger'::regclass, g.oid FROM rel JOIN pg_trigger g ON g.tgrelid = rel.oid
+    UNION ALL SELECT p.polrelid, 'pg_policy'::regclass, p.oid FROM rel JOIN pg_policy p ON p.polrelid = rel.oid
+    UNION ALL SELECT w.ev_class, 'pg_rewrite'::regclass, w.oid FROM rel JOIN pg_rewrite w ON w.ev_class = rel.oid
+    UNION ALL SELECT s.stxrelid, 'pg_statistic_ext'::regclass, s.oid FROM rel JOIN pg_statistic_ext s ON s.stxrelid = rel.oid
 )
-SELECT 'relation', shown, concat_ws(' ', relkind, relpersistence, pg_get_userbyid(relowner), relrowsecurity,
+SELECT line.* FROM (
+SELECT rel.oid, 'relation', shown, concat_ws(' ', relkind, relpersistence, pg_get_userbyid(relowner), relrowsecurity,
     relforcerowsecurity,
        relreplident, reloptions, relispartition, am.amname, nullif(reltablespace, 0), nullif(reloftype, 0)::regtype,
        pg_get_partkeydef(CASE relkind WHEN 'p' THEN rel.oid END),
@@ -51,7 +62,7 @@ SELECT 'relation', shown, concat_ws(' ', relkind, relpersistence, pg_get_userbyi
        (SELECT 'toast ' || t.reloptions::text FROM pg_class t WHERE t.oid = rel.reltoastrelid))
 FROM rel LEFT JOIN pg_am am ON am.oid = rel.relam
 UNION ALL
-SELECT 'column', rel.shown || '.' || quote_ident(a.attname), concat_ws(' ',
+SELECT a.attrelid, 'column', rel.shown || '.' || quote_ident(a.attname), concat_ws(' ',
        row_number() OVER (PARTITION BY a.attrelid ORDER BY a.attnum), format_type(a.atttypid, a.atttypmod), a.attnotnull,
        nullif(a.attidentity::text, ''), nullif(a.attgenerated::text, ''), pg_get_expr(d.adbin, d.adrelid),
        nullif(a.attcollation, 0)::regcollation, a.attstorage, nullif(a.attcompression::text, ''), nullif(a.attstattarget, -1),
@@ -60,43 +71,45 @@ FROM rel JOIN pg_attribute a ON a.attrelid = rel.oid AND a.attnum > 0 AND NOT a.
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE rel.relkind IN ('r', 'p', 'v', 'm', 'c', 'f') OR rel.relkind IN ('i', 'I') AND coalesce(a.attstattarget, -1) <> -1
 UNION ALL
-SELECT 'constraint', rel.shown || '.' || quote_ident(k.conname), concat_ws(' ', pg_get_constraintdef(k.oid), k.contype,
+SELECT rel.oid, 'constraint', rel.shown || '.' || quote_ident(k.conname), concat_ws(' ', pg_get_constraintdef(k.oid), k.contype,
     k.convalidated,
        k.condeferrable, k.condeferred, k.conislocal, k.coninhcount, k.connoinherit, nullif(k.conparentid, 0) IS NOT NULL)
 FROM rel JOIN pg_constraint k ON k.conrelid = rel.oid WHERE k.contype <> 't'
 UNION ALL
-SELECT 'index', rel.shown, concat_ws(' ', pg_get_indexdef(rel.oid), i.indisvalid, i.indisready, i.indisprimary, i.indimmediate,
-       i.indisreplident, i.indisclustered)
+SELECT rel.oid, 'index', rel.shown, concat_ws(' ', pg_get_indexdef(rel.oid), i.indisvalid, i.indisready, i.indisprimary,
+       i.indimmediate, i.indisreplident, i.indisclustered)
 FROM rel JOIN pg_index i ON i.indexrelid = rel.oid
 UNION ALL
-SELECT 'trigger', rel.shown || '.' || quote_ident(g.tgname), concat_ws(' ', pg_get_triggerdef(g.oid), g.tgenabled)
+SELECT rel.oid, 'trigger', rel.shown || '.' || quote_ident(g.tgname), concat_ws(' ', pg_get_triggerdef(g.oid), g.tgenabled)
 FROM rel JOIN pg_trigger g ON g.tgrelid = rel.oid WHERE NOT g.tgisinternal
 UNION ALL
-SELECT 'policy', rel.shown || '.' || quote_ident(p.polname), concat_ws(' ', p.polcmd, p.polpermissive, p.polroles::regrole[],
-       pg_get_expr(p.polqual, p.polrelid), 'check', pg_get_expr(p.polwithcheck, p.polrelid))
+SELECT rel.oid, 'policy', rel.shown || '.' || quote_ident(p.polname), concat_ws(' ', p.polcmd, p.polpermissive,
+       p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid), 'check', pg_get_expr(p.polwithcheck, p.polrelid))
 FROM rel JOIN pg_policy p ON p.polrelid = rel.oid
 UNION ALL
-SELECT 'rule', rel.shown || '.' || quote_ident(w.rulename), concat_ws(' ', pg_get_ruledef(w.oid), w.ev_enabled)
+SELECT rel.oid, 'rule', rel.shown || '.' || quote_ident(w.rulename), concat_ws(' ', pg_get_ruledef(w.oid), w.ev_enabled)
 FROM rel JOIN pg_rewrite w ON w.ev_class = rel.oid
 UNION ALL
-SELECT 'sequence', rel.shown, concat_ws(' ', format_type(s.seqtypid, NULL), s.seqstart, s.seqincrement, s.seqmin, s.seqmax,
-       s.seqcache, s.seqcycle, o.refobjid::regclass, o.refobjsubid > 0, a.attname)
+SELECT rel.oid, 'sequence', rel.shown, concat_ws(' ', format_type(s.seqtypid, NULL), s.seqstart, s.seqincrement, s.seqmin,
+       s.seqmax, s.seqcache, s.seqcycle, o.refobjid::regclass, o.refobjsubid > 0, a.attname)
 FROM rel JOIN pg_sequence s ON s.seqrelid = rel.oid LEFT JOIN serial o ON o.objid = rel.oid
 LEFT JOIN pg_attribute a ON a.attrelid = o.refobjid AND a.attnum = o.refobjsubid
 UNION ALL
-SELECT 'statistics', format('%%I.%%I', n.nspname, s.stxname), concat_ws(' ', pg_get_statisticsobjdef(s.oid),
+SELECT rel.oid, 'statistics', format('%%I.%%I', n.nspname, s.stxname), concat_ws(' ', pg_get_statisticsobjdef(s.oid),
        to_jsonb(s) ->> 'stxstattarget', pg_get_userbyid(s.stxowner))
 FROM pg_statistic_ext s JOIN rel ON rel.oid = s.stxrelid JOIN pg_namespace n ON n.oid = s.stxnamespace
 UNION ALL
-SELECT 'grant', concat_ws('.', rel.shown, x.attname), concat_ws(' ', coalesce(r.rolname, 'PUBLIC'), e.privilege_type,
+SELECT rel.oid, 'grant', concat_ws('.', rel.shown, x.attname), concat_ws(' ', coalesce(r.rolname, 'PUBLIC'), e.privilege_type,
     e.is_grantable)
 FROM rel CROSS JOIN LATERAL (SELECT NULL::name, rel.relacl UNION ALL SELECT a.attname, a.attacl FROM pg_attribute a
   WHERE a.attrelid = rel.oid AND a.attacl IS NOT NULL AND NOT a.attisdropped) x (attname, acl)
 CROSS JOIN LATERAL aclexplode(x.acl) e LEFT JOIN pg_roles r ON r.oid = e.grantee
 WHERE e.grantee <> rel.relowner OR x.attname IS NOT NULL
 UNION ALL
-SELECT 'comment', concat_ws(' ', o.type, o.identity), d.description
-FROM pg_description d CROSS JOIN LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) o
+SELECT d.at, 'comment', concat_ws(' ', o.type, o.identity), d.description
+FROM (SELECT d.objoid AS at, d.* FROM pg_description d
+      UNION ALL SELECT part.at, d.* FROM part JOIN pg_description d ON d.classoid = part.class AND d.objoid = part.oid) AS d
+CROSS JOIN LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) o
 WHERE d.objoid >= 16384 AND CASE WHEN %(one)s::oid IS NULL THEN o.identity !~ %(own_identity)s ELSE
     (d.classoid = 'pg_class'::regclass AND d.objoid IN (SELECT oid FROM rel))
     OR (d.classoid = 'pg_constraint'::regclass AND d.objoid IN (SELECT oid FROM pg_constraint WHERE conrelid = %(one)s::oid))
@@ -105,18 +118,20 @@ WHERE d.objoid >= 16384 AND CASE WHEN %(one)s::oid IS NULL THEN o.identity !~ %(
         WHERE stxrelid = %(one)s::oid))
     OR (d.classoid = 'pg_type'::regclass AND d.objoid IN (SELECT reltype FROM rel)) END
 UNION ALL
-SELECT 'label', concat_ws(' ', l.objtype, l.objname, l.provider), l.label FROM pg_seclabels l
+SELECT l.objoid, 'label', concat_ws(' ', l.objtype, l.objname, l.provider), l.label FROM pg_seclabels l
 WHERE %(one)s::oid IS NULL OR (l.classoid = 'pg_class'::regclass AND l.objoid = %(one)s::oid)
 UNION ALL
-SELECT 'published', p.pubname || ' ' || r.prrelid::regclass::text, concat_ws(' ', r.prattrs, pg_get_expr(r.prqual, r.prrelid))
+SELECT rel.oid, 'published', p.pubname || ' ' || r.prrelid::regclass::text,
+       concat_ws(' ', r.prattrs, pg_get_expr(r.prqual, r.prrelid))
 FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid JOIN rel ON rel.oid = r.prrelid
 {of_all}
+) AS line (at, kind, name, text) WHERE %(only)s::oid[] IS NULL OR line.at = ANY (%(only)s::oid[])
 """
 _OF_ALL = """
 UNION ALL
-SELECT 'schema', quote_ident(nspname), concat_ws(' ', pg_get_userbyid(nspowner), nspacl) FROM ns
+SELECT oid, 'schema', quote_ident(nspname), concat_ws(' ', pg_get_userbyid(nspowner), nspacl) FROM ns
 UNION ALL
-SELECT 'type', format('%%I.%%I', n.nspname, t.typname), concat_ws(' ', t.typtype, pg_get_userbyid(t.typowner), t.typacl,
+SELECT t.oid, 'type', format('%%I.%%I', n.nspname, t.typname), concat_ws(' ', t.typtype, pg_get_userbyid(t.typowner), t.typacl,
        format_type(nullif(t.typbasetype, 0), t.typtypmod), t.typnotnull, pg_get_expr(t.typdefaultbin, 0),
            nullif(t.typcollation, 0)::regcollation,
        (SELECT string_agg(quote_literal(e.enumlabel), ',' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid),
@@ -126,33 +141,36 @@ SELECT 'type', format('%%I.%%I', n.nspname, t.typname), concat_ws(' ', t.typtype
         FROM pg_constraint k WHERE k.contypid = t.oid))
 FROM pg_type t JOIN ns n ON n.oid = t.typnamespace WHERE t.typtype IN ('e', 'd', 'r')
 UNION ALL
-SELECT 'function', p.oid::regprocedure::text, concat_ws(' ', pg_get_userbyid(p.proowner), p.proacl,
+SELECT p.oid, 'function', p.oid::regprocedure::text, concat_ws(' ', pg_get_userbyid(p.proowner), p.proacl,
        CASE WHEN p.prokind <> 'a' THEN pg_get_functiondef(p.oid) ELSE (SELECT concat_ws(' ', g.aggtranstype::regtype,
            nullif(g.aggmtranstype, 0)::regtype, nullif(g.aggsortop, 0)::regoperator,
            to_jsonb(g) - '{aggtranstype,aggmtranstype,aggsortop}'::text[]) FROM pg_aggregate g WHERE g.aggfnoid = p.oid) END)
 FROM pg_proc p JOIN ns n ON n.oid = p.pronamespace
 UNION ALL
-SELECT 'extension', e.extname, concat_ws(' ', e.extversion, e.extnamespace::regnamespace) FROM pg_extension e
+SELECT e.oid, 'extension', e.extname, concat_ws(' ', e.extversion, e.extnamespace::regnamespace) FROM pg_extension e
 UNION ALL
-SELECT 'event trigger', e.evtname, concat_ws(' ', e.evtevent, e.evtenabled, e.evttags, e.evtfoid::regprocedure)
+SELECT e.oid, 'event trigger', e.evtname, concat_ws(' ', e.evtevent, e.evtenabled, e.evttags, e.evtfoid::regprocedure)
     FROM pg_event_trigger e
 UNION ALL
-SELECT 'publication', p.pubname, (to_jsonb(p) - 'oid')::text FROM pg_publication p
+SELECT p.oid, 'publication', p.pubname, (to_jsonb(p) - 'oid')::text FROM pg_publication p
 UNION ALL
-SELECT 'operator', o.oid::regoperator::text, o.oprcode::text FROM pg_operator o JOIN ns n ON n.oid = o.oprnamespace
+SELECT o.oid, 'operator', o.oid::regoperator::text, o.oprcode::text FROM pg_operator o JOIN ns n ON n.oid = o.oprnamespace
 UNION ALL
-SELECT 'collation', c.oid::regcollation::text, (to_jsonb(c) - '{oid,collnamespace}'::text[])::text
+SELECT c.oid, 'collation', c.oid::regcollation::text, (to_jsonb(c) - '{oid,collnamespace}'::text[])::text
 FROM pg_collation c JOIN ns n ON n.oid = c.collnamespace
 UNION ALL
-SELECT 'cast', concat_ws(' ', c.castsource::regtype, c.casttarget::regtype), c.castfunc::regprocedure::text
+SELECT c.oid, 'cast', concat_ws(' ', c.castsource::regtype, c.casttarget::regtype), c.castfunc::regprocedure::text
 FROM pg_cast c WHERE c.oid >= 16384
 UNION ALL
-SELECT 'default rights', concat_ws(' ', d.defaclrole::regrole, nullif(d.defaclnamespace, 0)::regnamespace,
+SELECT d.oid, 'default rights', concat_ws(' ', d.defaclrole::regrole, nullif(d.defaclnamespace, 0)::regnamespace,
     d.defaclobjtype), d.defaclacl::text
 FROM pg_default_acl d
 """
 
 Lines = frozenset[tuple[str, str, str]]
+
+Picture = dict[int, Lines]
+"""The lines of many objects, by the OID of each. Where two catalogs share one, those of both."""
 
 
 class Change(NamedTuple):
@@ -164,17 +182,22 @@ class Change(NamedTuple):
 
 def of_table(connection: Connection, schema: str, oid: int) -> Lines:
     """The lines of one table: its columns, constraints, indexes, triggers, sequences, rights, comments. Reads only."""
-    return _lines(connection, schema, oid)
+    return frozenset().union(*_picture(connection, schema, one=oid).values())
 
 
-def of_everything(connection: Connection, schema: str) -> Lines:
+def of_everything(connection: Connection, schema: str) -> Picture:
     """The lines of the whole database but for the guard's own schemas. Reads only."""
-    return _lines(connection, schema, None)
+    return _picture(connection, schema)
 
 
-def change(before: Lines, after: Lines) -> Change:
-    """What has happened between the two: the lines that went, and those that came."""
-    return Change(before - after, after - before)
+def change(connection: Connection, schema: str, before: Picture, touched: frozenset[int]) -> Change:
+    """What has happened since ``before``: the lines that went, and those that came. Reads what was touched since, and only that.
+
+    A line of something else that names what was touched would only say the same once more.
+    """
+    now = _picture(connection, schema, only=touched) if touched else {}
+    gone, come = (frozenset().union(*(one.get(oid, ()) for oid in touched)) for one in (before, now))
+    return Change(gone - come, come - gone)
 
 
 def difference(before: Lines, after: Lines) -> str:
@@ -183,8 +206,16 @@ def difference(before: Lines, after: Lines) -> str:
     return "; ".join(line[:200] for line in lines[:3])
 
 
-def _lines(connection: Connection, schema: str, one: int | None) -> Lines:
-    values = {"own": "^$" if one else own(schema), "own_identity": rf"\m{schema}(_stash_[0-9]+)?(\.|$)", "one": one}
+def _picture(
+    connection: Connection, schema: str, *, one: int | None = None, only: frozenset[int] | None = None
+) -> Picture:
+    values = {
+        "own": "^$" if one else own(schema), "own_identity": rf"\m{schema}(_stash_[0-9]+)?(\.|$)", "one": one,
+        "only": None if only is None else sorted(only),
+    }  # fmt: skip
+    found: dict[int, set[tuple[str, str, str]]] = {}
     with pinned(connection, search_path="pg_catalog"):
         asked = connection.exec_driver_sql(_LINES.format(of_all="" if one else _OF_ALL), values)
-        return frozenset((kind, name, text or "") for kind, name, text in asked)
+        for at, kind, name, text in asked:
+            found.setdefault(at, set()).add((kind, name, text or ""))
+    return {at: frozenset(lines) for at, lines in found.items()}

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import damage, evidence, reading, sequences, structure, tripwire
+from mcp_planner_schema.guard import damage, evidence, reading, sequences, structure, touched, tripwire
 from mcp_planner_schema.guard.deadline import Clock
 from mcp_planner_schema.guard.evidence import Loss, Table
 from mcp_planner_schema.guard.postcheck import pinned
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CommitInside = tripwire.CommitInside
 _NOT_FELT = 0.05
-"""Seconds of the deadline that may go into reading the catalog under locks; with thousands of tables it takes longer."""
+"""Seconds of the deadline that may go into finding what was touched; with tens of thousands of tables it takes longer."""
 
 STOOD = "mcp_planner_guard.stood"
 """Where :func:`attempt` leaves the sequences' states before a body first ran, in ``connection.info``."""
@@ -116,11 +116,13 @@ def attempt(
     Raises :class:`CommitInside` where the body ends its transaction or cannot run inside one, or touches what the guard
     keeps (the whole transaction is then over, nothing done); lets every other failure of the body through. A sequence that
     the body has set back stands where it stood again. ``large`` is the size in bytes above which it is worth knowing whether
-    a table was read. ``clock`` gets the time that reading the catalog took before. ``proven``: the body is to run for real, and
+    a table was read. ``clock`` gets the time that looking through the catalog takes. ``proven``: the body is to run for real, and
     to do then what it has done here.
     """
     connection, began = context.connection, time.monotonic()
     assert connection is not None
+    known = touched.known(connection)
+    took = time.monotonic() - began
     outcome = Trial(evidence.snapshot(connection, schema))
     before, own = outcome.before, own_tables(connection, schema)
     outcome.version_table = damage.version_table(connection, context.version_table_schema, context.version_table)
@@ -131,17 +133,20 @@ def attempt(
     counted = {} if large is None else reading.begin(connection, reading.large(connection, states, large))
     catalog = structure.of_everything(connection, schema) if proven else None
     connection.exec_driver_sql("SAVEPOINT guard_trial")
-    if clock is not None:  # it is read again under the body's locks, which takes as long
-        clock.allow(clock.usual + max(0.0, time.monotonic() - began - _NOT_FELT))
+    if clock is not None:  # what differs is asked for under the body's locks, which takes as long
+        clock.allow(clock.usual + max(0.0, took - _NOT_FELT))
     try:
         arm(connection, schema)
         with inert(context, outcome):
             body()
-            after = evidence.snapshot(connection, schema)
+            changed = touched.since(connection, known)
+            after = evidence.again(connection, schema, before, changed)
             outcome.losses = evidence.losses(before, after)
-            outcome.also = evidence.taken_along(others, evidence.beside(connection), after) if outcome.losses else ()
-            seen = damage.look(connection, states, after)
-            stands = sequences.states(connection, schema)
+            if outcome.losses:
+                left = evidence.beside_again(connection, others, changed)
+                outcome.also = evidence.taken_along(others, left, after)
+            seen = damage.look(connection, states, after, changed)
+            stands = sequences.again(connection, schema, stood, changed)
             outcome.beyond = evidence.beyond(connection, objects)
             whole = {loss.table.oid for loss in outcome.losses if not loss.columns}
             # The catalog tells of a table too (statistics, size), and rows of a new one are nobody's to compare.
@@ -150,14 +155,14 @@ def attempt(
                 frozenset() if damage.filled(connection, made) else reading.unread(connection, counted) & whole
             )
             if catalog is not None:
-                outcome.change = structure.change(catalog, structure.of_everything(connection, schema))
-            left = own_tables(connection, schema)
-            dropped = sorted(name for name, columns in own.items() if left.get(name) != columns)
-            touched = sorted((own_touched(connection, schema) & own.keys()) - before_touched)
+                outcome.change = structure.change(connection, schema, catalog, changed)
+            mine = own_tables(connection, schema)
+            dropped = sorted(name for name, columns in own.items() if mine.get(name) != columns)
+            written = sorted((own_touched(connection, schema) & own.keys()) - before_touched)
         if dropped:
             raise CommitInside(f"it drops what the guard keeps: {', '.join(dropped)}")
-        if touched:
-            raise CommitInside(f"it writes to what the guard keeps: {', '.join(touched)}")
+        if written:
+            raise CommitInside(f"it writes to what the guard keeps: {', '.join(written)}")
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_trial")
         if clock is not None:
             clock.restart()
