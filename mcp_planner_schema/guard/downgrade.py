@@ -50,9 +50,10 @@ def take(
     at.seen = transaction.Seen(at.seen.xid)
     verdict.refuse(tried, at.judged.header if at.judged else None, at.where, at.name)
     _archive(run, at, connection, tried)
+    stood = stash.stands(connection, schema, tried)
     at.hold_from = time.monotonic()
     if tried.commits:
-        stash.keep(connection, schema, at.name, tried)
+        stash.keep(connection, schema, at.name, tried, stood)
         with committing(), transaction.observed(connection, at.seen):
             original()
         return {}
@@ -61,7 +62,7 @@ def take(
     _afford(run, at, connection, tried, moving)
 
     def for_real(moved: Sequence[Table] = ()) -> stash.Kept:
-        kept = stash.keep(connection, schema, at.name, tried, moved)
+        kept = stash.keep(connection, schema, at.name, tried, stood, moved)
         trial.arm(connection, schema)
         with trial.no_rollback(connection), transaction.observed(connection, at.seen):
             original()

@@ -35,6 +35,16 @@ _FILE = "SELECT oid, relfilenode::bigint FROM pg_catalog.pg_class WHERE oid = %s
 
 
 @dataclass(frozen=True)
+class Stood:
+    """All that was there at the moment ``known``: the schema's ``catalog``, the ``tables``, their files and counters."""
+
+    known: touched.Known
+    catalog: structure.Picture
+    tables: dict[int, Table]
+    states: dict[int, damage.State]
+
+
+@dataclass(frozen=True)
 class Kept:
     """What the real run is held to: what was tried, the tables as they stood under the locks, and the copies.
 
@@ -60,19 +70,25 @@ class Kept:
     catalog: structure.Picture = field(default_factory=dict)
 
 
-def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial, moving: Sequence[Table] = ()) -> Kept:
+def stands(connection: Connection, schema: str, tried: trial.Trial) -> Stood:
+    """Read it all, which takes long where there are thousands of tables: to be called while nothing is locked."""
+    known = touched.known(connection)
+    catalog = structure.of_everything(connection, schema) if tried.change else {}
+    tables = snapshot(connection, schema)
+    return Stood(known, catalog, tables, trial.watched(connection, tables, tried))
+
+
+def keep(
+    connection: Connection, schema: str, revision: str, tried: trial.Trial, stood: Stood, moving: Sequence[Table] = ()
+) -> Kept:
     """Copy everything that the trial has shown to be lost, but for the tables of ``moving``, which are moved at the end.
 
     All tables are locked first, in OID order, so that no write falls between copy and loss; readers go on until the real
-    run takes a stronger lock. Raises :class:`Refused` for columns of a table with rows and no primary key,
-    :class:`CommitInside` where a copy would not be what the real run destroys.
+    run takes a stronger lock. What somebody else has changed since all ``stood`` so is read again behind the locks.
+    Raises :class:`Refused` for columns of a table with rows and no primary key, :class:`CommitInside` where a copy would not
+    be what the real run destroys.
     """
     wanted = plan(tried)
-    # While nobody waits; what somebody else has changed by the time of the lock is looked at again behind it.
-    known = touched.known(connection)
-    catalog = structure.of_everything(connection, schema) if tried.change else {}
-    before = snapshot(connection, schema)
-    states = trial.watched(connection, before, tried)
     locked = {table.oid: table for table, _, _ in wanted}
     locked |= {root.oid: root for root in (tried.root(tried.before[oid]) for oid in tried.rewritten)}
     if locked:
@@ -81,9 +97,9 @@ def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial,
             # Its snapshot is older than the lock: rows committed in between would be destroyed and not be in the copy.
             raise CommitInside(f"its transaction is {isolation}, and only read committed sees every row")
         execute(connection, "; ".join(_lock(connection, table) for _, table in sorted(locked.items())))
-    since = touched.since(connection, known)
-    before = again(connection, schema, before, since)
-    states = {oid: one for oid, one in states.items() if oid not in since} | trial.watched(
+    since = touched.since(connection, stood.known)
+    before = again(connection, schema, stood.tables, since)
+    states = {oid: one for oid, one in stood.states.items() if oid not in since} | trial.watched(
         connection, {oid: table for oid, table in before.items() if oid in since}, tried
     )
     changed = [table.shown for oid, table in sorted(locked.items()) if before.get(oid) != table]
@@ -91,7 +107,7 @@ def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial,
     if changed:
         raise CommitInside(f"{', '.join(changed)} was changed by somebody else since the trial; repeat the command")
     number = manifest.next_id(connection, schema) if wanted or tried.sequences or tried.also else 0
-    kept = Kept(number, revision, tried, before, known)
+    kept = Kept(number, revision, tried, before, stood.known)
     if number:
         kept = _copied(connection, schema, revision, kept, wanted, {table.oid for table in moving})
     harmed = {harm.table.oid for harm in tried.harms} | {loss.table.oid for loss in tried.losses if not loss.columns}
@@ -99,7 +115,7 @@ def keep(connection: Connection, schema: str, revision: str, tried: trial.Trial,
         kept,
         states=states,
         harmed=frozenset(harmed),
-        catalog=catalog,
+        catalog=stood.catalog,
         own=frozenset(trial.own_tables(connection, schema)) - trial.own_touched(connection, schema),
     )
     if moving:
