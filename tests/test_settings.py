@@ -85,6 +85,9 @@ def test_defaults_are_those_that_alembic_ini_shows() -> None:
         ("type_words =", "a list of words"),
         ("type_words = Create, add!", "a list of words"),
         ("schema = 100%", "A percent sign is written %%"),
+        ("backfill_slot_wal = much", "it is a size"),
+        ("backfill_archive_queue = 0", "a number of WAL segments"),
+        ("backfill_dead_tuples = 60", "a share of the rows"),
         ("archive = never", "staging and production never go back without one"),
     ],
 )

@@ -73,17 +73,18 @@ class Work:
     rows: int = 0
     waiting: bool = False
 
+    def __post_init__(self) -> None:
+        tables = {leaf.oid: leaf.told for leaf in self.leaves.values()}
+        self.feedback = feedback.Feedback(
+            tables, self.limits, lambda line: self.say(f"backfill {self.fill.name} {line}")
+        )
+
     def moved(self, rows: int) -> None:
         """So many rows more are done."""
         self.rows += rows
         if time.monotonic() - self.told > _TELL:
             self.told = time.monotonic()
             self.say(f"backfill {self.fill.name}: {self.rows:,} rows done")
-
-    @property
-    def tables(self) -> list[int]:
-        """The OIDs of the tables that are written."""
-        return [leaf.oid for leaf in self.leaves.values()]
 
 
 def run(
@@ -167,6 +168,7 @@ def _ranges(connection: Connection, work: Work) -> None:
         claimed = record.claim(connection, work.record, work.leaves)
         if claimed is None:
             return
+        _look_around(connection, work, record.wanted(connection, work.record), felt=False)
         _batches(connection, work, pace, claimed)
 
 
@@ -204,6 +206,7 @@ def _batches(connection: Connection, work: Work, pace: Pace, mine: Claim) -> Non
                 raise _explained(work, error, code) from error
             if code in _IN_THE_WAY:
                 tries = _give_way(work, pace, one, tries)
+                _look_around(connection, work, record.wanted(connection, work.record), felt=False)
             else:
                 failures += 1
                 _isolate(work, pace, one, failures, error)
@@ -261,14 +264,11 @@ def _look_around(connection: Connection, work: Work, wanted: str, *, felt: bool)
     while True:
         if wanted == "stop":
             raise _busy(work, "somebody has stopped it")
-        why = (
-            [f"make backfill-resume NAME={work.fill.name}"]
-            if wanted == "pause"
-            else feedback.reasons(connection, work.tables, work.limits)
-        )
+        asked = [f"make backfill-resume NAME={work.fill.name}"] if wanted == "pause" else []
+        why = asked or work.feedback.reasons(connection)
         record.waits(connection, work.record, "; ".join(why) or None) if why or work.waiting else None
-        if why and not work.waiting:
-            work.say(f"backfill {work.fill.name} waits: {'; '.join(why)}")
+        if asked and not work.waiting:
+            work.say(f"backfill {work.fill.name} waits: {'; '.join(asked)}")
         work.waiting = bool(why)
         if not why or work.stop.wait(_LOOK_AGAIN):
             return

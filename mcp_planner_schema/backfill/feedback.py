@@ -1,16 +1,186 @@
-"""Who else suffers from a backfill: replicas, the WAL that slots and the archive keep, vacuum. Asked after each batch."""
+"""Who else suffers from a backfill: replicas, the WAL that slots and the archive keep, vacuum, who needs the table.
+
+Asked after each batch. Of the WAL that a slot keeps only that counts which was written since the backfill began: a slot that
+was forgotten long ago suffers no more from it. What may never end (a vacuum, a lock, dead rows) is given way to for so long at
+once, and then no more until it was gone: the shape is that of GitLab's batched background migrations, which hold ten minutes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from mcp_planner_schema.backfill import question
+from mcp_planner_schema.backfill.question import Question
+from mcp_planner_schema.backfill.replay import Replay
 from mcp_planner_schema.guard.settings import Backfill as Limits
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+_TELL = 60.0
+"""Seconds between two lines about the same."""
 
-def reasons(connection: Connection, tables: Sequence[int], limits: Limits) -> list[str]:
-    """Why to wait now, each for people; none where nobody suffers. Reads the statistics, one round trip."""
-    return []
+_LEFT_OUT = "unreserved", "lost"
+"""What wal_status says of a slot whose WAL is no longer kept for it, or gone."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why to wait. ``of`` tells it from others, its first part what it is about; ``held``: it may never end."""
+
+    of: tuple[object, ...]
+    text: str
+    held: bool = False
+
+
+@dataclass
+class Feedback:
+    """What was seen so far of those who may suffer. ``tables`` are OIDs and names; all workers share it.
+
+    ``lag`` is how many seconds the last replica lies behind; None where there is none, or none that can be seen.
+    """
+
+    tables: Mapping[int, str]
+    limits: Limits
+    say: Callable[[str], None]
+    lag: float | None = None
+
+    def __post_init__(self) -> None:
+        values = {"tables": list(self.tables), "dead": self.limits.dead_tuples}
+        self._question = Question(values, self.say)
+        self._replay = Replay(self.limits.lag / 1000)
+        self._first: dict[str, Any] = {}
+        self._since: dict[tuple[object, ...], float] = {}
+        self._told: dict[object, float] = {}
+        self._between = threading.Lock()
+
+    def reasons(self, connection: Connection) -> list[str]:
+        """Why to wait now, each for people; none where nobody suffers. One round trip; says what is new."""
+        found, now = self._question.ask(connection), time.monotonic()
+        with self._between:
+            reasons = list(self._held(list(self._reasons(found, now)), now))
+            for reason in reasons:
+                self._tell(reason.of[0], f"waits: {reason.text}", now)
+        return [reason.text for reason in reasons]
+
+    def _reasons(self, found: dict[str, Any], now: float) -> Iterator[Reason]:
+        written = found.get(question.WRITTEN)
+        if written is not None:
+            self._first.setdefault(question.WRITTEN, written)
+            yield from self._replicas(found.get(question.REPLICAS, []), written, now)
+            yield from self._slots(found.get(question.SLOTS, []), written)
+            yield from self._archive(found.get(question.ARCHIVE), written)
+        yield from self._locks(found.get(question.LOCKS, []))
+        for oid, dead, live in found.get(question.DEAD, []):
+            share, limit = dead / (dead + live), self.limits.dead_tuples
+            text = f"{share:.0%} of the rows of {self.tables[oid]} are dead (limit {limit:.0%})"
+            yield Reason(("dead tuples", oid), text, held=True)
+
+    def _replicas(self, found: list[Any], written: int, now: float) -> Iterator[Reason]:
+        replay, limit = self._replay, self.limits.lag / 1000
+        replay.wrote(written, now)
+        replay.forget({pid for pid, *_ in found})
+        lags = []
+        for pid, name, address, replayed, told in found:
+            if replayed is None:
+                hint = "GRANT pg_read_all_stats to the role that migrates"
+                self._tell("unseen", f"cannot see how far replicas lie behind: {hint}", now, again=float("inf"))
+                continue
+            if name in self.limits.lag_except:
+                continue
+            shown = name if name not in ("", "walreceiver") or not address else f"{name or 'at'} {address}"
+            behind, needs = replay.behind(replayed, told, now), replay.needs(pid, replayed, written, now)
+            lags.append(behind)
+            if behind > limit:
+                yield Reason(
+                    (f"replica {shown}",), f"replica {shown} replays {_time(behind)} behind (limit {_time(limit)})"
+                )
+            elif needs > limit:
+                text = f"replica {shown} needs {_time(needs)} to replay what is written (limit {_time(limit)})"
+                yield Reason((f"replica {shown}",), text)
+        self.lag = max(lags, default=None)
+
+    def _slots(self, found: list[Any], written: int) -> Iterator[Reason]:
+        limit = self.limits.slot_wal
+        lost = self._first.setdefault(question.SLOTS, {name for name, _, status, _ in found if status == "lost"})
+        for name, active, status, kept_from in found:
+            shown = f"slot {name}" if active else f"slot {name} (nobody reads it)"
+            if status in _LEFT_OUT and name not in lost:
+                yield Reason(("slot", name), f"{shown} is {status}: its WAL is not kept any more", held=True)
+            elif kept_from is not None and limit is not None:
+                kept = written - max(kept_from, self._first[question.WRITTEN])
+                if kept > limit:
+                    text = f"{shown} keeps {_size(kept)} of WAL that were written meanwhile (limit {_size(limit)})"
+                    yield Reason(("slot", name), text)
+
+    def _archive(self, found: Any, written: int) -> Iterator[Reason]:
+        if found is None:
+            return
+        last, size, failed, fails, file = found
+        current = written // size
+        known = self._first.setdefault(question.ARCHIVE, {"archived": current - 1, "failed": failed})
+        number = _segment(last or "", size)
+        if number is not None:
+            known["archived"] = number
+        waiting, limit = current - known["archived"] - 1, self.limits.archive_queue
+        if waiting > limit:
+            text = f"{waiting:,} WAL segments wait to be archived (limit {limit:,})"
+            yield Reason(("archive",), f"{text}; {file} fails" if fails else text)
+        elif fails and failed > known["failed"]:
+            yield Reason(("archive", file), f"the archive fails at {file}, {waiting} wait behind it", held=True)
+
+    def _locks(self, found: list[Any]) -> Iterator[Reason]:
+        for pid, oid, mode, granted, query in found:
+            table = self.tables.get(oid)
+            if mode == question.OF_A_VACUUM:
+                wraparound = " (to prevent wraparound)" if "(to prevent wraparound)" in (query or "") else ""
+                yield Reason(("vacuum", pid, oid), f"a vacuum{wraparound} works on {table}", held=True)
+            else:
+                who = f"pid {pid}" if pid else "a prepared transaction"
+                verb = "holds" if granted else "waits for"
+                yield Reason(("lock", pid, oid), f"{who} {verb} {mode} on {table}", held=True)
+
+    def _held(self, found: list[Reason], now: float) -> Iterator[Reason]:
+        """Of what may never end only what has not been given way to for long enough."""
+        limit = self.limits.hold / 1000
+        self._since = {reason.of: self._since.get(reason.of, now) for reason in found if reason.held}
+        for key in [key for key in self._told if isinstance(key, tuple) and key not in self._since]:
+            del self._told[key]
+        for reason in found:
+            given = now - self._since.get(reason.of, now)
+            if given > limit:
+                self._tell(reason.of, f"goes on after a hold of {_time(limit)}: {reason.text}", now, again=float("inf"))
+            elif reason.held:
+                yield Reason(
+                    reason.of, f"{reason.text}, given way for {_time(given)} (limit {_time(limit)})", held=True
+                )
+            else:
+                yield reason
+
+    def _tell(self, what: object, line: str, now: float, *, again: float = _TELL) -> None:
+        if now - self._told.get(what, float("-inf")) >= again:
+            self._told[what] = now
+            self.say(line)
+
+
+def _segment(name: str, size: int) -> int | None:
+    """The number of a WAL segment by its file's name; None for a timeline's history."""
+    try:
+        return int(name[8:16], 16) * (2**32 // size) + int(name[16:24], 16)
+    except ValueError:
+        return None
+
+
+def _time(seconds: float) -> str:
+    if seconds >= 120:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f}".removesuffix(".0") + " s"
+
+
+def _size(size: int) -> str:
+    unit = next((unit for unit in (1024**3, 1024**2) if size >= unit), 1024)
+    return f"{size / unit:.1f}".removesuffix(".0") + {1024**3: " GB", 1024**2: " MB", 1024: " kB"}[unit]

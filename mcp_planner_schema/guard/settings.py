@@ -38,6 +38,10 @@ _DEFAULTS = {
     "backfill_target": "200ms",
     "backfill_lag": "10s",
     "backfill_hold": "10min",
+    "backfill_lag_except": "",
+    "backfill_slot_wal": "5GB",
+    "backfill_archive_queue": "64",
+    "backfill_dead_tuples": "0.6",
     "stash_retention": "90d",
     "stash_move_above": "100MB",
     "stash_timeout": "10min",
@@ -73,11 +77,19 @@ class Budgets:
 @dataclass(frozen=True)
 class Backfill:
     """What a backfill may do to others, in milliseconds: how long a batch is to take, how far a replica's replay may lie behind,
-    and how long it gives way at once to what may never end (a vacuum of the table)."""
+    and how long it gives way at once to what may never end (a vacuum of the table).
+
+    ``lag_except`` are replicas that may lie behind, ``slot_wal`` bytes that a slot may keep of the WAL written meanwhile,
+    ``archive_queue`` segments that may wait to be archived, ``dead_tuples`` the share of a table's rows that may be dead.
+    """
 
     target: int
     lag: int
     hold: int
+    lag_except: tuple[str, ...] = ()
+    slot_wal: int | None = 5 * 1024**3
+    archive_queue: int = 64
+    dead_tuples: float = 0.6
 
 
 @dataclass(frozen=True)
@@ -163,6 +175,12 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         )
     if not re.fullmatch(r"never|\d{1,6}\s*(kB|MB|GB)", value["stash_move_above"]):
         raise _refused("stash_move_above", value["stash_move_above"], "it is a size (64kB, 100MB, 1GB), or never")
+    if not re.fullmatch(r"never|\d{1,6}\s*(kB|MB|GB)", value["backfill_slot_wal"]):
+        raise _refused("backfill_slot_wal", value["backfill_slot_wal"], "it is a size (64MB, 5GB), or never")
+    if not re.fullmatch(r"[1-9]\d{0,5}", value["backfill_archive_queue"]):
+        raise _refused("backfill_archive_queue", value["backfill_archive_queue"], "it is a number of WAL segments: 64")
+    if not re.fullmatch(r"0\.\d?[1-9]", value["backfill_dead_tuples"]):
+        raise _refused("backfill_dead_tuples", value["backfill_dead_tuples"], "it is a share of the rows: 0.6")
     type_words = _words(value["type_words"])
     if not type_words or not all(re.fullmatch("[a-z]+", word) for word in type_words):
         raise _refused("type_words", value["type_words"], "it is a list of words in lower case, a to z")
@@ -180,7 +198,7 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         hold_limit=_milliseconds("hold_limit", value),
         lock_attempts=int(value["lock_attempts"]),
         deploy_lock_timeout=_milliseconds("deploy_lock_timeout", value),
-        backfill=Backfill(*(_milliseconds(f"backfill_{field.name}", value) for field in fields(Backfill))),
+        backfill=_backfill(value),
         schema=value["schema"],
         stash_retention=int(value["stash_retention"].removesuffix("d")),
         stash_move_above=_bytes(value["stash_move_above"]),
@@ -190,6 +208,18 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         archive_dir=value["archive_dir"] or f"{given.get('here', '.')}/backups",
         archive_check_url=value["archive_check_url"],
         pg_bin=value["pg_bin"],
+    )
+
+
+def _backfill(value: Mapping[str, str]) -> Backfill:
+    return Backfill(
+        target=_milliseconds("backfill_target", value),
+        lag=_milliseconds("backfill_lag", value),
+        hold=_milliseconds("backfill_hold", value),
+        lag_except=_words(value["backfill_lag_except"]),
+        slot_wal=_bytes(value["backfill_slot_wal"]),
+        archive_queue=int(value["backfill_archive_queue"]),
+        dead_tuples=float(value["backfill_dead_tuples"]),
     )
 
 

@@ -1,0 +1,107 @@
+"""The one question after each batch, in parts: what cannot be answered on some server is left out, and said once.
+
+Each part is a query with one value, JSON. Names of tables and rights are not needed: ``pg_locks`` and most statistics are open
+to every role. Nothing reads the statistics of tables that the backfill does not write.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mcp_planner_schema.guard import ladder
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+IN_THE_WAY = ("ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock")
+"""Modes of a table's lock under which nobody writes its rows."""
+
+OF_A_VACUUM = "ShareUpdateExclusiveLock"
+
+_FEW = 10_000
+"""Dead rows that no table suffers from."""
+
+WRITTEN = "how far the WAL reaches"
+REPLICAS = "replicas"
+SLOTS = "replication slots"
+ARCHIVE = "the WAL archive"
+LOCKS = "locks and vacuums"
+DEAD = "dead tuples"
+
+# A walsender of a role that may not see it has a pid and nothing else. What does not replay (a base backup, pg_receivewal) has
+# no replay_lsn. A vacuum holds its table's lock in any phase; who it is, only pg_stat_activity says, and not to everybody.
+_PARTS = {
+    WRITTEN: "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), '0/0')::bigint",
+    REPLICAS: """
+SELECT pg_catalog.json_agg(pg_catalog.json_build_array(
+    r.pid, r.application_name, r.client_addr, pg_catalog.pg_wal_lsn_diff(r.replay_lsn, '0/0')::bigint,
+    extract(epoch FROM r.replay_lag)::float8) ORDER BY r.pid)
+FROM pg_catalog.pg_stat_replication r WHERE r.state IS NULL OR r.replay_lsn IS NOT NULL""",
+    SLOTS: """
+SELECT pg_catalog.json_agg(pg_catalog.json_build_array(
+    s.slot_name, s.active, s.wal_status, pg_catalog.pg_wal_lsn_diff(s.restart_lsn, '0/0')::bigint) ORDER BY s.slot_name)
+FROM pg_catalog.pg_replication_slots s""",
+    ARCHIVE: """
+SELECT pg_catalog.json_build_array(
+    a.last_archived_wal, pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')), a.failed_count,
+    coalesce(a.last_failed_time > coalesce(a.last_archived_time, '-infinity'), false), a.last_failed_wal)
+FROM pg_catalog.pg_stat_archiver a WHERE pg_catalog.current_setting('archive_mode') <> 'off'""",
+    LOCKS: f"""
+SELECT pg_catalog.json_agg(pg_catalog.json_build_array(
+    found.pid, found.relation, found.mode, found.granted,
+    (SELECT a.query FROM pg_catalog.pg_stat_activity a WHERE a.pid = found.pid)) ORDER BY found.pid)
+FROM (SELECT l.pid, l.relation::bigint, l.mode, l.granted FROM pg_catalog.pg_locks l
+      WHERE l.locktype = 'relation' AND l.relation = ANY (%(tables)s::bigint[]::oid[])
+        AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+        AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+        AND (l.mode IN {IN_THE_WAY} OR l.mode = '{OF_A_VACUUM}' AND l.granted
+             AND EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum v WHERE v.pid = l.pid))) AS found""",
+    DEAD: f"""
+SELECT pg_catalog.json_agg(pg_catalog.json_build_array(t.oid, c.dead, c.live))
+FROM pg_catalog.unnest(%(tables)s::bigint[]) AS t (oid)
+CROSS JOIN LATERAL (SELECT pg_catalog.pg_stat_get_dead_tuples(t.oid::oid), pg_catalog.pg_stat_get_live_tuples(t.oid::oid)
+                    OFFSET 0) AS c (dead, live)
+WHERE c.dead > {_FEW} AND c.dead > (c.dead + c.live) * %(dead)s
+  AND pg_catalog.current_setting('autovacuum')::bool AND pg_catalog.current_setting('track_counts')::bool
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_class k, pg_catalog.pg_options_to_table(k.reloptions) o
+                  WHERE k.oid = t.oid::oid AND o.option_name = 'autovacuum_enabled' AND NOT o.option_value::bool)""",
+}
+
+
+@dataclass
+class Question:
+    """The parts that are still asked. ``say`` is told of each that is not any more."""
+
+    values: dict[str, Any]
+    say: Callable[[str], None]
+    parts: list[str] = field(default_factory=lambda: list(_PARTS))
+
+    def ask(self, connection: Connection) -> dict[str, Any]:
+        """The answers, by their parts; one round trip. None of them where it failed: that harms no backfill."""
+        from sqlalchemy.exc import DBAPIError
+
+        if not self.parts:
+            return {}
+        try:
+            return self._answers(connection, self.parts)
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+        for part in list(self.parts):
+            try:
+                self._answers(connection, [part])
+            except DBAPIError as error:
+                if error.connection_invalidated:
+                    raise
+                if getattr(error.orig, "pgcode", None) not in (*ladder.TRANSIENT, ladder.CANCELED):
+                    self.parts.remove(part)
+                    self.say(f"does not see {part}: {str(error.orig).strip().splitlines()[0]}")
+        return {}
+
+    def _answers(self, connection: Connection, parts: list[str]) -> dict[str, Any]:
+        listed = ", ".join(f"({_PARTS[part]})::text" for part in parts)
+        row = connection.exec_driver_sql(f"SELECT {listed}", self.values).one()
+        return {part: json.loads(told) for part, told in zip(parts, row, strict=True) if told is not None}
