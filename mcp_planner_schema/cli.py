@@ -198,6 +198,7 @@ def _show_sql(config: Config, way: Route, target: str) -> int:
         print(f"-- nothing to do: the database is at {way.here}")
         return DONE
     print(f"up from {way.here} to {way.there}: {', '.join(way.steps)}", file=sys.stderr)
+    config.attributes["only_shown"] = True
     command.upgrade(config, f"{way.here}:{target}", sql=True)
     return DONE
 

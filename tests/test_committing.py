@@ -26,6 +26,14 @@ MOVE: dict[str, Any] = {
     "key": ["id"],
     "to_key": ["id"],
 }
+
+
+def _nowhere(op: Any) -> None:
+    """Without an env.py nobody knows where a script lies; test_scripts.py runs some, within the step's transaction."""
+    with pytest.raises(NotImplementedError):
+        op.run_script("001/x.sql")
+
+
 CALLS: dict[str, Callable[[Any], None]] = {
     "add_check_concurrently": lambda op: op.add_check_concurrently("c", "t", "a > 0"),
     "add_column_with_default": lambda op: op.add_column_with_default("t", "a", "int", "7", key=["id"]),
@@ -54,6 +62,7 @@ CALLS: dict[str, Callable[[Any], None]] = {
     "reindex_concurrently": lambda op: op.reindex_concurrently("t"),
     "refuse_used_enum_values": lambda op: op.refuse_used_enum_values("e", ["A"]),
     "replace_index_concurrently": lambda op: op.replace_index_concurrently("i", "t", ["a"]),
+    "run_script": _nowhere,
     "set_not_null_concurrently": lambda op: op.set_not_null_concurrently("t", "a"),
     "sync_columns": lambda op: op.sync_columns(**SYNC),
     "sync_moved_column": lambda op: op.sync_moved_column(**MOVE),

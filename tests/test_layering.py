@@ -104,6 +104,8 @@ def test_the_guards_first_stations_come_in_their_order() -> None:
             "source",
             "header",
             "body",
+            "script",
+            "script_calls",
             "judge",
         )
     ]

@@ -139,14 +139,19 @@ def _order(source: Source) -> Iterator[Finding]:
 
 
 def _imports(source: Source, settings: Settings) -> Iterator[Finding]:
+    for line, module, allowed in foreign_imports(source.tree, settings):
+        yield finding(source.path, line, "import-application", module=module, allowed=allowed)
+
+
+def foreign_imports(tree: ast.Module, settings: Settings) -> Iterator[tuple[int, str, str]]:
+    """What is imported that may change after the code was run: line, module, and what is allowed."""
     allowed = ALLOWED_IMPORTS + settings.allowed_imports
-    for node in ast.walk(source.tree):
+    for node in ast.walk(tree):
         for module in _imported(node):
             if module.split(".")[0] not in sys.stdlib_module_names and not any(
                 module == name or module.startswith(name + ".") for name in allowed
             ):
-                line = getattr(node, "lineno", 1)
-                yield finding(source.path, line, "import-application", module=module, allowed=", ".join(allowed))
+                yield getattr(node, "lineno", 1), module, ", ".join(allowed)
 
 
 def _imported(node: ast.AST) -> list[str]:
@@ -164,13 +169,17 @@ def _imported(node: ast.AST) -> list[str]:
 
 
 def _settings_reads(source: Source) -> Iterator[Finding]:
-    for node in ast.walk(source.tree):
+    for line, name in settings_reads(source.tree):
+        yield finding(source.path, line, "settings-read", name=name)
+
+
+def settings_reads(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Where code asks its surroundings: line, and what it says there."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr in _SETTINGS:
-            yield finding(source.path, node.lineno, "settings-read", name=ast.unparse(node))
+            yield node.lineno, ast.unparse(node)
         elif isinstance(node, ast.ImportFrom):
-            for name in node.names:
-                if name.name in _SETTINGS:
-                    yield finding(source.path, node.lineno, "settings-read", name=f"{node.module}.{name.name}")
+            yield from ((node.lineno, f"{node.module}.{name.name}") for name in node.names if name.name in _SETTINGS)
 
 
 def _budgets(source: Source) -> Iterator[Finding]:

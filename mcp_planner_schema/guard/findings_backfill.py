@@ -41,4 +41,34 @@ BACKFILL_RULES = (
         "its rows are taken by their places, and a row that is written gets another one: it would be written again",
         "set=… with a where=… that a written row does not meet; or a primary key (op.add_primary_key_concurrently)",
     ),
+    Rule(
+        "script-literal",
+        "op.run_script does not say which file belongs to the revision: {problem}",
+        "the checksum covers what the call names; any other file could be changed after it was run, and nobody would know",
+        'op.run_script("025/merge_users.py", arguments=…) in revision 025, with the file in alembic/scripts/025/',
+    ),
+    Rule(
+        "script-unusable",
+        "scripts/{file} cannot be used: {problem}",
+        "it is part of the revision: read before anything runs, and of the same text wherever that runs",
+        "a .py with def run(connection, *, limit: int) -> None, or a .sql with :limit; or remove the file",
+    ),
+    Rule(
+        "script-arguments",
+        "scripts/{file} is not called as it declares: {problem}",
+        "it would fail half-way, or take something else for what was meant",
+        "the arguments that its run(connection, *, …), or its :names, declare",
+    ),
+    Rule(
+        "script-in-schema",
+        "Type is {type}, and the body runs scripts/{file}",
+        "who plans a deployment goes by the type: what changes rows is run by itself, when there is time for it",
+        "a revision of its own with Type: data",
+    ),
+    Rule(
+        "script-differs",
+        "scripts/{file} was begun as another one: {problem}",
+        "a part of it was run by the former text and stays, and the rest may not fit",
+        "the former text of what was run already; what is to be done differently stands in a file of its own, called after it",
+    ),
 )  # fmt: skip

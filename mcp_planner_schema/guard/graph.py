@@ -108,7 +108,7 @@ def edited(
         if revision not in applied or revision not in reached:
             continue
         number, day, checksum, text = applied[revision]
-        files = body.sql_files(read, judge.sql_folder(script))
+        files = judge.texts(read, judge.sql_folder(script))
         # Tokenising is the slow part; files that are the same to the letter need none of it.
         if source.kept(read, files) == text or source.checksum(read, files) == checksum:
             continue
@@ -122,10 +122,10 @@ def edited(
 
 
 def _what(read: source.Source, files: Mapping[str, str | None], kept: str) -> str:
-    """The SQL files that the history knows otherwise, or the revision itself where it is none of them."""
+    """The files that the history knows otherwise, or the revision itself where it is none of them."""
     names = [name for name, text in files.items() if text is None or source.commented(name, text) not in kept]
     revision = body.identity(read).revision
-    return f"{', '.join(f'sql/{name}' for name in names)} of revision {revision}" if names else f"revision {revision}"
+    return f"{', '.join(map(source.placed, names))} of revision {revision}" if names else f"revision {revision}"
 
 
 def _ancestors(parents: Mapping[str | None, tuple[str, ...]], heads: tuple[str, ...]) -> set[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import socket
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +24,11 @@ _SCHEMA = """
 CREATE SCHEMA {schema};
 COMMENT ON SCHEMA {schema} IS 'What the migration guard writes: runs, history, kept data';
 """
-# How many of the tables are missing, counting run as missing while it lacks its newest column; whether the schema is.
+# How many of the tables are missing, counting history as missing while it lacks the newest column; whether the schema is.
 _MISSING = """
 SELECT pg_catalog.count(*) FILTER (WHERE pg_catalog.to_regclass(name) IS NULL
-         OR name = pg_catalog.concat(%(schema)s::text, '.run') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
-           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'sequences')),
+         OR name = pg_catalog.concat(%(schema)s::text, '.history') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
+           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'scripts')),
        pg_catalog.to_regnamespace(%(schema)s::text) IS NULL
 FROM pg_catalog.unnest(%(names)s::text[]) AS name
 """
@@ -100,8 +102,10 @@ CREATE TABLE IF NOT EXISTS {schema}.history (
     host         text NOT NULL,
     git_commit   text,
     tool_version text NOT NULL,
-    error        text
+    error        text,
+    scripts      jsonb
 );
+ALTER TABLE {schema}.history ADD COLUMN IF NOT EXISTS scripts jsonb;
 CREATE INDEX IF NOT EXISTS history_revision ON {schema}.history (revision, id);
 CREATE INDEX IF NOT EXISTS history_run ON {schema}.history (run_id);
 COMMENT ON TABLE {schema}.history IS 'One row per finished attempt of a step; that of a success commits with the step itself';
@@ -109,6 +113,7 @@ COMMENT ON COLUMN {schema}.history.duration_ms IS 'Milliseconds from the first t
 COMMENT ON COLUMN {schema}.history.lock_wait_ms IS 'Milliseconds the step was seen waiting for locks, over all tries';
 COMMENT ON COLUMN {schema}.history.hold_ms IS 'Milliseconds of the last try: its locks were held no longer';
 COMMENT ON COLUMN {schema}.history.rows_touched IS 'Rows inserted, updated, deleted; null where it committed in the middle';
+COMMENT ON COLUMN {schema}.history.scripts IS 'What op.run_script has run: name, arguments (secrets masked), seconds';
 COMMENT ON COLUMN {schema}.history.checksum IS 'v1: sha256 over revision (no header, comments, layout) and SQL files';
 """
 
@@ -141,6 +146,7 @@ class Entry:
     source: str | None
     waivers: tuple[str, ...]
     error: str | None = None
+    scripts: tuple[Mapping[str, Any], ...] = ()
 
 
 def origin(folder: Path) -> Origin:
@@ -278,6 +284,7 @@ def write(connection: Connection, schema: str, run: int, who: Origin, entry: Ent
         "attempts": entry.attempts, "rows_touched": entry.rows_touched, "checksum": entry.checksum,
         "source": entry.source, "waivers": list(entry.waivers), "who": who.who, "host": who.host,
         "git_commit": who.git_commit, "tool_version": __version__, "error": entry.error,
+        "scripts": json.dumps(entry.scripts) if entry.scripts else None,
     }  # fmt: skip
     columns, places = ", ".join(values), ", ".join(["%s"] * len(values))
     written = (

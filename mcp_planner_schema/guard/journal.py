@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mcp_planner_schema.guard.postcheck import literal
 from mcp_planner_schema.guard.transaction import OWN
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ COMMENT ON TABLE {schema}.journal IS
 class Step:
     """The step whose operations are journaled. ``place`` counts them; ``sent``: one of them has changed something.
 
-    ``trial``: the body runs in a downgrade's trial, in one transaction that is rolled back.
+    ``scripts`` are those that were run, for the history. ``trial``: the body runs in a trial of a downgrade, in one transaction
+    that is rolled back.
     """
 
     schema: str
@@ -59,6 +61,7 @@ class Step:
     place: int = 0
     sent: bool = False
     trial: bool = False
+    scripts: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
@@ -107,6 +110,18 @@ def remember(context: MigrationContext, found: Entry, **detail: Any) -> None:
             "WHERE version_table = %s AND revision = %s AND direction = %s AND place = %s",
             (json.dumps(found.detail), step.version_table, step.revision, step.direction, step.place),
         )
+
+
+def remembering(context: MigrationContext, found: Entry) -> str:
+    """SQL that keeps ``found`` as it is now, to be sent with what it tells of; empty where there is no journal, or a trial."""
+    step = of(context)
+    if step is None or step.trial:
+        return ""
+    version_table, revision, direction = (literal(one) for one in (step.version_table, step.revision, step.direction))
+    return (
+        f"UPDATE {step.schema}.journal SET detail = {literal(json.dumps(found.detail))}::jsonb WHERE version_table = "
+        f"{version_table} AND revision = {revision} AND direction = {direction} AND place = {step.place}"
+    )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import body, header, source
+from mcp_planner_schema.guard import body, header, script_calls, source
 from mcp_planner_schema.guard.findings import Finding, WrongUse
 from mcp_planner_schema.guard.settings import Settings
 
@@ -23,7 +23,7 @@ _ALEMBICS = re.compile(r"(?!\.#|__init__).*\.py")
 @dataclass(frozen=True)
 class Judged:
     """One revision file after judgement. ``source`` is None when it cannot be read, ``header`` when there is none to go by:
-    none at all, or one with findings against it. ``sql`` are the texts of the SQL files it names.
+    none at all, or one with findings against it. ``sql`` are the texts of the SQL files and scripts it names.
     """
 
     path: Path
@@ -49,6 +49,15 @@ def sql_folder(script: ScriptDirectory) -> Path:
     return Path(script.dir) / "sql"
 
 
+def _scripts(sql: Path) -> Path:
+    return sql.parent / "scripts"
+
+
+def texts(read: source.Source, sql: Path) -> dict[str, str | None]:
+    """The texts of all files that belong to a revision, by where they lie; None for one that cannot be read."""
+    return {**body.sql_files(read, sql), **script_calls.texts(read, _scripts(sql))}
+
+
 def judge(path: Path, settings: Settings, *, sql: Path, required: bool, today: dt.date) -> Judged:
     """Judge one file. ``required``: a missing header is a finding, else such a file is left alone.
 
@@ -57,7 +66,7 @@ def judge(path: Path, settings: Settings, *, sql: Path, required: bool, today: d
     read = source.read(path)
     if isinstance(read, Finding):
         return Judged(path, None, None, (read,))
-    found, files = body.identity(read), body.sql_files(read, sql)
+    found, files = body.identity(read), texts(read, sql)
     number = found.revision or path.name.removesuffix(".py").split("_")[0]
     examples = {"Version": number, "Dependencies": ", ".join(found.parents) or "None", "Date": str(today)}
     if not header.has_header(read, required=required):
@@ -66,7 +75,11 @@ def judge(path: Path, settings: Settings, *, sql: Path, required: bool, today: d
         missing = source.finding(path, 1, "header-missing", template=header.template(examples))
         return Judged(path, read, None, (*read.flaws, *_name(path, settings), missing), files)
     parsed, against_header = header.parse(read, today, examples)
-    findings = [*read.flaws, *_name(path, settings), *against_header, *body.judge(read, parsed, settings, sql)]
+    against_body = [
+        *body.judge(read, parsed, settings, sql),
+        *script_calls.judge(read, parsed, settings, _scripts(sql)),
+    ]
+    findings = [*read.flaws, *_name(path, settings), *against_header, *against_body]
     standing = [one for one in findings if not (one.rule.waivable and parsed.waives(one.code, today))]
     standing.sort(key=lambda one: int(one.where.rpartition(":")[2]))
     return Judged(path, read, None if against_header else parsed, tuple(standing), files)

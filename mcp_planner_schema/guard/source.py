@@ -142,7 +142,8 @@ def _encoding(path: Path, line: int, problem: str, instead: str) -> Finding:
 def checksum(source: Source, files: Mapping[str, str | None] | None = None) -> str:
     """``v1:<sha256>`` over what the code says: comments, docstrings, layout and quotes make no difference, values do.
 
-    ``files`` are the texts of the SQL files that it names, which count to the letter; None is a file that is not there.
+    ``files`` are the texts of the SQL files and scripts that it names, which count to the letter; None is one that is not
+    there.
 
     A normal form of the syntax tree, equal on every Python: ``ast.dump`` differs between versions, and a hash of the bytes
     between formatters. The header is a docstring, so that a corrected description does not count as an edit of what was run.
@@ -157,14 +158,19 @@ def checksum(source: Source, files: Mapping[str, str | None] | None = None) -> s
 
 
 def kept(source: Source, files: Mapping[str, str | None]) -> str:
-    """What the history keeps of a revision: its text, and below it, as comments of it, the SQL files that it names."""
+    """What the history keeps of a revision: its text, and below it, as comments of it, the files that it names."""
     below = "".join(commented(name, text) for name, text in files.items() if text is not None)
     return source.text + ("" if not below or source.text.endswith("\n") else "\n") + below
 
 
+def placed(name: str) -> str:
+    """Where a revision's file lies below the folder of the history: a SQL file is called without its ``sql/``."""
+    return name if name.count("/") > 1 else f"sql/{name}"
+
+
 def commented(name: str, text: str) -> str:
-    """One SQL file as a block of Python comments, from which ``sed -n 's/^#|//p'`` gives it back."""
-    return f"# sql/{name}:\n" + "".join(f"#|{line}\n" for line in text.removesuffix("\n").split("\n"))
+    """One file as a block of Python comments, from which ``sed -n 's/^#|//p'`` gives it back."""
+    return f"# {placed(name)}:\n" + "".join(f"#|{line}\n" for line in text.removesuffix("\n").split("\n"))
 
 
 def _normal(tree: ast.AST) -> Iterator[str]:

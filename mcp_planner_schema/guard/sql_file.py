@@ -74,7 +74,11 @@ def content(folder: Path, name: str) -> str:
     """The text of ``name`` below ``folder`` (the history's ``sql/``), with LF. Raises :class:`Unusable`."""
     if not NAME.fullmatch(name):
         raise Unusable(f"{name!r} is no name of the form 011/touch_updated_at.sql (lower case, no other folders)")
-    path = folder / name
+    return text_of(folder / name)
+
+
+def text_of(path: Path) -> str:
+    """The text of a file that is part of a revision, with LF. Raises :class:`Unusable` for links and for what is no text."""
     try:
         if path.is_symlink() or path.parent.is_symlink():
             raise Unusable("it is a symbolic link")
@@ -170,6 +174,9 @@ def _tokens(text: str) -> list[Token]:
         elif kind == "other" and (match.group() == "\\" or _OPENED.match(text, match.start())):
             # psql takes what follows a backslash for a command of its own.
             line = text.count("\n", 0, match.start()) + 1
+            command = re.match(r"\\[a-z]+", text[match.start() : match.start() + 20])
+            if command:
+                raise Unusable(f"line {line} has {command.group()}, which is a command of psql's")
             raise Unusable(f"line {line} has a {match.group()} that ends nowhere, or outside of a literal")
         elif kind != "space":
             plain = match.group() if kind in ("word", "other") else ""

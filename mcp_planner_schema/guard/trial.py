@@ -38,6 +38,9 @@ What rests on it does not hold there: the operations behind it that would prove 
 expectation.
 """
 
+TRYING = "mcp_planner_guard.trying"
+"""Stands in ``connection.info`` while a body is tried: what it does is undone, and it is told nobody."""
+
 # The SQLSTATE is the one PostgreSQL itself uses for a COMMIT where none may be.
 COMMIT_GUARD = """
 CREATE TABLE IF NOT EXISTS {schema}.commit_guard (armed boolean NOT NULL);
@@ -253,9 +256,11 @@ def inert(context: MigrationContext, outcome: Trial) -> Iterator[None]:
     assert context.connection is not None
     info = context.connection.info  # asked now: a connection that is gone has none
     context.autocommit_block = block  # type: ignore[method-assign]
+    info[TRYING] = True
     try:
         with tripwire.set_on(context.connection):
             yield
     finally:
         del context.autocommit_block  # the class's own shows again
         info.pop(LEFT_OUT, None)
+        info.pop(TRYING, None)
