@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from mcp_planner_schema.guard import deadline, ladder
-from mcp_planner_schema.guard.findings import Busy, Refused
+from mcp_planner_schema.guard.findings import Broken, Busy, Refused
 from tests.conftest import Database, Project
 from tests.until import until
 
@@ -295,6 +295,72 @@ def test_a_body_that_survives_its_cancelling_is_cancelled_again(busy: Database, 
         project.upgrade()
 
     assert max(took) < 0.6
+
+
+def test_a_body_that_works_in_python_under_its_lock_is_ended(busy: Database, project: Project) -> None:
+    """Between two statements no cancel reaches it: a second after the deadline its session is ended, nothing is left of it."""
+    project.revision("001", "add_extra", f"{ADD}\nimport time\ntime.sleep(4)", DROP)
+
+    with queries(busy) as took:
+        done = project.alembic("upgrade", "head")
+
+    assert done.returncode == 1, done.stderr
+    assert (
+        "the guard has ended its session: it had ACCESS EXCLUSIVE on busy for more than 200 ms, and nothing was asked of the "
+        "server for a second after.\nThe step was rolled back whole"
+    ) in done.stderr
+    assert "(what takes long comes before its first strong lock), then alembic upgrade head" in done.stderr
+    assert busy.rows("SELECT outcome, attempts FROM migration.history") == [("failed", 1)]
+    assert busy.value("SELECT state FROM migration.run") == "failed"
+    assert busy.value("SELECT count(*) FROM pg_attribute WHERE attrelid = 'busy'::regclass AND attname = 'extra'") == 0
+    assert 1.0 < max(took) < 2.2
+
+
+def test_a_body_that_catches_every_cancelling_is_ended(busy: Database, project: Project) -> None:
+    """A loop around WHEN query_canceled goes on after each: two seconds after the deadline its session is ended."""
+    loop = "LOOP BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP;"
+    text = f"SET LOCAL statement_timeout = 0; DO $$BEGIN LOCK TABLE busy; {loop} END$$"
+    project.revision("001", "fill_busy", f"op.execute({text!r})", 'op.execute("SELECT 1")')
+
+    with queries(busy) as took, pytest.raises(Broken, match="for more than 200 ms, and no cancelling ended it"):
+        project.upgrade()
+
+    assert busy.rows("SELECT outcome, attempts FROM migration.history") == [("failed", 1)]
+    assert 2.0 < max(took) < 3.5
+
+
+def test_a_downgrade_that_works_in_python_is_ended_in_its_trial(busy: Database, project: Project) -> None:
+    """The trial holds the body's locks like the step itself."""
+    project.revision("001", "create_ix", 'op.execute("CREATE INDEX ix ON busy (id)")',
+                     'op.execute("DROP INDEX ix")\nimport time\ntime.sleep(4)')  # fmt: skip
+    project.upgrade()
+
+    with queries(busy) as took, pytest.raises(Broken, match="nothing was asked of the server"):
+        project.downgrade("base")
+
+    assert busy.value("SELECT to_regclass('ix')") == "ix"
+    assert max(took) < 2.2
+
+
+def test_alone_or_while_rows_are_kept_python_may_take_its_time(empty: Database, project: Project) -> None:
+    """Nobody is there to feel it; and what keeps rows has hold_limit, and is never ended in the middle."""
+    empty.rows("CREATE TABLE busy (id int PRIMARY KEY)")
+    slow = "import time\ntime.sleep(1.6)"
+    project.revision("001", "add_extra", f"{ADD}\n{slow}", DROP)
+    project.upgrade()
+    project.configure(hold_limit="300ms")
+    kept = "SELECT 1 FROM pg_namespace WHERE starts_with(nspname, 'migration_stash')"
+    project.revision(
+        "002", "create_big", 'op.execute("CREATE TABLE big AS SELECT 1 AS id")',
+        f'op.drop_table("big")\nop.execute("LOCK TABLE busy")\nif op.get_bind().exec_driver_sql("{kept}").first():\n'
+        "    import time\n    time.sleep(2)",
+    )  # fmt: skip
+    project.upgrade()
+
+    with empty.connect(), pytest.raises(Refused, match="hold-limit"):
+        project.downgrade("001")
+
+    assert empty.value("SELECT count(*) FROM big") == 1
 
 
 def test_what_is_checked_at_commit_has_the_deadline_too(busy: Database, project: Project) -> None:

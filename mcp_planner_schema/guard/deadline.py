@@ -44,10 +44,10 @@ class Clock:
     ``limit`` is the time there is, ``usual`` what it is where no rows are kept or given back, ``wait`` what one lock may be
     waited for, however long it may then be held; ``began`` is when, None while nothing strong is held. ``lock`` is the first
     strong lock seen, for people; ``locks`` all of them by table (``schema.name``). ``missed``: the watcher has cancelled the
-    statement that ran, ``cancelled`` is when it did so last. ``longest`` is the longest time seen from a first strong lock to
-    its end, ``cleared`` when there was none for the last time, ``last`` how long they were held before that. ``keeping``: rows
-    are kept or given back, and ``limit`` is what that is allowed. ``alone``: nobody is there to feel it. ``between`` is held by
-    the watcher while it cancels, so that what is sent next is sent after that.
+    statement that ran, ``cancelled`` is when it did so last; ``ended`` is why it has ended the session, where it has. ``longest``
+    is the longest time seen from a first strong lock to its end, ``cleared`` when there was none for the last time, ``last`` how
+    long they were held before that. ``keeping``: rows are kept or given back, and ``limit`` is what that is allowed. ``alone``:
+    nobody is there to feel it. ``between`` is held by the watcher while it cancels, so that what is sent next is sent after that.
     """
 
     limit: float
@@ -58,6 +58,7 @@ class Clock:
     locks: dict[str, str] = field(default_factory=dict)
     missed: bool = False
     cancelled: float = 0.0
+    ended: str = ""
     running: bool = True
     longest: float = 0.0
     cleared: float = 0.0

@@ -31,7 +31,8 @@ def may_retry(error: BaseException, progress: Progress, beside: Connection, atte
     A step that misses its deadline again and again with nobody in the way does so by itself.
     """
     return (
-        (_busy(error, progress) or progress.late)
+        not progress.clock.ended
+        and (_busy(error, progress) or progress.late)
         and progress.attempts < attempts
         and progress.slow < ladder.HOPELESS
         and not _committed(progress, beside)
@@ -66,6 +67,11 @@ def meaning(error: Exception, progress: Progress, beside: Connection, path: str 
             f"{place}: {error} ended the step's transaction, so the rest could not be undone together with it.\n{left}",
             f"edit {progress.where.split(':')[0]} (no COMMIT or ROLLBACK; op.get_context().autocommit_block() for what "
             f"cannot run in a transaction), then {repeat}",
+        )
+    if progress.clock.ended:
+        return Broken(
+            f"{place}: the guard has ended its session: {progress.clock.ended}.\n{left}",
+            f"edit {progress.where.split(':')[0]} (what takes long comes before its first strong lock), then {repeat}",
         )
     code = getattr(original, "pgcode", None)
     if progress.late and progress.slow >= ladder.HOPELESS and not _committed(progress, beside):

@@ -21,6 +21,9 @@ _INTERVAL = 0.02
 _AGAIN = 0.1
 """Seconds after which a statement that has survived its cancelling is cancelled again: a body may catch query_canceled."""
 
+_IDLE, _DEAF = 1.0, 2.0
+"""Seconds after the deadline until the session itself is ended: it is idle, where no cancel reaches it, or goes on after each."""
+
 _LOST = 0.05
 """Seconds until a watcher that has lost its connection asks for another."""
 
@@ -35,7 +38,9 @@ SELECT pg_catalog.cardinality(pg_catalog.pg_blocking_pids(%(pid)s::int4)) > 0, l
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a
              WHERE a.datname = pg_catalog.current_database() AND a.usesysid IS NOT NULL
                AND a.pid NOT IN (%(pid)s::int4, pg_catalog.pg_backend_pid())
-               AND NOT pg_catalog.starts_with(a.application_name, 'mcp-planner-guard'))
+               AND NOT pg_catalog.starts_with(a.application_name, 'mcp-planner-guard')),
+       EXISTS (SELECT FROM pg_catalog.pg_stat_activity a
+               WHERE a.pid = %(pid)s::int4 AND pg_catalog.starts_with(a.state, 'idle in transaction'))
 FROM (SELECT ARRAY(SELECT ARRAY[pg_catalog.concat(n.nspname, '.', c.relname), l.mode] FROM pg_catalog.pg_locks l
              JOIN pg_catalog.pg_class c ON c.oid = l.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              WHERE l.pid = %(pid)s::int4 AND l.locktype = 'relation' AND l.mode = ANY (%(strong)s::text[])
@@ -45,6 +50,7 @@ FROM (SELECT ARRAY(SELECT ARRAY[pg_catalog.concat(n.nspname, '.', c.relname), l.
              ORDER BY pg_catalog.array_position(%(strong)s::text[], l.mode)) AS locks) AS held
 """
 _CANCEL = "SELECT pg_catalog.pg_cancel_backend(%s::int4)"
+_END = "SELECT pg_catalog.pg_terminate_backend(%s::int4)"
 # A prepared transaction has no process: pg_blocking_pids() gives 0 for it.
 _WAITING = """
 SELECT blocking.pid, coalesce(b.application_name, ''), coalesce(b.usename::text, ''), b.state,
@@ -92,8 +98,8 @@ def watching(
 
     Reads catalogs only. ``tell`` gets one line about a wait that lasts, naming the blocker, and another every half a minute.
     ``clock`` is told of strong locks on what does not lie in the guard's ``schema``, and where it runs out the statement is
-    cancelled. That the watcher fails never harms the step: it goes on with a new connection where its own was cut, and where
-    there is none to be had nothing is seen.
+    cancelled, or the session ended where that does not help. That the watcher fails never harms the step: it goes on with a new
+    connection where its own was cut, and where there is none to be had nothing is seen.
     """
     waits, done = Waits(), threading.Event()
     look = _Look(beside, pid, waits, done, tell, clock, evidence.own(schema) if schema else "^$")
@@ -148,20 +154,33 @@ class _Look:
         """Who is in the way right now, by pid. ``before`` is the time of the last look."""
         asked = {"pid": self.pid, "own": self.own, "strong": list(lock_order.STRONG)}
         at = time.monotonic()
-        blocked, locks, alone = self.beside.exec_driver_sql(_LOOK, asked).one()
+        blocked, locks, alone, idle = self.beside.exec_driver_sql(_LOOK, asked).one()
         if self.clock is not None:
             self.clock.saw({name: lock_order.STRONG[mode] for name, mode in locks}, before, at, alone=alone)
         rows = list(self.beside.exec_driver_sql(_WAITING, (self.pid,))) if blocked else []
         if self.clock is not None:
             with self.clock.between:
-                left = self.clock.left()
-                now = time.monotonic()
-                if left is not None and left <= 0 and now - self.clock.cancelled > _AGAIN:
-                    self.clock.missed, self.clock.cancelled = True, now
-                    self.beside.exec_driver_sql(_CANCEL, (self.pid,))
+                self._enforce(self.clock, idle=idle)
         if rows:
             self.waits.seen = rows[-1][-1]
         return {row[0]: _shown(*row[:-1]) for row in rows}
+
+    def _enforce(self, clock: deadline.Clock, *, idle: bool) -> None:
+        """Once the clock has run out: cancel what runs, and where the locks are kept all the same, end the session."""
+        left, now = clock.left(), time.monotonic()
+        if left is None or left > 0:
+            return
+        if not clock.keeping and -left > (_IDLE if idle else _DEAF):
+            why = "nothing was asked of the server for a second after" if idle else "no cancelling ended it"
+            clock.missed, clock.ended = True, f"{clock.told()}, and {why}"
+            try:
+                self.beside.exec_driver_sql(_END, (self.pid,))
+            except Exception:
+                clock.ended = ""
+                raise
+        elif now - clock.cancelled > _AGAIN:
+            clock.missed, clock.cancelled = True, now
+            self.beside.exec_driver_sql(_CANCEL, (self.pid,))
 
 
 def _shown(
