@@ -10,7 +10,7 @@ import psycopg2
 import pytest
 from sqlalchemy import create_engine
 
-from mcp_planner_schema.guard import lock_order
+from mcp_planner_schema.guard import lock_order, postcheck
 from tests.conftest import Database, Project
 from tests.until import until
 
@@ -40,6 +40,87 @@ def stored(project: Project, locks: dict[str, str]) -> None:
     folder.mkdir()
     found = {"locks": locks, "rewritten": []}
     (folder / "001.json").write_text(json.dumps({"upgrade": found, "downgrade": found}))
+
+
+def test_on_the_first_try_too(two: Database, project: Project) -> None:
+    """One try only, and the body asks for the hot table first: it waits at the cold one, and nobody waits at the hot one."""
+    stored(project, BOTH)
+    project.configure(lock_attempts="1", lock_timeout="10s", deadline="10s")
+    project.revision("001", "add_extra", BODY, BACK)
+    thread = threading.Thread(target=project.upgrade)
+
+    with two.connect(autocommit=False) as holder, holder.cursor() as cursor:
+        cursor.execute("LOCK TABLE cold IN ACCESS SHARE MODE")
+        thread.start()
+        until(lambda: two.value(ORDERED))
+        hot = two.value("SELECT count(*) FROM pg_locks WHERE relation = 'hot'::regclass AND mode LIKE '%%Exclusive%%'")
+        holder.rollback()
+    thread.join(60)
+
+    assert hot == 0
+    assert two.rows("SELECT outcome, attempts FROM migration.history") == [("done", 1)]
+
+
+def test_what_comes_before_is_done_without_locks(two: Database, project: Project) -> None:
+    """A body that reads, writes and makes tables of its own first takes them only where it needs the first of them."""
+    stored(project, BOTH)
+    asks = (
+        "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND mode = 'AccessExclusiveLock' AND relation IN "
+    )
+    before = [
+        "SELECT count(*) FROM hot", "INSERT INTO hot VALUES (1)", "WITH a AS (SELECT 1) SELECT count(*) FROM cold",
+        "COMMENT ON TABLE hot IS 'hot'", "CREATE TABLE hotter (cold_id int)", "SAVEPOINT hot",
+    ]  # fmt: skip
+    held = f"INSERT INTO seen {asks} ('hot'::regclass, 'cold'::regclass)"
+    two.rows("CREATE TABLE seen (locks int)")
+    lines = [f"op.execute({text!r})" for text in [*before, held, "ALTER TABLE hot ADD COLUMN extra int", held]]
+    project.revision("001", "add_extra", "\n".join(lines), BACK)
+
+    project.upgrade()
+
+    assert two.rows("SELECT locks FROM seen") == [(0,), (2,)]
+
+
+def test_a_downgrade_too_in_its_trial_and_for_real(two: Database, project: Project) -> None:
+    """Both times the body's own order does not matter, and what the trial has locked is given back before it runs for real."""
+    stored(project, BOTH)
+    project.revision("001", "add_extra", BODY, f'op.execute("SELECT 1")\n{BACK}')
+    project.upgrade()
+    project.configure(lock_attempts="1", lock_timeout="10s", deadline="10s")
+    thread = threading.Thread(target=project.downgrade, args=("base",))
+
+    with two.connect(autocommit=False) as holder, holder.cursor() as cursor:
+        cursor.execute("LOCK TABLE cold IN ACCESS SHARE MODE")
+        thread.start()
+        until(lambda: two.value(ORDERED))
+        holder.rollback()
+    thread.join(60)
+
+    assert two.rows("SELECT outcome, attempts FROM migration.history ORDER BY id") == [("done", 1), ("done", 1)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'ALTER TABLE "o""d.d%" ADD COLUMN x int',
+        'alter table public."o""d.d%" add x int',
+        'DO $$BEGIN LOCK TABLE "o""d.d%"; END$$',
+    ],
+)
+def test_a_table_is_known_by_its_name_in_the_statement(two: Database, text: str) -> None:
+    """Quoted as it must be written, with its schema or without, or inside a block."""
+    two.rows('CREATE TABLE "o""d.d%" (id int)')
+    engine = create_engine(two.url.replace("postgresql:", "postgresql+psycopg2:"))
+    wanted = {'public.o"d.d%': "SHARE", "public.hot": "SHARE"}
+
+    with engine.connect() as connection, lock_order.before_needed(connection, wanted):
+        postcheck.execute(connection, text)
+        taken = connection.exec_driver_sql(
+            "SELECT count(*) FROM pg_locks WHERE mode = 'ShareLock' AND pid = pg_backend_pid() AND locktype = 'relation'"
+        ).scalar_one()
+    engine.dispose()
+
+    assert taken == 2
 
 
 def test_the_hottest_table_is_locked_last(two: Database, project: Project) -> None:

@@ -6,9 +6,12 @@ takes them as its statements come; where it is known which tables it needs, they
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
+from mcp_planner_schema.guard import transaction
 from mcp_planner_schema.guard.postcheck import execute, identifier
 
 if TYPE_CHECKING:
@@ -46,12 +49,56 @@ def stronger(*found: Mapping[str, str]) -> dict[str, str]:
     return locks
 
 
+# Reading and writing rows takes no strong lock, nor does a comment.
+_NEEDS_NONE = re.compile(
+    r"\s*(SELECT|WITH|VALUES|TABLE|INSERT|UPDATE|DELETE|MERGE|COPY|EXPLAIN|SHOW|SET|RESET|COMMENT|SAVEPOINT|RELEASE|ROLLBACK)\b",
+    re.IGNORECASE,
+)
+
+
+@contextmanager
+def before_needed(connection: Connection, wanted: Mapping[str, str]) -> Iterator[None]:
+    """While inside, these locks are taken as :func:`take` does, right before the first statement that needs one of them.
+
+    That is one that names one of the tables and does more than read or write rows: so nothing is held while a body does what
+    comes before. What a function locks on the quiet is not seen, and locked when it comes.
+    """
+    from sqlalchemy import event
+
+    names = [identifier(name.partition(".")[2])[1:-1] for name, mode in wanted.items() if _strong(mode)]
+    if len(names) < 2:
+        yield
+        return
+    named = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)", re.IGNORECASE)
+    engine, mine = connection.engine, connection.connection.dbapi_connection
+    taken = False
+
+    def before(conn: Any, cursor: Any, statement: str, *_: Any) -> None:
+        nonlocal taken
+        if taken or cursor.connection is not mine or transaction.OWN in conn.info or _NEEDS_NONE.match(statement):
+            return
+        if named.search(statement):
+            taken = True
+            take(connection, wanted)
+
+    # The first to be asked: what the statement itself is told of the time left then counts what was waited here.
+    event.listen(engine, "before_cursor_execute", before, insert=True)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", before)
+
+
+def _strong(mode: str) -> bool:
+    return mode in STRONG.values()
+
+
 def take(connection: Connection, wanted: Mapping[str, str]) -> None:
     """Lock these tables (``schema.name``) in these modes (as LOCK TABLE calls them) until the transaction ends.
 
     Two round trips; nothing where it is one table: that has no order. Raises what the server says of a lock it does not give.
     """
-    strong = {name: mode for name, mode in wanted.items() if mode in STRONG.values()}
+    strong = {name: mode for name, mode in wanted.items() if _strong(mode)}
     if len(strong) < 2:
         return
     modes = list(strong.values())

@@ -64,21 +64,21 @@ def guarded(run: Run, one: Step, at: Progress, original: Any) -> None:
 
 
 def _in_order(at: Progress, connection: Connection, original: Any) -> None:
-    """The body, with the tables that it is known to need locked in one order before it.
+    """The body, with the tables that it is known to need locked in one order.
 
-    From the second try on, when somebody is in the way: a body may do a lot before it needs them. Not of a step that fills rows,
-    or that has missed its deadline by itself.
+    On the first try right before it needs the first of them: a body may do a lot before that. From the second on, when somebody
+    is in the way, before it begins, whatever its text names. Not of a step that fills rows, or that has missed its deadline by
+    itself.
     """
     header = at.judged.header if at.judged else None
-    if (
-        header is not None
-        and header.transaction == "single"
-        and header.type != "data"
-        and at.attempts > 1
-        and not at.slow
-    ):
+    if header is None or header.transaction != "single" or header.type == "data" or at.slow:
+        original()
+    elif at.attempts == 1:
+        with lock_order.before_needed(connection, at.known):
+            original()
+    else:
         lock_order.take(connection, lock_order.stronger(at.known, at.clock.locks))
-    original()
+        original()
 
 
 def _postcheck(at: Progress, connection: Connection, wanted: list[postcheck.Expectation], *, upgrade: bool) -> None:
