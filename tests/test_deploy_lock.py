@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from mcp_planner_schema.guard import deploy_lock
-from mcp_planner_schema.guard.findings import Broken
+from mcp_planner_schema.guard.findings import Broken, Busy
 from tests.conftest import Database, Project
 from tests.until import until
 
@@ -65,6 +65,35 @@ def test_the_key_depends_on_the_version_table() -> None:
 
     assert len(keys) == 3
     assert all(-(2**63) <= key < 2**63 for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("options", "path", "table"),
+    [
+        ("", "public", "public"),
+        ('version_table_schema="public"', "public", "public"),
+        ("", "app", "app"),
+        ('version_table_schema="app"', "public", "app"),
+    ],
+)
+@pytest.mark.parametrize("there", [False, True], ids=["to be made", "is there"])
+def test_one_version_table_has_one_lock(
+    empty: Database, project: Project, options: str, path: str, table: str, there: bool
+) -> None:
+    """Whether it is named with its schema or found by the search_path, before it is made and after: one waits for the other."""
+    empty.rows("CREATE SCHEMA app")
+    empty.rows(f"ALTER DATABASE {empty.name} SET search_path = {path}, pg_temp")
+    env = project.folder / "alembic" / "env.py"
+    env.write_text(env.read_text().replace("run(context)", f"run(context, {options})"))
+    project.configure(deploy_lock_timeout="100ms")
+    project.revision("001", "create_a", 'op.execute("CREATE TABLE a (id int)")', 'op.drop_table("a")')
+    if there:
+        project.upgrade()
+
+    with empty.connect() as holder, holder.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", (deploy_lock.key("alembic_version", table),))
+        with pytest.raises(Busy, match="Another migration still runs"):
+            project.downgrade("base") if there else project.upgrade()
 
 
 def test_the_waiter_is_idle_and_lets_an_index_be_built(empty: Database, project: Project) -> None:

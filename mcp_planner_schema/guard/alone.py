@@ -57,11 +57,12 @@ def deploying(config: Config) -> Iterator[Alone]:
     given, repeat = settings_module.load(config), str(config.attributes["repeat"])
     target = connect.url(given)
     asking = connect.engine(target, "mcp-planner-guard " + connect.masked(repeat, target))
-    engine, lock = connect.own(asking), deploy_lock.key(VERSION_TABLE, None)
+    engine = connect.own(asking)
     try:
         with connect.opened(asking) as connection:
             session.read(connection)
             history.refuse_foreign(connection, given.schema, VERSION_TABLE, repeat)
+            lock = deploy_lock.of(connection, VERSION_TABLE, None)
             connection.rollback()
             with deploy_lock.held(engine, lock, given.deploy_lock_timeout, say, repeat) as still_held:
                 who = history.origin(Path(config.get_main_option("script_location") or "."))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import connect
 from mcp_planner_schema.guard.findings import Broken, Busy
+from mcp_planner_schema.guard.postcheck import identifier
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -28,7 +29,11 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND (l.classid::bigint << 32 | l.objid::bigint) = %(key)s::int8
 """
 
-
+# Without a schema Alembic means the table that the session's search_path finds, and makes it where that begins.
+_FOUND_IN = """
+SELECT coalesce((SELECT n.nspname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                 WHERE c.oid = pg_catalog.to_regclass(%(name)s)::pg_catalog.oid), current_schema()::text)
+"""
 _CALLED = "SELECT pg_catalog.set_config('application_name'::text, %(called)s::text, false)"
 # Sessions of a run that is over: whoever holds the lock knows that no run of this version table is alive but its own, whose
 # sessions are called so only later.
@@ -70,9 +75,20 @@ def end_orphans(beside: Connection, number: int) -> list[str]:
     ]
 
 
-def key(version_table: str, version_table_schema: str | None) -> int:
-    """The lock's number: a signed 64-bit hash of the version table's name. The server adds the database itself."""
-    name = f"mcp_planner_schema.guard:{version_table_schema or ''}.{version_table}"
+def of(connection: Connection, version_table: str, schema: str | None) -> int:
+    """The number of the lock for the version table that this session finds by that name, or would make: one table, one lock."""
+    if schema is None:
+        named = {"name": identifier(version_table)}
+        schema = connection.exec_driver_sql(_FOUND_IN, named).scalar_one()
+    return key(version_table, schema)
+
+
+def key(version_table: str, schema: str | None) -> int:
+    """The lock's number: a signed 64-bit hash of the version table's name, by itself the one in ``public``.
+
+    The server adds the database itself.
+    """
+    name = f"mcp_planner_schema.guard:{schema or 'public'}.{version_table}"
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
 
 

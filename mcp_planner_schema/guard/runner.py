@@ -144,7 +144,7 @@ def _run(
     shown = connect.masked(typed, engine.url)
     origin = history.origin(Path(context.script.dir))
     before, asked = session.read(connection), _asked(context, settings)
-    lock = deploy_lock.key(migration.version_table, migration.version_table_schema)
+    lock = deploy_lock.of(connection, migration.version_table, migration.version_table_schema)
     named = plan.version_table(migration)
     table = connection.dialect.identifier_preparer.format_table(migration._version)
     history.refuse_foreign(connection, settings.schema, table, repeat)
@@ -267,7 +267,9 @@ def _alone(context: Any, settings: Settings, engine: Engine) -> AbstractContextM
     migration: MigrationContext = context.get_context()
     if migration.opts.get("dont_mutate"):
         return nullcontext()
-    lock = deploy_lock.key(migration.version_table, migration.version_table_schema)
+    assert migration.connection is not None
+    lock = deploy_lock.of(migration.connection, migration.version_table, migration.version_table_schema)
+    migration.connection.rollback()
     return deploy_lock.held(engine, lock, settings.deploy_lock_timeout, say, plan.repeat_of(context))
 
 

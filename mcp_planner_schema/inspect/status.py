@@ -146,7 +146,7 @@ def _runs(connection: Connection, schema: str) -> list[str]:
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND database = "
         "(SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) "
         "AND (classid::bigint << 32 | objid::bigint) = %s)",
-        (deploy_lock.key("alembic_version", None),),
+        (deploy_lock.of(connection, "alembic_version", None),),
     ).scalar_one()
     state = {"running": "running" if alive else "killed; the next run will say interrupted"}
     return [f"{row[0]}: {row[1]}: {state.get(row[2], row[2])} ({row[3]}, by {row[4]})" for row in rows]
