@@ -15,14 +15,14 @@ from mcp_planner_schema.guard.postcheck import pinned
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-# For each catalog which object a row of it belongs to. What PostgreSQL brought has lower numbers than 16384, and nobody alters
-# it, but for the schema public and the extension plpgsql.
+# For each catalog which object a row of it belongs to. What PostgreSQL brought has lower numbers than 16384: left out where it
+# is much, and where it would be little an index scan would cost more than it.
 _COUNTED = (
-    ("pg_class", "oid", "relnamespace <> 'pg_toast'::regnamespace AND oid >= 16384"),
-    ("pg_constraint", "greatest(conrelid, contypid)", "oid >= 16384"),
+    ("pg_class", "oid", "relnamespace <> 'pg_toast'::regnamespace"),
+    ("pg_constraint", "greatest(conrelid, contypid)", "true"),
     ("pg_trigger", "tgrelid", "NOT tgisinternal"),
     ("pg_policy", "polrelid", "true"),
-    ("pg_rewrite", "ev_class", "ev_class >= 16384"),
+    ("pg_rewrite", "ev_class", "true"),
     ("pg_inherits", "inhrelid", "true"),
     ("pg_statistic_ext", "stxrelid", "true"),
     ("pg_publication_rel", "prrelid", "true"),
@@ -30,7 +30,7 @@ _COUNTED = (
     ("pg_seclabel", "objoid", "objoid >= 16384"),
     ("pg_namespace", "oid", "true"),
     ("pg_extension", "oid", "true"),
-    ("pg_type", "oid", "typtype IN ('e', 'd', 'r') AND oid >= 16384"),
+    ("pg_type", "oid", "typtype IN ('e', 'd', 'r')"),
     ("pg_enum", "enumtypid", "oid >= 16384"),
     ("pg_proc", "oid", "oid >= 16384"),
     ("pg_event_trigger", "oid", "true"),
@@ -42,15 +42,15 @@ _COUNTED = (
 )
 # These go only with a row of the others, or where one of them is written.
 _WRITTEN = (
-    ("pg_attribute", "attrelid", "attnum > 0 AND attrelid >= 16384"),
+    ("pg_attribute", "attrelid", "attnum > 0"),
     ("pg_attrdef", "adrelid", "true"),
-    ("pg_index", "indexrelid", "indexrelid >= 16384"),
-    ("pg_index", "indrelid", "indexrelid >= 16384"),
+    ("pg_index", "indexrelid", "true"),
+    ("pg_index", "indrelid", "true"),
     ("pg_sequence", "seqrelid", "true"),
-    ("pg_range", "rngtypid", "rngtypid >= 16384"),
-    ("pg_aggregate", "aggfnoid::oid", "aggfnoid >= 16384"),
+    ("pg_range", "rngtypid", "true"),
+    ("pg_aggregate", "aggfnoid::oid", "true"),
 )
-_NEW = "age(xmin) <= age(%(oldest)s::xid)"
+_NEW = "age(xmin) <= (SELECT age(%(oldest)s::xid))"
 _ROWS = " UNION ALL ".join(f"SELECT {at} AS at FROM {name} WHERE {which}" for name, at, which in _COUNTED)
 _KNOWN = f"""
 SELECT pg_snapshot_xmin(pg_current_snapshot())::xid::text, array_agg(at)::text, array_agg(n)::text,
@@ -73,7 +73,7 @@ UNION SELECT c.oid::bigint FROM unnest(%(schemas)s::oid[], %(names)s::text[]) AS
 JOIN pg_namespace n ON n.oid = s.oid AND n.nspname <> s.name AND left(n.nspname, 3) <> 'pg_'
 JOIN pg_class c ON c.relnamespace = n.oid
 UNION SELECT a.attrelid::bigint FROM pg_type t JOIN pg_attribute a ON a.atttypid = t.oid
-WHERE t.oid >= 16384 AND {_NEW.replace("xmin", "t.xmin")} AND a.attnum > 0
+WHERE {_NEW.replace("xmin", "t.xmin")} AND a.attnum > 0
 """
 
 

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 
 CommitInside = tripwire.CommitInside
-_NOT_FELT = 0.05
-"""Seconds of the deadline that may go into finding what was touched; with tens of thousands of tables it takes longer."""
+_AGAIN, _NOT_FELT = 3, 0.05
+"""How many times as long as remembering what there is it takes to find what was touched, and look at it; and the seconds of the
+deadline that may go into that: with many thousands of tables it takes longer."""
 
 STOOD = "mcp_planner_guard.stood"
 """Where :func:`attempt` leaves the sequences' states before a body first ran, in ``connection.info``."""
@@ -136,8 +137,8 @@ def attempt(
     counted = {} if large is None else reading.begin(connection, reading.large(connection, states, large))
     catalog = structure.of_everything(connection, schema) if proven else None
     connection.exec_driver_sql("SAVEPOINT guard_trial")
-    if clock is not None:  # what differs is asked for under the body's locks, which takes as long
-        clock.allow(clock.usual + max(0.0, took - _NOT_FELT))
+    if clock is not None:  # what differs is asked for under the body's locks, which takes as long, and then looked at
+        clock.allow(clock.usual + max(0.0, _AGAIN * took - _NOT_FELT))
     try:
         arm(connection, schema)
         with inert(context, outcome):
