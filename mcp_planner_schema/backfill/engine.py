@@ -14,8 +14,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.backfill import batch, feedback, keys, record, waiters
+from mcp_planner_schema.backfill import batch, keys, record, waiters
 from mcp_planner_schema.backfill.batch import Batch
+from mcp_planner_schema.backfill.feedback import Feedback
 from mcp_planner_schema.backfill.keys import Leaf
 from mcp_planner_schema.backfill.pace import Pace
 from mcp_planner_schema.backfill.record import Claim, Record
@@ -74,10 +75,7 @@ class Work:
     waiting: bool = False
 
     def __post_init__(self) -> None:
-        tables = {leaf.oid: leaf.told for leaf in self.leaves.values()}
-        self.feedback = feedback.Feedback(
-            tables, self.limits, lambda line: self.say(f"backfill {self.fill.name} {line}")
-        )
+        self.feedback = Feedback(self.limits, lambda line: self.say(f"backfill {self.fill.name} {line}"))
 
     def moved(self, rows: int) -> None:
         """So many rows more are done."""
@@ -168,7 +166,7 @@ def _ranges(connection: Connection, work: Work) -> None:
         claimed = record.claim(connection, work.record, work.leaves)
         if claimed is None:
             return
-        _look_around(connection, work, record.wanted(connection, work.record), felt=False)
+        _look_around(connection, work, claimed.range.leaf, record.wanted(connection, work.record), felt=False)
         _batches(connection, work, pace, claimed)
 
 
@@ -206,7 +204,7 @@ def _batches(connection: Connection, work: Work, pace: Pace, mine: Claim) -> Non
                 raise _explained(work, error, code) from error
             if code in _IN_THE_WAY:
                 tries = _give_way(work, pace, one, tries)
-                _look_around(connection, work, record.wanted(connection, work.record), felt=False)
+                _look_around(connection, work, one.range.leaf, record.wanted(connection, work.record), felt=False)
             else:
                 failures += 1
                 _isolate(work, pace, one, failures, error)
@@ -222,7 +220,7 @@ def _batches(connection: Connection, work: Work, pace: Pace, mine: Claim) -> Non
         if one.last:
             return
         mine = replace(mine, reached=one.reached)
-        _look_around(connection, work, wanted, felt=pid in work.seen.felt)
+        _look_around(connection, work, one.range.leaf, wanted, felt=pid in work.seen.felt)
 
 
 def _give_way(work: Work, pace: Pace, one: Batch, tries: int) -> int:
@@ -257,7 +255,7 @@ def _isolate(work: Work, pace: Pace, one: Batch, failures: int, error: Any) -> N
     ) from error  # fmt: skip
 
 
-def _look_around(connection: Connection, work: Work, wanted: str, *, felt: bool) -> None:
+def _look_around(connection: Connection, work: Work, leaf: Leaf, wanted: str, *, felt: bool) -> None:
     """Between two batches: give way, wait while somebody suffers, do what somebody wants from another shell."""
     if felt:
         time.sleep(_REST)
@@ -265,7 +263,7 @@ def _look_around(connection: Connection, work: Work, wanted: str, *, felt: bool)
         if wanted == "stop":
             raise _busy(work, "somebody has stopped it")
         asked = [f"make backfill-resume NAME={work.fill.name}"] if wanted == "pause" else []
-        why = asked or work.feedback.reasons(connection)
+        why = asked or work.feedback.reasons(connection, leaf)
         record.waits(connection, work.record, "; ".join(why) or None) if why or work.waiting else None
         if asked and not work.waiting:
             work.say(f"backfill {work.fill.name} waits: {'; '.join(asked)}")

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.backfill import question
+from mcp_planner_schema.backfill.keys import Leaf
 from mcp_planner_schema.backfill.question import Question
 from mcp_planner_schema.backfill.replay import Replay
 from mcp_planner_schema.guard.settings import Backfill as Limits
@@ -30,60 +31,68 @@ _LEFT_OUT = "unreserved", "lost"
 
 @dataclass(frozen=True)
 class Reason:
-    """Why to wait. ``of`` tells it from others, its first part what it is about; ``held``: it may never end."""
+    """Why to wait. ``kind`` and ``of`` tell it from others. ``held``: it may never end; ``table``: it is about this one only."""
 
-    of: tuple[object, ...]
+    kind: str
     text: str
+    of: object = None
+    table: int | None = None
     held: bool = False
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """The same one at another look has the same."""
+        return self.kind, self.of, self.table
 
 
 @dataclass
 class Feedback:
-    """What was seen so far of those who may suffer. ``tables`` are OIDs and names; all workers share it.
+    """What was seen so far of those who may suffer. All workers share it.
 
     ``lag`` is how many seconds the last replica lies behind; None where there is none, or none that can be seen.
     """
 
-    tables: Mapping[int, str]
     limits: Limits
     say: Callable[[str], None]
     lag: float | None = None
 
     def __post_init__(self) -> None:
-        values = {"tables": list(self.tables), "dead": self.limits.dead_tuples}
-        self._question = Question(values, self.say)
+        self._question = Question(self.say)
         self._replay = Replay(self.limits.lag / 1000)
         self._first: dict[str, Any] = {}
         self._since: dict[tuple[object, ...], float] = {}
         self._told: dict[object, float] = {}
         self._between = threading.Lock()
 
-    def reasons(self, connection: Connection) -> list[str]:
-        """Why to wait now, each for people; none where nobody suffers. One round trip; says what is new."""
-        found, now = self._question.ask(connection), time.monotonic()
+    def reasons(self, connection: Connection, leaf: Leaf) -> list[str]:
+        """Why not to write the leaf now, each for people; none where nobody suffers. One round trip; says what is new."""
+        found, now = self._question.ask(connection, leaf.oid), time.monotonic()
+        if not found:  # it could not be asked this time
+            return []
         with self._between:
-            reasons = list(self._held(list(self._reasons(found, now)), now))
+            reasons = list(self._held(list(self._reasons(found, leaf, now)), leaf, now))
             for reason in reasons:
-                self._tell(reason.of[0], f"waits: {reason.text}", now)
+                self._tell(reason.kind, f"waits: {reason.text}", now)
         return [reason.text for reason in reasons]
 
-    def _reasons(self, found: dict[str, Any], now: float) -> Iterator[Reason]:
+    def _reasons(self, found: dict[str, Any], leaf: Leaf, now: float) -> Iterator[Reason]:
         written = found.get(question.WRITTEN)
         if written is not None:
             self._first.setdefault(question.WRITTEN, written)
             yield from self._replicas(found.get(question.REPLICAS, []), written, now)
             yield from self._slots(found.get(question.SLOTS, []), written)
             yield from self._archive(found.get(question.ARCHIVE), written)
-        yield from self._locks(found.get(question.LOCKS, []))
-        for oid, dead, live in found.get(question.DEAD, []):
-            share, limit = dead / (dead + live), self.limits.dead_tuples
-            text = f"{share:.0%} of the rows of {self.tables[oid]} are dead (limit {limit:.0%})"
-            yield Reason(("dead tuples", oid), text, held=True)
+        yield from self._locks(found.get(question.LOCKS, []), leaf)
+        dead, live = found.get(question.DEAD, (0, 1))
+        share, limit = dead / (dead + live), self.limits.dead_tuples
+        if share > limit:
+            text = f"{share:.0%} of the rows of {leaf.told} are dead (limit {limit:.0%})"
+            yield Reason("dead tuples", text, table=leaf.oid, held=True)
 
     def _replicas(self, found: list[Any], written: int, now: float) -> Iterator[Reason]:
         replay, limit = self._replay, self.limits.lag / 1000
         replay.wrote(written, now)
-        replay.forget({pid for pid, *_ in found})
+        replay.forget({pid: replayed for pid, _, _, replayed, _ in found if replayed is not None})
         lags = []
         for pid, name, address, replayed, told in found:
             if replayed is None:
@@ -92,16 +101,14 @@ class Feedback:
                 continue
             if name in self.limits.lag_except:
                 continue
-            shown = name if name not in ("", "walreceiver") or not address else f"{name or 'at'} {address}"
+            shown = f"{name or ''} {address or ''}".strip() if name in (None, "", "walreceiver") else name
             behind, needs = replay.behind(replayed, told, now), replay.needs(pid, replayed, written, now)
             lags.append(behind)
             if behind > limit:
-                yield Reason(
-                    (f"replica {shown}",), f"replica {shown} replays {_time(behind)} behind (limit {_time(limit)})"
-                )
+                yield Reason("replica", f"replica {shown} replays {_time(behind)} behind (limit {_time(limit)})", pid)
             elif needs > limit:
                 text = f"replica {shown} needs {_time(needs)} to replay what is written (limit {_time(limit)})"
-                yield Reason((f"replica {shown}",), text)
+                yield Reason("replica", text, pid)
         self.lag = max(lags, default=None)
 
     def _slots(self, found: list[Any], written: int) -> Iterator[Reason]:
@@ -110,12 +117,12 @@ class Feedback:
         for name, active, status, kept_from in found:
             shown = f"slot {name}" if active else f"slot {name} (nobody reads it)"
             if status in _LEFT_OUT and name not in lost:
-                yield Reason(("slot", name), f"{shown} is {status}: its WAL is not kept any more", held=True)
+                yield Reason("slot", f"{shown} is {status}: its WAL is not kept any more", name, held=True)
             elif kept_from is not None and limit is not None:
                 kept = written - max(kept_from, self._first[question.WRITTEN])
                 if kept > limit:
                     text = f"{shown} keeps {_size(kept)} of WAL that were written meanwhile (limit {_size(limit)})"
-                    yield Reason(("slot", name), text)
+                    yield Reason("slot", text, name)
 
     def _archive(self, found: Any, written: int) -> Iterator[Reason]:
         if found is None:
@@ -129,35 +136,34 @@ class Feedback:
         waiting, limit = current - known["archived"] - 1, self.limits.archive_queue
         if waiting > limit:
             text = f"{waiting:,} WAL segments wait to be archived (limit {limit:,})"
-            yield Reason(("archive",), f"{text}; {file} fails" if fails else text)
+            yield Reason("archive", f"{text}; {file} fails" if fails else text)
         elif fails and failed > known["failed"]:
-            yield Reason(("archive", file), f"the archive fails at {file}, {waiting} wait behind it", held=True)
+            yield Reason("archive", f"the archive fails at {file}, {waiting} wait behind it", file, held=True)
 
-    def _locks(self, found: list[Any]) -> Iterator[Reason]:
-        for pid, oid, mode, granted, query in found:
-            table = self.tables.get(oid)
+    def _locks(self, found: list[Any], leaf: Leaf) -> Iterator[Reason]:
+        for pid, mode, granted, query in found:
             if mode == question.OF_A_VACUUM:
                 wraparound = " (to prevent wraparound)" if "(to prevent wraparound)" in (query or "") else ""
-                yield Reason(("vacuum", pid, oid), f"a vacuum{wraparound} works on {table}", held=True)
+                yield Reason("vacuum", f"a vacuum{wraparound} works on {leaf.told}", pid, leaf.oid, held=True)
             else:
                 who = f"pid {pid}" if pid else "a prepared transaction"
                 verb = "holds" if granted else "waits for"
-                yield Reason(("lock", pid, oid), f"{who} {verb} {mode} on {table}", held=True)
+                yield Reason("lock", f"{who} {verb} {mode} on {leaf.told}", pid, leaf.oid, held=True)
 
-    def _held(self, found: list[Reason], now: float) -> Iterator[Reason]:
-        """Of what may never end only what has not been given way to for long enough."""
-        limit = self.limits.hold / 1000
-        self._since = {reason.of: self._since.get(reason.of, now) for reason in found if reason.held}
-        for key in [key for key in self._told if isinstance(key, tuple) and key not in self._since]:
-            del self._told[key]
+    def _held(self, found: list[Reason], leaf: Leaf, now: float) -> Iterator[Reason]:
+        """Of what may never end only what has not been given way to for long enough. What has gone begins anew."""
+        limit, there = self.limits.hold / 1000, {reason.key for reason in found if reason.held}
+        for gone in [key for key in self._since if key not in there and key[-1] in (None, leaf.oid)]:
+            del self._since[gone]
+            self._told.pop(gone, None)
         for reason in found:
-            given = now - self._since.get(reason.of, now)
+            given = now - self._since.setdefault(reason.key, now) if reason.held else 0.0
             if given > limit:
-                self._tell(reason.of, f"goes on after a hold of {_time(limit)}: {reason.text}", now, again=float("inf"))
-            elif reason.held:
-                yield Reason(
-                    reason.of, f"{reason.text}, given way for {_time(given)} (limit {_time(limit)})", held=True
+                self._tell(
+                    reason.key, f"goes on after a hold of {_time(limit)}: {reason.text}", now, again=float("inf")
                 )
+            elif reason.held:
+                yield replace(reason, text=f"{reason.text}, given way for {_time(given)} (limit {_time(limit)})")
             else:
                 yield reason
 

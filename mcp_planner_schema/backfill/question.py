@@ -31,18 +31,20 @@ ARCHIVE = "the WAL archive"
 LOCKS = "locks and vacuums"
 DEAD = "dead tuples"
 
-# A walsender of a role that may not see it has a pid and nothing else. What does not replay (a base backup, pg_receivewal) has
+# The functions below pg_stat_replication and no view: that one joins all sessions, which takes as long as the rest together. A
+# walsender has a pid and nothing else for a role that may not see it. What does not replay (a base backup, pg_receivewal) has
 # no replay_lsn. A vacuum holds its table's lock in any phase; who it is, only pg_stat_activity says, and not to everybody.
 _PARTS = {
     WRITTEN: "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), '0/0')::bigint",
     REPLICAS: """
 SELECT pg_catalog.json_agg(pg_catalog.json_build_array(
-    r.pid, r.application_name, r.client_addr, pg_catalog.pg_wal_lsn_diff(r.replay_lsn, '0/0')::bigint,
-    extract(epoch FROM r.replay_lag)::float8) ORDER BY r.pid)
-FROM pg_catalog.pg_stat_replication r WHERE r.state IS NULL OR r.replay_lsn IS NOT NULL""",
+    r.pid, a.application_name, a.client_addr, pg_catalog.pg_wal_lsn_diff(r.replay_lsn, '0/0')::bigint,
+    extract(epoch FROM r.replay_lag)::float8))
+FROM pg_catalog.pg_stat_get_wal_senders() r CROSS JOIN LATERAL pg_catalog.pg_stat_get_activity(r.pid) a
+WHERE r.state IS NULL OR r.replay_lsn IS NOT NULL""",
     SLOTS: """
 SELECT pg_catalog.json_agg(pg_catalog.json_build_array(
-    s.slot_name, s.active, s.wal_status, pg_catalog.pg_wal_lsn_diff(s.restart_lsn, '0/0')::bigint) ORDER BY s.slot_name)
+    s.slot_name, s.active, s.wal_status, pg_catalog.pg_wal_lsn_diff(s.restart_lsn, '0/0')::bigint))
 FROM pg_catalog.pg_replication_slots s""",
     ARCHIVE: """
 SELECT pg_catalog.json_build_array(
@@ -51,23 +53,19 @@ SELECT pg_catalog.json_build_array(
 FROM pg_catalog.pg_stat_archiver a WHERE pg_catalog.current_setting('archive_mode') <> 'off'""",
     LOCKS: f"""
 SELECT pg_catalog.json_agg(pg_catalog.json_build_array(
-    found.pid, found.relation, found.mode, found.granted,
-    (SELECT a.query FROM pg_catalog.pg_stat_activity a WHERE a.pid = found.pid)) ORDER BY found.pid)
-FROM (SELECT l.pid, l.relation::bigint, l.mode, l.granted FROM pg_catalog.pg_locks l
-      WHERE l.locktype = 'relation' AND l.relation = ANY (%(tables)s::bigint[]::oid[])
-        AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-        AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
-        AND (l.mode IN {IN_THE_WAY} OR l.mode = '{OF_A_VACUUM}' AND l.granted
-             AND EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum v WHERE v.pid = l.pid))) AS found""",
+    l.pid, l.mode, l.granted, (SELECT a.query FROM pg_catalog.pg_stat_activity a WHERE a.pid = l.pid)))
+FROM pg_catalog.pg_locks l
+WHERE l.relation = %(table)s::bigint::oid AND l.locktype = 'relation' AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+  AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+  AND (l.mode IN {IN_THE_WAY} OR l.mode = '{OF_A_VACUUM}' AND l.granted
+       AND EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum v WHERE v.pid = l.pid))""",
     DEAD: f"""
-SELECT pg_catalog.json_agg(pg_catalog.json_build_array(t.oid, c.dead, c.live))
-FROM pg_catalog.unnest(%(tables)s::bigint[]) AS t (oid)
-CROSS JOIN LATERAL (SELECT pg_catalog.pg_stat_get_dead_tuples(t.oid::oid), pg_catalog.pg_stat_get_live_tuples(t.oid::oid)
-                    OFFSET 0) AS c (dead, live)
-WHERE c.dead > {_FEW} AND c.dead > (c.dead + c.live) * %(dead)s
+SELECT pg_catalog.json_build_array(pg_catalog.pg_stat_get_dead_tuples(c.oid), pg_catalog.pg_stat_get_live_tuples(c.oid))
+FROM pg_catalog.pg_class c
+WHERE c.oid = %(table)s::bigint::oid AND pg_catalog.pg_stat_get_dead_tuples(c.oid) > {_FEW}
   AND pg_catalog.current_setting('autovacuum')::bool AND pg_catalog.current_setting('track_counts')::bool
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_class k, pg_catalog.pg_options_to_table(k.reloptions) o
-                  WHERE k.oid = t.oid::oid AND o.option_name = 'autovacuum_enabled' AND NOT o.option_value::bool)""",
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_options_to_table(c.reloptions) o
+                  WHERE o.option_name = 'autovacuum_enabled' AND NOT o.option_value::bool)""",
 }
 
 
@@ -75,24 +73,24 @@ WHERE c.dead > {_FEW} AND c.dead > (c.dead + c.live) * %(dead)s
 class Question:
     """The parts that are still asked. ``say`` is told of each that is not any more."""
 
-    values: dict[str, Any]
     say: Callable[[str], None]
     parts: list[str] = field(default_factory=lambda: list(_PARTS))
 
-    def ask(self, connection: Connection) -> dict[str, Any]:
-        """The answers, by their parts; one round trip. None of them where it failed: that harms no backfill."""
+    def ask(self, connection: Connection, table: int) -> dict[str, Any]:
+        """The answers, by their parts, for who writes the table with this OID; one round trip. None where it failed: that
+        harms no backfill."""
         from sqlalchemy.exc import DBAPIError
 
         if not self.parts:
             return {}
         try:
-            return self._answers(connection, self.parts)
+            return self._answers(connection, table, self.parts)
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise
         for part in list(self.parts):
             try:
-                self._answers(connection, [part])
+                self._answers(connection, table, [part])
             except DBAPIError as error:
                 if error.connection_invalidated:
                     raise
@@ -101,7 +99,7 @@ class Question:
                     self.say(f"does not see {part}: {str(error.orig).strip().splitlines()[0]}")
         return {}
 
-    def _answers(self, connection: Connection, parts: list[str]) -> dict[str, Any]:
+    def _answers(self, connection: Connection, table: int, parts: list[str]) -> dict[str, Any]:
         listed = ", ".join(f"({_PARTS[part]})::text" for part in parts)
-        row = connection.exec_driver_sql(f"SELECT {listed}", self.values).one()
+        row = connection.exec_driver_sql(f"SELECT {listed}", {"table": table}).one()
         return {part: json.loads(told) for part, told in zip(parts, row, strict=True) if told is not None}

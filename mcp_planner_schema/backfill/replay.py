@@ -44,7 +44,7 @@ class Replay:
             return
         self.written.append((position, now))
         if len(self.written) > _KEPT:
-            del self.written[1 : _KEPT // 2 : 2]
+            del self.written[2 : _KEPT // 2 : 2]
 
     def behind(self, replayed: int, told: float | None, now: float) -> float:
         """Seconds since the oldest was written that is not replayed. What was so before the first look, the server has
@@ -71,8 +71,10 @@ class Replay:
         rate = self.rates.get(replica)
         return (written - replayed) / rate if rate else 0.0
 
-    def forget(self, there: set[int]) -> None:
-        """Of replicas that have gone nothing is kept."""
+    def forget(self, there: dict[int, int]) -> None:
+        """These are the replicas that there are, and what they have replayed: nothing older is needed, nor who has gone."""
         for gone in self.marks.keys() - there:
             del self.marks[gone]
             self.rates.pop(gone, None)
+        passed = bisect.bisect_right(self.written, min(there.values(), default=0), key=lambda one: one[0])
+        del self.written[: max(0, passed - 1)]
