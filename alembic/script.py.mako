@@ -3,6 +3,21 @@
 
     def written(value):
         return repr(value).replace("'", '"')
+
+    # What a data revision begins with: to be filled in, so all of it is a comment.
+    ROWS = """\
+# docs/5-data-migrations.md has whole examples.
+    # op.backfill(
+    #     "table",
+    #     set={"column": "filled.other"},
+    #     where="filled.column IS NULL",
+    #     verify="SELECT count(*) FROM table WHERE column IS NULL",
+    # )
+    # op.run_script("{number}/name.py", arguments={})  # alembic/scripts/{number}/name.py
+    pass"""
+    STAYS = """\
+# op.execute("SELECT 1")  # where what was filled stays true, because a trigger keeps it
+    pass"""
 %>\
 """${in_docstring(message)}.
 
@@ -12,7 +27,7 @@ Author: ${in_docstring(author) if author is not UNDEFINED else "undecided"}
 Date: ${create_date.date()}
 Dependencies: ${", ".join(filter(None, map(comma, (down_revision, depends_on)))) or None}
 Type: ${kind if kind is not UNDEFINED else "schema"}
-Phase: expand
+Phase: ${"migrate" if rows is not UNDEFINED and rows else "expand"}
 Transaction: ${transactions.get(up_revision, "single") if transactions is not UNDEFINED else "single"}
 Reversible: undecided
 """
@@ -41,8 +56,8 @@ expectations = [
 
 
 def upgrade() -> None:
-    ${"sql.apply(sql_files)" if files is not UNDEFINED and files else upgrades or "pass"}
+    ${"sql.apply(sql_files)" if files is not UNDEFINED and files else ROWS.replace("{number}", up_revision) if rows is not UNDEFINED and rows else upgrades or "pass"}
 
 
 def downgrade() -> None:
-    ${"sql.revert(sql_files)" if files is not UNDEFINED and files else downgrades or "pass"}
+    ${"sql.revert(sql_files)" if files is not UNDEFINED and files else STAYS if rows is not UNDEFINED and rows else downgrades or "pass"}

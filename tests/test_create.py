@@ -107,6 +107,26 @@ def test_a_new_function_is_a_file_to_be_named(project: Project) -> None:
     assert "import sqlalchemy" not in text and "import op" not in text
 
 
+def test_a_new_data_revision_shows_how_rows_are_changed(project: Project) -> None:
+    """It commits by itself, belongs to the migrate phase, and has a backfill and a script to fill in; until then it is none."""
+    path = create(project, "fill_keys", type="data", author="A <a@b.example>")
+    text = path.read_text()
+
+    made, before = fields(path), findings(project)
+    path.write_text(
+        re.sub(r"(?<=^    )# (?!docs)", "", text, flags=re.MULTILINE)
+        .replace("undecided", "lossless").replace("expectations = [\n", 'expectations = [expect.rows("SELECT", count=1)')
+    )  # fmt: skip
+    script = project.folder / "alembic" / "scripts" / made.version / "name.py"
+    script.parent.mkdir(parents=True)
+    script.write_text("def run(connection):\n    pass\n")
+
+    assert (made.type, made.phase, made.transaction) == ("data", "migrate", "none")
+    assert before == UNDECIDED
+    assert f'op.run_script("{made.version}/name.py"' in text
+    assert findings(project) == []
+
+
 def test_the_first_revision_has_no_parent(project: Project) -> None:
     """In an empty folder the number is 001 and the parent None."""
     made = fields(create(project, "create thing"))

@@ -72,9 +72,12 @@ def new_revision(
             raise WrongUse(f"The next revision is {number}, not {config.cmd_opts.rev_id}.", _FORM)
         _name(directives, number, settings)
         # A function or trigger is a file; what autogenerate has found is none.
-        files = kind == "function" and all(found.is_empty() for found in script.upgrade_ops_list)
-        transactions = {one.rev_id: "none" for one in directives if _commits(one)}
-        arguments.update(author=author(given.get("author", "")), kind=kind, files=files, transactions=transactions)
+        empty = all(found.is_empty() for found in script.upgrade_ops_list)
+        files, rows = kind == "function" and empty, kind == "data" and empty
+        transactions = {one.rev_id: "none" for one in directives if rows or _commits(one)}
+        arguments.update(
+            author=author(given.get("author", "")), kind=kind, files=files, rows=rows, transactions=transactions
+        )
         if not files and len(transactions) < len(directives):
             say(committing.EXPLAINED)
         for note in arguments.pop("notes", ()):
