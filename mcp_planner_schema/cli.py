@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 Values = Mapping[str, str]
-ALLOWED = ("PHASE", "HOLD_LIMIT", "CANCEL_BLOCKERS", "WORKERS")
+ALLOWED = ("PHASE", "HOLD_LIMIT", "CANCEL_BLOCKERS", "WORKERS", "PROGRESS")
 """What whoever runs it allows for once; the guard reads them from ``config.attributes``, or from ``-x`` of ``alembic``."""
 
 

@@ -7,6 +7,7 @@ with the next batch, and no row is written twice. Between two batches it looks w
 from __future__ import annotations
 
 import random
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from mcp_planner_schema.backfill.batch import Batch
 from mcp_planner_schema.backfill.feedback import Feedback
 from mcp_planner_schema.backfill.keys import Leaf
 from mcp_planner_schema.backfill.pace import Pace
+from mcp_planner_schema.backfill.progress import Progress
 from mcp_planner_schema.backfill.record import Claim, Record
 from mcp_planner_schema.backfill.spec import Backfill
 from mcp_planner_schema.guard import brief, journal, ladder, verified
@@ -39,8 +41,6 @@ _LOOK_AGAIN = 0.5
 """Seconds between two looks while it waits."""
 
 _LOCKED_TRIES = 40
-_TELL = 60.0
-"""Seconds between two lines."""
 
 _FAILURES = 3
 """So often the same batch may fail by its rows until the row is looked for."""
@@ -67,28 +67,22 @@ class Work:
     leaves: dict[str, Leaf]
     limits: Limits
     step: journal.Step
-    say: Callable[[str], None]
+    progress: Progress
     seen: waiters.Waiters
     stop: threading.Event = field(default_factory=threading.Event)
-    told: float = field(default_factory=time.monotonic)
-    rows: int = 0
-    waiting: bool = False
 
     def __post_init__(self) -> None:
         self.feedback = Feedback(self.limits, lambda line: self.say(f"backfill {self.fill.name} {line}"))
 
-    def moved(self, rows: int) -> None:
-        """So many rows more are done."""
-        self.rows += rows
-        if time.monotonic() - self.told > _TELL:
-            self.told = time.monotonic()
-            self.say(f"backfill {self.fill.name}: {self.rows:,} rows done")
+    def say(self, text: str) -> None:
+        """A line for people."""
+        self.progress.say(text)
 
 
 def run(
     connection: Connection, oid: int, target: str, fill: Backfill, *, limits: Limits, deadline: float,
     opened: Callable[[], AbstractContextManager[Connection]], beside: Callable[[], AbstractContextManager[Connection]],
-    workers: int = 1, say: Callable[[str], None] = print,
+    workers: int = 1, say: Callable[[str], None] = print, events: bool = False,
 ) -> int:  # fmt: skip
     """Work the table off with ``connection``, in autocommit, and with further ones; gives how many rows this was.
 
@@ -112,8 +106,10 @@ def run(
     already = record.written(connection, begun)
     if begun.resumed:
         say(f"backfill {fill.name} goes on: {already[0]:,} rows were done before")
-    with waiters.watching(beside, deadline) as seen:
-        work = Work(fill, begun, leaves, limits, step, say, seen, rows=already[0])
+    about = {"table": target, "revision": step.revision, "direction": step.direction}
+    progress = Progress(fill.name, already[0], record.expected(connection, begun), say, about, events)
+    with progress.telling(resumed=begun.resumed), waiters.watching(beside, deadline) as seen:
+        work = Work(fill, begun, leaves, limits, step, progress, seen)
         _together(connection, work, opened, workers)
         _verified(connection, work, opened, workers)
     return record.written(connection, begun)[1] - already[1]
@@ -167,6 +163,7 @@ def _ranges(connection: Connection, work: Work) -> None:
         if claimed is None:
             return
         _look_around(connection, work, claimed.range.leaf, record.wanted(connection, work.record), felt=False)
+        _look_around(connection, work, claimed.range.leaf, record.wanted(connection, work.record), felt=False)
         _batches(connection, work, pace, claimed)
 
 
@@ -176,6 +173,7 @@ def _pass_again(connection: Connection, work: Work, leaf: Leaf) -> None:
         if not record.pass_written(connection, work.record, leaf):
             return
         record.reopen(connection, work.record, leaf)
+        work.progress.again(leaf.expected)
         _ranges(connection, work)
     raise _busy(
         work, f"the rows of {leaf.told}, which has no key, are changed faster than they can be taken by their places"
@@ -216,7 +214,7 @@ def _batches(connection: Connection, work: Work, pace: Pace, mine: Claim) -> Non
             pace.done(one.rows, before, felt=pid in work.seen.felt)
         if wanted is None:
             return
-        work.moved(one.rows)
+        work.progress.moved(one.rows)
         if one.last:
             return
         mine = replace(mine, reached=one.reached)
@@ -262,15 +260,21 @@ def _look_around(connection: Connection, work: Work, leaf: Leaf, wanted: str, *,
     while True:
         if wanted == "stop":
             raise _busy(work, "somebody has stopped it")
-        asked = [f"make backfill-resume NAME={work.fill.name}"] if wanted == "pause" else []
-        why = asked or work.feedback.reasons(connection, leaf)
-        record.waits(connection, work.record, "; ".join(why) or None) if why or work.waiting else None
-        if asked and not work.waiting:
-            work.say(f"backfill {work.fill.name} waits: {'; '.join(asked)}")
-        work.waiting = bool(why)
+        paused = wanted == "pause"
+        why = [resume(work)] if paused else work.feedback.reasons(connection, leaf)
+        work.progress.lag = work.feedback.lag
+        if work.progress.waits(why, wished=paused):
+            record.waits(connection, work.record, work.progress.waits_for)
+        if (rate := work.progress.keep()) is not None:
+            record.keep_rate(connection, work.record, rate)
         if not why or work.stop.wait(_LOOK_AGAIN):
             return
         wanted = record.wanted(connection, work.record)
+
+
+def resume(work: Work) -> str:
+    """What somebody types who wants it to go on."""
+    return f"somebody has paused it; next: make backfill-resume NAME={shlex.quote(work.fill.name)}"
 
 
 def _verified(
@@ -284,6 +288,7 @@ def _verified(
         work.say(f"backfill {work.fill.name}: {left:,} rows are left, once more")
         for leaf in work.leaves.values():
             record.reopen(connection, work.record, leaf)
+            work.progress.again(leaf.expected)
         _together(connection, work, opened, workers)
         left = _left(connection, work)
     if left:

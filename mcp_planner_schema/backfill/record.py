@@ -73,7 +73,7 @@ def begin(connection: Connection, step: journal.Step, name: str, target: str, di
     key = (step.version_table, step.revision, step.direction, name)
     where = "version_table = %s AND revision = %s AND direction = %s AND name = %s"
     found = connection.exec_driver_sql(
-        f"UPDATE {step.schema}.backfill SET run = %s, waits_for = NULL, "
+        f"UPDATE {step.schema}.backfill SET run = %s, waits_for = NULL, waits_since = NULL, "
         f"wanted = CASE wanted WHEN 'stop' THEN 'run' ELSE wanted END WHERE {where} RETURNING id, digest, state",
         (step.run, *key),
     ).first()
@@ -171,6 +171,11 @@ def pass_written(connection: Connection, record: Record, leaf: Leaf) -> int:
 def reopen(connection: Connection, record: Record, leaf: Leaf) -> None:
     """The leaf's ranges are to be gone through again, from their beginnings; what was counted stays."""
     connection.exec_driver_sql(
+        f"UPDATE {record.schema}.backfill SET state = 'running', done_at = NULL, rows_expected = rows_expected + %s "
+        "WHERE id = %s",
+        (leaf.expected, record.id),
+    )
+    connection.exec_driver_sql(
         f"UPDATE {record.schema}.backfill_range SET done = false, reached = NULL WHERE backfill = %s AND relation = %s",
         (record.id, leaf.told),
     )
@@ -185,15 +190,30 @@ def wanted(connection: Connection, record: Record) -> str:
 def waits(connection: Connection, record: Record, why: str | None) -> None:
     """What it waits for now, for whoever asks from another shell; None: it goes on."""
     connection.exec_driver_sql(
-        f"UPDATE {record.schema}.backfill SET waits_for = %s WHERE id = %s AND waits_for IS DISTINCT FROM %s",
-        (why, record.id, why),
+        f"UPDATE {record.schema}.backfill SET waits_for = %s, waits_since = CASE WHEN %s THEN "
+        "coalesce(waits_since, pg_catalog.clock_timestamp()) END WHERE id = %s AND waits_for IS DISTINCT FROM %s",
+        (why, why is not None, record.id, why),
+    )
+
+
+def expected(connection: Connection, record: Record) -> int:
+    """About how many rows there are to go through, as far as somebody has said so."""
+    sql = f"SELECT rows_expected FROM {record.schema}.backfill WHERE id = %s"
+    return int(connection.exec_driver_sql(sql, (record.id,)).scalar_one())
+
+
+def keep_rate(connection: Connection, record: Record, rate: float) -> None:
+    """How many rows a second it does now, for whoever asks from another shell."""
+    connection.exec_driver_sql(
+        f"UPDATE {record.schema}.backfill SET rows_per_second = %s WHERE id = %s", (rate, record.id)
     )
 
 
 def finish(connection: Connection, record: Record, digest: str | None) -> None:
     """Every range is done, and where there is a query to verify it by, of which ``digest`` is kept, that has said so."""
     connection.exec_driver_sql(
-        f"UPDATE {record.schema}.backfill SET state = 'done', waits_for = NULL, done_at = pg_catalog.clock_timestamp(), "
-        "verify = %s, verified_at = CASE WHEN %s THEN pg_catalog.clock_timestamp() END WHERE id = %s",
+        f"UPDATE {record.schema}.backfill SET state = 'done', waits_for = NULL, waits_since = NULL, "
+        "done_at = pg_catalog.clock_timestamp(), verify = %s, "
+        "verified_at = CASE WHEN %s THEN pg_catalog.clock_timestamp() END WHERE id = %s",
         (digest, digest is not None, record.id),
     )

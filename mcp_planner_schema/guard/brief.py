@@ -36,7 +36,7 @@ class Policy:
     """What a step lends to its operations. ``gave_way`` is told of each failed try, and says who was in the way.
 
     ``workers`` is how many sessions a backfill may use, ``opened`` gives one like the step's own, in autocommit, ``beside`` one
-    of the guard's.
+    of the guard's; ``events``: how far it is is told to a machine, by a line of JSON each.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Policy:
     workers: int = 1
     opened: Callable[[], AbstractContextManager[Connection]] | None = None
     beside: Callable[[], AbstractContextManager[Connection]] | None = None
+    events: bool = False
 
 
 def run(context: MigrationContext, sql: str) -> None:

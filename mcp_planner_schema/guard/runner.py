@@ -230,14 +230,15 @@ def _run(
 
 
 def _asked(context: Any, settings: Settings) -> Asked:
-    """What whoever runs this allows: ``-x hold_limit=5min``, ``-x cancel_blockers=app=NAME``, ``-x workers=4``, or
-    ``attributes`` so named."""
+    """What whoever runs this allows: ``-x hold_limit=5min``, ``-x cancel_blockers=app=NAME``, ``-x workers=4``,
+    ``-x progress=json``, or ``attributes`` so named."""
     from mcp_planner_schema.guard import blockers
     from mcp_planner_schema.guard.tries import Asked
 
     named = context.get_x_argument(as_dictionary=True)
-    hold, cancel, workers = (
-        named.get(name) or context.config.attributes.get(name) for name in ("hold_limit", "cancel_blockers", "workers")
+    hold, cancel, workers, told = (
+        named.get(name) or context.config.attributes.get(name)
+        for name in ("hold_limit", "cancel_blockers", "workers", "progress")
     )
     try:
         limit = settings_module.duration(hold) if hold else settings.hold_limit
@@ -245,7 +246,9 @@ def _asked(context: Any, settings: Settings) -> Asked:
         raise WrongUse(f"hold_limit is {hold!r}: {error}.", "alembic -x hold_limit=5min downgrade -1") from None
     if not re.fullmatch("[1-9]|[1-5][0-9]|6[0-4]", str(workers or 1)):
         raise WrongUse(f"workers is {workers!r}; it is a number from 1 to 64.", "alembic -x workers=4 upgrade head")
-    return Asked(limit, blockers.application(cancel), int(workers or 1))
+    if told not in (None, "json"):
+        raise WrongUse(f"progress is {told!r}; it is json or left out.", "alembic -x progress=json upgrade head")
+    return Asked(limit, blockers.application(cancel), int(workers or 1), told == "json")
 
 
 def _only_shown(context: Any, *, back: bool) -> bool:

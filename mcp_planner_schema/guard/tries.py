@@ -50,11 +50,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Asked:
     """What whoever runs this allows: how long rows may be kept or given back under locks, in milliseconds, the application
-    whose sessions may be ended when they are in the way, and how many sessions a backfill may use."""
+    whose sessions may be ended when they are in the way, how many sessions a backfill may use, and whether it tells a machine
+    how far it is."""
 
     hold: int
     cancel: str | None = None
     workers: int = 1
+    events: bool = False
 
 
 @dataclass
@@ -211,6 +213,7 @@ def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
             at.name, at.where, run.settings.lock_attempts, at.clock, waits, run.say, run.repeat,
             functools.partial(_cancel, run), run.settings.backfill, run.asked.workers,
             functools.partial(_another, run, at), functools.partial(connect.opened, run.engine, autocommit=True),
+            run.asked.events,
         )  # fmt: skip
         try:
             session.restore(connection, run.session)

@@ -128,6 +128,7 @@ def fill_rows(context: MigrationContext, table: Table, fill: Backfill) -> int:
                 connection, table.oid, table.shown, fill, limits=limits, deadline=policy.clock.usual if policy else 0.2,
                 beside=(policy and policy.beside) or beside, opened=(policy and policy.opened) or beside,
                 workers=policy.workers if policy else 1, say=lambda line: online.say(context, line),
+                events=bool(policy and policy.events),
             )  # fmt: skip
 
 
