@@ -16,7 +16,7 @@ RUN = @$(PY) -m mcp_planner_schema $@ $(GIVEN:%=--make=%)
 TARGETS := help setup test test-all lint format lock bench bench-availability findings schema-doc \
 	migrate-create migrate-up migrate-down migrate-goto migrate-status migrate-force migrate-validate migrate-trace migrate-verify \
 	migrate-history migrate-restore migrate-stash-list migrate-stash-show migrate-stash-verify migrate-stash-purge \
-	migrate-reset db-start db-stop db-shell db-status example-data table-stats
+	migrate-reset backfill-pause backfill-resume backfill-stop db-start db-stop db-shell db-status example-data table-stats
 .PHONY: $(TARGETS)
 
 # Before anything runs: `make migrate-down 005` would go one step back first and complain about 005 afterwards.
@@ -82,6 +82,15 @@ migrate-stash-purge: setup ## Delete kept rows for good: ID=3 CONFIRM=migration_
 	$(RUN)
 
 migrate-reset: setup ## Development only: drop everything and build it again
+	$(RUN)
+
+backfill-pause: setup ## Let a running backfill wait, until it is resumed: [NAME=steps.title_length] [REVISION=031]
+	$(RUN)
+
+backfill-resume: setup ## Let a paused backfill go on: [NAME=…] [REVISION=031]
+	$(RUN)
+
+backfill-stop: setup ## End a running backfill after its batch; migrate-up goes on there: [NAME=…] [REVISION=031]
 	$(RUN)
 
 table-stats: setup ## Write the sizes of the tables, which migrate-validate goes by, from DATABASE_URL

@@ -314,6 +314,16 @@ def _stash_verify(config: Config, values: Values) -> int:
     return DONE
 
 
+def _wanted(action: str) -> Callable[[Config, Values], int]:
+    def does(config: Config, values: Values) -> int:
+        from mcp_planner_schema.backfill import control
+
+        print(control.ask(config, action, values.get("NAME"), values.get("REVISION")))
+        return DONE
+
+    return does
+
+
 def _validate(config: Config, values: Values) -> int:
     from alembic.script import ScriptDirectory
 
@@ -479,6 +489,9 @@ COMMANDS: dict[str, Command] = {
     "migrate-stash-verify": Command(_stash_verify, (), ("ID",), "[ID=3]"),
     "migrate-stash-purge": Command(_stash_purge, ("ID", "CONFIRM"), (), "ID=3 CONFIRM=migration_stash_3"),
     "migrate-reset": Command(_reset),
+    "backfill-pause": Command(_wanted("pause"), (), ("NAME", "REVISION"), "[NAME=steps.title_length] [REVISION=031]"),
+    "backfill-resume": Command(_wanted("resume"), (), ("NAME", "REVISION"), "[NAME=steps.title_length] [REVISION=031]"),
+    "backfill-stop": Command(_wanted("stop"), (), ("NAME", "REVISION"), "[NAME=steps.title_length] [REVISION=031]"),
     "db-start": Command(_embedded("start")),
     "db-stop": Command(_embedded("stop")),
     "db-shell": Command(_embedded("shell")),

@@ -55,7 +55,7 @@ MAY_USE = {
     "guard": {"guard", "", "embedded"},  # the version number, and the server for someone who has none
     "backfill": {"backfill", "guard"},
     "operations": {"operations", "backfill", "guard"},
-    "inspect": {"inspect", "guard", "operations", "models", ""},
+    "inspect": {"inspect", "guard", "backfill", "operations", "models", ""},
     "embedded": {"embedded"},
 }
 

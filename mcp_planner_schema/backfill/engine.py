@@ -7,7 +7,6 @@ with the next batch, and no row is written twice. Between two batches it looks w
 from __future__ import annotations
 
 import random
-import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from mcp_planner_schema.backfill.keys import Leaf
 from mcp_planner_schema.backfill.pace import Pace
 from mcp_planner_schema.backfill.progress import Progress
 from mcp_planner_schema.backfill.record import Claim, Record
-from mcp_planner_schema.backfill.spec import Backfill
+from mcp_planner_schema.backfill.spec import Backfill, typed
 from mcp_planner_schema.guard import brief, journal, ladder, verified
 from mcp_planner_schema.guard.findings import Busy, Finding, Refused
 from mcp_planner_schema.guard.postcheck import execute
@@ -163,7 +162,6 @@ def _ranges(connection: Connection, work: Work) -> None:
         if claimed is None:
             return
         _look_around(connection, work, claimed.range.leaf, record.wanted(connection, work.record), felt=False)
-        _look_around(connection, work, claimed.range.leaf, record.wanted(connection, work.record), felt=False)
         _batches(connection, work, pace, claimed)
 
 
@@ -261,7 +259,8 @@ def _look_around(connection: Connection, work: Work, leaf: Leaf, wanted: str, *,
         if wanted == "stop":
             raise _busy(work, "somebody has stopped it")
         paused = wanted == "pause"
-        why = [resume(work)] if paused else work.feedback.reasons(connection, leaf)
+        asked = [f"somebody has paused it; next: {typed('resume', work.fill.name)}"] if paused else []
+        why = asked or work.feedback.reasons(connection, leaf)
         work.progress.lag = work.feedback.lag
         if work.progress.waits(why, wished=paused):
             record.waits(connection, work.record, work.progress.waits_for)
@@ -270,11 +269,6 @@ def _look_around(connection: Connection, work: Work, leaf: Leaf, wanted: str, *,
         if not why or work.stop.wait(_LOOK_AGAIN):
             return
         wanted = record.wanted(connection, work.record)
-
-
-def resume(work: Work) -> str:
-    """What somebody types who wants it to go on."""
-    return f"somebody has paused it; next: make backfill-resume NAME={shlex.quote(work.fill.name)}"
 
 
 def _verified(

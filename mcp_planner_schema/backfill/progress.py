@@ -84,7 +84,7 @@ class Progress:
     rate: Rate = field(default_factory=Rate)
     _waiting: dict[int, tuple[str, float]] = field(default_factory=dict)
     _last: dict[str, float] = field(default_factory=dict)
-    _told_waits: bool = False
+    _wished: bool = False
     _lock: Any = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
@@ -135,13 +135,13 @@ class Progress:
             now = self.waits_for
             if now and not before:
                 self._event("waits", waits_for=now)
-                self._told_waits = wished
-                if self._told_waits:
-                    self.say(f"backfill {self.name} waits: {now}")
-            elif before and not now:
+            if wished and not self._wished:
+                self.say(f"backfill {self.name} waits: {now}")
+            if before and not now:
                 self._event("goes on", waited=round(time.monotonic() - since, 1))
-                if self._told_waits:
+                if self._wished:
                     self.say(f"backfill {self.name} goes on, after {lasting(time.monotonic() - since)}")
+            self._wished = bool(now) and (wished or self._wished)
             if now:
                 self._tick()
             return now != before

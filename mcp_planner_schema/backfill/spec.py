@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from dataclasses import dataclass
 
 TABLE = "filled"
@@ -33,3 +34,8 @@ class Backfill:
         """Tells this from another one of the same name; not by how large its batches are."""
         told = "\0".join((target, self.assignments, self.where, self.statement))
         return hashlib.sha256(told.encode()).hexdigest()
+
+
+def typed(action: str, name: str) -> str:
+    """What somebody types who wants something of the backfill of this name: ``pause``, ``resume`` or ``stop``."""
+    return f"make backfill-{action} NAME={shlex.quote(name)}"

@@ -34,6 +34,11 @@ _FOUND_IN = """
 SELECT coalesce((SELECT n.nspname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                  WHERE c.oid = pg_catalog.to_regclass(%(name)s)::pg_catalog.oid), current_schema()::text)
 """
+_HELD = """
+SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
+  AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+  AND (classid::bigint << 32 | objid::bigint) = %(key)s::int8
+"""
 _CALLED = "SELECT pg_catalog.set_config('application_name'::text, %(called)s::text, false)"
 # Sessions of a run that is over: whoever holds the lock knows that no run of this version table is alive but its own, whose
 # sessions are called so only later.
@@ -90,6 +95,11 @@ def key(version_table: str, schema: str | None) -> int:
     """
     name = f"mcp_planner_schema.guard:{schema or 'public'}.{version_table}"
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+
+
+def taken(connection: Connection, number: int) -> bool:
+    """Whether somebody holds the lock now: the run of its version table that says running is alive."""
+    return connection.exec_driver_sql(f"SELECT EXISTS ({_HELD})", {"key": number}).scalar_one() is True
 
 
 @contextmanager

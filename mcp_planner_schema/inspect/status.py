@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from mcp_planner_schema.backfill import standing
+from mcp_planner_schema.backfill.standing import Standing
 from mcp_planner_schema.guard import connect, deploy_lock, graph, settings
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ class Status:
     edited: tuple[str, ...]
     last_runs: tuple[str, ...]
     stashes: dict[str, Any] | None = None
+    backfills: tuple[Standing, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain lists and strings."""
@@ -47,6 +50,7 @@ class Status:
             ),
             *(f"edited     {line}" for line in self.edited),
             *(f"run        {line}" for line in self.last_runs),
+            *(f"backfill   {one.line()}" for one in self.backfills),
             *(
                 f"stashes    {one['count']} wait, {one['rows']} rows, since {one['oldest']}: make migrate-stash-list"
                 for one in [self.stashes]
@@ -95,6 +99,7 @@ def read(config: Config) -> Status:
             edited=tuple(f"{one.revision} was changed after it was applied ({one.where})" for one in findings),
             last_runs=tuple(_runs(connection, given.schema)),
             stashes=stashes.waiting(connection, given.schema),
+            backfills=tuple(_backfills(connection, given.schema)),
         )
 
 
@@ -142,14 +147,19 @@ def _runs(connection: Connection, schema: str) -> list[str]:
         f"FROM {schema}.run ORDER BY id DESC LIMIT 3"
     )
     # A run whose process was killed says running until the next one finds it; the lock tells them apart.
-    alive = connection.exec_driver_sql(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND database = "
-        "(SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) "
-        "AND (classid::bigint << 32 | objid::bigint) = %s)",
-        (deploy_lock.of(connection, "alembic_version", None),),
-    ).scalar_one()
+    alive = deploy_lock.taken(connection, deploy_lock.of(connection, "alembic_version", None))
     state = {"running": "running" if alive else "killed; the next run will say interrupted"}
     return [f"{row[0]}: {row[1]}: {state.get(row[2], row[2])} ({row[3]}, by {row[4]})" for row in rows]
+
+
+def _backfills(connection: Connection, schema: str) -> list[Standing]:
+    """Those that are not done; where there is none, the one that the last run has done."""
+    every = standing.read(connection, schema)
+    there = [one for one in every if one.state != "done"]
+    if there or not every:
+        return there
+    last = connection.exec_driver_sql(f"SELECT pg_catalog.max(id) FROM {schema}.run").scalar()
+    return [one for one in every if one.run == last][-1:]
 
 
 def _exists(connection: Connection, name: str) -> bool:
