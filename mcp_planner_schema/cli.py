@@ -191,13 +191,18 @@ def _go(config: Config, target: str, *, back: bool) -> int:
 
 
 def _show_sql(config: Config, way: Route, target: str) -> int:
-    """Print the SQL of the steps from where the database is to ``target``; change nothing."""
+    """Print the SQL of the steps from where the database is to ``target``, and what their backfills have before them, beside
+    it; change nothing."""
     from alembic import command
+
+    from mcp_planner_schema.inspect import ahead
 
     if not way.steps:
         print(f"-- nothing to do: the database is at {way.here}")
         return DONE
     print(f"up from {way.here} to {way.there}: {', '.join(way.steps)}", file=sys.stderr)
+    for line in ahead.lines(config, way.steps):
+        print(line, file=sys.stderr)
     config.attributes["only_shown"] = True
     command.upgrade(config, f"{way.here}:{target}", sql=True)
     return DONE

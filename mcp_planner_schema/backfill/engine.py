@@ -184,7 +184,7 @@ def _batches(connection: Connection, work: Work, pace: Pace, mine: Claim) -> Non
 
     pid = connection.connection.dbapi_connection.info.backend_pid  # type: ignore[union-attr]  # psycopg2's
     failures = tries = 0
-    before = 0.0
+    before = pace.took[-1][1] if pace.took else 0.0  # of the range before, whose end nobody has written down
     while not work.stop.is_set():
         one, began = None, time.monotonic()
         try:

@@ -16,6 +16,7 @@ from mcp_planner_schema.guard.sql_file import Token
 
 if TYPE_CHECKING:
     from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
     from alembic.script import Script, ScriptDirectory
 
 _OPERATIONS = Path(__file__).resolve().parent.parent / "operations"
@@ -51,10 +52,24 @@ class Captured:
 def capture(config: Config, script: ScriptDirectory, one: Script) -> Captured:
     """Run the upgrade of one revision offline, as far as it goes. Imports it; sends nothing."""
     from alembic.operations import Operations
-    from alembic.runtime.environment import EnvironmentContext
 
     caught = _Catcher(Path(one.path))
     problem = ""
+    with offline_context(config, script) as context:
+        caught.listen(context)
+        try:
+            with Operations.context(context), redirect_stdout(sys.stderr):
+                one.module.upgrade()
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return Captured(tuple(caught.sent), problem or caught.problem)
+
+
+@contextmanager
+def offline_context(config: Config, script: ScriptDirectory) -> Iterator[MigrationContext]:
+    """A context in which revisions can be run that sends nothing, and refuses questions."""
+    from alembic.runtime.environment import EnvironmentContext
+
     environment = EnvironmentContext(config, script, as_sql=True)
     with environment:
         environment.configure(
@@ -66,13 +81,7 @@ def capture(config: Config, script: ScriptDirectory, one: Script) -> Captured:
         )
         context = environment.get_context()
         offline.prepare(context)
-        caught.listen(context)
-        try:
-            with Operations.context(context), redirect_stdout(sys.stderr):
-                one.module.upgrade()
-        except Exception as error:
-            problem = f"{type(error).__name__}: {error}".partition("\n")[0]
-    return Captured(tuple(caught.sent), problem or caught.problem)
+        yield context
 
 
 class _Catcher:

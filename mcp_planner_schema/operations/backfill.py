@@ -15,7 +15,7 @@ from mcp_planner_schema.backfill.spec import BATCH, Backfill
 from mcp_planner_schema.guard import brief, connect, journal, trial
 from mcp_planner_schema.guard.postcheck import do_block, identifier
 from mcp_planner_schema.guard.settings import Backfill as Limits
-from mcp_planner_schema.operations import online
+from mcp_planner_schema.operations import online, sql_script
 from mcp_planner_schema.operations.written import rendered
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ class BackfillRows(MigrateOperation):
 def _backfill(operations: Operations, operation: BackfillRows) -> None:
     context, fill = operations.migration_context, operation.asked()
     if context.as_sql:
+        if not (operation.key and fill.assignments) and _shown(context, fill):
+            return
         if not operation.key:
             online.unwritable(f"backfill({operation.table!r}): as SQL, the batches need its key=[…]")
         if fill.statement:
@@ -97,6 +99,15 @@ def _backfill(operations: Operations, operation: BackfillRows) -> None:
     written = fill_rows(context, table, fill)
     if written:
         online.say(context, f"{fill.name}: {written:,} rows written")
+
+
+def _shown(context: MigrationContext, fill: Backfill) -> bool:
+    """In SQL that is only shown (``DRY_RUN=1``), what is no SQL; whoever runs that all the same is stopped there."""
+    if context.config is None or not context.config.attributes.get("only_shown"):
+        return False
+    context.impl.static_output(f"-- backfill {' '.join(fill.name.split())}: by batches, and no SQL.")
+    context.impl.static_output(sql_script.stops(f"{fill.name} is done by batches: it can only be run online"))
+    return True
 
 
 def run(context: MigrationContext, table: Table, settings: str, where: str, name: str) -> int:
