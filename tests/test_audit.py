@@ -157,6 +157,40 @@ def test_one_row_and_many_are_logged_alike(cursor: Any, number: int) -> None:
     assert {row[1] for row in rows if row[0] == "DELETED"} == {row[2] for row in rows if row[0] == "CREATED"} == titles
 
 
+@pytest.mark.parametrize("number", [1, 50])
+@pytest.mark.parametrize(("table", "column"), [("projects", "name"), ("tasks", "title")])
+def test_projects_and_tasks_are_logged_row_by_row(cursor: Any, table: str, column: str, number: int) -> None:
+    """One of them or fifty by one statement: each is logged once, with only what changed; a new id is one gone and one come."""
+    cursor.execute(
+        f"INSERT INTO projects (name, description) SELECT 'n' || g, 'd' FROM generate_series(1, {number}) g;"
+        "INSERT INTO tasks (project_id, title, objective)"
+        f" SELECT '{PROJECT}', 'n' || g, 'o' FROM generate_series(1, {number}) g"
+    )
+    since = f"WHERE id NOT IN ('{PROJECT}', '{TASK}')"
+    cursor.execute(f"UPDATE {table} SET {column} = {column} || '!', progress = 0.5, updated_at = 'epoch' {since}")
+    cursor.execute(f"UPDATE {table} SET {column} = {column}, child_count = 7 {since}")
+    if table == "tasks":  # a project has a history of thresholds from its first day, and keeps its id
+        cursor.execute(f"UPDATE tasks SET id = gen_random_uuid() {since}")
+
+    cursor.execute(
+        "SELECT action::text, old_values->>%s, new_values->>%s, coalesce(old_values, new_values) - %s = '{}',"
+        " project_id = CASE WHEN entity_type = 'PROJECT' THEN entity_id ELSE %s END FROM audit_logs"
+        " WHERE entity_type::text = upper(left(%s, -1)) ORDER BY occurred_at",
+        (column, column, column, PROJECT, table),
+    )
+    rows = cursor.fetchall()
+    names = [f"n{n}" for n in range(1, number + 1)]
+    louder = [f"{name}!" for name in names] if table == "tasks" else []
+    assert all(row[4] for row in rows)
+    assert Counter((action, old, new, alone) for action, old, new, alone, _ in rows) == Counter(
+        [
+            *(("CREATED", None, name, False) for name in (*names, *louder)),
+            *(("UPDATED", name, f"{name}!", True) for name in names),
+            *(("DELETED", name, None, False) for name in louder),
+        ]
+    )
+
+
 @pytest.mark.parametrize("change", ["title = title", "updated_at = now() + interval '1 day'"])
 def test_an_update_of_nothing_logs_nothing(cursor: Any, change: str) -> None:
     """No row where nothing changed, or only what triggers keep."""
@@ -256,8 +290,9 @@ def test_the_actor_comes_from_the_settings(
             cursor.execute("SELECT set_config(%s, %s, false)", (name, value))
 
     cursor.execute("UPDATE projects SET name = 'n', complexity_threshold = 0.5")
+    cursor.execute("UPDATE steps SET progress = 0.5")  # and with it that of the task and the project
 
-    assert log(cursor, "user_id, ai_agent::text, metadata") == [expected]
+    assert log(cursor, "user_id, ai_agent::text, metadata") == [expected] * 4
     cursor.execute("SELECT changed_by FROM threshold_changes WHERE old_threshold IS NOT NULL")
     assert cursor.fetchall() == [(expected[0] or expected[1],)]
 

@@ -113,7 +113,7 @@ def test_the_application_only_reads_the_log(table: str, roles: Database) -> None
                 cursor.execute(statement)
 
 
-@pytest.mark.parametrize("function", ["write_audit_log", "record_threshold_change"])
+@pytest.mark.parametrize("function", ["write_audit_log", "write_audit_row", "record_threshold_change"])
 def test_nobody_makes_a_trigger_of_what_acts_as_its_owner(function: str, database: Database) -> None:
     """On a table of one's own such a trigger would forge the log, or call one's own casts as the owner: no right to it."""
     role = f"app_{uuid.uuid4().hex[:12]}"

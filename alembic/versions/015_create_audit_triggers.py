@@ -24,6 +24,7 @@ depends_on = None
 sql_files = [
     "015/current_actor.sql",
     "015/write_audit_log.sql",
+    "015/write_audit_row.sql",
     "015/record_threshold_change.sql",
     "015/entity_audit_trail.sql",
     "015/recent_activity.sql",
@@ -53,6 +54,7 @@ expectations = [
     expect.index("ix_audit_logs_entity_type_entity_id_occurred_at", table="audit_logs", unique=False),
     expect.function("current_actor()"),
     expect.function("write_audit_log()"),
+    expect.function("write_audit_row()"),
     expect.function("record_threshold_change()"),
     expect.function("entity_audit_trail(entity_type, uuid, integer)"),
     expect.function("recent_activity(uuid, integer, timestamp with time zone)"),

@@ -28,6 +28,7 @@ sql_files = [
     "011/tasks_20_check_references_update.sql",
     "018/touch_updated_at.sql",
     "018/write_audit_log.sql",
+    "018/write_audit_row.sql",
     "018/derive_finished.sql",
     "018/keep_place.sql",
     "018/item_exists.sql",

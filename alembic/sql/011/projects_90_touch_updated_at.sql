@@ -1,6 +1,7 @@
 CREATE OR REPLACE TRIGGER projects_90_touch_updated_at
 BEFORE UPDATE ON public.projects
-FOR EACH ROW WHEN (NEW.updated_at IS DISTINCT FROM pg_catalog.now() AND OLD.* IS DISTINCT FROM NEW.*)
+-- Short, because WHEN is read from the catalog anew in each statement; touch_updated_at compares the rows.
+FOR EACH ROW WHEN (NEW.updated_at <> pg_catalog.now())
 EXECUTE FUNCTION public.touch_updated_at();
 
 COMMENT ON TRIGGER projects_90_touch_updated_at ON public.projects IS

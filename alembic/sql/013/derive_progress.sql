@@ -14,15 +14,15 @@ BEGIN
         NEW.child_count := OLD.child_count;
         NEW.child_progress := OLD.child_progress;
     END IF;
-    IF NEW.child_count IS NOT NULL AND NEW.child_progress IS NOT NULL THEN
-        -- As mean_progress, written out: its call would cost as much as all the rest here.
-        NEW.progress := CASE WHEN NEW.child_count > 0 THEN
+    -- Few expressions: each is prepared anew in each transaction. As mean_progress, written out: its call would cost as much as
+    -- all the rest here.
+    NEW.progress := CASE
+        WHEN NEW.child_count IS NULL OR NEW.child_progress IS NULL THEN NEW.progress
+        WHEN NEW.child_count > 0 THEN
             least(1, greatest(0, round(NEW.child_progress / NEW.child_count, 20)))::double precision
         ELSE 0 END;
-    END IF;
-    IF NEW.progress <> OLD.progress THEN
-        NEW.updated_at := now();  -- spares the call of touch_updated_at
-    END IF;
+    -- Spares the call of touch_updated_at.
+    NEW.updated_at := CASE WHEN NEW.progress <> OLD.progress THEN now() ELSE NEW.updated_at END;
     RETURN NEW;
 END
 $function$;

@@ -7,14 +7,13 @@ BEGIN
     IF TG_TABLE_NAME IN ('projects', 'tasks') THEN
         OLD.child_count := NEW.child_count;
         OLD.child_progress := NEW.child_progress;
-        IF OLD IS NOT DISTINCT FROM NEW THEN
-            RETURN NEW;
-        END IF;
     END IF;
-    NEW.updated_at := now();
+    IF OLD IS DISTINCT FROM NEW THEN
+        NEW.updated_at := now();
+    END IF;
     RETURN NEW;
 END
 $function$;
 
 COMMENT ON FUNCTION public.touch_updated_at() IS
-'Trigger: updated_at is the start of the transaction that last changed the row. Whether anything changed is the trigger''s WHEN; progress counters alone do not count.';
+'Trigger: updated_at is the start of the transaction that last changed the row. An update that changes nothing leaves it alone; progress counters alone do not count.';

@@ -3,6 +3,12 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+    IF TG_TABLE_NAME = 'steps' THEN
+        IF NEW.progress <> OLD.progress THEN  -- what changes most often, and is a change of its own, is asked first
+            NEW.updated_at := now();
+            RETURN NEW;
+        END IF;
+    END IF;
     -- Here and not in the triggers' WHEN: columns that a WHEN lists could no longer change their type.
     IF TG_TABLE_NAME IN ('projects', 'tasks') THEN
         OLD.child_count := NEW.child_count;
@@ -20,4 +26,4 @@ END
 $function$;
 
 COMMENT ON FUNCTION public.touch_updated_at() IS
-'Trigger: updated_at is the start of the transaction that last changed the row. Whether anything changed is the trigger''s WHEN; what other triggers derive (progress counters, chain_position, finished) does not count alone.';
+'Trigger: updated_at is the start of the transaction that last changed the row. An update that changes nothing leaves it alone; what other triggers derive (progress counters, chain_position, finished) does not count alone.';

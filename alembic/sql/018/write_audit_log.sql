@@ -6,13 +6,15 @@ AS $function$
 DECLARE
     -- What triggers derive from other rows is no change of this one; a column that a table lacks does no harm here.
     unlogged CONSTANT text[] := ARRAY['updated_at', 'child_count', 'child_progress', 'chain_position', 'finished'];
-    entity CONSTANT public.entity_type := upper(left(TG_TABLE_NAME, -1));
-    actor record;
-    first record;  -- the statement's first row, before and after, and whether there is no second
+    -- As current_actor, which is asked only where an agent acts: its call costs a row alone as much as reading it.
+    user_id varchar := coalesce(left(nullif(current_setting('planner.user_id', true), ''), 255), 'system');
+    agent public.ai_agent;
+    metadata jsonb;
+    first record;  -- the statement's first row, before and after, and whether there is no second; null for no row
     old_one record;
     new_one record;
     was double precision;  -- its progress before
-    project uuid;
+    entity public.entity_type;
     old_row jsonb;
     new_row jsonb;
     differing text[];
@@ -20,44 +22,29 @@ DECLARE
     old_values text;
     new_values text;
 BEGIN
+    IF current_setting('planner.ai_agent', true) <> '' THEN
+        SELECT * INTO user_id, agent, metadata FROM public.current_actor();
+    END IF;
     IF TG_OP = 'UPDATE' THEN
         SELECT o AS old_one, n AS new_one, NOT EXISTS (SELECT FROM changed OFFSET 1) AS alone INTO first
         FROM before o, changed n LIMIT 1;
-        IF NOT FOUND THEN
-            RETURN NULL;
-        END IF;
-        IF first.alone AND TG_TABLE_NAME <> 'disputes' THEN
-            -- Progress changes most often, and with a step's that of its task and project, each by a statement of one row: it
-            -- is logged without making JSON of the rows, which costs more than the write itself.
+        IF first.alone AND TG_TABLE_NAME = 'steps' THEN
+            -- Progress changes most often, by statements of one row: it is logged without making JSON of the rows, which costs
+            -- more than the write itself, and with few expressions: each is prepared anew in each transaction.
             old_one := first.old_one;
             new_one := first.new_one;
             was := old_one.progress;
             old_one.progress := new_one.progress;
             old_one.updated_at := new_one.updated_at;
-            IF TG_TABLE_NAME = 'steps' THEN
-                old_one.chain_position := new_one.chain_position;
-                old_one.finished := new_one.finished;
-                project := new_one.project_id;
-            ELSIF TG_TABLE_NAME = 'tasks' THEN
-                old_one.child_count := new_one.child_count;
-                old_one.child_progress := new_one.child_progress;
-                old_one.chain_position := new_one.chain_position;
-                old_one.finished := new_one.finished;
-                project := new_one.project_id;
-            ELSE
-                old_one.child_count := new_one.child_count;
-                old_one.child_progress := new_one.child_progress;
-                project := new_one.id;
-            END IF;
+            old_one.finished := new_one.finished;
             IF old_one IS NOT DISTINCT FROM new_one THEN
                 IF was <> new_one.progress THEN
-                    actor := public.current_actor();
                     INSERT INTO public.audit_logs
                         (entity_type, entity_id, project_id, action, old_values, new_values, metadata, user_id, ai_agent,
                          occurred_at)
-                    VALUES (entity, new_one.id, project, 'UPDATED',
+                    VALUES ('STEP', new_one.id, new_one.project_id, 'UPDATED',
                         jsonb_build_object('progress', was), jsonb_build_object('progress', new_one.progress),
-                        actor.metadata, actor.user_id, actor.agent, clock_timestamp());
+                        metadata, user_id, agent, clock_timestamp());
                 END IF;
                 RETURN NULL;
             END IF;
@@ -65,12 +52,12 @@ BEGIN
         IF first.alone THEN
             old_row := to_jsonb(first.old_one) - unlogged;
             new_row := to_jsonb(first.new_one) - unlogged;
-            IF old_row = new_row THEN
-                RETURN NULL;
-            END IF;
+        END IF;
+        IF first.alone IS NULL OR old_row = new_row THEN
+            RETURN NULL;
         END IF;
     END IF;
-    actor := public.current_actor();
+    entity := upper(left(TG_TABLE_NAME, -1));
     -- Static where no transition tables are joined: the plan is kept, and fits any number of rows. Columns that only some
     -- of the tables have are read from the row as JSON, which OFFSET 0 has made once; with it EXISTS looks up each row, and
     -- no plan that is kept reads all promotions for one.
@@ -79,7 +66,7 @@ BEGIN
             (entity_type, entity_id, project_id, action, new_values, metadata, user_id, ai_agent, occurred_at)
         SELECT entity, n.id, coalesce(n.held ->> 'project_id', n.held ->> 'id')::uuid,
             CASE entity WHEN 'DISPUTE' THEN 'DISPUTED' ELSE 'CREATED' END::public.audit_action,
-            n.held, actor.metadata, actor.user_id, actor.agent, clock_timestamp()
+            n.held, metadata, user_id, agent, clock_timestamp()
         FROM (SELECT id, to_jsonb(changed) - unlogged AS held FROM changed OFFSET 0) n;
     ELSIF TG_OP = 'DELETE' THEN
         INSERT INTO public.audit_logs
@@ -89,7 +76,7 @@ BEGIN
                 SELECT FROM public.step_promotions promotion
                 WHERE promotion.project_id = (o.held ->> 'project_id')::uuid AND promotion.step_id = o.id OFFSET 0
             ) THEN 'PROMOTED' ELSE 'DELETED' END::public.audit_action,
-            o.held, actor.metadata, actor.user_id, actor.agent, clock_timestamp()
+            o.held, metadata, user_id, agent, clock_timestamp()
         FROM (SELECT id, to_jsonb(before) - unlogged AS held FROM before OFFSET 0) o;
     ELSIF TG_OP = 'TRUNCATE' THEN
         -- Before it, the table itself holds what is about to go.
@@ -104,7 +91,7 @@ BEGIN
                 o.held, $3, $4, $5, clock_timestamp()
             FROM (SELECT id, to_jsonb(gone) - $2 AS held FROM %s gone OFFSET 0) o
             $query$, TG_RELID::regclass)
-        USING entity, unlogged, actor.metadata, actor.user_id, actor.agent;
+        USING entity, unlogged, metadata, user_id, agent;
     ELSIF first.alone AND new_row -> 'id' = old_row -> 'id' THEN
         INSERT INTO public.audit_logs
             (entity_type, entity_id, project_id, action, old_values, new_values, metadata, user_id, ai_agent, occurred_at)
@@ -115,7 +102,7 @@ BEGIN
                     THEN 'RESOLVED'
                 ELSE 'UPDATED' END::public.audit_action,
             jsonb_object_agg(key, old_row -> key), jsonb_object_agg(key, value),
-            actor.metadata, actor.user_id, actor.agent, clock_timestamp()
+            metadata, user_id, agent, clock_timestamp()
         FROM jsonb_each(new_row) WHERE value <> old_row -> key;
     ELSE
         -- The columns that the statement changed in any row at all: most change one to three of twenty, and only these are
@@ -153,7 +140,7 @@ BEGIN
                 WHEN 'DISPUTE' THEN $when$n.status = 'RESOLVED' AND o.status <> 'RESOLVED' THEN 'RESOLVED'$when$
                 ELSE $when$false THEN ''$when$ END,
             old_values, new_values, differs)
-        USING entity, unlogged, actor.metadata, actor.user_id, actor.agent;
+        USING entity, unlogged, metadata, user_id, agent;
     END IF;
     RETURN NULL;
 END
