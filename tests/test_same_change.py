@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from mcp_planner_schema.guard import stash, touched
+from mcp_planner_schema.guard.findings import Refused
 from tests.conftest import Database, Project
 from tests.test_restore import ROWS_A, TABLE_A, two
 
@@ -50,3 +54,53 @@ def test_a_table_that_somebody_else_has_for_himself_is_not_waited_for(
         project.downgrade("-1")
 
     assert empty.value("SELECT count(*) FROM migration_stash_1.a") == 5
+
+
+MADE = {
+    "view": "CREATE VIEW shown AS SELECT * FROM a",
+    "trigger": "CREATE TRIGGER other BEFORE UPDATE ON a FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "key": "CREATE TABLE other (id int PRIMARY KEY REFERENCES a)",
+    "table": "CREATE TABLE child () INHERITS (a)",
+}
+
+
+@pytest.mark.parametrize("what", MADE)
+@pytest.mark.parametrize("when", ["stands", "keep"])
+def test_what_somebody_made_since_the_trial_does_not_go_unseen(
+    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch, what: str, when: str
+) -> None:
+    """It would go with the table, whether it was made before all was read for the real run or after: nothing is dropped."""
+    two(project, f"{TABLE_A}; {ROWS_A}", "SELECT 1", "DROP TABLE a CASCADE")
+    real = getattr(stash, when)
+
+    def late(*given: Any) -> Any:
+        empty.rows(MADE[what])
+        return real(*given)
+
+    monkeypatch.setattr(stash, when, late)
+
+    with pytest.raises(Refused, match="run for real it"):
+        project.downgrade("-1")
+
+    assert empty.value("SELECT count(*) FROM a") == 5
+
+
+@pytest.mark.parametrize("what", ["view", "table"])
+def test_what_somebody_made_while_the_trial_began_is_told(
+    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Made after the first look at the catalog and before the last one: the body takes it along, and the trial has seen it."""
+    two(project, f"{TABLE_A}; {ROWS_A}", "SELECT 1", "DROP TABLE a CASCADE")
+    known, made = touched.known, []
+
+    def early(connection: Any) -> Any:
+        found = known(connection)
+        if not made:
+            made.append(empty.rows(MADE[what]))
+        return found
+
+    monkeypatch.setattr(touched, "known", early)
+
+    project.downgrade("-1")
+
+    assert empty.value("SELECT count(*) FROM migration.stash_object WHERE object_name ~ 'shown|child'") == 1

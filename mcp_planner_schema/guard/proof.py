@@ -30,7 +30,7 @@ def prove(connection: Connection, schema: str, kept: Kept) -> Kept:
     then be rolled back.
     """
     assert kept.known is not None
-    since = touched.since(connection, kept.known)
+    since = touched.since(connection, kept.known) | kept.since  # what came in between may be gone by now
     after = evidence.again(connection, schema, kept.before, since)
     allowed = {loss.table.oid: loss for loss in kept.tried.losses}
     for loss in evidence.losses(kept.before, after):

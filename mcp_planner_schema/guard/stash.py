@@ -50,8 +50,8 @@ class Kept:
 
     ``states`` are the tables' files and counters at that time, ``harmed`` the tables whose rows may change all the same,
     ``copies`` each copy's OID, file and columns by its quoted name, ``stand_ins`` what stands in for moved tables, ``own`` what
-    of the guard's this transaction has not written to, ``catalog`` all of the schema as it was, at the moment ``known``. ``id``
-    is the stash's number, 0 where nothing is lost.
+    of the guard's this transaction has not written to, ``catalog`` all of the schema as it was. ``since`` the moment ``known``
+    these were touched by others. ``id`` is the stash's number, 0 where nothing is lost.
     """
 
     id: int
@@ -59,6 +59,7 @@ class Kept:
     tried: trial.Trial
     before: dict[int, Table]
     known: touched.Known | None = None
+    since: frozenset[int] = frozenset()
     objects: tuple[Object, ...] = ()
     tables: dict[int, Table] = field(default_factory=dict)
     copies: dict[str, tuple[int, int, tuple[str, ...]]] = field(default_factory=dict)
@@ -106,8 +107,9 @@ def keep(
     changed += [table.shown for table in damage.filled(connection, tried.empty)]
     if changed:
         raise CommitInside(f"{', '.join(changed)} was changed by somebody else since the trial; repeat the command")
+    catalog = structure.again(connection, schema, stood.catalog, since) if tried.change else {}
     number = manifest.next_id(connection, schema) if wanted or tried.sequences or tried.also else 0
-    kept = Kept(number, revision, tried, before, stood.known)
+    kept = Kept(number, revision, tried, before, stood.known, since)
     if number:
         kept = _copied(connection, schema, revision, kept, wanted, {table.oid for table in moving})
     harmed = {harm.table.oid for harm in tried.harms} | {loss.table.oid for loss in tried.losses if not loss.columns}
@@ -115,7 +117,7 @@ def keep(
         kept,
         states=states,
         harmed=frozenset(harmed),
-        catalog=stood.catalog,
+        catalog=catalog,
         own=frozenset(trial.own_tables(connection, schema)) - trial.own_touched(connection, schema),
     )
     if moving:

@@ -190,6 +190,12 @@ def of_everything(connection: Connection, schema: str) -> Picture:
     return _picture(connection, schema)
 
 
+def again(connection: Connection, schema: str, before: Picture, touched: frozenset[int]) -> Picture:
+    """What :func:`of_everything` would find now: ``before``, and the objects touched since."""
+    now = {oid: lines for oid, lines in before.items() if oid not in touched}
+    return now | (_picture(connection, schema, only=touched) if touched else {})
+
+
 def change(connection: Connection, schema: str, before: Picture, touched: frozenset[int]) -> Change:
     """What has happened since ``before``: the lines that went, and those that came. Reads what was touched since, and only that.
 

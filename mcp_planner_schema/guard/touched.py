@@ -98,7 +98,7 @@ def since(connection: Connection, then: Known) -> frozenset[int]:
     """The objects that were made, altered or dropped since, by this transaction or by others: their OIDs, of any catalog.
 
     For a column, constraint, index, trigger, policy, rule, or a comment this is what it belongs to. It may name more, which
-    only costs a look at it.
+    only costs a look at it. What was made since and is gone again is not named.
     """
     with pinned(connection, search_path="pg_catalog"):
         return frozenset(connection.exec_driver_sql(_SINCE, vars(then)).scalars())

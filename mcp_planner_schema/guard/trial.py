@@ -136,6 +136,7 @@ def attempt(
     before_touched = own_touched(connection, schema)
     counted = {} if large is None else reading.begin(connection, reading.large(connection, states, large))
     catalog = structure.of_everything(connection, schema) if proven else None
+    meanwhile = touched.since(connection, known)  # what came while this was read, and may be gone at the end
     connection.exec_driver_sql("SAVEPOINT guard_trial")
     if clock is not None:  # what differs is asked for under the body's locks, which takes as long, and then looked at
         clock.allow(clock.usual + max(0.0, _AGAIN * took - _NOT_FELT))
@@ -143,7 +144,7 @@ def attempt(
         arm(connection, schema)
         with inert(context, outcome):
             body()
-            changed = touched.since(connection, known)
+            changed = touched.since(connection, known) | meanwhile
             after = evidence.again(connection, schema, before, changed)
             outcome.losses = evidence.losses(before, after)
             if outcome.losses:
