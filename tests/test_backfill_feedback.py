@@ -25,7 +25,7 @@ from tests.conftest import Database, Project, _private_folder
 from tests.test_backfill import ROWS, TABLE, begin
 
 MB = 1024**2
-LIMITS = Limits(200, 3_600_000, 600_000)  # of replicas, only their own tests are to tell
+LIMITS = Limits(1, 3_600_000, 600_000)  # asked each time; of replicas, only their own tests are to tell
 SECOND_BEHIND = replace(LIMITS, lag=1_000)
 # autovacuum is there and does not come by itself; what a test does is in the WAL at once.
 SETTINGS = {
@@ -33,7 +33,6 @@ SETTINGS = {
     "full_page_writes": "off",
     "wal_level": "logical",
     "archive_mode": "on",
-    "autovacuum_naptime": "1d",
 }
 WIDE = TABLE + " WITH (fillfactor = 10)"  # many pages, so that a vacuum lasts
 SLOW = 'op.backfill("t", set={"n": "filled.n + 1 + length(pg_sleep(0.0002)::text)"}, batch=500)'
@@ -53,6 +52,7 @@ def usual(database: Database) -> None:
     """The settings that a test may change are as they were."""
     database.rows("ALTER SYSTEM RESET ALL")
     database.rows("ALTER SYSTEM SET archive_command = 'true'")
+    database.rows("ALTER SYSTEM SET autovacuum_naptime = '1d'")
     database.rows("SELECT pg_reload_conf()")
 
 
@@ -221,6 +221,20 @@ def test_waits_for_a_replica_that_does_not_replay(
     assert capsys.readouterr().err.count("waits: replica r1") == 1
 
 
+def test_waits_for_nobody_where_nobody_suffers(
+    own: Database, replica: Database, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the settings as they come, a replica that replays, an archive that works and a slot that is read: no wait."""
+    own.rows("SELECT pg_create_physical_replication_slot('fresh', true)")
+    begin(project, SLOW, rows=ROWS.format(count=4_000))
+
+    project.upgrade()
+    caught_up(own, replica)
+
+    assert "waits" not in capsys.readouterr().err
+    assert replace(replica, name=own.name).value("SELECT sum(n) FROM t") == 4_000
+
+
 def test_writes_no_faster_than_a_replica_replays(own: Database, replica: Database, project: Project) -> None:
     """A replica at a tenth of its speed: measured by a clock that is written at one end and read at the other, it is never
     further behind than the limit and a batch."""
@@ -363,10 +377,11 @@ MEGABYTE = 1_000_000
         (lambda at, written: written, 0, 0),
         (lambda at, written: written - MEGABYTE // 5, 0.2, 0),
         (lambda at, written: written // 2, 5, 10),
+        (lambda at, written: written if at < 8 else MEGABYTE * 8, 2, 0),
         (lambda at, written: 0, 10, 0),
         (lambda at, written: written - 3 * MEGABYTE, 3, 3),
     ],
-    ids=["at once", "keeps up", "half as fast", "stands still", "is delayed"],
+    ids=["at once", "keeps up", "half as fast", "stops", "stands still", "is delayed"],
 )
 def test_how_far_a_replica_is_behind(replays: Callable[[float, int], int], behind: float, needs: float) -> None:
     """After ten seconds of a megabyte each: what it has not replayed is so old, and so long it will take to."""
@@ -541,6 +556,24 @@ def test_which_vacuum_is_given_way_to(own: Database, ordinary: Database) -> None
     assert (other, lock) == ([], [])
 
 
+def test_a_vacuum_against_wraparound_is_named(own: Database, ordinary: Database) -> None:
+    """Autovacuum comes for the oldest rows, and is given way to as well; only who may see it is told what it is for."""
+    own.rows(f"{WIDE}; {ROWS.format(count=1000)}; ALTER TABLE t SET (autovacuum_freeze_max_age = 100000, "
+             "autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)")  # fmt: skip
+    own.rows("DO $$BEGIN FOR i IN 1..100001 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END$$")
+
+    with asking(own) as asked, asking(ordinary) as other:
+        before = asked.reasons()
+        own.rows("ALTER SYSTEM SET vacuum_cost_page_hit = 10000")
+        own.rows("ALTER SYSTEM SET autovacuum_naptime = '1s'")
+        own.rows("SELECT pg_reload_conf()")
+        told, unseen = asked.waits(), other.waits()
+
+    assert before == []
+    assert told.startswith("a vacuum (to prevent wraparound) works on t, given way for 0")
+    assert unseen.startswith("a vacuum works on t, given way for 0")
+
+
 def test_waits_while_somebody_needs_the_table(own: Database, project: Project) -> None:
     """Somebody waits for the whole table behind a reader: no batch goes before, and batches go on when that is done."""
     begin(project, SLOW, rows=ROWS.format(count=4_000))
@@ -623,6 +656,22 @@ def test_dead_rows_where_autovacuum_is_off(empty: Database) -> None:
     with asking(empty) as asked:
         assert empty.value("SHOW autovacuum") == "off"
         assert asked.reasons() == []
+
+
+def test_small_batches_do_not_ask_each_time(own: Database, cluster: embedded.Server) -> None:
+    """Half a batch's time goes by between two questions, unless there is something to wait for."""
+    own.rows(TABLE)
+    with asking(own, replace(LIMITS, target=600_000)) as asked:
+        first = asked.reasons()
+        with own.connect(autocommit=False) as connection, connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE t IN SHARE MODE")
+            unasked = asked.reasons()
+            with asking(own, replace(LIMITS, target=600_000)) as another:
+                waits = another.reasons()
+        gone = another.feedback.reasons(asked.connection, asked.leaf)
+
+    assert (first, unasked, gone) == ([], [], [])
+    assert len(waits) == 1
 
 
 def test_what_cannot_be_asked_is_said_once(own: Database, ordinary: Database) -> None:

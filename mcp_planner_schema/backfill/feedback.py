@@ -1,8 +1,9 @@
 """Who else suffers from a backfill: replicas, the WAL that slots and the archive keep, vacuum, who needs the table.
 
-Asked after each batch. Of the WAL that a slot keeps only that counts which was written since the backfill began: a slot that
-was forgotten long ago suffers no more from it. What may never end (a vacuum, a lock, dead rows) is given way to for so long at
-once, and then no more until it was gone: the shape is that of GitLab's batched background migrations, which hold ten minutes.
+Asked after each batch, of small ones not after each. Of the WAL that a slot keeps only that counts which was written since the
+backfill began: a slot that was forgotten long ago suffers no more from it. What may never end (a vacuum, a lock, dead rows) is
+given way to for so long at once, and then no more until it was gone: the shape is that of GitLab's batched background
+migrations, which hold ten minutes.
 """
 
 from __future__ import annotations
@@ -62,10 +63,16 @@ class Feedback:
         self._first: dict[str, Any] = {}
         self._since: dict[tuple[object, ...], float] = {}
         self._told: dict[object, float] = {}
+        self._free: dict[int, float] = {}
         self._between = threading.Lock()
 
     def reasons(self, connection: Connection, leaf: Leaf) -> list[str]:
-        """Why not to write the leaf now, each for people; none where nobody suffers. One round trip; says what is new."""
+        """Why not to write the leaf now, each for people; none where nobody suffers. One round trip; says what is new.
+
+        Not asked again within half a batch's time: else it would take a good part of what a small batch takes.
+        """
+        if time.monotonic() - self._free.get(leaf.oid, float("-inf")) < self.limits.target / 2000:
+            return []
         found, now = self._question.ask(connection, leaf.oid), time.monotonic()
         if not found:  # it could not be asked this time
             return []
@@ -73,6 +80,8 @@ class Feedback:
             reasons = list(self._held(list(self._reasons(found, leaf, now)), leaf, now))
             for reason in reasons:
                 self._tell(reason.kind, f"waits: {reason.text}", now)
+            if not reasons:
+                self._free[leaf.oid] = now
         return [reason.text for reason in reasons]
 
     def _reasons(self, found: dict[str, Any], leaf: Leaf, now: float) -> Iterator[Reason]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 from dataclasses import dataclass, field
 
-_SPACING = 0.02
+_SPACING = 0.01
 """Of the limit: positions closer together are not kept. What is told is too low by as much at most."""
 
 _KEPT = 4096
@@ -58,11 +58,11 @@ class Replay:
     def needs(self, replica: int, replayed: int, written: int, now: float) -> float:
         """Seconds that the replica needs for what it has not replayed: so far behind will be what is written next.
 
-        How fast it replays is only seen while it has something to do all the time: what it did since the last mark was there
-        at the mark. Where it has done more than that it keeps up, and needs 0.
+        How fast it replays is only seen while it has something to do all the time: some of what was there at the last mark is
+        left. Where nothing of it is left it keeps up, and needs 0.
         """
         mark = self.marks.get(replica)
-        if mark is None or replayed > mark.written:
+        if mark is None or replayed >= mark.written:
             self.rates.pop(replica, None)
             self.marks[replica] = Seen(now, replayed, written)
         elif replayed > mark.replayed and now - mark.at >= self.limit * _WINDOW:
