@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _TELL = 60.0
 """Seconds between two lines about the same."""
 
+_BEFORE = 0.8
+"""Of the limit: what a replica may need for what is written, for another batch comes on top of it."""
+
 _LEFT_OUT = "unreserved", "lost"
 """What wal_status says of a slot whose WAL is no longer kept for it, or gone."""
 
@@ -85,10 +88,10 @@ class Feedback:
         return [reason.text for reason in reasons]
 
     def _reasons(self, found: dict[str, Any], leaf: Leaf, now: float) -> Iterator[Reason]:
-        written = found.get(question.WRITTEN)
+        written, ahead = found.get(question.WRITTEN, (None, None))
         if written is not None:
             self._first.setdefault(question.WRITTEN, written)
-            yield from self._replicas(found.get(question.REPLICAS, []), written, now)
+            yield from self._replicas(found.get(question.REPLICAS, []), written, ahead, now)
             yield from self._slots(found.get(question.SLOTS, []), written)
             yield from self._archive(found.get(question.ARCHIVE), written)
         yield from self._locks(found.get(question.LOCKS, []), leaf)
@@ -98,7 +101,7 @@ class Feedback:
             text = f"{share:.0%} of the rows of {leaf.told} are dead (limit {limit:.0%})"
             yield Reason("dead tuples", text, table=leaf.oid, held=True)
 
-    def _replicas(self, found: list[Any], written: int, now: float) -> Iterator[Reason]:
+    def _replicas(self, found: list[Any], written: int, ahead: int, now: float) -> Iterator[Reason]:
         replay, limit = self._replay, self.limits.lag / 1000
         replay.wrote(written, now)
         replay.forget({pid: replayed for pid, _, _, replayed, _ in found if replayed is not None})
@@ -111,12 +114,13 @@ class Feedback:
             if name in self.limits.lag_except:
                 continue
             shown = f"{name or ''} {address or ''}".strip() if name in (None, "", "walreceiver") else name
-            behind, needs = replay.behind(replayed, told, now), replay.needs(pid, replayed, written, now)
+            behind, needs = replay.behind(replayed, told, now), replay.needs(pid, replayed, written, ahead, now)
             lags.append(behind)
             if behind > limit:
                 yield Reason("replica", f"replica {shown} replays {_time(behind)} behind (limit {_time(limit)})", pid)
-            elif needs > limit:
-                text = f"replica {shown} needs {_time(needs)} to replay what is written (limit {_time(limit)})"
+            elif needs > limit * _BEFORE:
+                allowed = f"limit {_time(limit * _BEFORE)}, so that the next batch lies {_time(limit)} behind at most"
+                text = f"replica {shown} needs {_time(needs)} to replay what is written ({allowed})"
                 yield Reason("replica", text, pid)
         self.lag = max(lags, default=None)
 

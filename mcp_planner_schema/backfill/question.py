@@ -31,12 +31,14 @@ ARCHIVE = "the WAL archive"
 LOCKS = "locks and vacuums"
 DEAD = "dead tuples"
 
-# No replica gets WAL before it is flushed. The functions below pg_stat_replication and no view: that one joins all sessions,
-# which takes as long as the rest together. A walsender has a pid and nothing else for a role that may not see it, and no
-# replay_lsn where nothing is replayed (a base backup, pg_receivewal). A vacuum holds its table's lock in any phase; who it is,
-# only pg_stat_activity says, and not to everybody.
+# No replica gets WAL before it is flushed, and a backfill's commits do not wait for that: so both positions are asked. The
+# functions below pg_stat_replication and no view: that one joins all sessions, which takes as long as the rest together. A
+# walsender has a pid and nothing else for a role that may not see it, and no replay_lsn where nothing is replayed (a base
+# backup, pg_receivewal). A vacuum holds its table's lock in any phase; who it is, only pg_stat_activity says, and not to all.
 _PARTS = {
-    WRITTEN: "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_flush_lsn(), '0/0')::bigint",
+    WRITTEN: """
+SELECT pg_catalog.json_build_array(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_flush_lsn(), '0/0')::bigint,
+                                   pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0')::bigint)""",
     REPLICAS: """
 SELECT pg_catalog.json_agg(pg_catalog.json_build_array(
     r.pid, a.application_name, a.client_addr, pg_catalog.pg_wal_lsn_diff(r.replay_lsn, '0/0')::bigint,

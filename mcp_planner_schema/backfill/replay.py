@@ -55,8 +55,10 @@ class Replay:
         seconds = now - self.written[place][1]
         return seconds if place else max(seconds, told or 0.0)
 
-    def needs(self, replica: int, replayed: int, written: int, now: float) -> float:
+    def needs(self, replica: int, replayed: int, written: int, ahead: int, now: float) -> float:
         """Seconds that the replica needs for what it has not replayed: so far behind will be what is written next.
+
+        Up to ``written`` it could have replayed; up to ``ahead`` it has to, once that is flushed.
 
         How fast it replays is only seen while it has something to do all the time: some of what was there at the last mark is
         left. Where nothing of it is left it keeps up, and needs 0.
@@ -69,7 +71,7 @@ class Replay:
             self.rates[replica] = (replayed - mark.replayed) / (now - mark.at)
             self.marks[replica] = Seen(now, replayed, written)
         rate = self.rates.get(replica)
-        return (written - replayed) / rate if rate else 0.0
+        return (ahead - replayed) / rate if rate else 0.0
 
     def forget(self, there: dict[int, int]) -> None:
         """These are the replicas that there are, and what they have replayed: nothing older is needed, nor who has gone."""
