@@ -179,6 +179,29 @@ def test_python_is_named_in_a_dry_run_and_in_no_file(
     assert empty.rows("SELECT version_num, (SELECT sum(n) FROM t) FROM alembic_version") == [("001", 0)]
 
 
+def test_make_migrate_history_shows_what_was_run(
+    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below the step, each script with its arguments and how long it took; a history that knows none of them is shown too."""
+    begin(project, "002/double.py", MERGE, 'arguments={"factor": 2, "password": "hunter2"}')
+    project.upgrade()
+    monkeypatch.setattr(cli, "ROOT", project.folder)
+    capsys.readouterr()
+
+    cli.main(["migrate-history"])
+    shown = capsys.readouterr().out
+    cli.main(["migrate-history", "JSON=1"])
+    [_, row] = json.loads(capsys.readouterr().out)
+    empty.rows("ALTER TABLE migration.history DROP COLUMN scripts")
+    cli.main(["migrate-history"])
+    before = capsys.readouterr().out
+
+    [line] = [one for one in shown.splitlines() if "double.py" in one]
+    assert line.split(None, 1)[1].startswith('{"factor": 2, "password": "***"}  0.')
+    assert row["scripts"][0]["script"] == "scripts/002/double.py"
+    assert before == "".join(one + "\n" for one in shown.splitlines() if one != line)
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [("development", [("dev", 7)]), ("staging", [("all", 1)]), ("production", [("live", 1)])],

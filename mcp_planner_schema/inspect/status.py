@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -111,16 +112,22 @@ def history(config: Config) -> list[dict[str, Any]]:
         rows = connection.exec_driver_sql(
             "SELECT id, run_id, revision, direction, outcome, description, author, "
             "pg_catalog.date_trunc('second', started_at)::text AS started_at, duration_ms, lock_wait_ms, hold_ms, attempts, "
-            f"rows_touched, checksum, waivers, who, host, git_commit, tool_version, error FROM {given.schema}.history ORDER BY id"
+            "rows_touched, checksum, waivers, who, host, git_commit, tool_version, error, "
+            # A database that an earlier version has written into has no such column until the next run.
+            f"pg_catalog.to_jsonb(history) -> 'scripts' AS scripts FROM {given.schema}.history ORDER BY id"
         )
         return [dict(row) for row in rows.mappings()]
 
 
 def history_text(rows: list[dict[str, Any]]) -> str:
-    """One line a row, for people."""
+    """One line a row, for people, and one for each script that it has run."""
     lines = [
         f"{row['id']:>5}  {row['started_at']:<22}  {row['revision']:<6} {row['direction']:<9} {row['outcome']:<7} "
         f"{row['duration_ms']:>8.0f} ms  {row['who']}  {_first_line(row['error'] or row['description'])}"
+        + "".join(
+            f"\n{'':31}{one['script']}  {json.dumps(one['arguments'])}  {one['seconds']} s"
+            for one in row["scripts"] or ()
+        )
         for row in rows
     ]
     return "\n".join(lines) or "no run yet"
