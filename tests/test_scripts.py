@@ -20,8 +20,12 @@ from alembic.script import ScriptDirectory
 from mcp_planner_schema import cli
 from mcp_planner_schema.guard import judge, script, settings, sql_file
 from mcp_planner_schema.guard.findings import Broken, GuardError, Refused
+from mcp_planner_schema.inspect import trace
 from tests.conftest import ROOT, Database, Project
+from tests.test_trace import scratch
 from tests.until import until
+
+__all__ = ["scratch"]  # a fixture
 
 MERGE = '''\
 """Gives each row its double."""
@@ -131,9 +135,13 @@ def test_a_sql_script_gets_its_arguments_from_the_driver(
     assert f"002  scripts/002/fill.sql: {counted}" in capsys.readouterr().err
 
 
-def test_what_sql_writes_down_does_the_same(empty: Database, project: Project, tmp_path: Path) -> None:
+@pytest.mark.parametrize("transaction", ["single", "none"])
+def test_what_sql_writes_down_does_the_same(
+    empty: Database, project: Project, tmp_path: Path, transaction: str
+) -> None:
     """--sql has the statements with their arguments as literals, in their place between the revision's own."""
-    begin(project, "002/fill.sql", FILL, ARGUMENTS, more='op.execute("UPDATE t SET n = n + 1000 WHERE id = 101")')
+    more = 'op.execute("UPDATE t SET n = n + 1000 WHERE id = 101")'
+    begin(project, "002/fill.sql", FILL, ARGUMENTS, more=more, transaction=transaction)
     written = io.StringIO()
     config = project.config()
     config.output_buffer = written
@@ -200,6 +208,33 @@ def test_make_migrate_history_shows_what_was_run(
     assert line.split(None, 1)[1].startswith('{"factor": 2, "password": "***"}  0.')
     assert row["scripts"][0]["script"] == "scripts/002/double.py"
     assert before == "".join(one + "\n" for one in shown.splitlines() if one != line)
+
+
+def test_a_history_of_an_earlier_version_learns_of_scripts(empty: Database, project: Project) -> None:
+    """The column is added by the next run that changes something."""
+    begin(project, "002/x.sql", "UPDATE t SET n = 1;\n")
+    project.upgrade("001")
+    empty.rows("ALTER TABLE migration.history DROP COLUMN scripts")
+
+    project.upgrade()
+
+    assert (
+        empty.value("SELECT scripts -> 0 ->> 'script' FROM migration.history WHERE revision = '002'")
+        == "scripts/002/x.sql"
+    )
+
+
+@pytest.mark.parametrize("transaction", ["single", "none"])
+@pytest.mark.usefixtures("scratch")
+def test_a_script_is_traced_as_the_revision_is(project: Project, transaction: str) -> None:
+    """make migrate-trace runs it on the scratch database, and sees what it locks."""
+    begin(project, "002/double.py", MERGE, 'arguments={"factor": 2}', transaction=transaction)
+
+    [up, _] = trace.trace(project.config(), "002")
+
+    assert {table: mode for taken in up.statements for table, mode in taken.locks.items()} == {
+        "public.t": "ROW EXCLUSIVE"
+    }
 
 
 @pytest.mark.parametrize(
