@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import subprocess
+import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import psycopg2
@@ -15,7 +19,8 @@ from alembic import command
 from alembic.config import Config
 
 from mcp_planner_schema import example_data
-from tests.conftest import Database
+from tests.catalog import catalog, difference
+from tests.conftest import ROOT, Database
 from tests.test_progress import Load, ask, new_project, new_task
 from tests.until import until
 
@@ -647,6 +652,63 @@ def test_links_and_references_that_changed_while_they_were_apart_are_brought_tog
         command.upgrade(planner, "019")
 
         assert items.chains() == ["abcdgh", "ef"]
+        assert wrong(cursor) == []
+
+
+OLD_CHAINS = """
+    WITH one AS MATERIALIZED (SELECT n, ('00000000-0000-4000-8000-' || right(md5(n::text), 12))::uuid AS id
+        FROM generate_series(1, %(steps)s) n)
+    INSERT INTO steps (id, project_id, task_id, title, progress, prev_id, next_id, created_at)
+    SELECT id, %(project)s, %(task)s, 'step ' || n, n %% 2, 'step://' || lag(id) OVER w, 'step://' || lead(id) OVER w,
+        '2026-01-01'::timestamptz + n * interval '1 min'
+    FROM one WINDOW w AS (PARTITION BY n %% 100 ORDER BY n)
+"""
+"""A hundred chains, their items in turns."""
+
+
+def old_chains(database: Database, steps: int) -> None:
+    """So many steps of one project, in chains from before the triggers."""
+    with database.connect() as connection, connection.cursor() as cursor:
+        items = Items(cursor, "")
+        ask(cursor, "ALTER TABLE steps DISABLE TRIGGER USER")
+        cursor.execute(OLD_CHAINS, {"steps": steps, "project": items.project, "task": items.task})
+        ask(cursor, "UPDATE steps SET finished = NULL")
+        ask(cursor, "ALTER TABLE steps ENABLE TRIGGER USER")
+
+
+@pytest.mark.long
+def test_killed_in_the_middle_it_comes_to_the_same(
+    empty: Database, new_database: Callable[[], Database], planner: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL when a part of the links is there, twice, and once more to the end: links, places and finished are those of a
+    run that nobody has disturbed, and nothing that it needed is left."""
+    places = (
+        "SELECT title, prev_id, next_id, chain_position, finished, updated_at = created_at, position FROM steps"
+        " LEFT JOIN navigation_links ON to_ref = 'step://' || steps.id ORDER BY title"
+    )
+    command.upgrade(planner, "018")
+    old_chains(empty, 3000)
+    for part in (300, 1500):
+        killed = subprocess.Popen(
+            [sys.executable, "-m", "alembic", "upgrade", "019"], cwd=ROOT, env={**os.environ, "DATABASE_URL": empty.url}
+        )
+        until(lambda part=part: empty.value("SELECT count(*) FROM navigation_links") > part)
+        killed.kill()
+        killed.wait()
+        assert empty.value("SELECT version_num FROM alembic_version") == "018"
+        assert empty.value("SELECT count(*) FROM navigation_links") < 2900
+    command.upgrade(planner, "019")
+    found, built = empty.rows(places), catalog(empty)
+
+    undisturbed = new_database()
+    monkeypatch.setenv("DATABASE_URL", undisturbed.url)
+    command.upgrade(planner, "018")
+    old_chains(undisturbed, 3000)
+    command.upgrade(planner, "019")
+
+    assert found == undisturbed.rows(places)
+    assert difference(built, catalog(undisturbed)) == []
+    with empty.connect() as connection, connection.cursor() as cursor:
         assert wrong(cursor) == []
 
 

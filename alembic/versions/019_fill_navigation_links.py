@@ -13,15 +13,17 @@ Reversible: lossless
 
 from alembic import op
 
-from mcp_planner_schema.operations import expect
+from mcp_planner_schema.operations import expect, sql
 
 revision = "019"
 down_revision = "018"
 branch_labels = None
 depends_on = None
 
-# For all of it, one statement to PostgreSQL; each of its transactions takes a fraction of a second.
-budgets = {"statement_timeout": "4h", "lock_timeout": "2s"}
+sql_files = ["019/fill_links.sql"]
+
+# For the walk, which blocks nobody.
+budgets = {"statement_timeout": "1h", "lock_timeout": "2s"}
 
 ITEMS = """
     SELECT project_id, 'task://' || id AS ref, prev_id, next_id FROM public.tasks
@@ -43,116 +45,110 @@ expectations_down = [
     expect.function("change_links(uuid, text[], text[])"),
 ]
 
-# A reference counts where the other end agrees or says nothing; of two that say the same of a third the older item's. No other
-# reference is touched. From each item the chain is followed as far as it has no links yet, so that nothing is placed twice.
-FILL = r"""
-DO $fill$
+# The pairs that are to be linked, in the order of their chains, and these in that of their oldest item: what is appended to a
+# chain costs least, and places follow age. A reference counts where the other end agrees or says nothing; of two that say the
+# same of a third the older item's. No other reference is touched. Only reads what the application writes; each run walks anew,
+# and what is there from one that was killed goes: `walked` is later, so its pairs come behind those that are done.
+WALK = r"""
+DO $walk$
 DECLARE
-    batch CONSTANT integer := 1000;
-    seqscan CONSTANT text := pg_catalog.current_setting('enable_seqscan');
-    owner uuid;
     start text;
-    here record;
-    there record;
-    next text;
-    linked text;
-    froms text[];
-    tos text[];
-    ids uuid[];
-    last uuid;
-    batches integer := 0;
+    here text;
+    before text;
+    project uuid;
+    there text;
 BEGIN
-    -- The session keeps the plans it makes now, with no links there: reading all of them would be cheapest, and stay so. The
-    -- ANALYZE further down makes it plan again.
-    PERFORM pg_catalog.set_config('enable_seqscan', 'off', false);
-    FOR owner IN SELECT id FROM public.projects ORDER BY id LOOP
-        FOR start IN
-            SELECT said.ref FROM (
-                SELECT 'task://' || id AS ref, created_at FROM public.tasks WHERE project_id = owner AND next_id IS NOT NULL
-                UNION ALL SELECT prev_id, created_at FROM public.tasks WHERE project_id = owner AND prev_id IS NOT NULL
-                UNION ALL SELECT 'step://' || id, created_at FROM public.steps WHERE project_id = owner AND next_id IS NOT NULL
-                UNION ALL SELECT prev_id, created_at FROM public.steps WHERE project_id = owner AND prev_id IS NOT NULL
-                UNION ALL SELECT from_ref, 'infinity' FROM public.navigation_links WHERE project_id = owner
-            ) said GROUP BY said.ref ORDER BY min(said.created_at), said.ref
+    DROP TABLE IF EXISTS public.navigation_fill;
+    CREATE TABLE public.navigation_fill (
+        walked timestamptz NOT NULL DEFAULT pg_catalog.now(),
+        place bigint GENERATED ALWAYS AS IDENTITY,
+        project_id uuid NOT NULL,
+        from_ref text NOT NULL,
+        to_ref text NOT NULL,
+        PRIMARY KEY (walked, place)
+    ) WITH (autovacuum_enabled = off);
+    CREATE TABLE public.navigation_pairs AS
+    WITH item AS (
+        SELECT project_id, 'task://' || id AS ref, prev_id::text, next_id::text, chain_position, created_at FROM public.tasks
+        UNION ALL SELECT project_id, 'step://' || id, prev_id, next_id, chain_position, created_at FROM public.steps
+    ), follower AS (
+        SELECT DISTINCT ON (project_id, prev_id) project_id, prev_id, ref FROM item WHERE prev_id IS NOT NULL
+        ORDER BY project_id, prev_id, created_at, ref
+    ), said AS (
+        SELECT item.project_id, item.ref AS from_ref, item.next_id, item.chain_position, item.created_at,
+            link.to_ref AS linked, coalesce(item.next_id, link.to_ref, follower.ref) AS to_ref
+        FROM item
+        LEFT JOIN public.navigation_links link ON link.from_ref = item.ref
+        LEFT JOIN follower ON follower.project_id = item.project_id AND follower.prev_id = item.ref
+    )
+    SELECT DISTINCT ON (said.to_ref) said.project_id, said.from_ref, said.to_ref, least(
+        CASE WHEN said.chain_position IS NOT NULL THEN '-infinity'::timestamptz END,  -- goes on with what was begun
+        CASE WHEN said.next_id IS NOT NULL THEN said.created_at END,
+        CASE WHEN there.prev_id IS NOT NULL THEN there.created_at END
+    ) AS said_at
+    FROM said
+    JOIN item there ON there.project_id = said.project_id AND there.ref = said.to_ref
+    LEFT JOIN public.navigation_links arriving ON arriving.to_ref = said.to_ref
+    WHERE coalesce(there.prev_id, arriving.from_ref, said.from_ref) = said.from_ref
+        AND (said.next_id, said.linked, there.prev_id) IS DISTINCT FROM (said.to_ref, said.to_ref, said.from_ref)
+    ORDER BY said.to_ref, said.created_at, said.from_ref;
+    CREATE UNIQUE INDEX ON public.navigation_pairs (from_ref);
+    CREATE UNIQUE INDEX ON public.navigation_pairs (to_ref);
+    ANALYZE public.navigation_pairs;
+    FOR start IN SELECT from_ref FROM public.navigation_pairs ORDER BY project_id, said_at, from_ref LOOP
+        here := start;
         LOOP
-            SELECT to_ref INTO linked FROM public.navigation_links WHERE from_ref = start;
-            SELECT * INTO here FROM public.resolve_reference(start);
-            SELECT * INTO there FROM public.resolve_reference(linked);
-            CONTINUE WHEN here.id IS NULL OR here.project_id <> owner OR here.next_id = linked AND there.prev_id = start;
-            next := start;
-            WHILE next IS NOT NULL LOOP
-                -- As every writer of references does, and with no snapshot held while waiting.
-                WHILE NOT pg_catalog.pg_try_advisory_xact_lock(1296256073, 2) LOOP
-                    COMMIT;
-                    PERFORM pg_catalog.pg_sleep(0.01);
-                END LOOP;
-                SELECT * INTO here FROM public.resolve_reference(next);
-                froms := '{}';
-                tos := '{}';
-                LOOP
-                    SELECT to_ref INTO linked FROM public.navigation_links
-                    WHERE from_ref = lower(here.entity_type::text) || '://' || here.id;
-                    start := lower(here.entity_type::text) || '://' || here.id;
-                    next := coalesce(here.next_id, linked, (
-                        SELECT said.ref FROM (
-                            SELECT 'task://' || id AS ref, created_at FROM public.tasks
-                            WHERE prev_id = start AND project_id = owner
-                            UNION ALL
-                            SELECT 'step://' || id, created_at FROM public.steps WHERE prev_id = start AND project_id = owner
-                        ) said ORDER BY said.created_at, said.ref LIMIT 1
-                    ));
-                    SELECT * INTO there FROM public.resolve_reference(next);
-                    IF there.id IS NULL OR there.project_id <> owner OR there.prev_id <> start
-                        OR (next = linked AND here.next_id = next AND there.prev_id = start)
-                        OR (there.prev_id IS NULL AND (next = ANY (tos) OR EXISTS (
-                            SELECT FROM public.navigation_links
-                            WHERE to_ref = next AND from_ref <> start)))
-                    THEN
-                        next := NULL;
-                        EXIT;
-                    END IF;
-                    froms := froms || start;
-                    tos := tos || next;
-                    EXIT WHEN cardinality(froms) = batch OR next = froms[1];
-                    here := there;
-                END LOOP;
-                IF froms <> '{}' THEN
-                    PERFORM public.change_links(owner, froms, tos);
-                    batches := batches + 1;
-                    IF batches IN (1, 10, 100, 1000) THEN
-                        ANALYZE public.navigation_links;
-                    END IF;
-                END IF;
-                COMMIT;
-            END LOOP;
+            SELECT from_ref INTO before FROM public.navigation_pairs WHERE to_ref = here;
+            EXIT WHEN NOT FOUND;
+            here := before;
+            EXIT WHEN here = start;  -- a circle: it begins anywhere
+        END LOOP;
+        LOOP
+            DELETE FROM public.navigation_pairs WHERE from_ref = here RETURNING project_id, to_ref INTO project, there;
+            EXIT WHEN NOT FOUND;
+            INSERT INTO public.navigation_fill (project_id, from_ref, to_ref) VALUES (project, here, there);
+            here := there;
         END LOOP;
     END LOOP;
-    PERFORM pg_catalog.set_config('enable_seqscan', seqscan, false);
-    last := '00000000-0000-0000-0000-000000000000';
-    LOOP
-        ids := ARRAY(SELECT id FROM public.tasks WHERE id > last AND finished IS NULL AND progress >= 1 ORDER BY id LIMIT batch);
-        EXIT WHEN ids = '{}';
-        UPDATE public.tasks SET finished = true WHERE id = ANY (ids);
-        last := ids[cardinality(ids)];
-        COMMIT;
-    END LOOP;
-    last := '00000000-0000-0000-0000-000000000000';
-    LOOP
-        ids := ARRAY(SELECT id FROM public.steps WHERE id > last AND finished IS NULL AND progress >= 1 ORDER BY id LIMIT batch);
-        EXIT WHEN ids = '{}';
-        UPDATE public.steps SET finished = true WHERE id = ANY (ids);
-        last := ids[cardinality(ids)];
-        COMMIT;
-    END LOOP;
+    DROP TABLE public.navigation_pairs;
+    ANALYZE public.navigation_fill;
 END
-$fill$
+$walk$
+"""
+FILL = """
+WITH linked AS MATERIALIZED (
+    SELECT public.fill_links(
+        pg_catalog.array_agg(project_id ORDER BY place), pg_catalog.array_agg(from_ref ORDER BY place),
+        pg_catalog.array_agg(to_ref ORDER BY place))
+    FROM batch
+)
+DELETE FROM public.navigation_fill AS pair USING batch, linked WHERE pair.walked = batch.walked AND pair.place = batch.place
 """
 
 
 def upgrade() -> None:
-    # Outside of a transaction, because it commits. Run again, it goes on where it stopped.
+    sql.apply(sql_files)
     with op.get_context().autocommit_block():
-        op.execute(FILL)
+        op.execute(WALK)
+    op.backfill(
+        "navigation_fill",
+        statement=FILL,
+        verify="SELECT count(*) FROM public.navigation_fill",
+        batch=500,
+        in_order=True,
+        repeatable=True,
+        key=["walked", "place"],
+    )
+    for table in ("tasks", "steps"):
+        op.backfill(
+            table,
+            set={"finished": "true"},
+            where="filled.finished IS NULL AND filled.progress >= 1",
+            key=["id"],
+        )
+    with op.get_context().autocommit_block():
+        op.execute("DROP TABLE public.navigation_fill")
+    sql.remove(sql_files)
 
 
 def downgrade() -> None:

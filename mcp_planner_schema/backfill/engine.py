@@ -276,7 +276,7 @@ def _verified(
 ) -> None:
     """Done, when the query says that nothing is left. Rows that came meanwhile are taken by another pass."""
     left = _left(connection, work)
-    for _ in range(_PASSES if work.fill.where != "true" else 0):
+    for _ in range(_PASSES if work.fill.repeatable or work.fill.where != "true" else 0):
         if not left:
             break
         work.say(f"backfill {work.fill.name}: {left:,} rows are left, once more")

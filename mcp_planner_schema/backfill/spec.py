@@ -19,7 +19,7 @@ class Backfill:
 
     ``name`` tells it from the revision's others. ``verify`` is a query whose only value must be 0 when all rows are done.
     ``most`` are the rows that a batch has at most. ``repeatable``: a row that has been written does not meet ``where``, so the
-    table may be gone through again when it was done before.
+    table may be gone through again when it was done before. ``in_order``: one session takes them, from the least key on.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Backfill:
     verify: str = ""
     most: int = 50_000
     repeatable: bool = False
+    in_order: bool = False
 
     def digest(self, target: str) -> str:
         """Tells this from another one of the same name; not by how large its batches are."""

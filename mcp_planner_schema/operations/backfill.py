@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from alembic.operations import MigrateOperation, Operations
 
 from mcp_planner_schema.backfill import engine
-from mcp_planner_schema.backfill.spec import BATCH, Backfill
+from mcp_planner_schema.backfill.spec import BATCH, TABLE, Backfill
 from mcp_planner_schema.guard import brief, connect, journal, trial
 from mcp_planner_schema.guard.postcheck import do_block, identifier
 from mcp_planner_schema.guard.settings import Backfill as Limits
@@ -50,6 +50,8 @@ class BackfillRows(MigrateOperation):
     batch: int = 50_000
     schema: str | None = None
     key: Sequence[str] = ()
+    in_order: bool = False
+    repeatable: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.set) == bool(self.statement):
@@ -63,11 +65,16 @@ class BackfillRows(MigrateOperation):
     def backfill(
         cls, operations: Operations, table: str, *, set: Mapping[str, str] | None = None, where: str = "true",
         statement: str = "", verify: str = "", name: str = "", batch: int = 50_000, schema: str | None = None,
-        key: Sequence[str] = (),
+        key: Sequence[str] = (), in_order: bool = False, repeatable: bool = False,
     ) -> None:  # fmt: skip
         """Fill, copy or delete by batches. ``verify`` is a query whose one value is 0 when all is done; ``name`` is what it is
-        called in ``migration.backfill`` and by ``make backfill-pause``, ``key`` the table's key, needed only for ``--sql``."""
-        operations.invoke(cls(table, dict(set or {}), where, statement, verify, name, batch, schema, tuple(key)))
+        called in ``migration.backfill`` and by ``make backfill-pause``, ``key`` the table's key, needed only for ``--sql``.
+
+        ``in_order``: by one session, from the least key to the greatest, however many ``WORKERS`` there are. ``repeatable``: a
+        row that is done does not come again (it is gone, or misses ``where``), so the table may be gone through once more."""
+        operations.invoke(cls(
+            table, dict(set or {}), where, statement, verify, name, batch, schema, tuple(key), in_order, repeatable,
+        ))  # fmt: skip
 
     def reverse(self) -> Any:
         """What was filled stays: nothing that an earlier release needs has gone."""
@@ -79,21 +86,20 @@ class BackfillRows(MigrateOperation):
         """What the engine is asked to do."""
         assigned = ", ".join(f"{identifier(column)} = ({value})" for column, value in self.set.items())
         name = self.name or f"{self.table}.{'_'.join(self.set) or 'rows'}"
-        return Backfill(name, assigned, self.where, self.statement.rstrip("; \n\t"), self.verify, self.batch)
+        statement = self.statement.rstrip("; \n\t")
+        return Backfill(name, assigned, self.where, statement, self.verify, self.batch, self.repeatable, self.in_order)
 
 
 @Operations.implementation_for(BackfillRows)
 def _backfill(operations: Operations, operation: BackfillRows) -> None:
     context, fill = operations.migration_context, operation.asked()
     if context.as_sql:
-        if not (operation.key and fill.assignments) and _shown(context, fill):
-            return
         if not operation.key:
+            if _shown(context, fill):
+                return
             online.unwritable(f"backfill({operation.table!r}): as SQL, the batches need its key=[…]")
-        if fill.statement:
-            online.unwritable(f"backfill({operation.table!r}): a statement over batches cannot be written as SQL")
         where = online.qualified(operation.schema, operation.table)
-        text(context, where, operation.key, fill.assignments, fill.where)
+        text(context, where, operation.key, fill.assignments, fill.where, fill.statement)
         return
     table = online.table(context, operation.table, operation.schema)
     written = fill_rows(context, table, fill)
@@ -138,7 +144,7 @@ def fill_rows(context: MigrationContext, table: Table, fill: Backfill) -> int:
             return engine.run(
                 connection, table.oid, table.shown, fill, limits=limits, deadline=policy.clock.usual if policy else 0.2,
                 beside=(policy and policy.beside) or beside, opened=(policy and policy.opened) or beside,
-                workers=policy.workers if policy else 1, say=lambda line: online.say(context, line),
+                workers=policy.workers if policy and not fill.in_order else 1, say=lambda line: online.say(context, line),
                 events=bool(policy and policy.events),
             )  # fmt: skip
 
@@ -159,18 +165,31 @@ def _ready(connection: Connection) -> Iterator[None]:
         connection.exec_driver_sql("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
 
 
-def text(context: MigrationContext, table: str, key: Sequence[str], settings: str, where: str) -> None:
+def text(
+    context: MigrationContext, table: str, key: Sequence[str], settings: str, where: str, statement: str = ""
+) -> None:
     """Write the same down for psql: a DO block that commits after each batch. ``table`` is quoted already."""
     names = [identifier(name) for name in key]
     beyond = f"({', '.join(names)}) > ({', '.join(f'reached.{name}' for name in names)})"
-    same = " AND ".join(f"filled.{name} = batch.{name}" for name in names)
+    same = " AND ".join(f"filled.{name} = page.{name}" for name in names)
+    if statement:
+        read = "*"
+        written = (
+            f"{BATCH} AS (\n            SELECT * FROM page AS {TABLE} WHERE {where}\n"
+            f"        ), written AS (\n{statement.strip()}\n        )\n"
+        )
+    else:
+        read = ", ".join(names)
+        written = (
+            f"written AS (\n            UPDATE {table} AS {TABLE} SET {settings} FROM page\n"
+            f"            WHERE {same} AND ({where})\n        )\n"
+        )
     body = (
         f"\nDECLARE\n    reached {table}%ROWTYPE;\n    begun boolean := false;\nBEGIN\n    LOOP\n"
-        f"        WITH batch AS MATERIALIZED (\n            SELECT {', '.join(names)} FROM {table}\n"
-        f"            WHERE NOT begun OR {beyond} ORDER BY {', '.join(names)} LIMIT {_BATCH_IN_SQL}\n        ), written AS (\n"
-        f"            UPDATE {table} AS filled SET {settings} FROM batch\n            WHERE {same} AND ({where})\n        )\n"
+        f"        WITH page AS MATERIALIZED (\n            SELECT {read} FROM {table}\n"
+        f"            WHERE NOT begun OR {beyond} ORDER BY {', '.join(names)} LIMIT {_BATCH_IN_SQL}\n        ), {written}"
         f"        SELECT {', '.join(names)} INTO {', '.join(f'reached.{name}' for name in names)}\n"
-        f"        FROM batch ORDER BY {', '.join(f'{name} DESC' for name in names)} LIMIT 1;\n"
+        f"        FROM page ORDER BY {', '.join(f'{name} DESC' for name in names)} LIMIT 1;\n"
         "        EXIT WHEN NOT FOUND;\n        begun := true;\n        COMMIT;\n    END LOOP;\nEND\n"
     )
     with context.autocommit_block():
