@@ -42,6 +42,13 @@ BACKFILL_RULES = (
         "set=… with a where=… that a written row does not meet; or a primary key (op.add_primary_key_concurrently)",
     ),
     Rule(
+        "rows-inline",
+        "Type is schema, and the body has written more than {limit} rows of tables that were there before: {tables}",
+        "each stays locked until COMMIT, whoever wants to change one waits for all, and replicas lag behind",
+        'a revision of its own with Type: data and Transaction: none: op.backfill("{table}", set=…, where=…)',
+        waivable=True,
+    ),
+    Rule(
         "script-literal",
         "op.run_script does not say which file belongs to the revision: {problem}",
         "the checksum covers what the call names; any other file could be changed after it was run, and nobody would know",

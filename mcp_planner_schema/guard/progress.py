@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 _COUNTERS = """
-SELECT c.oid, pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid) + pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)
+SELECT c.oid::bigint, pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid) + pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)
        + pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid)
 FROM pg_catalog.pg_class c WHERE c.relkind = 'r' AND c.oid >= 16384
 """
@@ -141,18 +141,18 @@ def touched(connection: Connection) -> tuple[str | None, list[int]]:
 
 
 def counters(connection: Connection) -> dict[int, int]:
-    """Row counters that earlier transactions of this session have left behind: only differences count."""
-    return {oid: count for oid, count in connection.exec_driver_sql(_COUNTERS) if count}
+    """Row counters that earlier transactions of this session have left behind, of every table: only differences count."""
+    return {oid: count or 0 for oid, count in connection.exec_driver_sql(_COUNTERS)}
 
 
-def rows(connection: Connection, tables: list[int], before: dict[int, int], schema: str) -> int:
-    """Rows inserted, updated and deleted since ``before``, in these tables without the guard's own."""
+def written(connection: Connection, tables: list[int], before: dict[int, int], schema: str) -> dict[int, int]:
+    """Rows inserted, updated and deleted since ``before``, of those of these tables that have any, without the guard's own."""
     counted = connection.exec_driver_sql(
         f"{_COUNTERS} AND c.oid = ANY (%s::oid[]) "
         "AND c.relnamespace NOT IN (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname ~ %s)",
         (tables, evidence.own(schema)),
     )
-    return sum(max(0, count - before.get(oid, 0)) for oid, count in counted)
+    return {oid: count - before.get(oid, 0) for oid, count in counted if count > before.get(oid, 0)}
 
 
 def line(progress: Progress) -> str:

@@ -35,6 +35,7 @@ _DEFAULTS = {
     "lock_attempts": "41",
     "deploy_lock_timeout": "10min",
     "schema": "migration",
+    "inline_rows": "10000",
     "backfill_target": "200ms",
     "backfill_lag": "10s",
     "backfill_hold": "10min",
@@ -113,6 +114,7 @@ class Settings:
     deploy_lock_timeout: int
     backfill: Backfill
     schema: str
+    inline_rows: int
     stash_retention: int
     stash_move_above: int | None
     stash_timeout: int
@@ -167,6 +169,8 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         )
     if not re.fullmatch(r"[1-9]\d{0,3}", value["lock_attempts"]):
         raise _refused("lock_attempts", value["lock_attempts"], "it is a number from 1 to 9999")
+    if not re.fullmatch(r"\d{1,9}", value["inline_rows"]):
+        raise _refused("inline_rows", value["inline_rows"], "it is a number of rows")
     if not re.fullmatch(r"[1-9]\d{0,4}d", value["stash_retention"]):
         raise _refused("stash_retention", value["stash_retention"], "it is a number of days: 90d")
     if value["archive"] not in ("auto", "always"):
@@ -200,6 +204,7 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         deploy_lock_timeout=_milliseconds("deploy_lock_timeout", value),
         backfill=_backfill(value),
         schema=value["schema"],
+        inline_rows=int(value["inline_rows"]),
         stash_retention=int(value["stash_retention"].removesuffix("d")),
         stash_move_above=_bytes(value["stash_move_above"]),
         stash_timeout=_milliseconds("stash_timeout", value),

@@ -12,6 +12,7 @@ from mcp_planner_schema.guard import (
     budget,
     downgrade,
     history,
+    inline,
     lock_order,
     manifest,
     plan,
@@ -58,9 +59,13 @@ def guarded(run: Run, one: Step, at: Progress, original: Any) -> None:
     xid, touched = progress.touched(connection)
     if not at.committed and xid != at.seen.xid:
         raise transaction.Ended("a commit or rollback inside the revision")
+    written = {} if at.committed else progress.written(connection, touched, before, run.settings.schema)
+    inline.require_few(
+        connection, at, {oid: rows for oid, rows in written.items() if oid in before}, run.settings.inline_rows
+    )
     _postcheck(at, connection, postcheck.expectations(module, upgrade=upgrade), upgrade=upgrade)
     if not at.committed:
-        at.rows = progress.rows(connection, touched, before, run.settings.schema)
+        at.rows = sum(written.values())
 
 
 def _in_order(at: Progress, connection: Connection, original: Any) -> None:
