@@ -328,7 +328,10 @@ def rows_read(database: Database) -> int:
 
 @pytest.mark.parametrize("proved", [True, False], ids=["with the check", "without it"])
 def test_not_null_reads_no_row(before: Database, planner: Config, proved: bool) -> None:
-    """The validated check spares SET NOT NULL its scan; where it is not valid, the same revision reads the whole table."""
+    """The validated check spares SET NOT NULL its scan; where it is not valid, the same revision reads the whole table.
+
+    Before any lock, the query that has verified the backfill reads it once.
+    """
     before.rows(FILL, new_project(before), 300)
     command.upgrade(planner, MIGRATE)
     check = "ck_complexity_runs_iterations_allowed_not_null"
@@ -341,7 +344,7 @@ def test_not_null_reads_no_row(before: Database, planner: Config, proved: bool) 
 
     command.upgrade(planner, CONTRACT)
 
-    assert rows_read(before) - begun == (0 if proved else 300)
+    assert rows_read(before) - begun - 300 == (0 if proved else 300)
 
 
 def test_what_was_written_under_the_new_name_comes_back_under_the_old(before: Database, planner: Config) -> None:
