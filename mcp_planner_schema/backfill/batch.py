@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mcp_planner_schema.backfill import rows
 from mcp_planner_schema.backfill.keys import Range
 from mcp_planner_schema.backfill.record import Claim
-from mcp_planner_schema.backfill.spec import BATCH, TABLE, Backfill
+from mcp_planner_schema.backfill.spec import BATCH, FENCED, TABLE, Backfill
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection, Row
 
 # Sent with the batch: no further round trip, and no moment in which one is there without the other. The fence lets nobody write
 # rows who has lost sight of how far the range has come: whoever comes second waits for the first, and finds it moved.
@@ -27,7 +30,6 @@ FROM {schema}.backfill AS whole, fence
 WHERE position.backfill = %s AND position.place = fence.place AND whole.id = position.backfill
 RETURNING (SELECT pg_catalog.count(*) FROM written), whole.wanted
 """
-_FENCED = "EXISTS (SELECT FROM fence)"
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,22 @@ def write(connection: Connection, fill: Backfill, one: Batch, mine: Claim, schem
     ``before`` is how many seconds the batch before has taken. One statement, and in autocommit one transaction: after any
     error neither is there.
     """
+
+    def send(written: str, values: Sequence[Any]) -> Row[Any] | None:
+        fence = (mine.backfill, mine.place, _array(mine.reached))
+        moved = (_array(one.reached), one.last, one.rows, before, mine.backfill)
+        return connection.exec_driver_sql(
+            _WRITE.format(schema=schema, written=written), (*fence, *values, *moved)
+        ).first()
+
+    row = rows.write(connection, fill, one.range, send) if fill.rows else send(*_written(fill, one))
+    return None if row is None else str(row.wanted)
+
+
+def _written(fill: Backfill, one: Batch) -> tuple[str, tuple[Any, ...]]:
+    """The statement that writes what is given as SQL, and its values."""
     inside, values = one.range.sql()
-    leaf, condition = one.range.leaf.sql, f"{_FENCED} AND {inside} AND ({fill.where.replace('%', '%%')})"
+    leaf, condition = one.range.leaf.sql, f"{FENCED} AND {inside} AND ({fill.where.replace('%', '%%')})"
     if fill.statement:
         written = (
             f"{BATCH} AS NOT MATERIALIZED (SELECT * FROM ONLY {leaf} AS {TABLE} WHERE {condition}), "
@@ -85,10 +101,7 @@ def write(connection: Connection, fill: Backfill, one: Batch, mine: Claim, schem
     else:
         assigned = fill.assignments.replace("%", "%%")
         written = f"written AS (UPDATE ONLY {leaf} AS {TABLE} SET {assigned} WHERE {condition} RETURNING 1)"
-    fence = (mine.backfill, mine.place, _array(mine.reached))
-    moved = (_array(one.reached), one.last, one.rows, before, mine.backfill)
-    row = connection.exec_driver_sql(_WRITE.format(schema=schema, written=written), (*fence, *values, *moved)).first()
-    return None if row is None else str(row[1])
+    return written, values
 
 
 def _array(key: tuple[str, ...] | None) -> list[str] | None:

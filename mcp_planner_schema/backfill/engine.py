@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.backfill import batch, keys, record, waiters
+from mcp_planner_schema.backfill import batch, keys, record, rows, waiters
 from mcp_planner_schema.backfill.batch import Batch
 from mcp_planner_schema.backfill.feedback import Feedback
 from mcp_planner_schema.backfill.keys import Leaf
@@ -192,6 +192,8 @@ def _batches(connection: Connection, work: Work, pace: Pace, mine: Claim) -> Non
             began = time.monotonic()
             with work.seen.batch(pid), _limited(connection, work, one):
                 wanted = batch.write(connection, work.fill, one, mine, work.record.schema, before)
+        except rows.Failed as failed:
+            raise _refused(work, "backfill-function", one, failed.row, failed.problem) from failed
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise
@@ -241,14 +243,14 @@ def _isolate(work: Work, pace: Pace, one: Batch, failures: int, error: Any) -> N
         pace.size = max(1, one.rows // 2)
         return
     said = str(error.orig).strip().split("\n")[0]
-    values = {
-        "name": work.fill.name, "table": one.range.leaf.told, "error": said,
-        "row": ", ".join(map(str, one.reached or ("the last one",))),
-    }  # fmt: skip
-    raise Refused(
-        [Finding("backfill-row", work.step.where, work.step.revision, values)], work.step.repeat,
-        "the batches before it stay and are not written again",
-    ) from error  # fmt: skip
+    raise _refused(work, "backfill-row", one, ", ".join(map(str, one.reached or ("the last one",))), said) from error
+
+
+def _refused(work: Work, code: str, one: Batch | None, row: str, said: str) -> Refused:
+    table = one.range.leaf.told if one else ""
+    values = {"name": work.fill.name, "table": table, "error": said, "row": row}
+    finding = Finding(code, work.step.where, work.step.revision, values)
+    return Refused([finding], work.step.repeat, "the batches before it stay and are not written again")
 
 
 def _look_around(connection: Connection, work: Work, leaf: Leaf, wanted: str, *, felt: bool) -> None:

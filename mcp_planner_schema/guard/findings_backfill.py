@@ -18,6 +18,13 @@ BACKFILL_RULES = (
         "a where=… that leaves the row out, or correct the row; then the same command goes on from there",
     ),
     Rule(
+        "backfill-function",
+        "the function of the backfill {name} fails at {row} of {table}: {error}",
+        "nothing of its batch is written, and what comes after it is never reached",
+        "a function that gives, of the rows that it gets, those that are to be written: mappings of the key and of each of "
+        "writes=[…]; then the same command goes on from there",
+    ),
+    Rule(
         "backfill-unverified",
         "the backfill {name} has gone through all rows, and its verify=… still counts {count}",
         "a contract revision would take away what those rows need",

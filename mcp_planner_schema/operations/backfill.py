@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from alembic.operations import MigrateOperation, Operations
 
-from mcp_planner_schema.backfill import engine
-from mcp_planner_schema.backfill.spec import BATCH, TABLE, Backfill
+from mcp_planner_schema.backfill import engine, rows
+from mcp_planner_schema.backfill.spec import BATCH, TABLE, Backfill, Rows
 from mcp_planner_schema.guard import brief, connect, journal, trial
 from mcp_planner_schema.guard.postcheck import do_block, identifier
 from mcp_planner_schema.guard.settings import Backfill as Limits
@@ -19,12 +19,12 @@ from mcp_planner_schema.operations import online, sql_script
 from mcp_planner_schema.operations.written import rendered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import Connection
 
     from mcp_planner_schema.operations.online import Table
+
+Function = Callable[[Iterator[dict[str, Any]]], Iterable[Mapping[str, Any]]]
 
 _BATCH_IN_SQL = 1000
 """Rows, of a batch that psql sends: nobody watches there who waits behind it."""
@@ -37,8 +37,13 @@ class BackfillRows(MigrateOperation):
     """Change the rows of a table by batches, each its own short transaction. For a revision with ``Transaction: none``.
 
     Either ``set`` (columns and what they get, as SQL over ``filled``, the row) or ``statement``, an INSERT … SELECT, UPDATE or
-    DELETE whose rows are those of ``batch``; in both only rows are taken that meet ``where``. A run that was stopped or killed
-    goes on where it was. See docs/5-data-migrations.md.
+    DELETE whose rows are those of ``batch``; or ``rows``, a Python function. In all only rows are taken that meet ``where``. A
+    run that was stopped or killed goes on where it was. See docs/5-data-migrations.md.
+
+    The function gets an iterator over a batch's rows, each a dict of the table's key and of ``columns``, and gives (or yields)
+    mappings of the key and of each column of ``writes``; rows that it leaves out are not written. Values are as psycopg2 has
+    them, but an interval is its text. It runs while nothing is locked, is asked again for rows that somebody has changed
+    meanwhile, and with ``workers`` in several threads at once.
     """
 
     table: str
@@ -52,10 +57,19 @@ class BackfillRows(MigrateOperation):
     key: Sequence[str] = ()
     in_order: bool = False
     repeatable: bool = False
+    rows: Function | None = None
+    columns: Sequence[str] = ()
+    writes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if bool(self.set) == bool(self.statement):
-            raise ValueError(f"backfill of {self.table}: it needs set={{…}} or statement=…, and not both")
+        if [bool(self.set), bool(self.statement), self.rows is not None].count(True) != 1:
+            raise ValueError(
+                f"backfill of {self.table}: it needs set={{…}}, statement=… or rows=…, and one of them only"
+            )
+        if bool(self.writes) != (self.rows is not None) or (self.columns and self.rows is None):
+            raise ValueError(
+                f"backfill of {self.table}: rows=… needs writes=[…], and nothing else has them or columns=[…]"
+            )
         if self.statement and not re.search(rf"\b{BATCH}\b", self.statement):
             raise ValueError(f"backfill of {self.table}: the statement does not take its rows from {BATCH}")
         if self.batch < 1:
@@ -65,7 +79,8 @@ class BackfillRows(MigrateOperation):
     def backfill(
         cls, operations: Operations, table: str, *, set: Mapping[str, str] | None = None, where: str = "true",
         statement: str = "", verify: str = "", name: str = "", batch: int = 50_000, schema: str | None = None,
-        key: Sequence[str] = (), in_order: bool = False, repeatable: bool = False,
+        key: Sequence[str] = (), in_order: bool = False, repeatable: bool = False, rows: Function | None = None,
+        columns: Sequence[str] = (), writes: Sequence[str] = (),
     ) -> None:  # fmt: skip
         """Fill, copy or delete by batches. ``verify`` is a query whose one value is 0 when all is done; ``name`` is what it is
         called in ``migration.backfill`` and by ``make backfill-pause``, ``key`` the table's key, needed only for ``--sql``.
@@ -74,6 +89,7 @@ class BackfillRows(MigrateOperation):
         row that is done does not come again (it is gone, or misses ``where``), so the table may be gone through once more."""
         operations.invoke(cls(
             table, dict(set or {}), where, statement, verify, name, batch, schema, tuple(key), in_order, repeatable,
+            rows, tuple(columns), tuple(writes),
         ))  # fmt: skip
 
     def reverse(self) -> Any:
@@ -85,18 +101,23 @@ class BackfillRows(MigrateOperation):
     def asked(self) -> Backfill:
         """What the engine is asked to do."""
         assigned = ", ".join(f"{identifier(column)} = ({value})" for column, value in self.set.items())
-        name = self.name or f"{self.table}.{'_'.join(self.set) or 'rows'}"
+        name = self.name or f"{self.table}.{'_'.join(self.set or self.writes) or 'rows'}"
+        computed = Rows(self.rows, tuple(self.columns), tuple(self.writes)) if self.rows else None
         statement = self.statement.rstrip("; \n\t")
-        return Backfill(name, assigned, self.where, statement, self.verify, self.batch, self.repeatable, self.in_order)
+        return Backfill(
+            name, assigned, self.where, statement, self.verify, self.batch, self.repeatable, self.in_order, computed
+        )
 
 
 @Operations.implementation_for(BackfillRows)
 def _backfill(operations: Operations, operation: BackfillRows) -> None:
     context, fill = operations.migration_context, operation.asked()
     if context.as_sql:
+        if (fill.rows or not operation.key) and _shown(context, fill):
+            return
+        if fill.rows:
+            online.unwritable(f"backfill({operation.table!r}): a Python function cannot be written as SQL")
         if not operation.key:
-            if _shown(context, fill):
-                return
             online.unwritable(f"backfill({operation.table!r}): as SQL, the batches need its key=[…]")
         where = online.qualified(operation.schema, operation.table)
         text(context, where, operation.key, fill.assignments, fill.where, fill.statement)
@@ -141,12 +162,14 @@ def fill_rows(context: MigrationContext, table: Table, fill: Backfill) -> int:
                 yield made
 
         with journal.own(connection), _ready(connection):
-            return engine.run(
+            done = engine.run(
                 connection, table.oid, table.shown, fill, limits=limits, deadline=policy.clock.usual if policy else 0.2,
                 beside=(policy and policy.beside) or beside, opened=(policy and policy.opened) or beside,
                 workers=policy.workers if policy and not fill.in_order else 1, say=lambda line: online.say(context, line),
                 events=bool(policy and policy.events),
             )  # fmt: skip
+            rows.forget(connection)
+            return done
 
 
 @contextmanager

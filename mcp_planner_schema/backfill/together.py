@@ -1,0 +1,57 @@
+"""Several statements as one transaction, on a connection in autocommit: all of them or none."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+@contextmanager
+def transaction(connection: Connection, *begin: str) -> Iterator[None]:
+    """While inside, what is sent is one transaction, which begins with the statements of ``begin`` (SET LOCAL …).
+
+    Raises SQLAlchemy's errors, as its own statements do; after any the transaction is undone.
+    """
+    from psycopg2 import Error
+
+    send(connection, "; ".join(("BEGIN", *begin)))
+    try:
+        yield
+        send(connection, "COMMIT")
+    except BaseException:
+        with contextlib.suppress(Error), _driver(connection).cursor() as cursor:
+            cursor.execute("ROLLBACK")
+        raise
+
+
+def send(connection: Connection, sql: str) -> None:
+    """Send text by the driver itself: the limits of the statement before stay in force."""
+    from psycopg2 import Error
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        with _driver(connection).cursor() as cursor:
+            cursor.execute(sql)
+    except Error as error:
+        raise DBAPIError(sql, None, error) from error
+
+
+def copy(connection: Connection, sql: str, lines: Any) -> None:
+    """``COPY … FROM STDIN``, of what the file ``lines`` holds."""
+    from psycopg2 import Error
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        with _driver(connection).cursor() as cursor:
+            cursor.copy_expert(sql, lines)
+    except Error as error:
+        raise DBAPIError(sql, None, error) from error
+
+
+def _driver(connection: Connection) -> Any:
+    return connection.connection.dbapi_connection
