@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.backfill import rows
+from mcp_planner_schema.backfill import keep, rows
 from mcp_planner_schema.backfill.keys import Range
 from mcp_planner_schema.backfill.record import Claim
 from mcp_planner_schema.backfill.spec import BATCH, FENCED, TABLE, Backfill
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection, Row
+
+    from mcp_planner_schema.guard.kept_rows import Kept
 
 # Sent with the batch: no further round trip, and no moment in which one is there without the other. The fence lets nobody write
 # rows who has lost sight of how far the range has come: whoever comes second waits for the first, and finds it moved.
@@ -71,11 +73,19 @@ def following(connection: Connection, rest: Range, size: int) -> Batch:
     return Batch(rest, rows, last=True)
 
 
-def write(connection: Connection, fill: Backfill, one: Batch, mine: Claim, schema: str, before: float) -> str | None:
+def write(
+    connection: Connection,
+    fill: Backfill,
+    one: Batch,
+    mine: Claim,
+    schema: str,
+    before: float,
+    kept: Kept | None = None,
+) -> str | None:
     """Write the batch and its position; gives what somebody wants of the backfill, None where the range is not ours any more.
 
-    ``before`` is how many seconds the batch before has taken. One statement, and in autocommit one transaction: after any
-    error neither is there.
+    ``before`` is how many seconds the batch before has taken, ``kept`` is where old values are kept. One statement, and in
+    autocommit one transaction: after any error neither is there.
     """
 
     def send(written: str, values: Sequence[Any]) -> Row[Any] | None:
@@ -85,23 +95,21 @@ def write(connection: Connection, fill: Backfill, one: Batch, mine: Claim, schem
             _WRITE.format(schema=schema, written=written), (*fence, *values, *moved)
         ).first()
 
-    row = rows.write(connection, fill, one.range, send) if fill.rows else send(*_written(fill, one))
+    row = rows.write(connection, fill, one.range, send, kept) if fill.rows else send(*_written(fill, one, kept))
     return None if row is None else str(row.wanted)
 
 
-def _written(fill: Backfill, one: Batch) -> tuple[str, tuple[Any, ...]]:
+def _written(fill: Backfill, one: Batch, kept: Kept | None) -> tuple[str, tuple[Any, ...]]:
     """The statement that writes what is given as SQL, and its values."""
     inside, values = one.range.sql()
-    leaf, condition = one.range.leaf.sql, f"{FENCED} AND {inside} AND ({fill.where.replace('%', '%%')})"
+    condition = f"{FENCED} AND {inside} AND ({fill.where.replace('%', '%%')})"
     if fill.statement:
-        written = (
-            f"{BATCH} AS NOT MATERIALIZED (SELECT * FROM ONLY {leaf} AS {TABLE} WHERE {condition}), "
+        return (
+            f"{BATCH} AS NOT MATERIALIZED (SELECT * FROM ONLY {one.range.leaf.sql} AS {TABLE} WHERE {condition}), "
             f"written AS ({fill.statement.replace('%', '%%')} RETURNING 1)"
-        )
-    else:
-        assigned = fill.assignments.replace("%", "%%")
-        written = f"written AS (UPDATE ONLY {leaf} AS {TABLE} SET {assigned} WHERE {condition} RETURNING 1)"
-    return written, values
+        ), values
+    settings = fill.assignments.replace("%", "%%")
+    return keep.written(kept, one.range.leaf, settings, "", (condition, values), (inside, values))
 
 
 def _array(key: tuple[str, ...] | None) -> list[str] | None:

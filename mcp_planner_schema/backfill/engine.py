@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.backfill import batch, keys, record, rows, waiters
+from mcp_planner_schema.backfill import batch, keep, keys, record, rows, waiters
 from mcp_planner_schema.backfill.batch import Batch
 from mcp_planner_schema.backfill.feedback import Feedback
 from mcp_planner_schema.backfill.keys import Leaf
@@ -24,6 +24,7 @@ from mcp_planner_schema.backfill.record import Claim, Record
 from mcp_planner_schema.backfill.spec import Backfill, typed
 from mcp_planner_schema.guard import brief, journal, ladder, verified
 from mcp_planner_schema.guard.findings import Busy, Finding, Refused
+from mcp_planner_schema.guard.kept_rows import Kept
 from mcp_planner_schema.guard.postcheck import execute
 from mcp_planner_schema.guard.settings import Backfill as Limits
 
@@ -69,6 +70,7 @@ class Work:
     progress: Progress
     seen: waiters.Waiters
     stop: threading.Event = field(default_factory=threading.Event)
+    kept: Kept | None = None
 
     def __post_init__(self) -> None:
         self.feedback = Feedback(self.limits, lambda line: self.say(f"backfill {self.fill.name} {line}"))
@@ -81,7 +83,7 @@ class Work:
 def run(
     connection: Connection, oid: int, target: str, fill: Backfill, *, limits: Limits, deadline: float,
     opened: Callable[[], AbstractContextManager[Connection]], beside: Callable[[], AbstractContextManager[Connection]],
-    workers: int = 1, say: Callable[[str], None] = print, events: bool = False,
+    workers: int = 1, say: Callable[[str], None] = print, events: bool = False, keeping: brief.Keeping | None = None,
 ) -> int:  # fmt: skip
     """Work the table off with ``connection``, in autocommit, and with further ones; gives how many rows this was.
 
@@ -105,10 +107,11 @@ def run(
     already = record.written(connection, begun)
     if begun.resumed:
         say(f"backfill {fill.name} goes on: {already[0]:,} rows were done before")
+    kept = keep.begin(connection, step, begun, keeping, fill, oid, list(leaves.values())) if keeping else None
     about = {"table": target, "revision": step.revision, "direction": step.direction}
     progress = Progress(fill.name, already[0], record.expected(connection, begun), say, about, events)
     with progress.telling(resumed=begun.resumed), waiters.watching(beside, deadline) as seen:
-        work = Work(fill, begun, leaves, limits, step, progress, seen)
+        work = Work(fill, begun, leaves, limits, step, progress, seen, kept=kept)
         _together(connection, work, opened, workers)
         _verified(connection, work, opened, workers)
     return record.written(connection, begun)[1] - already[1]
@@ -191,7 +194,7 @@ def _batches(connection: Connection, work: Work, pace: Pace, mine: Claim) -> Non
             one = batch.following(connection, mine.rest, pace.size)
             began = time.monotonic()
             with work.seen.batch(pid), _limited(connection, work, one):
-                wanted = batch.write(connection, work.fill, one, mine, work.record.schema, before)
+                wanted = batch.write(connection, work.fill, one, mine, work.record.schema, before, work.kept)
         except rows.Failed as failed:
             raise _refused(work, "backfill-function", one, failed.row, failed.problem) from failed
         except DBAPIError as error:
@@ -293,13 +296,17 @@ def _verified(
             [Finding("backfill-unverified", work.step.where, work.step.revision, values)], work.step.repeat,
             "what was written stays, the version has not moved",
         )  # fmt: skip
+    if work.kept:
+        with unlimited(connection):
+            kept = keep.seal(connection, work.record.schema, work.kept)
+        work.say(f"backfill {work.fill.name}: the old values of {kept:,} rows are kept in {work.kept.place}")
     record.finish(connection, work.record, verified.digest(work.fill.verify) if work.fill.verify else None)
 
 
 def _left(connection: Connection, work: Work) -> int:
     if not work.fill.verify:
         return 0
-    with limited(connection, 0, _A_DAY):
+    with unlimited(connection):
         return int(execute(connection, work.fill.verify).scalar() or 0)
 
 
@@ -317,6 +324,11 @@ def limited(connection: Connection, lock: int, whole: int) -> Iterator[None]:
         yield
     finally:
         connection.info.pop(brief.LIMITS, None)
+
+
+def unlimited(connection: Connection) -> AbstractContextManager[None]:
+    """While inside, a statement may read a whole table."""
+    return limited(connection, 0, _A_DAY)
 
 
 def _busy(work: Work, why: str) -> Busy:

@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.backfill import copied, together
+from mcp_planner_schema.backfill import copied, keep, together
 from mcp_planner_schema.backfill.keys import Column, Leaf, Range
 from mcp_planner_schema.backfill.spec import FENCED, TABLE, Backfill, Rows
 from mcp_planner_schema.guard.postcheck import identifier
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
+
+    from mcp_planner_schema.guard.kept_rows import Kept
 
 COMPUTED = "guard:computed"
 """The temporary table that a batch's new values are copied into, and its name beside the row of the table."""
@@ -67,7 +69,11 @@ class _Read:
 
 
 def write(
-    connection: Connection, fill: Backfill, part: Range, send: Callable[[str, Sequence[Any]], Row[Any] | None]
+    connection: Connection,
+    fill: Backfill,
+    part: Range,
+    send: Callable[[str, Sequence[Any]], Row[Any] | None],
+    kept: Kept | None,
 ) -> Row[Any] | None:
     """Read, compute and write the rows of ``part``. ``send`` writes them beside the position: SQL and its values."""
     from sqlalchemy.exc import DBAPIError
@@ -85,7 +91,7 @@ def write(
         lines = [line for row in found if (line := done[row.key][1]) is not None]
         try:
             with together.transaction(connection):
-                return _sent(connection, asked, part, key, lines, send)
+                return _sent(connection, asked, part, key, lines, send, kept)
         except _Changed as changed:
             last = changed
     raise DBAPIError("UPDATE", None, last) from last
@@ -195,7 +201,7 @@ def _line(
 
 def _sent(
     connection: Connection, asked: Rows, part: Range, key: tuple[Column, ...], lines: Sequence[bytes],
-    send: Callable[[str, Sequence[Any]], Row[Any] | None],
+    send: Callable[[str, Sequence[Any]], Row[Any] | None], kept: Kept | None,
 ) -> Row[Any] | None:  # fmt: skip
     """Copy the lines and write the rows, if all of them are still the same. Raises :class:`_Changed` where one is not."""
     name = identifier(COMPUTED)
@@ -207,13 +213,13 @@ def _sent(
     same = f'{inside} AND {same} AND {TABLE}.xmin = {name}."guard:version"'
     settings = ", ".join(f"{_name(one)} = {name}.{_named('new', place)}" for place, one in enumerate(asked.writes))
     # First a look that writes nothing: rows that are not as they were are seldom changed in the moment after it.
-    written = (
+    unchanged = (
         f"unchanged AS MATERIALIZED (SELECT pg_catalog.count(*) AS rows FROM ONLY {part.leaf.sql} AS {TABLE}, "
         f"pg_temp.{name} WHERE {same}), "
-        f"written AS (UPDATE ONLY {part.leaf.sql} AS {TABLE} SET {settings} FROM pg_temp.{name} "
-        f"WHERE {FENCED} AND (SELECT rows FROM unchanged) = %s AND {same} RETURNING 1)"
     )
-    row = send(written, (*values, len(lines), *values))
+    which = f"{FENCED} AND (SELECT rows FROM unchanged) = %s AND {same}", (len(lines), *values)
+    written, its = keep.written(kept, part.leaf, settings, f"pg_temp.{name}", which, (same, values))
+    row = send(unchanged + written, (*values, *its))
     if row is not None and row[0] != len(lines):
         raise _Changed("rows were changed by somebody each time before they were written")
     return row

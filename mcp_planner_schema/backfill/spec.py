@@ -43,6 +43,7 @@ class Backfill:
     ``name`` tells it from the revision's others. ``verify`` is a query whose only value must be 0 when all rows are done.
     ``most`` are the rows that a batch has at most. ``repeatable``: a row that has been written does not meet ``where``, so the
     table may be gone through again when it was done before. ``in_order``: one session takes them, from the least key on.
+    ``keeps`` are the columns whose old values are kept where the revision's header says ``Reversible: stash``.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Backfill:
     repeatable: bool = False
     in_order: bool = False
     rows: Rows | None = None
+    keeps: tuple[str, ...] = ()
 
     def digest(self, target: str) -> str:
         """Tells this from another one of the same name; not by how large its batches are."""

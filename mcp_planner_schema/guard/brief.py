@@ -32,11 +32,20 @@ is a usual one, nothing does."""
 
 
 @dataclass(frozen=True)
+class Keeping:
+    """The revision says ``Reversible: stash``: who keeps what a backfill overwrites, and for how many days."""
+
+    who: str
+    days: int
+
+
+@dataclass(frozen=True)
 class Policy:
     """What a step lends to its operations. ``gave_way`` is told of each failed try, and says who was in the way.
 
     ``workers`` is how many sessions a backfill may use, ``opened`` gives one like the step's own, in autocommit, ``beside`` one
-    of the guard's; ``events``: how far it is is told to a machine, by a line of JSON each.
+    of the guard's; ``events``: how far it is is told to a machine, by a line of JSON each. ``keeping`` is None where a backfill
+    keeps nothing of what it overwrites.
     """
 
     name: str
@@ -52,6 +61,7 @@ class Policy:
     opened: Callable[[], AbstractContextManager[Connection]] | None = None
     beside: Callable[[], AbstractContextManager[Connection]] | None = None
     events: bool = False
+    keeping: Keeping | None = None
 
 
 def run(context: MigrationContext, sql: str) -> None:

@@ -10,7 +10,7 @@ NAMES = frozenset(
         "add_check_concurrently", "add_column_with_default", "add_enum_value", "add_foreign_key_concurrently",
         "add_primary_key_concurrently", "add_unique_concurrently", "analyze", "attach_partition", "backfill",
         "create_index_concurrently", "detach_partition", "drop_constraint_concurrently", "drop_index_concurrently",
-        "drop_not_null", "fill_column", "fill_moved_column", "fill_synced_columns", "invalidate_constraint",
+        "drop_not_null", "fill_column", "fill_moved_column", "fill_synced_columns", "give_back_backfill", "invalidate_constraint",
         "reindex_concurrently", "replace_index_concurrently", "set_not_null_concurrently", "validate_constraint",
     }
 )  # fmt: skip

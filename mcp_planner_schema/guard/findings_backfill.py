@@ -25,6 +25,13 @@ BACKFILL_RULES = (
         "writes=[…]; then the same command goes on from there",
     ),
     Rule(
+        "backfill-not-kept",
+        "the values that the backfill {name} overwrites in {target} cannot be kept: {problem}",
+        "the header says Reversible: stash, and the downgrade would have nothing to give back",
+        "a primary key that it does not set (op.add_primary_key_concurrently); or Reversible: lossless, where nobody misses the "
+        "old values",
+    ),
+    Rule(
         "backfill-unverified",
         "the backfill {name} has gone through all rows, and its verify=… still counts {count}",
         "a contract revision would take away what those rows need",

@@ -24,11 +24,13 @@ _SCHEMA = """
 CREATE SCHEMA {schema};
 COMMENT ON SCHEMA {schema} IS 'What the migration guard writes: runs, history, kept data';
 """
-# How many of the tables are missing, counting history as missing while it lacks the newest column; whether the schema is.
+# How many of the tables are missing, counting one as missing while it lacks its newest column; whether the schema is.
 _MISSING = """
 SELECT pg_catalog.count(*) FILTER (WHERE pg_catalog.to_regclass(name) IS NULL
          OR name = pg_catalog.concat(%(schema)s::text, '.history') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
-           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'scripts')),
+           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'scripts')
+         OR name = pg_catalog.concat(%(schema)s::text, '.stash') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
+           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'direction')),
        pg_catalog.to_regnamespace(%(schema)s::text) IS NULL
 FROM pg_catalog.unnest(%(names)s::text[]) AS name
 """

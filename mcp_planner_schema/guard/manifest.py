@@ -1,7 +1,7 @@
 """The manifest: which stashes there are, what each holds, and what became of it. Tables ``stash`` and ``stash_object``.
 
-A stash is what one downgrade of one revision would have destroyed; it lies in a schema of its own. The manifest says
-what is in there and proves it by checksums; nothing in it is ever run as SQL.
+A stash is what one downgrade of one revision would have destroyed, or one backfill has overwritten; it lies in a schema of
+its own. The manifest says what is in there and proves it by checksums; nothing in it is ever run as SQL.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Object:
 
 @dataclass(frozen=True)
 class Stash:
-    """What one downgrade kept. ``kept_in`` is its schema."""
+    """What one downgrade kept, or (``direction`` upgrade) what a backfill has overwritten. ``kept_in`` is its schema."""
 
     id: int
     revision: str
@@ -93,6 +93,7 @@ class Stash:
     archive_sha256: str | None
     xid: str
     written: tuple[Written, ...]
+    direction: str = "downgrade"
     objects: tuple[Object, ...] = field(default=())
 
     def place(self, one: Object) -> str:
@@ -127,12 +128,12 @@ def next_id(connection: Connection, schema: str) -> int:
 def write(
     connection: Connection, schema: str, stash: int, *, run: int, version_table: str, revision: str, who: str,
     why: str | None, days: int, objects: Sequence[Object], archive: tuple[str, str] | None = None,
-    written: Sequence[Written] = (),
+    written: Sequence[Written] = (), direction: str = "downgrade",
 ) -> None:  # fmt: skip
     """Insert the manifest of a new stash, in the step's transaction."""
     connection.exec_driver_sql(
-        f"INSERT INTO {schema}.stash (id, run_id, version_table, revision, kept_in, state, keep_until, who, why, archive, "
-        "archive_sha256, written, xid) OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s, %s, 'kept', "
+        f"INSERT INTO {schema}.stash (id, run_id, version_table, revision, direction, kept_in, state, keep_until, who, why, "
+        "archive, archive_sha256, written, xid) OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s, %s, %s, 'kept', "
         "pg_catalog.clock_timestamp() + pg_catalog.make_interval(days => %s), %s, %s, %s, %s, %s, pg_catalog.concat_ws(' ', "
         "pg_catalog.pg_current_xact_id(), pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())))",
         (
@@ -140,6 +141,7 @@ def write(
             run,
             version_table,
             revision,
+            direction,
             schema_of(schema, stash),
             days,
             who,
@@ -175,7 +177,7 @@ def read(connection: Connection, schema: str, where: str = "true", values: Itera
 def _read(connection: Connection, schema: str, where: str, values: Iterable[Any]) -> list[Stash]:
     asked = connection.exec_driver_sql(
         "SELECT s.id, s.revision, s.kept_in, s.state, s.kept_at, s.keep_until, s.who, s.why, s.archive, s.archive_sha256, "
-        "s.xid, s.written "
+        "s.xid, s.written, s.direction "
         f"FROM {schema}.stash AS s WHERE {where} ORDER BY s.id DESC",
         tuple(values),
     ).all()
@@ -216,13 +218,13 @@ def waiting(connection: Connection, schema: str, version_table: str, revision: s
         f"SELECT h.run_id FROM {schema}.history AS h JOIN {schema}.run AS r ON r.id = h.run_id WHERE h.revision = s.revision "
         "AND r.version_table = s.version_table AND h.direction = 'downgrade' AND h.outcome = 'done' ORDER BY h.id DESC LIMIT 1"
     )
-    where = f"s.state = 'kept' AND s.version_table = %s AND s.revision = %s AND s.run_id = ({last})"
+    where = f"s.state = 'kept' AND s.direction = 'downgrade' AND s.version_table = %s AND s.revision = %s AND s.run_id = ({last})"
     return read(connection, schema, where, (version_table, revision))
 
 
 def left_behind(connection: Connection, schema: str, version_table: str, revision: str) -> list[str]:
     """One line for each stash of this revision that is not wholly back: an upgrade does not touch it any more."""
-    where = "s.state = 'partly restored' AND s.version_table = %s AND s.revision = %s"
+    where = "s.state = 'partly restored' AND s.direction = 'downgrade' AND s.version_table = %s AND s.revision = %s"
     lines = []
     for number, stash in enumerate(read(connection, schema, where, (version_table, revision))):
         sizes = [

@@ -22,9 +22,12 @@ CREATE TABLE IF NOT EXISTS {schema}.stash (
     ended_at       timestamptz,
     ended_by       text
 );
+ALTER TABLE {schema}.stash ADD COLUMN IF NOT EXISTS direction text NOT NULL DEFAULT 'downgrade'
+    CHECK (direction IN ('upgrade', 'downgrade'));
 CREATE INDEX IF NOT EXISTS stash_revision ON {schema}.stash (revision, id);
 CREATE INDEX IF NOT EXISTS stash_run ON {schema}.stash (run_id);
 COMMENT ON TABLE {schema}.stash IS 'One row for each downgrade that would have destroyed something; kept_in is its schema';
+COMMENT ON COLUMN {schema}.stash.direction IS 'upgrade: what a backfill has overwritten; the downgrade itself gives it back';
 COMMENT ON COLUMN {schema}.stash.keep_until IS 'migrate-stash-purge deletes nothing before this time';
 
 COMMENT ON COLUMN {schema}.stash.xid IS 'The downgrade''s transaction, and the oldest that ran beside it';

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _NEWEST = """
 SELECT pg_catalog.max(id), pg_catalog.max(id) FILTER (WHERE state IN ('kept', 'partly restored'))
-FROM {schema}.stash WHERE state <> 'purged'
+FROM {schema}.stash WHERE state <> 'purged' AND direction = 'downgrade'
 """
 _THERE = """
 SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

@@ -92,6 +92,9 @@ def _chosen(connection: Connection, here: alone.Alone, revision: str, number: in
                 f"Stash {number} is of revision {stash.revision}, not of {revision}.",
                 f"make migrate-restore VERSION={stash.revision} ID={number}",
             )
+        if stash.direction == "upgrade":
+            problem, instead = "it is what a backfill has overwritten", "go back: the downgrade itself gives it back"
+            raise refused(revision, problem, instead, listed)
         if stash.state in WAITING:
             return stash
         if stash.state == "purged" and stash.archive:
@@ -101,7 +104,7 @@ def _chosen(connection: Connection, here: alone.Alone, revision: str, number: in
             revision, f"stash {number} is {stash.state}: {problem}", "name another stash, if there is one", listed
         )
     found: Sequence[Stash] = (
-        manifest.read(connection, schema, "s.revision = %s AND s.version_table = %s",
+        manifest.read(connection, schema, "s.revision = %s AND s.version_table = %s AND s.direction = 'downgrade'",
                       (revision, alone.VERSION_TABLE)) if manifest.exists(connection, schema) else ()
     )  # fmt: skip
     waits = next((one for one in found if one.state in WAITING), None)

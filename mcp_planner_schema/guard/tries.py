@@ -142,6 +142,13 @@ def take(run: Run, one: Step, judged: Judged | None) -> None:
         return
 
 
+def _keeping(run: Run, at: Progress) -> brief.Keeping | None:
+    """What a downgrade destroys is kept by the step; what an upgrade fills is kept by the backfill."""
+    header = at.judged.header if at.judged else None
+    stashing = header is not None and header.reversible == "stash"
+    return brief.Keeping(run.origin.who, run.settings.stash_retention) if stashing else None
+
+
 @contextmanager
 def _another(run: Run, at: Progress) -> Iterator[Connection]:
     """A further session that works on the step: in autocommit, with the step's own settings and name."""
@@ -213,7 +220,7 @@ def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
             at.name, at.where, run.settings.lock_attempts, at.clock, waits, run.say, run.repeat,
             functools.partial(_cancel, run), run.settings.backfill, run.asked.workers,
             functools.partial(_another, run, at), functools.partial(connect.opened, run.engine, autocommit=True),
-            run.asked.events,
+            run.asked.events, _keeping(run, at),
         )  # fmt: skip
         try:
             session.restore(connection, run.session)

@@ -18,7 +18,7 @@ NAMES = (
     "add_primary_key_concurrently", "add_unique_concurrently", "analyze", "attach_partition", "backfill",
     "create_index_concurrently", "create_table_alias", "detach_partition", "drop_constraint_concurrently",
     "drop_index_concurrently", "drop_moved_sync", "drop_not_null", "drop_sync", "drop_table_alias", "ensure_column",
-    "ensure_constraint", "fill_column", "fill_moved_column", "fill_synced_columns", "invalidate_constraint",
+    "ensure_constraint", "fill_column", "fill_moved_column", "fill_synced_columns", "give_back_backfill", "invalidate_constraint",
     "leave_enum_value", "refuse_used_enum_values", "reindex_concurrently", "replace_index_concurrently", "run_script",
     "set_not_null_concurrently", "sync_columns", "sync_moved_column", "validate_constraint",
 )  # fmt: skip

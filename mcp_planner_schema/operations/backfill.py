@@ -93,10 +93,15 @@ class BackfillRows(MigrateOperation):
         ))  # fmt: skip
 
     def reverse(self) -> Any:
-        """What was filled stays: nothing that an earlier release needs has gone."""
+        """Old values, where the header says that they are kept. Else what was filled stays: no earlier release misses it."""
         from alembic.operations.ops import ExecuteSQLOp
 
-        return ExecuteSQLOp("SELECT 1")
+        from mcp_planner_schema.operations.give_back import GiveBackBackfill
+
+        columns = tuple(self.set or self.writes)
+        if not columns:
+            return ExecuteSQLOp("SELECT 1")
+        return GiveBackBackfill(self.table, columns, self.name, self.schema, self.batch)
 
     def asked(self) -> Backfill:
         """What the engine is asked to do."""
@@ -104,8 +109,9 @@ class BackfillRows(MigrateOperation):
         name = self.name or f"{self.table}.{'_'.join(self.set or self.writes) or 'rows'}"
         computed = Rows(self.rows, tuple(self.columns), tuple(self.writes)) if self.rows else None
         statement = self.statement.rstrip("; \n\t")
+        keeps = tuple(self.set or self.writes)
         return Backfill(
-            name, assigned, self.where, statement, self.verify, self.batch, self.repeatable, self.in_order, computed
+            name, assigned, self.where, statement, self.verify, self.batch, self.repeatable, self.in_order, computed, keeps
         )
 
 
@@ -123,6 +129,8 @@ def _backfill(operations: Operations, operation: BackfillRows) -> None:
         text(context, where, operation.key, fill.assignments, fill.where, fill.statement)
         return
     table = online.table(context, operation.table, operation.schema)
+    if fill.statement and _keeping(context, fill):
+        online.say(context, f"warning: {fill.name} is a statement, and nothing is kept of what that overwrites")
     written = fill_rows(context, table, fill)
     if written:
         online.say(context, f"{fill.name}: {written:,} rows written")
@@ -166,10 +174,16 @@ def fill_rows(context: MigrationContext, table: Table, fill: Backfill) -> int:
                 connection, table.oid, table.shown, fill, limits=limits, deadline=policy.clock.usual if policy else 0.2,
                 beside=(policy and policy.beside) or beside, opened=(policy and policy.opened) or beside,
                 workers=policy.workers if policy and not fill.in_order else 1, say=lambda line: online.say(context, line),
-                events=bool(policy and policy.events),
+                events=bool(policy and policy.events), keeping=_keeping(context, fill) if fill.keeps else None,
             )  # fmt: skip
             rows.forget(connection)
             return done
+
+
+def _keeping(context: MigrationContext, fill: Backfill) -> brief.Keeping | None:
+    """Only an upgrade keeps what it overwrites: a downgrade gives back."""
+    step, policy = journal.of(context), context.connection.info.get(brief.POLICY) if context.connection else None
+    return policy.keeping if policy and step and step.direction == "upgrade" else None
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from mcp_planner_schema.operations import backfill as backfill
 from mcp_planner_schema.operations import columns as columns
 from mcp_planner_schema.operations import constraint_ops as constraint_ops
 from mcp_planner_schema.operations import enums as enums
+from mcp_planner_schema.operations import give_back as give_back
 from mcp_planner_schema.operations import index_ops as index_ops
 from mcp_planner_schema.operations import maintenance_ops as maintenance_ops
 from mcp_planner_schema.operations import moves as moves
