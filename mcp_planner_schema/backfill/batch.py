@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.backfill import keep, rows
+from mcp_planner_schema.backfill import bypass, keep, rows, together
 from mcp_planner_schema.backfill.keys import Range
 from mcp_planner_schema.backfill.record import Claim
 from mcp_planner_schema.backfill.spec import BATCH, FENCED, TABLE, Backfill
@@ -85,7 +88,7 @@ def write(
     """Write the batch and its position; gives what somebody wants of the backfill, None where the range is not ours any more.
 
     ``before`` is how many seconds the batch before has taken, ``kept`` is where old values are kept. One statement, and in
-    autocommit one transaction: after any error neither is there.
+    autocommit (or with ``fill.bypass``) one transaction: after any error neither is there.
     """
 
     def send(written: str, values: Sequence[Any]) -> Row[Any] | None:
@@ -95,7 +98,14 @@ def write(
             _WRITE.format(schema=schema, written=written), (*fence, *values, *moved)
         ).first()
 
-    row = rows.write(connection, fill, one.range, send, kept) if fill.rows else send(*_written(fill, one, kept))
+    whole: Callable[[], AbstractContextManager[None]] = functools.partial(together.transaction, connection)
+    if fill.bypass:
+        whole = functools.partial(bypass.transaction, connection, one.range.leaf, fill.bypass)
+    if fill.rows:
+        row = rows.write(connection, fill, one.range, send, kept, whole)
+    else:
+        with whole() if fill.bypass else nullcontext():
+            row = send(*_written(fill, one, kept))
     return None if row is None else str(row.wanted)
 
 

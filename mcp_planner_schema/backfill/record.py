@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.backfill.keys import Leaf, Range
 from mcp_planner_schema.guard import backfill_tables, journal
@@ -179,6 +180,12 @@ def reopen(connection: Connection, record: Record, leaf: Leaf) -> None:
         f"UPDATE {record.schema}.backfill_range SET done = false, reached = NULL WHERE backfill = %s AND relation = %s",
         (record.id, leaf.told),
     )
+
+
+def note(connection: Connection, record: Record, **detail: Any) -> None:
+    """Keep something about it, for whoever reads it later."""
+    sql = f"UPDATE {record.schema}.backfill SET detail = detail || %s::jsonb WHERE id = %s"
+    connection.exec_driver_sql(sql, (json.dumps(detail), record.id))
 
 
 def wanted(connection: Connection, record: Record) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +75,12 @@ def write(
     part: Range,
     send: Callable[[str, Sequence[Any]], Row[Any] | None],
     kept: Kept | None,
+    whole: Callable[[], AbstractContextManager[None]],
 ) -> Row[Any] | None:
-    """Read, compute and write the rows of ``part``. ``send`` writes them beside the position: SQL and its values."""
+    """Read, compute and write the rows of ``part``. ``send`` writes them beside the position: SQL and its values.
+
+    ``whole`` is the transaction for that.
+    """
     from sqlalchemy.exc import DBAPIError
 
     asked = fill.rows
@@ -90,7 +95,7 @@ def write(
         done |= {row.key: (row.version, line) for row, line in _computed(asked, fresh, key, kinds)}
         lines = [line for row in found if (line := done[row.key][1]) is not None]
         try:
-            with together.transaction(connection):
+            with whole():
                 return _sent(connection, asked, part, key, lines, send, kept)
         except _Changed as changed:
             last = changed

@@ -37,6 +37,21 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Bypass:
+    """Triggers that do not fire for what a batch writes, and why; None are all that are not the system's."""
+
+    triggers: tuple[str, ...] | None
+    reason: str
+
+    def means(self, trigger: str) -> bool:
+        """Whether this trigger is one of them."""
+        return self.triggers is None or trigger in self.triggers
+
+    def __str__(self) -> str:
+        return "all user triggers" if self.triggers is None else f"triggers {', '.join(self.triggers)}"
+
+
+@dataclass(frozen=True)
 class Backfill:
     """``UPDATE table SET assignments WHERE where``, or ``statement`` over the rows of each batch; all of it is SQL. Or ``rows``.
 
@@ -56,6 +71,7 @@ class Backfill:
     in_order: bool = False
     rows: Rows | None = None
     keeps: tuple[str, ...] = ()
+    bypass: Bypass | None = None
 
     def digest(self, target: str) -> str:
         """Tells this from another one of the same name; not by how large its batches are."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +12,27 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def transaction(connection: Connection, *begin: str) -> Iterator[None]:
-    """While inside, what is sent is one transaction, which begins with the statements of ``begin`` (SET LOCAL …).
+def transaction(connection: Connection, begin: Callable[[], None] | None = None) -> Iterator[None]:
+    """While inside, what is sent is one transaction. ``begin`` begins it otherwise than by a plain BEGIN.
 
     Raises SQLAlchemy's errors, as its own statements do; after any the transaction is undone.
     """
-    from psycopg2 import Error
-
-    send(connection, "; ".join(("BEGIN", *begin)))
-    try:
+    if begin:
+        begin()
+    else:
+        send(connection, "BEGIN")
+    with undone(connection):
         yield
         send(connection, "COMMIT")
+
+
+@contextmanager
+def undone(connection: Connection) -> Iterator[None]:
+    """After an error inside, the transaction is rolled back."""
+    from psycopg2 import Error
+
+    try:
+        yield
     except BaseException:
         with contextlib.suppress(Error), _driver(connection).cursor() as cursor:
             cursor.execute("ROLLBACK")

@@ -46,8 +46,8 @@ COMMENT ON TABLE {schema}.journal IS
 class Step:
     """The step whose operations are journaled. ``place`` counts them; ``sent``: one of them has changed something.
 
-    ``scripts`` are those that were run, for the history. ``trial``: the body runs in a trial of a downgrade, in one transaction
-    that is rolled back.
+    ``scripts`` are those that were run, and ``bypassed`` what was silenced and why, for the history. ``trial``: the body runs
+    in a trial of a downgrade, in one transaction that is rolled back.
     """
 
     schema: str
@@ -62,6 +62,7 @@ class Step:
     sent: bool = False
     trial: bool = False
     scripts: list[dict[str, Any]] = field(default_factory=list)
+    bypassed: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -42,9 +42,9 @@ class Progress:
     ``row_xid`` is the transaction that the attempt's row of ``history`` was written in, its last statement: empty before
     that. ``own`` are the revision's budgets. ``checksum`` is computed before the first attempt: it takes long enough to be
     felt under a lock. ``rehearsed``: whatever happens to it, it is rolled back. ``restored``: what an earlier downgrade kept
-    came back in it. ``known`` are the locks that its trace has found, by table. ``scripts`` are those
-    that it has run. ``late``: the last try was ended by its deadline; ``slow`` counts the tries at the end that were, with nobody
-    in the way.
+    came back in it. ``known`` are the locks that its trace has found, by table. ``scripts`` are those that it has run,
+    ``bypassed`` says what its backfills have silenced. ``late``: the last try was ended by its deadline; ``slow`` counts the
+    tries at the end that were, with nobody in the way.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Progress:
     late: bool = False
     slow: int = 0
     scripts: list[dict[str, Any]] = field(default_factory=list)
+    bypassed: list[str] = field(default_factory=list)
 
     @property
     def where(self) -> str:
@@ -128,7 +129,7 @@ def entry(progress: Progress, outcome: str, error: str | None = None) -> history
         rows_touched=progress.rows,
         checksum=progress.checksum,
         source=source.kept(judged.source, judged.sql) if judged and judged.source else None,
-        waivers=tuple(map(str, header.waivers)) if header else (),
+        waivers=(*(map(str, header.waivers) if header else ()), *progress.bypassed),
         error=error,
         scripts=tuple(progress.scripts),
     )

@@ -6,9 +6,9 @@ that was ENABLE ALWAYS into an ordinary one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
 
@@ -52,6 +52,21 @@ ORDER BY 1, 2
 _FORCED = "SELECT relforcerowsecurity AND pg_catalog.row_security_active(oid) FROM pg_catalog.pg_class WHERE oid = %s"
 
 
+def awake(connection: Connection, oid: int) -> list[Any]:
+    """The table's triggers that are in force: table (quoted), kind, name, state."""
+    return [one for one in connection.exec_driver_sql(_AWAKE, {"oid": oid}) if one[1] == "TRIGGER"]
+
+
+def asleep(found: Iterable[Any]) -> list[str]:
+    """The statements that put these triggers (or rules) to sleep."""
+    return [f"ALTER TABLE ONLY {table} DISABLE {kind} {identifier(one)}" for table, kind, one, _ in found]
+
+
+def awakened(found: Iterable[Any]) -> list[str]:
+    """The statements that wake them as they were."""
+    return [f"ALTER TABLE ONLY {table} {_WAKE[state]} {kind} {identifier(one)}" for table, kind, one, state in found]
+
+
 @contextmanager
 def of_table(connection: Connection, oid: int, name: str) -> Iterator[None]:
     """While inside, no trigger, rule or row level security of the table (``name`` quoted) is in force; foreign keys are.
@@ -61,16 +76,16 @@ def of_table(connection: Connection, oid: int, name: str) -> Iterator[None]:
     """
     with unveiled(connection, oid, name) as lifted:
         with pinned(connection, search_path="pg_catalog"):
-            awake = connection.exec_driver_sql(_AWAKE, {"oid": oid}).all()
-        if awake:
+            found = connection.exec_driver_sql(_AWAKE, {"oid": oid}).all()
+        if found:
             flush(connection)  # of the body's own
-        for table, kind, one, _ in awake:
-            execute(connection, f"ALTER TABLE ONLY {table} DISABLE {kind} {identifier(one)}")
+        for statement in asleep(found):
+            execute(connection, statement)
         yield
-        if awake or lifted:
+        if found or lifted:
             flush(connection)
-        for table, kind, one, state in awake:
-            execute(connection, f"ALTER TABLE ONLY {table} {_WAKE[state]} {kind} {identifier(one)}")
+        for statement in awakened(found):
+            execute(connection, statement)
 
 
 def flush(connection: Connection) -> None:

@@ -113,7 +113,7 @@ def take(run: Run, one: Step, judged: Judged | None) -> None:
     _tell_who_is_there(run, at)
     while True:
         at.attempts += 1
-        at.seen, at.row_xid, at.scripts = transaction.Seen(), "", []
+        at.seen, at.row_xid, at.scripts, at.bypassed = transaction.Seen(), "", [], []
         try:
             _once(run, one, at, original)
         except (Exception, KeyboardInterrupt) as error:
@@ -204,7 +204,7 @@ def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
     connection.info[checksum.TIMEOUT] = run.settings.stash_timeout
     connection.info[journal.STEP] = journal.Step(
         run.settings.schema, plan.version_table(run.migration()), at.name, at.direction, run.number, at.where,
-        run.repeat, run.say, scripts=at.scripts,
+        run.repeat, run.say, scripts=at.scripts, bypassed=at.bypassed,
     )  # fmt: skip
     pid = connection.connection.dbapi_connection.info.backend_pid  # type: ignore[union-attr]
     # Begun here and not by Alembic, so that making (or with --purge emptying) the version table belongs to the step.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from alembic.operations import MigrateOperation, Operations
 
 from mcp_planner_schema.backfill import engine, rows
-from mcp_planner_schema.backfill.spec import BATCH, TABLE, Backfill, Rows
+from mcp_planner_schema.backfill.spec import BATCH, TABLE, Backfill, Bypass, Rows
 from mcp_planner_schema.guard import brief, connect, journal, trial
 from mcp_planner_schema.guard.postcheck import do_block, identifier
 from mcp_planner_schema.guard.settings import Backfill as Limits
@@ -40,6 +40,9 @@ class BackfillRows(MigrateOperation):
     DELETE whose rows are those of ``batch``; or ``rows``, a Python function. In all only rows are taken that meet ``where``. A
     run that was stopped or killed goes on where it was. See docs/5-data-migrations.md.
 
+    Triggers fire, unless ``bypass`` names them (or says ``"user"``: all) with a ``"reason"``. Each batch then keeps other
+    writers out of the table, for half a deadline at most; foreign keys stay in force.
+
     The function gets an iterator over a batch's rows, each a dict of the table's key and of ``columns``, and gives (or yields)
     mappings of the key and of each column of ``writes``; rows that it leaves out are not written. Values are as psycopg2 has
     them, but an interval is its text. It runs while nothing is locked, is asked again for rows that somebody has changed
@@ -60,6 +63,7 @@ class BackfillRows(MigrateOperation):
     rows: Function | None = None
     columns: Sequence[str] = ()
     writes: Sequence[str] = ()
+    bypass: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if [bool(self.set), bool(self.statement), self.rows is not None].count(True) != 1:
@@ -72,6 +76,11 @@ class BackfillRows(MigrateOperation):
             )
         if self.statement and not re.search(rf"\b{BATCH}\b", self.statement):
             raise ValueError(f"backfill of {self.table}: the statement does not take its rows from {BATCH}")
+        if self.bypass and self.statement:
+            raise ValueError(
+                f"backfill of {self.table}: bypass=… is for its own triggers, and a statement may write elsewhere"
+            )
+        self.bypassed()
         if self.batch < 1:
             raise ValueError(f"backfill of {self.table}: batch is {self.batch}, and a batch has at least one row")
 
@@ -80,7 +89,7 @@ class BackfillRows(MigrateOperation):
         cls, operations: Operations, table: str, *, set: Mapping[str, str] | None = None, where: str = "true",
         statement: str = "", verify: str = "", name: str = "", batch: int = 50_000, schema: str | None = None,
         key: Sequence[str] = (), in_order: bool = False, repeatable: bool = False, rows: Function | None = None,
-        columns: Sequence[str] = (), writes: Sequence[str] = (),
+        columns: Sequence[str] = (), writes: Sequence[str] = (), bypass: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Fill, copy or delete by batches. ``verify`` is a query whose one value is 0 when all is done; ``name`` is what it is
         called in ``migration.backfill`` and by ``make backfill-pause``, ``key`` the table's key, needed only for ``--sql``.
@@ -89,7 +98,7 @@ class BackfillRows(MigrateOperation):
         row that is done does not come again (it is gone, or misses ``where``), so the table may be gone through once more."""
         operations.invoke(cls(
             table, dict(set or {}), where, statement, verify, name, batch, schema, tuple(key), in_order, repeatable,
-            rows, tuple(columns), tuple(writes),
+            rows, tuple(columns), tuple(writes), dict(bypass or {}),
         ))  # fmt: skip
 
     def reverse(self) -> Any:
@@ -111,20 +120,41 @@ class BackfillRows(MigrateOperation):
         statement = self.statement.rstrip("; \n\t")
         keeps = tuple(self.set or self.writes)
         return Backfill(
-            name, assigned, self.where, statement, self.verify, self.batch, self.repeatable, self.in_order, computed, keeps
-        )
+            name, assigned, self.where, statement, self.verify, self.batch, self.repeatable, self.in_order, computed,
+            keeps, self.bypassed(),
+        )  # fmt: skip
+
+    def bypassed(self) -> Bypass | None:
+        """Which triggers do not fire, and why. Raises ValueError where nobody has said that."""
+        if not self.bypass:
+            return None
+        triggers, reason = self.bypass.get("triggers"), self.bypass.get("reason")
+        names = () if isinstance(triggers, str) else tuple(triggers or ())
+        if self.bypass.keys() != {"triggers", "reason"} or not (names or triggers == "user"):
+            raise ValueError(
+                f'backfill of {self.table}: bypass is {{"triggers": ["…"] or "user", "reason": "…"}}, and nothing less or more'
+            )
+        if not isinstance(reason, str) or not reason.strip():
+            raise ValueError(
+                f"backfill of {self.table}: why its triggers are bypassed is written nowhere else: a reason, please"
+            )
+        return Bypass(names or None, reason.strip())
 
 
 @Operations.implementation_for(BackfillRows)
 def _backfill(operations: Operations, operation: BackfillRows) -> None:
     context, fill = operations.migration_context, operation.asked()
     if context.as_sql:
-        if (fill.rows or not operation.key) and _shown(context, fill):
+        if (fill.rows or fill.bypass or not operation.key) and _shown(context, fill):
             return
         if fill.rows:
             online.unwritable(f"backfill({operation.table!r}): a Python function cannot be written as SQL")
         if not operation.key:
             online.unwritable(f"backfill({operation.table!r}): as SQL, the batches need its key=[…]")
+        if fill.bypass:
+            online.unwritable(
+                f"backfill({operation.table!r}): psql cannot try again for the lock that bypass={{…}} needs"
+            )
         where = online.qualified(operation.schema, operation.table)
         text(context, where, operation.key, fill.assignments, fill.where, fill.statement)
         return
