@@ -126,7 +126,7 @@ def _told(connection: Connection, given: Settings, one: Pending) -> Iterator[str
     counted = _count(connection, named, fill, leaves)
     yield "  " + _rows(counted, fill)
     yield from _long(connection, given, fill, operation.table, counted)
-    yield from _triggers(connection, oid, leaves, named, fill, tuple(operation.set))
+    yield from _triggers(connection, oid, leaves, named, fill, tuple(operation.set or operation.writes))
     if fill.verify:
         left, why = _asked(connection, fill.verify)
         yield f"  verify: {left[0]:,} now" if left and isinstance(left[0], int) else f"  verify: {why or 'no number'}"
@@ -228,7 +228,8 @@ def _triggers(
     names: dict[str, None] = {}
     for kind, oids in tables:
         values = {"tables": oids, "fires": _FIRES.get(kind, 28), "columns": list(columns) or None}
-        names |= dict.fromkeys(connection.exec_driver_sql(_TRIGGERS, values).scalars())
+        found = connection.exec_driver_sql(_TRIGGERS, values).scalars()
+        names |= dict.fromkeys(one for one in found if not (fill.bypass and fill.bypass.means(one)))
     connection.rollback()
     yield f"  triggers that fire: {', '.join(names) or 'none'}"
 
