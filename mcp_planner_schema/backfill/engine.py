@@ -9,22 +9,21 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.backfill import batch, bypass, keep, keys, record, rows, waiters
 from mcp_planner_schema.backfill.batch import Batch
-from mcp_planner_schema.backfill.feedback import Feedback
 from mcp_planner_schema.backfill.keys import Leaf
 from mcp_planner_schema.backfill.pace import Pace
 from mcp_planner_schema.backfill.progress import Progress
-from mcp_planner_schema.backfill.record import Claim, Record
+from mcp_planner_schema.backfill.record import Claim
 from mcp_planner_schema.backfill.spec import Backfill, typed
-from mcp_planner_schema.guard import brief, journal, ladder, verified
-from mcp_planner_schema.guard.findings import Busy, Finding, Refused
-from mcp_planner_schema.guard.kept_rows import Kept
+from mcp_planner_schema.backfill.work import Work, busy, explained, in_time, refuse_endless, refused, unlimited
+from mcp_planner_schema.guard import brief, ladder, verified
+from mcp_planner_schema.guard.findings import Finding, Refused
 from mcp_planner_schema.guard.postcheck import execute
 from mcp_planner_schema.guard.settings import Backfill as Limits
 
@@ -45,39 +44,12 @@ _LOCKED_TRIES = 40
 _FAILURES = 3
 """So often the same batch may fail by its rows until the row is looked for."""
 
-_LIMIT = 10
-"""Times its target that a batch may take where nobody waits behind it."""
-
 _PASSES = 10
 """So often a table is gone through again where rows were left."""
-
-_A_MINUTE, _A_DAY = 60_000, 86_400_000
 
 _IN_THE_WAY = (*ladder.TRANSIENT, ladder.CANCELED, "40001")
 # Classes of SQLSTATE that no smaller batch would help: connection, feature, transaction, rights, names, resources, server.
 _NOT_THE_ROW = ("08", "0A", "25", "28", "3D", "3F", "42", "53", "54", "55", "57", "58", "F0", "XX")
-
-
-@dataclass
-class Work:
-    """What all workers of one backfill share. ``opened`` gives another connection like the first; ``stop`` ends all."""
-
-    fill: Backfill
-    record: Record
-    leaves: dict[str, Leaf]
-    limits: Limits
-    step: journal.Step
-    progress: Progress
-    seen: waiters.Waiters
-    stop: threading.Event = field(default_factory=threading.Event)
-    kept: Kept | None = None
-
-    def __post_init__(self) -> None:
-        self.feedback = Feedback(self.limits, lambda line: self.say(f"backfill {self.fill.name} {line}"))
-
-    def say(self, text: str) -> None:
-        """A line for people."""
-        self.progress.say(text)
 
 
 def run(
@@ -91,7 +63,7 @@ def run(
     """
     step = record.step_of(connection)
     leaves = {leaf.told: leaf for leaf in keys.leaves(connection, oid)}
-    _refuse_endless(step, target, fill, leaves)
+    refuse_endless(step, fill, leaves)
     begun = record.begin(connection, step, fill.name, target, fill.digest(target))
     if begun.digest != fill.digest(target):
         values = {"name": fill.name, "target": target}
@@ -157,7 +129,7 @@ def _together(
     if failed:
         raise failed[0]
     if record.left(connection, work.record):
-        raise _busy(work, "another session works on it")
+        raise busy(work, "another session works on it")
 
 
 def _ranges(connection: Connection, work: Work) -> None:
@@ -180,7 +152,7 @@ def _pass_again(connection: Connection, work: Work, leaf: Leaf) -> None:
         record.reopen(connection, work.record, leaf)
         work.progress.again(leaf.expected)
         _ranges(connection, work)
-    raise _busy(
+    raise busy(
         work, f"the rows of {leaf.told}, which has no key, are changed faster than they can be taken by their places"
     )
 
@@ -197,18 +169,18 @@ def _batches(connection: Connection, work: Work, pace: Pace, mine: Claim) -> Non
         try:
             one = batch.following(connection, mine.rest, pace.size)
             began = time.monotonic()
-            with work.seen.batch(pid), _limited(connection, work, one):
+            with work.seen.batch(pid), in_time(connection, work, one):
                 wanted = batch.write(connection, work.fill, one, mine, work.record.schema, before, work.kept)
         except rows.Failed as failed:
-            raise _refused(work, "backfill-function", one, failed.row, failed.problem) from failed
+            raise refused(work, "backfill-function", one, failed.row, failed.problem) from failed
         except bypass.Locked as locked:
-            raise _busy(work, f"somebody keeps {locked} locked") from locked
+            raise busy(work, f"somebody keeps {locked} locked") from locked
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise
             code = getattr(error.orig, "pgcode", None) or ""
             if one is None or (code[:2] in _NOT_THE_ROW and code not in _IN_THE_WAY):
-                raise _explained(work, error, code) from error
+                raise explained(work, error, code) from error
             if code in _IN_THE_WAY:
                 tries = _give_way(work, pace, one, tries)
                 _look_around(connection, work, one.range.leaf, record.wanted(connection, work.record), felt=False)
@@ -240,7 +212,7 @@ def _give_way(work: Work, pace: Pace, one: Batch, tries: int) -> int:
         return tries
     tries += 1
     if tries == _LOCKED_TRIES:
-        raise _busy(work, f"it met rows that somebody keeps locked, try {tries}")
+        raise busy(work, f"it met rows that somebody keeps locked, try {tries}")
     work.say(f"backfill {work.fill.name} waits for a locked row (try {tries} of {_LOCKED_TRIES})")
     work.stop.wait(min(2.0, 0.1 * 1.3**tries) * (0.5 + random.random() / 2))
     return tries
@@ -254,14 +226,7 @@ def _isolate(work: Work, pace: Pace, one: Batch, failures: int, error: Any) -> N
         pace.size = max(1, one.rows // 2)
         return
     said = str(error.orig).strip().split("\n")[0]
-    raise _refused(work, "backfill-row", one, ", ".join(map(str, one.reached or ("the last one",))), said) from error
-
-
-def _refused(work: Work, code: str, one: Batch | None, row: str, said: str) -> Refused:
-    table = one.range.leaf.told if one else ""
-    values = {"name": work.fill.name, "table": table, "error": said, "row": row}
-    finding = Finding(code, work.step.where, work.step.revision, values)
-    return Refused([finding], work.step.repeat, "the batches before it stay and are not written again")
+    raise refused(work, "backfill-row", one, ", ".join(map(str, one.reached or ("the last one",))), said) from error
 
 
 def _look_around(connection: Connection, work: Work, leaf: Leaf, wanted: str, *, felt: bool) -> None:
@@ -270,7 +235,7 @@ def _look_around(connection: Connection, work: Work, leaf: Leaf, wanted: str, *,
         time.sleep(_REST)
     while True:
         if wanted == "stop":
-            raise _busy(work, "somebody has stopped it")
+            raise busy(work, "somebody has stopped it")
         paused = wanted == "pause"
         asked = [f"somebody has paused it; next: {typed('resume', work.fill.name)}"] if paused else []
         why = asked or work.feedback.reasons(connection, leaf)
@@ -316,48 +281,3 @@ def _left(connection: Connection, work: Work) -> int:
         return 0
     with unlimited(connection):
         return int(execute(connection, work.fill.verify).scalar() or 0)
-
-
-def _limited(connection: Connection, work: Work, one: Batch) -> AbstractContextManager[None]:
-    """A batch that takes too long is cut in two; one row takes the time that it needs."""
-    whole = max(work.limits.target * _LIMIT, 1000) if one.rows > 1 else _A_MINUTE
-    share = bypass.LOCK_SHARE if work.fill.bypass else 1
-    return limited(connection, max(1, int(work.seen.deadline * 1000 / share)), whole)
-
-
-@contextmanager
-def limited(connection: Connection, lock: int, whole: int) -> Iterator[None]:
-    """While inside, statements may wait for ``lock`` and last ``whole`` milliseconds, if a guard sets budgets here."""
-    connection.info[brief.LIMITS] = lock, whole
-    try:
-        yield
-    finally:
-        connection.info.pop(brief.LIMITS, None)
-
-
-def unlimited(connection: Connection) -> AbstractContextManager[None]:
-    """While inside, a statement may read a whole table."""
-    return limited(connection, 0, _A_DAY)
-
-
-def _busy(work: Work, why: str) -> Busy:
-    return Busy(
-        f"The backfill {work.fill.name} has not come to its end: {why}.\n"
-        "The batches before stay and are not written again; the version has not moved.",
-        work.step.repeat or "the same command again",
-    )
-
-
-def _explained(work: Work, error: Any, code: str) -> Exception:
-    said = str(error.orig)
-    if code == "42501" and "row-level security" in said:
-        values = {"name": work.fill.name, "target": ", ".join(work.leaves)}
-        return Refused([Finding("backfill-hidden-rows", work.step.where, work.step.revision, values)], work.step.repeat)
-    return error  # type: ignore[no-any-return]
-
-
-def _refuse_endless(step: journal.Step, target: str, fill: Backfill, leaves: dict[str, Leaf]) -> None:
-    keyless = [leaf.told for leaf in leaves.values() if not leaf.key]
-    if keyless and (fill.statement or fill.where == "true"):
-        values = {"name": fill.name, "target": ", ".join(keyless)}
-        raise Refused([Finding("backfill-keyless", step.where, step.revision, values)], step.repeat)

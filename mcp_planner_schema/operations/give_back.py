@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from alembic.operations import MigrateOperation, Operations
 
-from mcp_planner_schema.backfill import engine, together
+from mcp_planner_schema.backfill import together, work
 from mcp_planner_schema.backfill.spec import Backfill
 from mcp_planner_schema.guard import brief, evidence, intact, journal, kept_rows, trial
 from mcp_planner_schema.operations import backfill, online
@@ -100,5 +100,5 @@ def _found(context: MigrationContext, step: Step | None, name: str) -> tuple[kep
 @contextmanager
 def _reading(connection: Connection) -> Iterator[None]:
     """While inside, it is one transaction, which may read the whole of what was kept."""
-    with engine.unlimited(connection), together.transaction(connection):
+    with work.unlimited(connection), together.transaction(connection):
         yield
