@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mcp_planner_schema.guard.findings import Busy, Refused
+from mcp_planner_schema.inspect import ahead
 from mcp_planner_schema.operations.backfill import BackfillRows
 from tests.conftest import ROOT, Database, Project
 from tests.test_backfill import ROWS, TABLE, begin, locked, small  # noqa: F401
@@ -232,3 +233,12 @@ def test_killed_no_trigger_stays_asleep(empty: Database, project: Project) -> No
     assert met >= 2
     assert empty.rows("SELECT n, count(*) FROM t GROUP BY 1") == [(1, 3000)]
     assert empty.rows(STATES) == AS_BEFORE and empty.value("SELECT count(*) FROM seen") == 0
+
+
+def test_a_dry_run_tells_only_of_those_that_will_fire(empty: Database, project: Project) -> None:
+    """Whoever looks beforehand sees what is left awake; of a Python function the columns that it writes are known."""
+    begin(project, call('["audit"]'), table=AUDITED, rows=ROWS.format(count=100))
+
+    told = ahead.lines(project.config(), ["002"])
+
+    assert "--   triggers that fire: always, touch" in told

@@ -231,7 +231,8 @@ def _triggers(
         found = connection.exec_driver_sql(_TRIGGERS, values).scalars()
         names |= dict.fromkeys(one for one in found if not (fill.bypass and fill.bypass.means(one)))
     connection.rollback()
-    yield f"  triggers that fire: {', '.join(names) or 'none'}"
+    fires = [name for name in names if fill.bypass is None or not fill.bypass.means(name)]
+    yield f"  triggers that fire: {', '.join(fires) or 'none'}"
 
 
 def _oids(connection: Connection, found: Sequence[tuple[str, str]]) -> list[int]:
