@@ -361,6 +361,42 @@ def test_killed_at_random_each_row_is_written_once(empty: Database, project: Pro
     assert empty.value("SELECT sum(rows_written) FROM migration.backfill_range") == 6000
 
 
+SLOW = (
+    "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(0.001); RETURN NEW; END$$;"
+    "CREATE TRIGGER slow BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION slow()"
+)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("meanwhile", ["SQL", "Python", "written"])
+def test_stopped_in_a_batch_it_says_so_and_goes_on(
+    empty: Database, project: Project, meanwhile: str, stop: signal.Signals
+) -> None:
+    """While SQL runs, Python computes, or what it gave is written: stopped, not broken, and the same command does the rest."""
+    count = ROWS.format(count=3000)
+    if meanwhile == "SQL":
+        begin(project, 'op.backfill("t", set={"n": "filled.n + 1"}, batch=700)', table=f"{TABLE}; {SLOW}", rows=count)
+    elif meanwhile == "Python":
+        slow = 'import time\n    for row in rows:\n        time.sleep(0.001)\n        yield {**row, "n": row["n"] + 1}'
+        fill(project, slow, rows=count)
+    else:
+        fill(project, 'return [{**row, "n": row["n"] + 1} for row in rows]', table=f"{TABLE}; {SLOW}", rows=count)
+
+    running = subprocess.Popen([sys.executable, "-m", "alembic", "upgrade", "head"], cwd=project.folder, text=True,
+                               env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE)  # fmt: skip
+    while running.poll() is None and not empty.value("SELECT count(*) FROM t WHERE n = 1"):
+        pass
+    running.send_signal(stop)
+    said = running.communicate()[1]
+    between = empty.value("SELECT count(*) FROM t WHERE n = 1")
+    project.upgrade()
+
+    assert running.returncode == 75, said
+    assert f"Stopped by {stop.name} in revision 002" in said
+    assert 0 < between < 3000
+    assert empty.rows("SELECT n, count(*) FROM t GROUP BY 1") == [(1, 3000)]
+
+
 def test_several_tables_in_one_revision(empty: Database, project: Project, asked: Any) -> None:
     """Partitions, and a second backfill: each has other columns and types, and no temporary table is left in the session."""
     table = (

@@ -31,10 +31,11 @@ def undone(connection: Connection) -> Iterator[None]:
     """After an error inside, the transaction is rolled back."""
     from psycopg2 import Error
 
+    driver = _driver(connection)  # asked now: a connection that is gone has none
     try:
         yield
     except BaseException:
-        with contextlib.suppress(Error), _driver(connection).cursor() as cursor:
+        with contextlib.suppress(Error), driver.cursor() as cursor:
             cursor.execute("ROLLBACK")
         raise
 

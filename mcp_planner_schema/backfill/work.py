@@ -61,11 +61,12 @@ def in_time(connection: Connection, work: Work, one: Batch) -> AbstractContextMa
 @contextmanager
 def limited(connection: Connection, lock: int, whole: int) -> Iterator[None]:
     """While inside, statements may wait for ``lock`` and last ``whole`` milliseconds, if a guard sets budgets here."""
-    connection.info[brief.LIMITS] = lock, whole
+    info = connection.info  # asked now: a connection that is gone has none
+    info[brief.LIMITS] = lock, whole
     try:
         yield
     finally:
-        connection.info.pop(brief.LIMITS, None)
+        info.pop(brief.LIMITS, None)
 
 
 def unlimited(connection: Connection) -> AbstractContextManager[None]:

@@ -129,11 +129,12 @@ def remembering(context: MigrationContext, found: Entry) -> str:
 def own(connection: Connection | None) -> Iterator[None]:
     """While inside, statements are the guard's and not the revision's: they are not told as work that was done."""
     assert connection is not None
-    connection.info[OWN] = True
+    info = connection.info  # asked now: a connection that is gone has none
+    info[OWN] = True
     try:
         yield
     finally:
-        connection.info.pop(OWN, None)
+        info.pop(OWN, None)
 
 
 def settle(connection: Connection, schema: str, version_table: str, revision: str, direction: str) -> None:

@@ -144,9 +144,19 @@ def _committing(run: Run, at: Progress) -> Iterator[None]:
 
     @contextmanager
     def block() -> Iterator[None]:
-        at.committed = True
-        with budget.in_autocommit(connection, budgets, at.own), inherited():
-            yield
+        at.committed, stopped = True, None
+        with budget.in_autocommit(connection, budgets, at.own):
+            try:
+                with inherited():
+                    try:
+                        yield
+                    except KeyboardInterrupt as stop:
+                        stopped = stop
+                        raise
+            except Exception:
+                if stopped is None:
+                    raise
+                raise stopped from None  # SQLAlchemy has given the connection up, and Alembic has tripped over that
         budget.apply(connection, budgets)
 
     context.autocommit_block = block  # type: ignore[method-assign]

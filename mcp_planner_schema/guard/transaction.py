@@ -59,7 +59,7 @@ def observed(connection: Connection, seen: Seen) -> Iterator[None]:
             seen.cause = context.original_exception
 
     def committed(conn: Any) -> None:
-        if conn.connection.dbapi_connection is mine:
+        if not conn.invalidated and conn.connection.dbapi_connection is mine:
             seen.final += seen.pending
             seen.pending.clear()
 
