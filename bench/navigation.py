@@ -1,4 +1,4 @@
-"""What is next in a project, from 1,000 steps to a million, and how the links of old references are filled while others write."""
+"""What is next in a project, from 1,000 steps to a million, and how old rows are filled while others write."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from bench.side_by_side import ROOT, alembic, create_database, server
 PROJECT, TASK = "00000000-0000-4000-8000-000000000000", "00000000-0000-4000-8000-000000000001"
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 CALLS = 400
-FILLS = ((10_000, 1), (10_000, 100), (100_000, 1), (1_000_000, 1))
+FILLS = ((10_000, 1), (10_000, 100), (100_000, 1), (100_000, 100), (1_000_000, 100))
 """Steps, and into how many chains they are linked."""
+
+RUNS = 1_000_000
 
 # One task with all steps: a chain of them all, or half of them in none.
 STEPS = f"""
@@ -63,6 +65,10 @@ def main() -> None:
         print("|---|---|---|---|---|---|")
         for size, chains in FILLS:
             _fill(create_database(where, "fill"), size, chains)
+        print("\nfilling iterations_allowed of the complexity runs, beside one session that changes any of them")
+        print("| runs | s | runs/s | longest statement of the other session, ms | its statements |")
+        print("|---|---|---|---|---|")
+        _fill_runs(create_database(where, "fill"))
 
 
 def _next_item(cursor: Any) -> None:
@@ -118,6 +124,41 @@ def _fill(url: str, size: int, chains: int) -> None:
         cursor.execute(STEPS, {"size": size, "chains": chains, "done": 0})
         cursor.execute("ALTER TABLE steps ENABLE TRIGGER USER")
         cursor.execute("VACUUM ANALYZE steps")
+    change = (
+        f"UPDATE steps SET server_ready = NOT server_ready WHERE title = 'step {size // 2}'"
+        f" AND project_id = '{PROJECT}' AND task_id = '{TASK}'"
+    )
+    took, waits = _beside(url, "019", change)
+    with closing(psycopg2.connect(url)) as connection:
+        cursor = connection.cursor()
+        cursor.execute("SELECT count(*) FROM navigation_links")
+        assert cursor.fetchone() == (size - chains,), "not every reference has its link"
+    print(
+        f"| {size:,} | {chains:,} | {took:.1f} | {size / took:,.0f} | {max(waits) * 1000:.0f} | {len(waits):,} |",
+        flush=True,
+    )
+
+
+def _fill_runs(url: str) -> None:
+    alembic(ROOT, url, "upgrade", "021")
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        _fresh(cursor)
+        cursor.execute("INSERT INTO complexity_runs (project_id, threshold, max_iterations)"
+                       " SELECT %s, 0.5, 2 + n %% 50 FROM generate_series(1, %s) n", (PROJECT, RUNS))  # fmt: skip
+        cursor.execute("VACUUM ANALYZE complexity_runs")
+    alembic(ROOT, url, "upgrade", "022")
+    change = (
+        "UPDATE complexity_runs SET iterations_used = 1 WHERE id ="
+        " (SELECT id FROM complexity_runs WHERE id >= gen_random_uuid() ORDER BY id LIMIT 1)"
+    )
+    took, waits = _beside(url, "023", change)
+    print(f"| {RUNS:,} | {took:.1f} | {RUNS / took:,.0f} | {max(waits) * 1000:.0f} | {len(waits):,} |", flush=True)
+
+
+def _beside(url: str, revision: str, change: str) -> tuple[float, list[float]]:
+    """Seconds of the upgrade, and of each statement that another session sends meanwhile, a hundred in a second."""
     waits: list[float] = []
     done = threading.Event()
 
@@ -127,25 +168,16 @@ def _fill(url: str, size: int, chains: int) -> None:
             writer = mine.cursor()
             while not done.wait(0.01):
                 began = time.perf_counter()
-                writer.execute("UPDATE steps SET server_ready = NOT server_ready"
-                    " WHERE title = %s AND project_id = %s AND task_id = %s",
-                               (f"step {size // 2}", PROJECT, TASK))  # fmt: skip
+                writer.execute(change)
                 waits.append(time.perf_counter() - began)
 
     worker = threading.Thread(target=work)
     worker.start()
     began = time.perf_counter()
     try:
-        alembic(ROOT, url, "upgrade", "019")
+        alembic(ROOT, url, "upgrade", revision)
     finally:
         took = time.perf_counter() - began
         done.set()
         worker.join()
-    with closing(psycopg2.connect(url)) as connection:
-        cursor = connection.cursor()
-        cursor.execute("SELECT count(*) FROM navigation_links")
-        assert cursor.fetchone() == (size - chains,), "not every reference has its link"
-    print(
-        f"| {size:,} | {chains:,} | {took:.1f} | {size / took:,.0f} | {max(waits) * 1000:.0f} | {len(waits):,} |",
-        flush=True,
-    )
+    return took, waits

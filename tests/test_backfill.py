@@ -149,6 +149,32 @@ def test_workers_share_the_ranges(empty: Database, project: Project) -> None:
     assert empty.value("SELECT count(DISTINCT worker) FROM migration.backfill_range") == 4
 
 
+@pytest.mark.usefixtures("small")
+def test_in_order_one_session_takes_the_rows_from_the_first_on(empty: Database, project: Project) -> None:
+    """However many workers there may be: one session writes, and no row before those of lesser keys."""
+    begin(project, 'op.backfill("t", set={"n": "filled.n + 1"}, batch=700, in_order=True)')
+    empty.rows("ANALYZE t")
+
+    project.upgrade(workers="4")
+
+    assert empty.rows("SELECT n, count(*) FROM t GROUP BY 1") == [(1, 12_000)]
+    assert empty.value("SELECT count(DISTINCT worker) FROM migration.backfill_range") == 1
+    assert batches(empty) >= 12
+    order = "SELECT xmin::text::bigint < lag(xmin::text::bigint) OVER (ORDER BY id) AS earlier FROM t"
+    assert empty.value(f"SELECT count(*) FROM ({order}) one WHERE earlier") == 0
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_what_is_repeatable_is_gone_through_again(empty: Database, project: Project, repeatable: bool) -> None:
+    """Rows that came after it was done are taken when it is asked for again; else it was done before."""
+    fill = f'op.backfill("t", statement="DELETE FROM t USING batch WHERE t.id = batch.id", repeatable={repeatable})'
+    begin(project, f'{fill}\nop.execute("INSERT INTO t VALUES (5), (50000)")\n{fill}')
+
+    project.upgrade()
+
+    assert empty.rows("SELECT id FROM t ORDER BY id") == ([] if repeatable else [(5,), (50_000,)])
+
+
 @pytest.mark.parametrize("sides", ["INSERT", "UPDATE", "DELETE"])
 def test_a_statement_works_on_the_rows_of_each_batch(empty: Database, project: Project, sides: str) -> None:
     """INSERT … SELECT into another table, an UPDATE of another one, and a DELETE, each over the rows of the batch."""

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -20,7 +21,8 @@ from alembic.config import Config
 
 from mcp_planner_schema import example_data
 from tests.catalog import catalog, difference
-from tests.conftest import ROOT, Database
+from tests.conftest import ROOT, Database, Project
+from tests.test_offline import run, written
 from tests.test_progress import Load, ask, new_project, new_task
 from tests.until import until
 
@@ -708,6 +710,20 @@ def test_killed_in_the_middle_it_comes_to_the_same(
 
     assert found == undisturbed.rows(places)
     assert difference(built, catalog(undisturbed)) == []
+    with empty.connect() as connection, connection.cursor() as cursor:
+        assert wrong(cursor) == []
+
+
+def test_old_references_are_filled_by_file(empty: Database, planner: Config, tmp_path: Path) -> None:
+    """Written by --sql and run by psql, in more than one batch: every reference has its link, places grow, nothing is left."""
+    command.upgrade(planner, "018")
+    old_chains(empty, 1500)
+    before = catalog(empty)
+
+    run(empty, tmp_path, written(Project(ROOT), "upgrade", "018:019"))
+
+    assert empty.rows("SELECT count(*), count(DISTINCT xmin::text) > 1 FROM navigation_links") == [(1400, True)]
+    assert difference(catalog(empty), before) == []
     with empty.connect() as connection, connection.cursor() as cursor:
         assert wrong(cursor) == []
 
