@@ -19,7 +19,7 @@ import pytest
 
 from mcp_planner_schema.backfill import engine, keys
 from mcp_planner_schema.backfill.pace import Pace
-from mcp_planner_schema.guard.findings import Busy, Refused
+from mcp_planner_schema.guard.findings import Busy, GuardError, Refused
 from tests.conftest import ROOT, Database, Project
 from tests.until import until
 
@@ -355,6 +355,121 @@ def test_another_text_under_the_same_name_is_refused(
         project.upgrade()
 
     assert empty.rows("SELECT DISTINCT n FROM t ORDER BY 1") == [(0,), (1,)]
+
+
+def test_a_text_that_has_written_nothing_may_be_corrected(empty: Database, project: Project) -> None:
+    """A misspelt column fails before any row; the corrected text is taken under the same name."""
+    begin(project, 'op.backfill("t", set={"n": "filled.nn + 1"})')
+    path = next(project.versions.glob("002*"))
+    with pytest.raises(GuardError, match="does not exist"):
+        project.upgrade()
+
+    path.write_text(path.read_text().replace("filled.nn", "filled.n"))
+    project.upgrade()
+
+    assert empty.rows("SELECT n, count(*) FROM t GROUP BY 1") == [(1, 12_000)]
+
+
+def test_a_row_that_cannot_be_written_may_be_left_out(empty: Database, project: Project) -> None:
+    """As the finding says: with another where=… it goes on behind the rows that are done, and writes none of them again."""
+    begin(project, 'op.backfill("t", set={"n": "filled.n + 10 / (7777 - filled.id) * 0 + 1"})')
+    path = next(project.versions.glob("002*"))
+    with pytest.raises(Refused, match="backfill-row"):
+        project.upgrade()
+
+    path.write_text(path.read_text().replace('* 0 + 1"}', '* 0 + 1"}, where="filled.id <> 7777"'))
+    project.upgrade()
+
+    assert empty.rows("SELECT n, count(*) FROM t GROUP BY 1 ORDER BY 1") == [(0, 1), (1, 11_999)]
+
+
+def test_a_backfill_under_another_name_leaves_nothing_behind(empty: Database, project: Project) -> None:
+    """What was begun under a name that the file does not have any more is gone when the revision is through."""
+    begin(project, 'op.backfill("t", set={"n": "10 / (7777 - filled.id)"}, where="filled.note IS NULL")')
+    path = next(project.versions.glob("002*"))
+    with pytest.raises(Refused, match="backfill-row"):
+        project.upgrade()
+
+    path.write_text(
+        path.read_text().replace("10 / (7777 - filled.id)", "5").replace(", where=", ', name="five", where=')
+    )
+    project.upgrade()
+
+    assert empty.rows("SELECT name, state FROM migration.backfill") == [("five", "done")]
+    assert empty.value("SELECT count(*) FROM t WHERE n = 5") == 12_000
+
+
+def test_a_key_is_not_set_by_what_goes_along_it(empty: Database, project: Project) -> None:
+    """Each row would come again further on, without an end: refused before the first."""
+    begin(project, 'op.backfill("t", set={"id": "filled.id + 1000000", "n": "1"})')
+
+    with pytest.raises(Refused, match="backfill-of-key"):
+        project.upgrade()
+
+    assert empty.value("SELECT max(id) + sum(n) FROM t") == 12_000
+
+
+def test_a_statement_asks_again_what_it_has_waited_for(empty: Database, project: Project) -> None:
+    """A row that somebody has just changed so that it does not meet the condition any more is not deleted."""
+    begin(project, 'op.backfill("t", statement="DELETE FROM t USING batch WHERE t.id = batch.id", where="filled.n = 0")',
+          rows=ROWS.format(count=500))  # fmt: skip
+    waits = ("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
+             "AND application_name LIKE 'mcp-planner-guard%'")  # fmt: skip
+    run = threading.Thread(target=project.upgrade)
+
+    with empty.connect(autocommit=False) as connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE t SET n = 5 WHERE id = 7")
+        run.start()
+        until(lambda: empty.value(waits) > 0)
+        connection.commit()
+    run.join()
+
+    assert empty.rows("SELECT id, n FROM t") == [(7, 5)]
+
+
+def test_a_row_is_not_written_twice_for_one_that_came_late(empty: Database, project: Project) -> None:
+    """What a row gets depends on what it has: so no pass is made again, and the late one is told instead."""
+    begin(project, 'op.backfill("t", set={"n": "filled.n + 1"}, where="filled.id > 0",\n'
+          '    verify="SELECT count(*) FROM t WHERE n = 0")')  # fmt: skip
+    empty.rows("CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN "
+               "INSERT INTO t (id) VALUES (0); RETURN NULL; END$$;"
+               "CREATE TRIGGER late AFTER UPDATE ON t FOR EACH ROW WHEN (NEW.id = 11999) EXECUTE FUNCTION late()")  # fmt: skip
+
+    with pytest.raises(Refused, match="backfill-unverified"):
+        project.upgrade()
+
+    assert empty.rows("SELECT n, count(*) FROM t GROUP BY 1 ORDER BY 1") == [(0, 1), (1, 12_000)]
+
+
+def test_rows_that_move_behind_the_last_block_are_taken(empty: Database, project: Project) -> None:
+    """Without a key a table is taken block by block, and what was moved to new blocks meanwhile is taken too."""
+    begin(project, 'op.backfill("t", set={"note": "\'x\'"}, where="filled.note IS NULL", batch=500)',
+          table=TABLE.replace(" PRIMARY KEY", ""), rows=ROWS.format(count=3000))  # fmt: skip
+    # The first row that is written moves those that are not written yet behind the last block.
+    empty.rows("CREATE FUNCTION moves() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN "
+               "UPDATE t SET n = 1 WHERE id > 2800 AND note IS NULL; RETURN NULL; END$$;"
+               "CREATE TRIGGER moves AFTER UPDATE OF note ON t FOR EACH ROW WHEN (NEW.id = 5) "
+               "EXECUTE FUNCTION moves()")  # fmt: skip
+
+    project.upgrade()
+
+    assert empty.rows("SELECT note, count(*) FROM t GROUP BY 1") == [("x", 3000)]
+
+
+def test_operators_of_somebody_elses_are_not_called(empty: Database, project: Project) -> None:
+    """A role that may create in public makes a comparison for varchar: keys are compared by PostgreSQL's own."""
+    begin(project, 'op.backfill("t", set={"n": "filled.n + 1"}, batch=700)',
+          table="CREATE TABLE t (id varchar(20) PRIMARY KEY, n int NOT NULL DEFAULT 0)",
+          rows="INSERT INTO t SELECT md5(g::text)::varchar(20) FROM generate_series(1, 3000) g")  # fmt: skip
+    empty.rows("CREATE TABLE called (); CREATE FUNCTION evil(varchar, varchar) RETURNS boolean LANGUAGE plpgsql AS "
+               "$$BEGIN INSERT INTO called DEFAULT VALUES; RETURN $1::text > $2::text; END$$;"
+               "CREATE OPERATOR public.> (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = evil);"
+               "CREATE OPERATOR public.<= (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = evil)")  # fmt: skip
+
+    project.upgrade()
+
+    assert empty.value("SELECT count(*) FROM called") == 0
+    assert empty.rows("SELECT n, count(*) FROM t GROUP BY 1") == [(1, 3000)]
 
 
 def test_row_level_security_hides_no_row(ordinary: Database, project: Project) -> None:

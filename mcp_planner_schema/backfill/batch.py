@@ -114,8 +114,11 @@ def _written(fill: Backfill, one: Batch, kept: Kept | None) -> tuple[str, tuple[
     inside, values = one.range.sql()
     condition = f"{FENCED} AND {inside} AND ({fill.where.replace('%', '%%')})"
     if fill.statement:
+        # Locked first: of a row that somebody has just changed the newest values count, and whether it still meets the condition.
+        lock = "UPDATE" if fill.statement.lstrip()[:6].upper() == "DELETE" else "NO KEY UPDATE"
         return (
-            f"{BATCH} AS NOT MATERIALIZED (SELECT * FROM ONLY {one.range.leaf.sql} AS {TABLE} WHERE {condition}), "
+            f"{BATCH} AS MATERIALIZED (SELECT * FROM ONLY {one.range.leaf.sql} AS {TABLE} WHERE {condition} "
+            f"FOR {lock} OF {TABLE}), "
             f"written AS ({fill.statement.replace('%', '%%')} RETURNING 1)"
         ), values
     settings = fill.assignments.replace("%", "%%")

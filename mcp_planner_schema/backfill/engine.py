@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.backfill import batch, bypass, keep, keys, record, rows, waiters
 from mcp_planner_schema.backfill.batch import Batch
-from mcp_planner_schema.backfill.keys import Leaf
+from mcp_planner_schema.backfill.keys import Leaf, Range
 from mcp_planner_schema.backfill.pace import Pace
 from mcp_planner_schema.backfill.progress import Progress
-from mcp_planner_schema.backfill.record import Claim
+from mcp_planner_schema.backfill.record import Claim, Record
 from mcp_planner_schema.backfill.spec import Backfill, typed
 from mcp_planner_schema.backfill.work import Work, busy, explained, in_time, refuse_endless, refused, unlimited
 from mcp_planner_schema.guard import brief, ladder, verified
@@ -65,14 +65,15 @@ def run(
     leaves = {leaf.told: leaf for leaf in keys.leaves(connection, oid)}
     refuse_endless(step, fill, leaves)
     begun = record.begin(connection, step, fill.name, target, fill.digest(target))
-    if begun.digest != fill.digest(target):
+    if begun.digest != fill.digest(target) and not record.anew(connection, begun, fill.digest(target)):
         values = {"name": fill.name, "target": target}
         raise Refused([Finding("backfill-differs", step.where, step.revision, values)], step.repeat)
     if begun.done and not fill.repeatable:
         say(f"backfill {fill.name}: done before")
         return 0
-    for leaf in record.missing(connection, begun, leaves):
-        record.lay_out(connection, begun, keys.cut(connection, leaf), first=record.laid_out(connection, begun) + 1)
+    for name in keys.foreign(connection, oid):
+        say(f"warning: backfill {fill.name} leaves out {name}, whose rows lie on another server")
+    _lay_out(connection, begun, leaves)
     if begun.done:
         for leaf in leaves.values():
             record.reopen(connection, begun, leaf)
@@ -88,8 +89,18 @@ def run(
         work = Work(fill, begun, leaves, limits, step, progress, seen, kept=kept)
         workers = 1 if fill.bypass else workers  # each would have the table for itself
         _together(connection, work, opened, workers)
+        while further := {leaf.told: leaf for leaf in keys.leaves(connection, oid) if leaf.told not in work.leaves}:
+            work.leaves |= further  # attached meanwhile
+            _lay_out(connection, begun, work.leaves)
+            _together(connection, work, opened, workers)
         _verified(connection, work, opened, workers)
     return record.written(connection, begun)[1] - already[1]
+
+
+def _lay_out(connection: Connection, begun: Record, leaves: dict[str, Leaf]) -> None:
+    """Ranges for the leaves that have none."""
+    for leaf in record.missing(connection, begun, leaves):
+        record.lay_out(connection, begun, keys.cut(connection, leaf), first=record.laid_out(connection, begun) + 1)
 
 
 def prepare(connection: Connection) -> None:
@@ -145,12 +156,18 @@ def _ranges(connection: Connection, work: Work) -> None:
 
 
 def _pass_again(connection: Connection, work: Work, leaf: Leaf) -> None:
-    """A row without a key may have gone, while it was updated, where the pass had been already: once more, until none is left."""
+    """A row without a key may have gone, while it was updated, where the pass had been already, or behind the last block that
+    there was: once more, until none is left."""
     for _ in range(_PASSES):
-        if not record.pass_written(connection, work.record, leaf):
+        (written, end), now = record.pass_written(connection, work.record, leaf), keys.pages(connection, leaf)
+        if not written and now <= end:
             return
-        record.reopen(connection, work.record, leaf)
-        work.progress.again(leaf.expected)
+        if now > end:
+            further = [Range(leaf, (str(end),), (str(now),))]
+            record.lay_out(connection, work.record, further, first=record.laid_out(connection, work.record) + 1)
+        if written:
+            record.reopen(connection, work.record, leaf)
+            work.progress.again(leaf.expected)
         _ranges(connection, work)
     raise busy(
         work, f"the rows of {leaf.told}, which has no key, are changed faster than they can be taken by their places"
@@ -254,15 +271,18 @@ def _verified(
 ) -> None:
     """Done, when the query says that nothing is left. Rows that came meanwhile are taken by another pass."""
     left = _left(connection, work)
-    for _ in range(_PASSES if work.fill.repeatable or work.fill.where != "true" else 0):
+    for _ in range(_PASSES if work.fill.repeatable else 0):
         if not left:
             break
+        before = record.written(connection, work.record)[1]
         work.say(f"backfill {work.fill.name}: {left:,} rows are left, once more")
         for leaf in work.leaves.values():
             record.reopen(connection, work.record, leaf)
             work.progress.again(leaf.expected)
         _together(connection, work, opened, workers)
         left = _left(connection, work)
+        if record.written(connection, work.record)[1] == before:
+            break  # no row meets the predicate any more: what is left is not for this backfill
     if left:
         values = {"name": work.fill.name, "count": f"{left:,}"}
         raise Refused(

@@ -83,7 +83,9 @@ def written(
     also = source and f", {source}"
     key, old, filled = _names("key", kept.key), _names("old", kept.columns), _names("new", kept.columns)
     taken = [f"{_value(one)} AS {name}" for one, name in zip((*kept.key, *kept.columns), (*key, *old), strict=True)]
-    found = " AND ".join(f"{_value(one)} = {_WAS}.{name}" for one, name in zip(kept.key, key, strict=True))
+    found = " AND ".join(
+        f"{_value(one)} OPERATOR(pg_catalog.=) {_WAS}.{name}" for one, name in zip(kept.key, key, strict=True)
+    )
     now = [f"{_value(one)} AS {name}" for one, name in zip(kept.columns, filled, strict=True)]
     names = [identifier(one.name).replace("%", "%%") for one in (*kept.key, *kept.columns)]
     copied = [*names, *(new(place) for place in range(len(kept.columns)))]

@@ -27,37 +27,53 @@ _MEMBERS = """
 WITH RECURSIVE member AS (
     SELECT %s::bigint::oid AS oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN member m ON m.oid = i.inhparent)
 SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.reltuples::float8,
-       pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::int
+       coalesce(pg_catalog.pg_relation_size(c.oid), 0) / pg_catalog.current_setting('block_size')::int
 FROM member JOIN pg_catalog.pg_class c ON c.oid = member.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' ORDER BY n.nspname, c.relname
+WHERE c.relkind = %s ORDER BY n.nspname, c.relname
 """
-# The primary key, or the smallest other key that every row has.
+# The primary key, or the smallest other key that every row has, with an index that can serve its order. Beside each column stands
+# the schema of the operators that the index knows: whoever may create one in the search_path would otherwise be called.
 _KEY = """
-SELECT ARRAY(SELECT ARRAY[a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), t.typcategory::text]
+SELECT ARRAY(SELECT ARRAY[a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), t.typcategory::text, n.nspname::text]
              FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place)
              JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
              JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+             JOIN pg_catalog.pg_opclass c ON c.oid = i.indclass[k.place - 1]
+             JOIN pg_catalog.pg_amop o ON o.amopfamily = c.opcfamily AND o.amoplefttype = c.opcintype
+               AND o.amoprighttype = c.opcintype AND o.amopstrategy = 5
+             JOIN pg_catalog.pg_operator p ON p.oid = o.amopopr JOIN pg_catalog.pg_namespace n ON n.oid = p.oprnamespace
              WHERE k.place <= i.indnkeyatts ORDER BY k.place)
-FROM pg_catalog.pg_index i
+FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+JOIN pg_catalog.pg_am m ON m.oid = x.relam AND m.amname = 'btree'
 WHERE i.indrelid = %s::bigint::oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
   AND i.indimmediate AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indkey::int2[]) AS k(number)
     JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number WHERE NOT a.attnotnull)
+  AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place)
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
+    JOIN pg_catalog.pg_opclass c ON c.oid = i.indclass[k.place - 1]
+    WHERE k.place <= i.indnkeyatts AND (i.indcollation[k.place - 1] <> a.attcollation OR NOT c.opcdefault))
 ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid LIMIT 1
 """
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a key. ``type`` is as ``format_type`` says it, ``category`` D for dates and times."""
+    """One column of a key. ``type`` is as ``format_type`` says it, ``category`` D for dates and times; ``operators`` is the
+    schema of those that compare it."""
 
     name: str
     type: str
     category: str
+    operators: str = "pg_catalog"
 
     @property
     def sql(self) -> str:
         """Quoted, for a statement that has values beside its text."""
         return identifier(self.name).replace("%", "%%")
+
+    def operator(self, sign: str) -> str:
+        """SQL: the operator of this sign, and no other of that name."""
+        return f"OPERATOR({identifier(self.operators).replace('%', '%%')}.{sign})"
 
     def text(self, row: str) -> str:
         """SQL: the value in ``row`` as text that is the same whatever DateStyle says."""
@@ -85,6 +101,8 @@ class Leaf:
     @property
     def told(self) -> str:
         """Its name for people, and for the record."""
+        if "." in self.schema + self.name:
+            return f"{identifier(self.schema)}.{identifier(self.name)}"
         return f"{self.schema}.{self.name}".removeprefix("public.")
 
     @property
@@ -111,7 +129,9 @@ class Range:
             if self.leaf.key:
                 listed = ", ".join(f"{TABLE}.{one.sql}" for one in self.leaf.key)
                 given = ", ".join(f"%s::{one.type.replace('%', '%%')}" for one in self.leaf.key)
-                parts.append(f"({listed}) {key_sign} ({given})")
+                several = len({one.operators for one in self.leaf.key}) > 1  # a comparison of rows has one name for all
+                sign = key_sign if several else self.leaf.key[0].operator(key_sign)
+                parts.append(f"ROW({listed}) {sign} ROW({given})")
                 values += bound
             else:
                 parts.append(f"{TABLE}.ctid {block_sign} %s::tid")
@@ -121,8 +141,19 @@ class Range:
 
 def leaves(connection: Connection, oid: int) -> list[Leaf]:
     """The tables that hold the rows of a table: itself, its partitions, what inherits from it."""
-    found = connection.exec_driver_sql(_MEMBERS, (oid,)).all()
+    found = connection.exec_driver_sql(_MEMBERS, (oid, "r")).all()
     return [Leaf(oid, schema, name, rows, pages, _key(connection, oid)) for oid, schema, name, rows, pages in found]
+
+
+def foreign(connection: Connection, oid: int) -> list[str]:
+    """Names of a table's partitions that lie on another server: their rows are not taken."""
+    return [f"{row[1]}.{row[2]}" for row in connection.exec_driver_sql(_MEMBERS, (oid, "f"))]
+
+
+def pages(connection: Connection, leaf: Leaf) -> int:
+    """How many blocks the leaf has now."""
+    sql = "SELECT pg_catalog.pg_relation_size(%s::bigint::oid) / pg_catalog.current_setting('block_size')::int"
+    return int(connection.exec_driver_sql(sql, (leaf.oid,)).scalar() or 0)
 
 
 def _key(connection: Connection, oid: int) -> tuple[Column, ...]:

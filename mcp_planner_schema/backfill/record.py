@@ -88,6 +88,21 @@ def begin(connection: Connection, step: journal.Step, name: str, target: str, di
     return Record(step.schema, made, digest, done=False, resumed=False)
 
 
+def anew(connection: Connection, record: Record, digest: str) -> bool:
+    """Take another text for a backfill that has written no row yet, and begin with the first row; gives whether that is so."""
+    changed = connection.exec_driver_sql(
+        f"UPDATE {record.schema}.backfill AS b SET digest = %s WHERE b.id = %s AND NOT EXISTS (SELECT FROM "
+        f"{record.schema}.backfill_range r WHERE r.backfill = b.id AND r.rows_written > 0)",
+        (digest, record.id),
+    )
+    if not changed.rowcount:
+        return False
+    connection.exec_driver_sql(
+        f"UPDATE {record.schema}.backfill_range SET done = false, reached = NULL WHERE backfill = %s", (record.id,)
+    )
+    return True
+
+
 def lay_out(connection: Connection, record: Record, ranges: Sequence[Range], *, first: int = 1) -> None:
     """Write the ranges down, all or none, unless an earlier run has. ``first`` is the first one's place."""
     if not ranges:
@@ -156,17 +171,14 @@ def written(connection: Connection, record: Record) -> tuple[int, int]:
     return row[0], row[1]
 
 
-def pass_written(connection: Connection, record: Record, leaf: Leaf) -> int:
-    """Rows that the last pass over a table without a key has written; the next one begins at 0."""
-    found = connection.exec_driver_sql(
-        f"SELECT pg_catalog.sum(pass_written)::bigint FROM {record.schema}.backfill_range WHERE backfill = %s AND relation = %s",
+def pass_written(connection: Connection, record: Record, leaf: Leaf) -> tuple[int, int]:
+    """Rows that the last pass over a table without a key has written, and the block where its ranges end."""
+    row = connection.exec_driver_sql(
+        f"SELECT coalesce(pg_catalog.sum(pass_written), 0)::bigint, coalesce(pg_catalog.max(up_to[1]::bigint), 0) "
+        f"FROM {record.schema}.backfill_range WHERE backfill = %s AND relation = %s",
         (record.id, leaf.told),
-    ).scalar()
-    connection.exec_driver_sql(
-        f"UPDATE {record.schema}.backfill_range SET pass_written = 0 WHERE backfill = %s AND relation = %s",
-        (record.id, leaf.told),
-    )
-    return int(found or 0)
+    ).one()
+    return row[0], row[1]
 
 
 def reopen(connection: Connection, record: Record, leaf: Leaf) -> None:
@@ -177,7 +189,8 @@ def reopen(connection: Connection, record: Record, leaf: Leaf) -> None:
         (leaf.expected, record.id),
     )
     connection.exec_driver_sql(
-        f"UPDATE {record.schema}.backfill_range SET done = false, reached = NULL WHERE backfill = %s AND relation = %s",
+        f"UPDATE {record.schema}.backfill_range SET done = false, reached = NULL, pass_written = 0 "
+        "WHERE backfill = %s AND relation = %s",
         (record.id, leaf.told),
     )
 

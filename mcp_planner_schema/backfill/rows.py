@@ -31,6 +31,9 @@ _TRIES = 10
 _MADE = "mcp_planner_guard.computed"
 """Where in ``connection.info`` stands for what the temporary table was made, and the kinds of its values."""
 
+_GIVEN = identifier("guard:given")
+"""Whether the function has given values; a row that it leaves out must still be what it has seen, too."""
+
 _PLACE = Column("ctid", "tid", "U")
 """What tells the rows of a table without a key apart, as long as they are not changed."""
 
@@ -93,7 +96,8 @@ def write(
         fresh = [row for row in found if row.key not in done or done[row.key][0] != row.version]
         done |= {row.key: (row.version, None) for row in fresh}
         done |= {row.key: (row.version, line) for row, line in _computed(asked, fresh, key, kinds)}
-        lines = [line for row in found if (line := done[row.key][1]) is not None]
+        passed = [None] * len(asked.writes)
+        lines = [done[row.key][1] or copied.line((*row.key, row.version, *passed, "f")) for row in found]
         try:
             with whole():
                 return _sent(connection, asked, part, key, lines, send, kept)
@@ -125,7 +129,7 @@ def _table(
     connection.exec_driver_sql(
         f"DROP TABLE IF EXISTS pg_temp.{identifier(COMPUTED)}; "
         f"CREATE TEMPORARY TABLE {identifier(COMPUTED)} ON COMMIT DELETE ROWS "
-        f"AS SELECT {', '.join(taken)} FROM ONLY {leaf.sql} AS {TABLE} WITH NO DATA",
+        f"AS SELECT {', '.join(taken)}, true AS {_GIVEN} FROM ONLY {leaf.sql} AS {TABLE} WITH NO DATA",
         (),
     )
     connection.info[_MADE] = (wanted, kinds, as_text)
@@ -199,7 +203,7 @@ def _line(
         raise Failed(f"the row {told}", f"{wrong[0]} {problem}")
     try:
         values = [copied.text(answer[name], kinds.get(name, "")) for name in asked.writes]
-        return row, copied.line((*row.key, row.version, *values))
+        return row, copied.line((*row.key, row.version, *values, "t"))
     except (TypeError, ValueError) as error:
         raise Failed(f"the row {told}", str(error)) from error
 
@@ -214,18 +218,21 @@ def _sent(
         connection, f"COPY pg_temp.{name} FROM STDIN (FORMAT text, ENCODING 'UTF8')", io.BytesIO(b"".join(lines))
     )
     inside, values = part.sql()
-    same = " AND ".join(f"{TABLE}.{one.sql} = {name}.{_named('key', place)}" for place, one in enumerate(key))
-    same = f'{inside} AND {same} AND {TABLE}.xmin = {name}."guard:version"'
+    same = " AND ".join(
+        f"{TABLE}.{one.sql} {one.operator('=')} {name}.{_named('key', place)}" for place, one in enumerate(key)
+    )
+    same = f'{inside} AND {same} AND {TABLE}.xmin OPERATOR(pg_catalog.=) {name}."guard:version"'
+    given = sum(line.endswith(b"\tt\n") for line in lines)
     settings = ", ".join(f"{_name(one)} = {name}.{_named('new', place)}" for place, one in enumerate(asked.writes))
     # First a look that writes nothing: rows that are not as they were are seldom changed in the moment after it.
-    unchanged = (
-        f"unchanged AS MATERIALIZED (SELECT pg_catalog.count(*) AS rows FROM ONLY {part.leaf.sql} AS {TABLE}, "
-        f"pg_temp.{name} WHERE {same}), "
-    )
-    which = f"{FENCED} AND (SELECT rows FROM unchanged) = %s AND {same}", (len(lines), *values)
-    written, its = keep.written(kept, part.leaf, settings, f"pg_temp.{name}", which, (same, values))
-    row = send(unchanged + written, (*values, *its))
-    if row is not None and row[0] != len(lines):
+    look = f"SELECT pg_catalog.count(*) AS rows FROM ONLY {part.leaf.sql} AS {TABLE}, pg_temp.{name} WHERE {same}"
+    if lines and not given and connection.exec_driver_sql(look, values).scalar_one() != len(lines):
+        raise _Changed("rows were changed by somebody each time before they were passed over")
+    write = f"{same} AND {name}.{_GIVEN}"
+    which = f"{FENCED} AND (SELECT rows FROM unchanged) = %s AND {write}", (len(lines), *values)
+    written, its = keep.written(kept, part.leaf, settings, f"pg_temp.{name}", which, (write, values))
+    row = send(f"unchanged AS MATERIALIZED ({look}), {written}", (*values, *its))
+    if row is not None and row[0] != given:
         raise _Changed("rows were changed by somebody each time before they were written")
     return row
 

@@ -74,10 +74,8 @@ class Backfill:
     bypass: Bypass | None = None
 
     def digest(self, target: str) -> str:
-        """Tells this from another one of the same name; not by how large its batches are."""
-        told = "\0".join(
-            (target, self.assignments, self.where, self.statement, *([self.rows.told()] if self.rows else []))
-        )
+        """Tells this from another one of the same name: by what is written, not by which rows or how many at once."""
+        told = "\0".join((target, self.assignments, self.statement, *([self.rows.told()] if self.rows else [])))
         return hashlib.sha256(told.encode()).hexdigest()
 
 

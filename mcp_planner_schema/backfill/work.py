@@ -93,11 +93,15 @@ def explained(work: Work, error: Any, code: str) -> Exception:
 
 
 def refuse_endless(step: journal.Step, fill: Backfill, leaves: dict[str, Leaf]) -> None:
-    """Raise :class:`Refused` for a table without a key whose rows nobody could tell to be done."""
+    """Raise :class:`Refused` for rows that would be met again: of a table without a key and a predicate, or whose key is set."""
     keyless = [leaf.told for leaf in leaves.values() if not leaf.key]
     if keyless and (fill.statement or fill.where == "true"):
         values = {"name": fill.name, "target": ", ".join(keyless)}
         raise Refused([Finding("backfill-keyless", step.where, step.revision, values)], step.repeat)
+    in_key = [name for leaf in leaves.values() for name in (one.name for one in leaf.key) if name in fill.keeps]
+    if in_key:
+        values = {"name": fill.name, "target": ", ".join(leaves), "column": in_key[0]}
+        raise Refused([Finding("backfill-of-key", step.where, step.revision, values)], step.repeat)
 
 
 def refused(work: Work, code: str, one: Batch | None, row: str, said: str) -> Refused:

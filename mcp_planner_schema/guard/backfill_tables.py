@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,8 +57,24 @@ reached. Keys are text; of a table without a key they are numbers of blocks';
 
 
 def settle(connection: Connection, schema: str, version_table: str, revision: str, direction: str) -> None:
-    """The revision has gone all the way: what its backfills did in the other direction is to be done anew next time."""
+    """The revision has gone all the way: what its backfills did in the other direction is to be done anew next time.
+
+    One of this direction that is not done has another name now, or was taken out of the file: nobody comes back to it.
+    """
     connection.exec_driver_sql(
-        f"DELETE FROM {schema}.backfill WHERE version_table = %s AND revision = %s AND direction <> %s",
+        f"DELETE FROM {schema}.backfill WHERE version_table = %s AND revision = %s AND (direction <> %s OR state <> 'done')",
         (version_table, revision, direction),
     )
+
+
+def half_back(connection: Connection, schema: str, version_table: str, heads: Sequence[str]) -> list[tuple[str, str]]:
+    """Revision and name of each backfill that was giving back values when its downgrade was interrupted. Reads only."""
+    there = connection.exec_driver_sql("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (f"{schema}.backfill",))
+    if not there.scalar_one():
+        return []
+    found = connection.exec_driver_sql(
+        f"SELECT revision, name FROM {schema}.backfill WHERE version_table = %s AND direction = 'downgrade' "
+        "AND revision = ANY (%s) ORDER BY id",
+        (version_table, list(heads)),
+    )
+    return [(revision, name) for revision, name in found]

@@ -88,6 +88,7 @@ class Refused(GuardError):
         texts = "\n\n".join(finding.text() for finding in findings)
         super().__init__(f"refused: {count}, {left}\n\n{texts}", next_command)
         self.findings = tuple(findings)
+        self.left = left
 
 
 def refuse(findings: Iterable[Finding], next_command: str) -> None:

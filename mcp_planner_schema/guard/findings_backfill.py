@@ -9,13 +9,20 @@ BACKFILL_RULES = (
         "backfill-differs",
         "the backfill {name} of {target} was begun as another one",
         "some rows were written by the former text, and how far that has come says nothing about this one",
-        "the former text again, until it is done; or another name=\"…\" for the new one, which then begins with the first row",
+        "the former text again, until it is done (where=…, verify=… and batch=… may be changed); or another name=\"…\" for "
+        "the new one, which then begins with the first row",
+    ),
+    Rule(
+        "downgrade-interrupted",
+        "the way back of revision {revision} was interrupted while its backfill {name} gave old values back",
+        "some rows have their old values and the version says that all have the new ones: what comes after rests on those",
+        "finish the way back (it goes on where it was), and then go up again: {command}",
     ),
     Rule(
         "backfill-row",
         "the backfill {name} cannot write the row {row} of {table}: {error}",
         "every batch with that row fails, and what comes after it is never written",
-        "a where=… that leaves the row out, or correct the row; then the same command goes on from there",
+        "correct the row, or change where=… so that it leaves the row out; then the same command goes on from there",
     ),
     Rule(
         "backfill-function",
@@ -35,19 +42,28 @@ BACKFILL_RULES = (
         "backfill-unverified",
         "the backfill {name} has gone through all rows, and its verify=… still counts {count}",
         "a contract revision would take away what those rows need",
-        "a trigger in the expand phase for rows that are written meanwhile, or a where=… that takes them all; then repeat",
+        "a trigger in the expand phase for rows that are written meanwhile, or a where=… and a verify=… that mean the same rows; "
+        "then repeat",
     ),
     Rule(
         "contract-unverified",
         "the backfill {name} of revision {revision} is done, and its verify=… counts {count} again",
         "a contract revision would take away what those rows need; somebody writes them without the expand phase's trigger",
-        "the trigger or the release that writes them right; then the rows themselves, and the same command",
+        "first the trigger or the release that writes them right; then fill them (down to before {revision} and up again does it "
+        "by batches, or by hand), and the same command",
     ),
     Rule(
         "backfill-hidden-rows",
         "row level security hides rows of {target} from the role that runs the backfill {name}",
         "they would be left out, and nobody would see it",
         "the table's owner, without FORCE ROW LEVEL SECURITY; or a role with BYPASSRLS (ALTER ROLE … BYPASSRLS, as a superuser)",
+    ),
+    Rule(
+        "backfill-of-key",
+        "the backfill {name} sets {column}, which is in the key that {target} is gone through by",
+        "a row that gets a greater key is met again further on, and written again, without an end",
+        "a new column, filled with the new keys, which then takes the place of the old one (KIND=change_type, docs/cookbook.md); "
+        "or one UPDATE for a small table",
     ),
     Rule(
         "backfill-keyless",

@@ -37,7 +37,10 @@ class Kept:
 
     def same_key(self) -> str:
         """SQL: the row ``c`` of the copy is that of the row ``filled`` of the table."""
-        pairs = (f"c.{identifier(one.name)} = {stash.value(one, 'filled.', bare=True)}" for one in self.key)
+        pairs = (
+            f"c.{identifier(one.name)} OPERATOR(pg_catalog.=) {stash.value(one, 'filled.', bare=True)}"
+            for one in self.key
+        )
         return " AND ".join(pairs)
 
     def still(self) -> str:

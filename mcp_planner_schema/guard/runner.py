@@ -105,6 +105,8 @@ def _online(context: Any, settings: Settings, target_metadata: MetaData | None, 
             return
         work, typed = migration.opts["fn"], plan.repeat_of(context)
         heads, steps = plan.read(context, settings, migration, work)
+        if not steps or (steps[0].is_upgrade and not steps[0].info.is_stamp):
+            _refuse_half_back(settings, migration, heads)
         if not steps:
             say(f"nothing to do: the database is at {', '.join(heads) or 'base'}")
             return
@@ -206,7 +208,8 @@ def _run(
                 except Refused as refused:
                     if not place:
                         raise
-                    left = f"this step was undone; the database is at {', '.join(this.heads) or 'base'}"
+                    kept = refused.left if "stay" in refused.left else "this step was undone"
+                    left = f"{kept}; the database is at {', '.join(this.heads) or 'base'}"
                     raise Refused(refused.findings, refused.next_command, left) from refused
             error = None
         except (Exception, KeyboardInterrupt) as failure:
@@ -227,6 +230,23 @@ def _run(
                 connection.commit()
         _verify(engine, before, migration, heads)
         say(f"done: {len(steps)} step{'s' if len(steps) != 1 else ''}, the database is at {', '.join(heads) or 'base'}")
+
+
+def _refuse_half_back(settings: Settings, migration: MigrationContext, heads: tuple[str, ...]) -> None:
+    """Raise :class:`Refused` where an interrupted downgrade has given back some of a revision's values, and not all."""
+    from mcp_planner_schema.guard import backfill_tables, plan
+
+    connection = migration.connection
+    assert connection is not None
+    half = backfill_tables.half_back(connection, settings.schema, plan.version_table(migration), heads)
+    connection.rollback()
+    if half:
+        command = "make migrate-down, or alembic downgrade -1"
+        findings = [
+            Finding("downgrade-interrupted", "alembic", one, {"revision": one, "name": name, "command": command})
+            for one, name in half
+        ]
+        raise Refused(findings, command)
 
 
 def _asked(context: Any, settings: Settings) -> Asked:

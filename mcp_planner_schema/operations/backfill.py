@@ -95,7 +95,8 @@ class BackfillRows(MigrateOperation):
         called in ``migration.backfill`` and by ``make backfill-pause``, ``key`` the table's key, needed only for ``--sql``.
 
         ``in_order``: by one session, from the least key to the greatest, however many ``WORKERS`` there are. ``repeatable``: a
-        row that is done does not come again (it is gone, or misses ``where``), so the table may be gone through once more."""
+        row that is done does not come again (it is gone, or misses ``where``), so the table may be gone through once more; so it
+        may where ``set`` does not read what it sets, without being told."""
         operations.invoke(cls(
             table, dict(set or {}), where, statement, verify, name, batch, schema, tuple(key), in_order, repeatable,
             rows, tuple(columns), tuple(writes), dict(bypass or {}),
@@ -120,9 +121,17 @@ class BackfillRows(MigrateOperation):
         statement = self.statement.rstrip("; \n\t")
         keeps = tuple(self.set or self.writes)
         return Backfill(
-            name, assigned, self.where, statement, self.verify, self.batch, self.repeatable, self.in_order, computed,
+            name, assigned, self.where, statement, self.verify, self.batch, self.again(), self.in_order, computed,
             keeps, self.bypassed(),
         )  # fmt: skip
+
+    def again(self) -> bool:
+        """Whether a row may be written a second time: what it gets does not depend on what it got."""
+        if self.repeatable:
+            return True
+        own = self.set or dict.fromkeys(self.writes)
+        read = " ".join([*self.set.values(), *self.columns])
+        return self.where != "true" and bool(own) and not any(re.search(rf"\b{re.escape(one)}\b", read) for one in own)
 
     def bypassed(self) -> Bypass | None:
         """Which triggers do not fire, and why. Raises ValueError where nobody has said that."""
@@ -260,6 +269,7 @@ def text(
         "        EXIT WHEN NOT FOUND;\n        begun := true;\n        COMMIT;\n    END LOOP;\nEND\n"
     )
     with context.autocommit_block():
-        context.impl.static_output("SET statement_timeout = 0;")
+        # Kept plans would read the index from its beginning for each batch: the first one has no key to begin behind.
+        context.impl.static_output("SET statement_timeout = 0; SET plan_cache_mode = force_custom_plan;")
         context.impl.static_output(do_block(body) + ";")
-        context.impl.static_output("RESET statement_timeout;")
+        context.impl.static_output("RESET statement_timeout; RESET plan_cache_mode;")
