@@ -69,6 +69,8 @@ CALLS: dict[str, Callable[[Any], None]] = {
     "validate_constraint": lambda op: op.validate_constraint("c", "t"),
     # Offline it cannot be written; online it goes the same way as drop_constraint_concurrently.
     "invalidate_constraint": lambda op: op.drop_constraint_concurrently("c", "t"),
+    # Nor can this; online it is a backfill.
+    "give_back_backfill": lambda op: op.backfill("t", set={"a": "7"}, key=["id"]),
 }
 
 
