@@ -146,7 +146,8 @@ def test_the_stash_commands_know_what_was_kept(empty: Database, project: Project
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("workers", ["1", pytest.param("3", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("workers", ["1", "3"])
 def test_killed_at_random_what_is_kept_is_what_was_written(empty: Database, project: Project, workers: str) -> None:
     """After each SIGKILL the kept keys are those of the rows that are filled, with their old values; and all goes back."""
     slow = UP.replace("filled.n + 1", "filled.n + 1 + length(pg_sleep(0.0002)::text)")

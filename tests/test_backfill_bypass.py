@@ -203,6 +203,7 @@ def test_a_table_that_somebody_keeps_is_tried_for_and_left_alone(empty: Database
     assert max(took) < 0.3  # a quarter of the deadline behind the lock that waits, and two cores
 
 
+@pytest.mark.long
 def test_killed_no_trigger_stays_asleep(empty: Database, project: Project) -> None:
     """SIGKILL in the middle of a batch, again and again: each is in force as it was, and each row is written once."""
     slow = (

@@ -96,6 +96,7 @@ def test_a_stopped_run_ends_with_75_and_the_next_goes_on(empty: Database, projec
     assert empty.rows("SELECT n, count(*) FROM t GROUP BY 1") == [(1, 3000)]
 
 
+@pytest.mark.long
 def test_a_pause_holds_for_the_next_run_too(empty: Database, project: Project) -> None:
     """Killed while it was paused, the next run waits before its first batch and says what lets it go on."""
     begin(project, SLOW, rows=FEW)

@@ -425,6 +425,7 @@ def started(project: Project, empty: Database) -> subprocess.Popen[str]:
     return subprocess.Popen(arguments, cwd=project.folder, env=environment, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.long
 def test_a_statement_that_is_killed_is_there_with_its_mark_or_not_at_all(empty: Database, project: Project) -> None:
     """SIGKILL again and again among two hundred statements: each has added its 1 exactly once."""
     begin(
