@@ -574,6 +574,7 @@ def test_a_vacuum_against_wraparound_is_named(own: Database, ordinary: Database)
     assert unseen.startswith("a vacuum works on t, given way for 0")
 
 
+@pytest.mark.long
 def test_waits_while_somebody_needs_the_table(own: Database, project: Project) -> None:
     """Somebody waits for the whole table behind a reader: no batch goes before, and batches go on when that is done."""
     begin(project, SLOW, rows=ROWS.format(count=4_000))

@@ -127,6 +127,7 @@ def test_a_terminal_shows_a_bar_that_goes_on_where_it_was(empty: Database, proje
     assert through.rstrip().endswith("the database is at 002")
 
 
+@pytest.mark.long
 def test_a_log_gets_a_line_now_and_then(
     empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -489,7 +489,14 @@ def test_a_sql_script_has_its_time_too(empty: Database, project: Project) -> Non
     assert empty.rows("SELECT version_num, (SELECT sum(n) FROM t) FROM alembic_version") == [("001", 10)]
 
 
-@pytest.mark.parametrize(("how", "transaction"), [("SIGINT", "single"), ("SIGTERM", "single"), ("SIGTERM", "none")])
+@pytest.mark.parametrize(
+    ("how", "transaction"),
+    [
+        pytest.param("SIGINT", "single", marks=pytest.mark.long),
+        pytest.param("SIGTERM", "single", marks=pytest.mark.long),
+        ("SIGTERM", "none"),
+    ],
+)
 @pytest.mark.parametrize("body", [body for body, _ in FOREVER], ids=[name for _, name in FOREVER])
 def test_a_signal_stops_it(empty: Database, project: Project, body: str, how: str, transaction: str) -> None:
     """Ctrl-C and SIGTERM end Python's code and the running statement; the step is undone, the exit code says so."""
