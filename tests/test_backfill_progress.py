@@ -107,6 +107,7 @@ def on_terminal(project: Project, url: str, *, kill: bool = False) -> str:
     return written.decode()
 
 
+@pytest.mark.long
 def test_a_terminal_shows_a_bar_that_goes_on_where_it_was(empty: Database, project: Project) -> None:
     """One line that is drawn again in place, no wider than the terminal, gone at the end; after a kill it begins where it was."""
     begin(project, SLOW, rows=FEW)

@@ -98,6 +98,7 @@ def test_readers_and_writers_go_on_while_rows_are_filled(empty: Database, projec
     assert empty.value("SELECT count(c) FROM t") == 12000
 
 
+@pytest.mark.long
 def test_who_writes_a_row_of_a_batch_waits_for_a_short_one(empty: Database, project: Project) -> None:
     """Where a trigger makes each row slow the batches become smaller: no writer waits for the second that one would take."""
     begin(project, 'op.fill_column("t", "c", "1")')

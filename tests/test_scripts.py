@@ -463,7 +463,7 @@ FOREVER = [
 
 
 @pytest.mark.parametrize("body", [body for body, _ in FOREVER], ids=[name for _, name in FOREVER])
-@pytest.mark.parametrize("transaction", ["single", "none"])
+@pytest.mark.parametrize("transaction", ["none", pytest.param("single", marks=pytest.mark.long)])
 def test_a_script_has_its_time_by_the_clock(empty: Database, project: Project, body: str, transaction: str) -> None:
     """Whether it sleeps, computes, asks the server or catches what is raised: after its timeout it ends, and the step."""
     begin(project, "002/x.py", LOOP.format(body=body), 'timeout="700ms"', transaction=transaction)

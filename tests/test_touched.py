@@ -114,7 +114,13 @@ def lines(picture: structure.Picture) -> structure.Lines:
     return frozenset().union(*picture.values())
 
 
-@pytest.mark.parametrize("body", [*BODIES, *RENAMES])
+@pytest.mark.parametrize(
+    "body",
+    [  # every third one each time, all of them in make test-all
+        pytest.param(body, marks=pytest.mark.long if place % 3 else ())
+        for place, body in enumerate([*BODIES, *RENAMES])
+    ],
+)
 def test_what_was_touched_is_all_that_has_changed(empty: Database, body: str) -> None:
     """Read again only where the catalog was touched, everything is as if it had all been read again."""
     empty.rows(SETUP)
