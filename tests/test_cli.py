@@ -166,6 +166,7 @@ def test_up_down_and_goto_move_the_version(empty: Database) -> None:
         assert at() == expected, arguments
 
 
+@pytest.mark.long
 def test_goto_base_and_back(database: Database) -> None:
     """Base is a destination like any other."""
     assert cli.main(["migrate-goto", "VERSION=base"]) == 0

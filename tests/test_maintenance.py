@@ -512,6 +512,7 @@ def test_partitions_are_no_schema(database: Database) -> None:
     assert cli.main(["migrate-verify"]) == 0
 
 
+@pytest.mark.long
 def test_a_downgrade_of_everything_keeps_the_rows_of_all_partitions(database: Database, planner: Config) -> None:
     """Head to base and back with months that maintenance made keeps each row of them and brings each back."""
     before = catalog(database)
@@ -536,6 +537,7 @@ def test_a_downgrade_of_everything_keeps_the_rows_of_all_partitions(database: Da
     assert len(database.rows("SELECT * FROM maintain_audit_partitions()")) >= 4
 
 
+@pytest.mark.long
 def test_detached_months_hold_up_a_downgrade_below_the_log(database: Database, planner: Config) -> None:
     """A detached table uses the log's types: what would drop them is refused and nothing is lost, until the table is gone."""
     database.rows(

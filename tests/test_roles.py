@@ -138,6 +138,7 @@ def test_the_owner_cannot_log_in(roles: Database) -> None:
         pass
 
 
+@pytest.mark.long
 def test_the_migrator_goes_back_and_forth(roles: Database) -> None:
     """Without superuser a downgrade keeps what it drops, and the way up brings it back."""
     roles.rows("INSERT INTO projects (name, description) VALUES ('a', 'b')")
