@@ -21,6 +21,8 @@ from tests.conftest import Database, Project
 from tests.test_backfill import ROWS, begin
 from tests.until import until
 
+pytestmark = pytest.mark.long
+
 SLOW = 'op.backfill("t", set={"n": "filled.n + 1 + length(pg_sleep(0.0003)::text)"}, batch=150)'
 FEW = ROWS.format(count=3000)
 """With this some seconds, batch by batch."""

@@ -24,6 +24,8 @@ from mcp_planner_schema.guard.settings import Backfill as Limits
 from tests.conftest import Database, Project, _private_folder
 from tests.test_backfill import ROWS, TABLE, begin
 
+pytestmark = pytest.mark.long
+
 MB = 1024**2
 LIMITS = Limits(1, 3_600_000, 600_000)  # asked each time; of replicas, only their own tests are to tell
 SECOND_BEHIND = replace(LIMITS, lag=1_000)
