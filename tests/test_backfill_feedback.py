@@ -651,6 +651,20 @@ def test_dead_rows_that_autovacuum_has_not_come_to(own: Database) -> None:
     assert len(again) == 1
 
 
+def test_dead_rows_where_the_statistics_began_anew(own: Database) -> None:
+    """After a crash, a failover or a restore nothing is counted of the rows that were there: they still live."""
+    own.rows(f"{TABLE}; {ROWS.format(count=40_000)}")
+    own.rows("ANALYZE t")
+    awaited(lambda: own.value("SELECT pg_stat_get_live_tuples('t'::regclass)") >= 40_000)
+    own.rows("SELECT pg_stat_reset_single_table_counters('t'::regclass)")
+    own.rows("UPDATE t SET n = n + 1 WHERE id <= 12000")
+    awaited(lambda: own.value("SELECT pg_stat_get_dead_tuples('t'::regclass)") >= 12_000)
+
+    with asking(own) as asked:
+        assert own.value("SELECT pg_stat_get_live_tuples('t'::regclass)") < 12_000
+        assert asked.reasons() == []
+
+
 def test_dead_rows_where_autovacuum_is_off(empty: Database) -> None:
     """On a server without it nobody would ever come: no reason."""
     empty.rows(f"{TABLE}; {ROWS.format(count=12_000)}")

@@ -63,9 +63,11 @@ WHERE l.relation = %(table)s::bigint::oid AND l.locktype = 'relation' AND l.pid 
   AND (l.mode IN {IN_THE_WAY} OR l.mode = '{OF_A_VACUUM}' AND l.granted
        AND EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum v WHERE v.pid = l.pid))""",
     DEAD: f"""
-SELECT pg_catalog.json_build_array(pg_catalog.pg_stat_get_dead_tuples(c.oid), pg_catalog.pg_stat_get_live_tuples(c.oid))
+SELECT pg_catalog.json_build_array(
+    pg_catalog.pg_stat_get_dead_tuples(c.oid), greatest(pg_catalog.pg_stat_get_live_tuples(c.oid), c.reltuples::bigint))
 FROM pg_catalog.pg_class c
 WHERE c.oid = %(table)s::bigint::oid AND pg_catalog.pg_stat_get_dead_tuples(c.oid) > {_FEW}
+  AND greatest(pg_catalog.pg_stat_get_live_tuples(c.oid), c.reltuples) > 0
   AND pg_catalog.current_setting('autovacuum')::bool AND pg_catalog.current_setting('track_counts')::bool
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_options_to_table(c.reloptions) o
                   WHERE o.option_name = 'autovacuum_enabled' AND NOT o.option_value::bool)""",
