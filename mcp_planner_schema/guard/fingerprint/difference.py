@@ -1,0 +1,121 @@
+"""What two sets of lines differ in, object by object, for people. The same sets give the same text."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Iterable
+
+from mcp_planner_schema.guard.fingerprint.line import Line, Lines
+from mcp_planner_schema.guard.fingerprint.subject import Subject, part, subjects, without_partitions
+
+_LONGEST = 300
+# In the order in which somebody would look at a table.
+_KINDS = ("table", "view", "type", "order", "column", "sequence", "constraint", "index", "trigger", "rule", "policy",
+          "statistics", "comment", "acl")  # fmt: skip
+_SAID = {
+    "invalid": "is not valid: it is not used, and what is left of its making",
+    "NOT VALID": "is not valid: rows that were there before may break it",
+    "disabled": "is disabled",
+    "not valid": "is not null, but not for the rows that were there before",
+}
+
+
+def difference(expected: Iterable[Line], found: Iterable[Line]) -> list[str]:
+    """A line for each object or part of one that is missing, unexpected or different; below it, indented, how texts differ.
+
+    Of a table that is missing or unexpected as a whole, its parts are not listed. Partitions that only ``found`` has are none
+    (:func:`.without_partitions`).
+    """
+    wanted = frozenset(expected)
+    there = without_partitions(frozenset(found), wanted)
+    gone, come = wanted - there, there - wanted
+    if not gone and not come:
+        return []
+    about = subjects(wanted | there)
+    whole = {
+        side: {Subject(line.kind, line.identity) for line in lines} for side, lines in (("gone", gone), ("come", come))
+    }
+    missing, unexpected = whole["gone"] - whole["come"], whole["come"] - whole["gone"]
+    entries: dict[Subject, dict[tuple[str, str], list[Line | None]]] = defaultdict(
+        lambda: defaultdict(lambda: [None, None])
+    )
+    for place, lines in enumerate((gone, come)):
+        for line in lines:
+            entries[about[line]][line.kind, line.identity][place] = line
+    told: list[str] = []
+    for subject in sorted(entries, key=lambda one: (one.name, one.kind)):
+        if subject in missing:
+            told.append(f"{subject} is missing")
+        elif subject in unexpected:
+            told.append(f"{subject} is unexpected")
+        else:
+            for key in sorted(entries[subject], key=_place):
+                told += _entry(subject, *entries[subject][key])
+    return told
+
+
+def _place(key: tuple[str, str]) -> tuple[int, str, str]:
+    kind, identity = key
+    return (_KINDS.index(kind) if kind in _KINDS else len(_KINDS), kind, identity)
+
+
+def _entry(subject: Subject, wanted: Line | None, there: Line | None) -> list[str]:
+    line = wanted or there
+    assert line is not None
+    name = part(line, subject)
+    shown = f"{subject}: {name}" if name else str(subject)
+    if there is None:
+        return [
+            f"{shown} is missing{_in_brackets(line)}" if name != "grants" else f"{shown}: missing {line.definition}"
+        ]
+    if wanted is None:
+        return [
+            f"{shown} is unexpected{_in_brackets(line)}"
+            if name != "grants"
+            else f"{shown}: unexpected {line.definition}"
+        ]
+    before, after = wanted.definition, there.definition
+    for word, said in _SAID.items():
+        if after == f"{before} {word}":
+            return [f"{shown} {said}"]
+        if before == f"{after} {word}":
+            return [f"{shown} differs: expected {word}"]
+    if line.kind == "order":
+        return _order(shown, before, after)
+    if line.kind == "acl":
+        return _grants(shown, before, after)
+    if "\n" in before or "\n" in after:
+        compared = difflib.unified_diff(before.splitlines(), after.splitlines(), "expected", "found", lineterm="", n=2)
+        return [f"{shown} differs:", *(f"    {one}" for one in compared)]
+    return [f"{shown} differs: expected {_short(before)}; found {_short(after)}"]
+
+
+def _order(shown: str, before: str, after: str) -> list[str]:
+    # A column that went or came is told by itself.
+    same = sorted(before.split(", ")) == sorted(after.split(", "))
+    return [f"{shown} differs: expected {before}; found {after}"] if same else []
+
+
+def _grants(shown: str, before: str, after: str) -> list[str]:
+    wanted, there = (set(text.split(", ")) - {"nobody"} for text in (before, after))
+    said = [
+        f"{word} {', '.join(sorted(those))}"
+        for word, those in (("missing", wanted - there), ("unexpected", there - wanted))
+        if those
+    ]
+    return [f"{shown}: {'; '.join(said)}"]
+
+
+def _in_brackets(line: Line) -> str:
+    text = " ".join(line.definition.split())
+    return f" ({_short(text)})" if text and line.kind not in ("function", "order") else ""
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def same(expected: Lines, found: Lines) -> bool:
+    """Whether :func:`difference` has nothing to tell."""
+    return without_partitions(found, expected) == expected
