@@ -714,6 +714,29 @@ def test_killed_in_the_middle_it_comes_to_the_same(
         assert wrong(cursor) == []
 
 
+def test_what_one_end_said_alone_is_filled_without_a_trace(empty: Database, planner: Config) -> None:
+    """The other end says so too from then on; nothing is logged, updated_at stays, and the triggers for that are awake again."""
+    command.upgrade(planner, "018")
+    old_chains(empty, 400)
+    empty.rows(
+        "ALTER TABLE steps DISABLE TRIGGER USER;"
+        "UPDATE steps SET prev_id = CASE WHEN right(title, 1) >= '5' THEN prev_id END,"
+        " next_id = CASE WHEN right(title, 1) < '5' THEN next_id END, updated_at = created_at;"
+        "ALTER TABLE steps ENABLE TRIGGER USER"
+    )
+    said = empty.rows("SELECT id, prev_id, next_id FROM steps ORDER BY id")
+    logged = empty.value("SELECT count(*) FROM audit_logs")
+
+    command.upgrade(planner, "019")
+
+    filled = empty.rows("SELECT id, prev_id, next_id FROM steps ORDER BY id")
+    assert sum(before != after for before, after in zip(said, filled, strict=True)) > 100
+    assert empty.value("SELECT count(*) FROM navigation_links") > 200
+    assert empty.value("SELECT count(*) FROM steps WHERE updated_at <> created_at") == 0
+    assert empty.value("SELECT count(*) FROM audit_logs") == logged
+    assert empty.value("SELECT count(*) FROM pg_trigger WHERE tgenabled <> 'O' AND NOT tgisinternal") == 0
+
+
 def test_old_references_are_filled_by_file(empty: Database, planner: Config, tmp_path: Path) -> None:
     """Written by --sql and run by psql, in more than one batch: every reference has its link, places grow, nothing is left."""
     command.upgrade(planner, "018")
