@@ -13,10 +13,11 @@ GIVEN := $(foreach v,$(filter-out PYTHON PYTEST MAKEFLAGS SHELL,$(.VARIABLES)),$
 $(foreach v,$(GIVEN),$(eval export override $(v) := $$(value $(v))))
 RUN = @$(PY) -m mcp_planner_schema $@ $(GIVEN:%=--make=%)
 
-TARGETS := help setup test test-all lint format lock bench bench-availability findings schema-doc \
-	migrate-create migrate-up migrate-down migrate-goto migrate-status migrate-force migrate-validate migrate-trace migrate-verify \
-	migrate-history migrate-restore migrate-stash-list migrate-stash-show migrate-stash-verify migrate-stash-purge \
-	migrate-reset backfill-pause backfill-resume backfill-stop db-start db-stop db-shell db-status example-data table-stats
+TARGETS := help setup test test-all lint format lock bench bench-availability findings schema-doc schema-sql \
+	migrate-create migrate-up migrate-down migrate-goto migrate-status migrate-force migrate-validate migrate-trace \
+	migrate-fingerprint migrate-verify migrate-history migrate-restore migrate-stash-list \
+	migrate-stash-show migrate-stash-verify migrate-stash-purge migrate-reset backfill-pause backfill-resume \
+	backfill-stop db-start db-stop db-shell db-status example-data table-stats
 .PHONY: $(TARGETS)
 
 # Before anything runs: `make migrate-down 005` would go one step back first and complain about 005 afterwards.
@@ -58,6 +59,9 @@ migrate-validate: setup ## Judge every revision file, and the SQL of those to be
 	$(RUN)
 
 migrate-trace: setup ## Run the pending revisions on a scratch database and store the locks they take: [VERSION=003|all]
+	$(RUN)
+
+migrate-fingerprint: setup ## Write what each new revision makes of the catalog, found on a scratch database: [VERSION=003|all]
 	$(RUN)
 
 migrate-verify: setup ## Run every expectation of the applied revisions
@@ -130,6 +134,9 @@ findings: setup ## Write docs/findings.md from the catalogue
 	$(RUN)
 
 schema-doc: setup ## Write docs/schema.md, tables and diagram, from the models
+	$(RUN)
+
+schema-sql: setup ## Write alembic/schema.sql, the whole schema to read, from alembic/catalog
 	$(RUN)
 
 lock: setup ## Write requirements.lock from pyproject.toml

@@ -394,12 +394,30 @@ def _trace(config: Config, values: Values) -> int:
     return DONE
 
 
+def _fingerprint(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import fingerprints
+
+    found, written = fingerprints.store(config, values.get("VERSION"))
+    for revision, (fingerprint, _) in found.items():
+        print(f"{revision} {fingerprint}")
+    what = f"{len(written)} file{'' if len(written) == 1 else 's'} written" if written else "nothing has changed"
+    print(f"{len(found)} revisions run, {what}" if found else "every revision has its fingerprint", file=sys.stderr)
+    return DONE
+
+
 def _table_stats(config: Config, values: Values) -> int:
     from mcp_planner_schema.inspect import table_stats
 
     stats = table_stats.measure(config)
     table_stats.place(ROOT / "alembic").write_text(table_stats.text(stats), encoding="utf-8")
     print(f"{len(stats.bytes)} tables at {', '.join(stats.heads) or 'base'}, written to alembic/table-stats.json")
+    return DONE
+
+
+def _schema_sql(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import schema_sql
+
+    schema_sql.place(ROOT / "alembic").write_text(schema_sql.text(config), encoding="utf-8")
     return DONE
 
 
@@ -483,6 +501,7 @@ COMMANDS: dict[str, Command] = {
     "migrate-force": Command(_force, ("VERSION",), ("REASON",), 'VERSION=003 [REASON="why"]'),
     "migrate-validate": Command(_validate),
     "migrate-trace": Command(_trace, (), ("VERSION",), "[VERSION=003|all]"),
+    "migrate-fingerprint": Command(_fingerprint, (), ("VERSION",), "[VERSION=003|all]"),
     "table-stats": Command(_table_stats),
     "migrate-verify": Command(_verify),
     "migrate-history": Command(_history, (), ("JSON",), "[JSON=1]"),
@@ -504,4 +523,5 @@ COMMANDS: dict[str, Command] = {
     "example-data": Command(_example_data, ("PROJECTS",), ("SEED",), "PROJECTS=100 [SEED=1]"),
     "findings": Command(_findings),
     "schema-doc": Command(_schema_doc),
+    "schema-sql": Command(_schema_sql),
 }

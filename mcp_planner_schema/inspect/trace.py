@@ -90,7 +90,7 @@ def trace(config: Config, wanted: str | None = None) -> list[Traced]:
     if not chosen:
         return []
     last = every.index(chosen[-1])
-    with _scratch(given) as target:
+    with scratch(given) as target:
         return _through(config, script, target, every[: last + 1], {one.revision for one in chosen})
 
 
@@ -103,15 +103,15 @@ def _through(
         with connect.opened(engine) as connection:
             for one in line:
                 if one.revision not in chosen:
-                    _step(config, script, connection, one, None, upgrade=True)
+                    step(config, script, connection, one, None, upgrade=True)
                     continue
                 for upgrade in (True, False) if _comes_back(one) else (True,):
                     with Recorder(connection, target).recording() as recorder:
-                        _step(config, script, connection, one, recorder, upgrade=upgrade)
+                        step(config, script, connection, one, recorder, upgrade=upgrade)
                     direction = "upgrade" if upgrade else "downgrade"
                     traced.append(Traced(one.revision, one.doc.rstrip("."), direction, tuple(recorder.taken)))
                 if _comes_back(one) and one is not line[-1]:
-                    _step(config, script, connection, one, None, upgrade=True)
+                    step(config, script, connection, one, None, upgrade=True)
     finally:
         engine.dispose()
     return traced
@@ -121,7 +121,7 @@ def _comes_back(one: Script) -> bool:
     return "Reversible: forward-only" not in (one.module.__doc__ or "")
 
 
-def _step(
+def step(
     config: Config,
     script: ScriptDirectory,
     connection: Connection,
@@ -166,7 +166,7 @@ def _watched(body: Any, recorder: Recorder) -> Any:
 
 
 @contextmanager
-def _scratch(given: Settings) -> Iterator[URL]:
+def scratch(given: Settings) -> Iterator[URL]:
     """The URL of an empty database, dropped at the end. Those that a killed trace has left are dropped first."""
     server = connect.engine(_server(given), "mcp-planner-guard trace")
     name = f"planner_trace_{secrets.token_hex(4)}"

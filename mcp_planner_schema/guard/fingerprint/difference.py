@@ -14,10 +14,10 @@ _LONGEST = 300
 _KINDS = ("table", "view", "type", "order", "column", "sequence", "constraint", "index", "trigger", "rule", "policy",
           "statistics", "comment", "acl")  # fmt: skip
 _SAID = {
-    "invalid": "is not valid: it is not used, and what is left of its making",
-    "NOT VALID": "is not valid: rows that were there before may break it",
+    "invalid": "is not valid: no query uses it",
+    "NOT VALID": "is not valid: rows from before it may break it",
     "disabled": "is disabled",
-    "not valid": "is not null, but not for the rows that were there before",
+    "not valid": "is not null only for rows that are written from now on",
 }
 
 
@@ -65,16 +65,12 @@ def _entry(subject: Subject, wanted: Line | None, there: Line | None) -> list[st
     assert line is not None
     name = part(line, subject)
     shown = f"{subject}: {name}" if name else str(subject)
+    if line.kind == "acl":
+        return _grants(shown, subject, wanted, there)
     if there is None:
-        return [
-            f"{shown} is missing{_in_brackets(line)}" if name != "grants" else f"{shown}: missing {line.definition}"
-        ]
+        return [f"{shown} is missing{_in_brackets(line)}"]
     if wanted is None:
-        return [
-            f"{shown} is unexpected{_in_brackets(line)}"
-            if name != "grants"
-            else f"{shown}: unexpected {line.definition}"
-        ]
+        return [f"{shown} is unexpected{_in_brackets(line)}"]
     before, after = wanted.definition, there.definition
     for word, said in _SAID.items():
         if after == f"{before} {word}":
@@ -83,8 +79,6 @@ def _entry(subject: Subject, wanted: Line | None, there: Line | None) -> list[st
             return [f"{shown} differs: expected {word}"]
     if line.kind == "order":
         return _order(shown, before, after)
-    if line.kind == "acl":
-        return _grants(shown, before, after)
     if "\n" in before or "\n" in after:
         compared = difflib.unified_diff(before.splitlines(), after.splitlines(), "expected", "found", lineterm="", n=2)
         return [f"{shown} differs:", *(f"    {one}" for one in compared)]
@@ -97,11 +91,14 @@ def _order(shown: str, before: str, after: str) -> list[str]:
     return [f"{shown} differs: expected {before}; found {after}"] if same else []
 
 
-def _grants(shown: str, before: str, after: str) -> list[str]:
-    wanted, there = (set(text.split(", ")) - {"nobody"} for text in (before, after))
+def _grants(shown: str, subject: Subject, wanted: Line | None, there: Line | None) -> list[str]:
+    # No line: what PostgreSQL grants by itself.
+    usual = {"function": "public:EXECUTE", "type": "public:USAGE"}.get(subject.kind, "nobody")
+    sides = [usual if line is None else line.definition for line in (wanted, there)]
+    expected, found = (set(text.split(", ")) - {"nobody"} for text in sides)
     said = [
         f"{word} {', '.join(sorted(those))}"
-        for word, those in (("missing", wanted - there), ("unexpected", there - wanted))
+        for word, those in (("missing", expected - found), ("unexpected", found - expected))
         if those
     ]
     return [f"{shown}: {'; '.join(said)}"]

@@ -14,7 +14,7 @@ _CONNECTIVES = ("AND", "OR")
 def expressions(text: str) -> str:
     """``text`` with its expressions in canonical form."""
     casts = "::text" in text
-    nested = any(f" {word} " in text for word in _CONNECTIVES) and "((" in text
+    nested = any(f" {word} (" in text or f") {word} " in text for word in _CONNECTIVES)
     if not casts and not nested:
         return text
     root = parse(text)

@@ -79,8 +79,11 @@ WITH {asked}ns AS MATERIALIZED (
     FROM foreign_server s WHERE s.srvacl IS NOT NULL
     UNION ALL SELECT d.oid, concat_ws(' ', 'default', CASE d.defaclobjtype WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences'
                          WHEN 'f' THEN 'functions' WHEN 'T' THEN 'types' WHEN 'n' THEN 'schemas' ELSE d.defaclobjtype::text END,
-                         'of', quote_ident(pg_get_userbyid(d.defaclrole)), 'in ' || ns.qn), '-', d.defaclrole, d.defaclacl
-    FROM pg_default_acl d LEFT JOIN ns ON ns.oid = d.defaclnamespace WHERE (ns.oid IS NOT NULL OR d.defaclnamespace = 0) {d.oid}
+                         'of', CASE WHEN d.defaclrole = (SELECT b.datdba FROM pg_database b WHERE b.datname = current_database())
+                         THEN 'the owner' ELSE quote_ident(pg_get_userbyid(d.defaclrole)) END,
+                     'in ' || ns.qn), '-', d.defaclrole, d.defaclacl
+    FROM pg_default_acl d LEFT JOIN ns ON ns.oid = d.defaclnamespace
+    WHERE (ns.oid IS NOT NULL OR d.defaclnamespace = 0) {d.oid}
 )
 SELECT ns.oid, 'schema', ns.qn, '' FROM ns WHERE ns.nspname <> 'public' {ns.oid}
 UNION ALL

@@ -49,6 +49,9 @@ def part(line: Line, subject: Subject) -> str:
         return f"sequence of column {last(line.identity)}"
     if (line.kind, line.identity) == subject:
         return ""
+    if line.kind == "publication":
+        what = line.identity.partition(" ")[2]
+        return what if what.startswith("schema ") else f"table {what}"
     return f"{line.kind} {line.identity}"
 
 

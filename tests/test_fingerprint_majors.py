@@ -1,0 +1,118 @@
+"""The same schema has the same fingerprint on every PostgreSQL that is installed here.
+
+``PLANNER_TEST_PG_BINS`` names folders with ``initdb`` and ``postgres`` of further versions, separated as in PATH. PostgreSQL's
+packages of Debian are found by themselves; a machine that has neither skips this file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from alembic import command
+
+from mcp_planner_schema.embedded.place import as_account
+from mcp_planner_schema.guard.fingerprint import Lines, difference, of, stored
+from mcp_planner_schema.inspect import fingerprints
+from tests.conftest import HEAD, ROOT, Database, _clone, _private_folder
+from tests.every_kind import SCHEMA
+from tests.test_fingerprint import lines, opened
+from tests.test_schema import REVISIONS
+from tests.until import until
+
+BINS = [
+    *(Path(name) for name in os.environ.get("PLANNER_TEST_PG_BINS", "").split(os.pathsep) if name),
+    *sorted(Path("/usr/lib/postgresql").glob("*/bin")),
+]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not BINS, reason="no other PostgreSQL is installed, and PLANNER_TEST_PG_BINS names none"),
+]
+
+
+@contextmanager
+def running(binaries: Path) -> Iterator[Database]:
+    """A server of another installation, on a socket of its own; as root it runs under an unprivileged account."""
+    folder = _private_folder()
+    how = as_account("nobody" if os.geteuid() == 0 else None)
+    data = folder / "data"
+    data.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        shutil.chown(data, "nobody")
+    access = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+    subprocess.run([binaries / "initdb", f"--pgdata={data}", *access], check=True, capture_output=True, **how)
+    options = ["-D", data, "-k", data, "-p", "5432", "-c", "listen_addresses=", "-c", "fsync=off"]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen([binaries / "postgres", *options], stdout=log, stderr=log, **how)
+    database = Database(str(data), 5432, "postgres")
+    try:
+        until(lambda: server.poll() is not None or _answers(database))
+        yield database
+    finally:
+        server.send_signal(signal.SIGQUIT)
+        server.wait()
+        shutil.rmtree(folder)
+
+
+def _answers(database: Database) -> bool:
+    try:
+        return bool(database.value("SELECT true"))
+    except psycopg2.OperationalError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def here(empty_template: Any) -> Iterator[Lines]:
+    """The lines of the schema with an object of every kind, on the embedded server."""
+    with _clone(empty_template) as cloned:
+        cloned.rows(SCHEMA)
+        with opened(cloned) as connection:
+            yield lines(connection)
+
+
+@pytest.fixture(scope="module", params=BINS, ids=str)
+def other(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A running server of another version."""
+    with running(request.param) as database:
+        yield database
+
+
+def test_every_kind_of_object_has_the_same_lines(here: Lines, other: Database) -> None:
+    """A schema with an object of every kind: no line differs, and so no digest."""
+    other.rows("CREATE DATABASE kinds")
+    there = Database(other.host, other.port, "kinds")
+    there.rows(SCHEMA)
+
+    with opened(there) as connection:
+        found = lines(connection)
+
+    assert difference(here, found) == []
+    assert of(found) == of(here)
+    print(f"{other.value('SHOW server_version')}: {len(found)} lines, {of(found)}")
+
+
+def test_the_planners_revisions_have_the_stored_fingerprints(
+    other: Database, planner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each revision makes on that server what alembic/fingerprints says, and upgrade head under the guard what all make."""
+    monkeypatch.setenv("PLANNER_ARCHIVE_CHECK_URL", other.url)
+    other.rows("CREATE DATABASE planner")
+    there = Database(other.host, other.port, "planner")
+    monkeypatch.setenv("DATABASE_URL", there.url)
+
+    found = fingerprints.run(planner, "all")
+    command.upgrade(planner, "head")
+
+    assert {revision: one for revision, (one, _) in found.items()} == stored.fingerprints(ROOT / "alembic")
+    with opened(there) as connection:
+        now = lines(connection)
+    assert difference(stored.expected(ROOT / "alembic", REVISIONS), now) == []
+    assert of(now) == stored.fingerprints(ROOT / "alembic")[HEAD]
