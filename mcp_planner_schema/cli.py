@@ -414,6 +414,14 @@ def _table_stats(config: Config, values: Values) -> int:
     return DONE
 
 
+def _doctor(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import doctor
+
+    found = doctor.examine(config)
+    print(json.dumps([one._asdict() for one in found], indent=2) if values.get("JSON") else doctor.text(found))
+    return REFUSED if found else DONE
+
+
 def _schema_sql(config: Config, values: Values) -> int:
     from mcp_planner_schema.inspect import schema_sql
 
@@ -504,6 +512,7 @@ COMMANDS: dict[str, Command] = {
     "migrate-fingerprint": Command(_fingerprint, (), ("VERSION",), "[VERSION=003|all]"),
     "table-stats": Command(_table_stats),
     "migrate-verify": Command(_verify),
+    "migrate-doctor": Command(_doctor, (), ("JSON",), "[JSON=1]"),
     "migrate-history": Command(_history, (), ("JSON",), "[JSON=1]"),
     "migrate-restore": Command(
         _restore, ("VERSION",), ("ID", "ARCHIVE", "DRY_RUN"), "VERSION=003 [ID=3] [ARCHIVE=file.dump] [DRY_RUN=1]"
