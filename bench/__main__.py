@@ -3,7 +3,16 @@
 import importlib
 import sys
 
-MEASUREMENTS = ("nothing_to_do", "history", "example_data", "triggers", "navigation", "downgrade", "backfill")
+MEASUREMENTS = (
+    "nothing_to_do",
+    "history",
+    "example_data",
+    "triggers",
+    "navigation",
+    "downgrade",
+    "backfill",
+    "fingerprint",
+)
 
 for name in sys.argv[1:] or MEASUREMENTS:
     if name not in MEASUREMENTS:
