@@ -39,6 +39,11 @@ _COUNTED = (
     ("pg_collation", "oid", "oid >= 16384"),
     ("pg_cast", "oid", "oid >= 16384"),
     ("pg_default_acl", "oid", "true"),
+    ("pg_opclass", "oid", "oid >= 16384"),
+    ("pg_ts_dict", "oid", "oid >= 16384"),
+    ("pg_ts_config", "oid", "oid >= 16384"),
+    ("pg_ts_config_map", "mapcfg", "mapcfg >= 16384"),
+    ("pg_foreign_server", "oid", "true"),
 )
 # These go only with a row of the others, or where one of them is written.
 _WRITTEN = (
@@ -49,6 +54,7 @@ _WRITTEN = (
     ("pg_sequence", "seqrelid", "true"),
     ("pg_range", "rngtypid", "true"),
     ("pg_aggregate", "aggfnoid::oid", "true"),
+    ("pg_foreign_table", "ftrelid", "true"),
 )
 _NEW = "age(xmin) <= (SELECT age(%(oldest)s::xid))"
 _ROWS = " UNION ALL ".join(f"SELECT {at} AS at FROM {name} WHERE {which}" for name, at, which in _COUNTED)

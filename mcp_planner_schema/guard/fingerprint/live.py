@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 VERSION_TABLE = "alembic_version"
+_LABEL = re.compile(r"'(?:[^']|'')*'")
 
 # What decides how PostgreSQL writes a name, a constant, a date. Names are qualified where they are not PostgreSQL's own.
 # The query costs enough for JIT to be tried, which takes longer than the query.
@@ -69,19 +71,31 @@ def again(
 ) -> dict[int, Lines]:
     """What :func:`read` would find now: ``before``, and the objects touched since; where one has another name now, also those
     whose lines name it."""
-    now = read(connection, schema, touched, without=without)
-    renamed = [oid for oid in now if _renamed(before.get(oid, frozenset()), now[oid])]
-    if renamed:
-        with pinned(connection, search_path="pg_catalog, pg_temp"):
-            naming = set(connection.exec_driver_sql(query.NAMING, {"only": renamed}).scalars()) - now.keys()
-        now |= read(connection, schema, naming, without=without)
+    now: dict[int, Lines] = {}
+    fresh = read(connection, schema, touched, without=without)
+    while fresh:
+        now |= fresh
+        renamed = [oid for oid in fresh if _renamed(before.get(oid, frozenset()), fresh[oid])]
+        fresh = read(connection, schema, _naming(connection, renamed) - now.keys(), without=without)
     return {**{oid: lines for oid, lines in before.items() if oid not in touched}, **now}
 
 
+def _naming(connection: Connection, renamed: list[int]) -> set[int]:
+    """The objects whose lines name one of these."""
+    if not renamed:
+        return set()
+    with pinned(connection, search_path=PREAMBLE["search_path"]):
+        return set(connection.exec_driver_sql(query.NAMING, {"only": renamed}).scalars())
+
+
 def _renamed(before: Lines, now: Lines) -> bool:
-    """Whether the object, or a column of it, is gone under one name and there under another."""
+    """Whether the object, a column or a label of it, is gone under one name and there under another."""
     names = [{(line.kind, line.identity) for line in lines if line.kind not in PARTS} for lines in (before, now)]
-    return bool(names[0] - names[1]) and bool(names[1] - names[0])
+    labels = [
+        {one for line in lines if line.kind == "type" for one in _LABEL.findall(line.definition)}
+        for lines in (before, now)
+    ]
+    return any(one - other and other - one for one, other in (names, labels))
 
 
 def _major(connection: Connection) -> int:

@@ -292,7 +292,9 @@ LEFT JOIN pg_trigger g ON d.classid = 'pg_trigger'::regclass AND g.oid = d.objid
 LEFT JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid
 LEFT JOIN pg_policy p ON d.classid = 'pg_policy'::regclass AND p.oid = d.objid
 LEFT JOIN pg_statistic_ext s ON d.classid = 'pg_statistic_ext'::regclass AND s.oid = d.objid
-WHERE d.refclassid IN ('pg_class'::regclass, 'pg_type'::regclass, 'pg_proc'::regclass, 'pg_namespace'::regclass)
+WHERE d.refclassid IN ('pg_class'::regclass, 'pg_type'::regclass, 'pg_proc'::regclass, 'pg_namespace'::regclass,
+    'pg_collation'::regclass, 'pg_operator'::regclass, 'pg_opclass'::regclass, 'pg_foreign_server'::regclass,
+    'pg_ts_config'::regclass, 'pg_ts_dict'::regclass)
   AND d.refobjid = ANY (%(only)s::oid[])
 UNION SELECT i.indexrelid::bigint FROM pg_index i WHERE i.indrelid = ANY (%(only)s::oid[])
 UNION SELECT i.inhrelid::bigint FROM pg_inherits i WHERE i.inhparent = ANY (%(only)s::oid[])
