@@ -96,6 +96,7 @@ def test_the_guards_first_stations_come_in_their_order() -> None:
             "rule",
             "findings_lint",
             "findings_backfill",
+            "findings_catalog",
             "findings",
             "address",
             "settings",

@@ -1,6 +1,6 @@
 """The catalogue of findings, and the errors that carry them out.
 
-Every refusal and warning of the guard is one :class:`Rule`, here, in :mod:`.findings_lint` or :mod:`.findings_backfill`.
+Every refusal and warning of the guard is one :class:`Rule`, here or in one of the modules named findings_….
 Messages, ``docs/findings.md`` and the tests' list of bad examples all come from this table, so a rule cannot exist without
 its explanation.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from alembic.util import CommandError
 
 from mcp_planner_schema.guard.findings_backfill import BACKFILL_RULES
+from mcp_planner_schema.guard.findings_catalog import CATALOG_RULES
 from mcp_planner_schema.guard.findings_lint import LINT_RULES
 from mcp_planner_schema.guard.rule import Rule as Rule
 
@@ -468,4 +469,4 @@ _RULES = (
     ),
 )
 
-RULES = {rule.code: rule for rule in (*_RULES, *LINT_RULES, *BACKFILL_RULES)}
+RULES = {rule.code: rule for rule in (*_RULES, *LINT_RULES, *BACKFILL_RULES, *CATALOG_RULES)}

@@ -158,6 +158,8 @@ def judge_steps(
     findings = [finding for one in judged.values() for finding in one.findings]
     if direction_of(steps[0]) == "downgrade":
         findings += _one_way(judged)
+    elif settings.environment != "development":
+        findings += _unknown(context.script, judged)
     if beside is not None:
         findings += graph.edited(context.script, settings, beside, version_table(context.get_context()), heads)
     refuse(findings, f"correct what they name, then {repeat_of(context)}")
@@ -192,6 +194,27 @@ def repeat_of(context: Any) -> str:
     from mcp_planner_schema.guard import connect
 
     return connect.masked(" ".join(["alembic", *arguments]), None)
+
+
+def _unknown(script: Any, judged: dict[str, Judged]) -> list[Finding]:
+    """Revisions of which nobody has stored what they change in the catalog, in a history that has that."""
+    from mcp_planner_schema.guard.fingerprint import stored
+
+    if not stored.place(script.dir).exists():
+        return []
+    there = stored.fingerprints(script.dir)
+    return [
+        Finding("fingerprint-missing", f"{source_of(one)}:1", revision, {"revision": revision})
+        for revision, one in judged.items()
+        if revision not in there or not stored.catalog_place(script.dir, revision).exists()
+    ]
+
+
+def source_of(one: Judged) -> str:
+    """How the file of a revision is shown."""
+    from mcp_planner_schema.guard import source
+
+    return one.source.shown if one.source else source.shown(one.path)
 
 
 def _one_way(judged: dict[str, Judged]) -> list[Finding]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from mcp_planner_schema.guard.archive import Archive
+    from mcp_planner_schema.guard.fingerprint import Picture
 
     Step = RevisionStep | StampStep
 
@@ -44,7 +45,7 @@ class Progress:
     felt under a lock. ``rehearsed``: whatever happens to it, it is rolled back. ``restored``: what an earlier downgrade kept
     came back in it. ``known`` are the locks that its trace has found, by table. ``scripts`` are those that it has run,
     ``bypassed`` says what its backfills have silenced. ``late``: the last try was ended by its deadline; ``slow`` counts the
-    tries at the end that were, with nobody in the way.
+    tries at the end that were, with nobody in the way. ``picture`` is what the catalog was like at its end.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Progress:
     slow: int = 0
     scripts: list[dict[str, Any]] = field(default_factory=list)
     bypassed: list[str] = field(default_factory=list)
+    picture: Picture | None = None
 
     @property
     def where(self) -> str:

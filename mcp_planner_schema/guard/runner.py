@@ -194,6 +194,10 @@ def _run(
             say(line)
         error: str | None = "stopped"
         try:
+            if not steps[0].info.is_stamp:
+                from mcp_planner_schema.guard import catalog_change
+
+                this.catalog = catalog_change.begin(engine, context.script, settings.schema, heads, named)
             if back and len(steps) > 1:
                 from mcp_planner_schema.guard import rehearsal
 
@@ -229,6 +233,10 @@ def _run(
                 session.restore(connection, before)
                 connection.commit()
         _verify(engine, before, migration, heads)
+        if this.catalog:
+            note = catalog_change.after(this.catalog, engine, heads, repeat)
+            if note:
+                say(note)
         say(f"done: {len(steps)} step{'s' if len(steps) != 1 else ''}, the database is at {', '.join(heads) or 'base'}")
 
 

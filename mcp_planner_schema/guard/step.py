@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import (
     budget,
+    catalog_change,
     downgrade,
     history,
     inline,
@@ -47,6 +48,7 @@ def guarded(run: Run, one: Step, at: Progress, original: Any) -> None:
         return
     module = progress.script_of(one).module
     upgrade = at.direction == "upgrade"
+    then = catalog_change.before(run.catalog, connection) if run.catalog else None
     original = functools.partial(_in_order, at, connection, original)
     if upgrade:
         _warn_of_empty(run, at, connection, postcheck.expectations(module, upgrade=True))
@@ -56,16 +58,18 @@ def guarded(run: Run, one: Step, at: Progress, original: Any) -> None:
             original()
     else:
         before = downgrade.take(run, at, original, functools.partial(_committing, run, at))
-    xid, touched = progress.touched(connection)
+    xid, locked = progress.touched(connection)
     if not at.committed and xid != at.seen.xid:
         raise transaction.Ended("a commit or rollback inside the revision")
-    written = {} if at.committed else progress.written(connection, touched, before, run.settings.schema)
+    written = {} if at.committed else progress.written(connection, locked, before, run.settings.schema)
     inline.require_few(
         connection, at, {oid: rows for oid, rows in written.items() if oid in before}, run.settings.inline_rows
     )
     _postcheck(at, connection, postcheck.expectations(module, upgrade=upgrade), upgrade=upgrade)
     if not at.committed:
         at.rows = sum(written.values())
+    if run.catalog and then:
+        at.picture = catalog_change.require(run.catalog, at, connection, then)
 
 
 def _in_order(at: Progress, connection: Connection, original: Any) -> None:

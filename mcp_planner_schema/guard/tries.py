@@ -27,6 +27,7 @@ from mcp_planner_schema.guard import (
     plan,
     progress,
     session,
+    source,
     step,
     stored_locks,
     transaction,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import Connection, Engine
 
+    from mcp_planner_schema.guard.catalog_change import Catalog
     from mcp_planner_schema.guard.progress import Step
 
 
@@ -66,7 +68,8 @@ class Run:
 
     ``session`` is what each step begins with, ``callbacks`` are the environment's own ``on_version_apply``, ``reason`` is
     why a version is stamped. ``watcher`` is the connection that looks at the running step, ``asked`` what whoever runs it
-    allows, ``tag`` what the sessions of this run are called by, ``folder`` where Alembic's files lie.
+    allows, ``tag`` what the sessions of this run are called by, ``folder`` where Alembic's files lie, ``catalog``
+    what is known of the catalog, where steps are held to it.
     """
 
     settings: Settings
@@ -88,6 +91,7 @@ class Run:
     asked: Asked
     tag: str
     folder: str
+    catalog: Catalog | None = None
 
     def called(self, revision: str) -> str:
         """What a session is called by that works on a revision."""
@@ -139,7 +143,20 @@ def take(run: Run, one: Step, judged: Judged | None) -> None:
         for note in at.notes:
             run.say(f"     {note}")
         run.heads = at.heads
+        if run.catalog and at.picture is not None:
+            _changed(run, run.catalog, at)
         return
+
+
+def _changed(run: Run, catalog: Catalog, at: Progress) -> None:
+    """The catalog is as the step has left it; of a new revision, in development, that is written down."""
+    assert at.picture is not None
+    if run.settings.environment == "development" and at.direction == "upgrade":
+        from mcp_planner_schema.guard import catalog_change
+
+        for path in catalog_change.write(catalog, at.name, at.picture):
+            run.say(f"     wrote {source.shown(path)}: commit it with the revision")
+    catalog.picture = at.picture
 
 
 def _keeping(run: Run, at: Progress) -> brief.Keeping | None:

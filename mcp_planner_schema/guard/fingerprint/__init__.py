@@ -12,5 +12,6 @@ from mcp_planner_schema.guard.fingerprint.line import Picture as Picture
 from mcp_planner_schema.guard.fingerprint.line import structure as structure
 from mcp_planner_schema.guard.fingerprint.line import together as together
 from mcp_planner_schema.guard.fingerprint.live import again as again
+from mcp_planner_schema.guard.fingerprint.live import prepare as prepare
 from mcp_planner_schema.guard.fingerprint.live import read as read
 from mcp_planner_schema.guard.fingerprint.subject import without_partitions as without_partitions

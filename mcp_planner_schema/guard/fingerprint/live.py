@@ -10,7 +10,7 @@ from mcp_planner_schema.guard.evidence import own
 from mcp_planner_schema.guard.fingerprint import query
 from mcp_planner_schema.guard.fingerprint.canonical import canonical
 from mcp_planner_schema.guard.fingerprint.line import PARTS, Line, Lines, Picture
-from mcp_planner_schema.guard.postcheck import pinned
+from mcp_planner_schema.guard.postcheck import execute, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -30,7 +30,13 @@ PREAMBLE = {
     "standard_conforming_strings": "on",
     "extra_float_digits": "1",
     "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
 }
+
+_PREPARED = "mcp_planner_guard_lines"
+_IS_PREPARED = "SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE name = %s)"
+_EXECUTE = f"EXECUTE {_PREPARED} (%(own)s, %(without)s::text[], %(secret)s, %(only)s::oid[])"
+_PLACES = {"own": "$1", "without": "$2", "secret": "$3", "only": "$4"}
 
 
 def read(
@@ -47,18 +53,31 @@ def read(
     """
     if only is not None and not only:
         return {}
-    values = {
-        "own": own(schema),
-        "without": list(without),
-        "secret": query.SECRET,
-        "only": None if only is None else sorted(only),
-    }
+    values = _values(schema, without, only)
     found: dict[int, set[Line]] = {}
     with pinned(connection, **PREAMBLE):
-        asked = query.text(_major(connection), only=only is not None)
+        if only is not None and connection.exec_driver_sql(_IS_PREPARED, (_PREPARED,)).scalar_one():
+            asked = _EXECUTE
+        else:
+            asked = query.text(_major(connection), only=only is not None)
         for at, kind, identity, definition in connection.exec_driver_sql(asked, values):
             found.setdefault(at, set()).add(Line(kind, identity, canonical(kind, definition or "")))
     return {at: frozenset(lines) for at, lines in found.items()}
+
+
+def prepare(connection: Connection, schema: str) -> None:
+    """Let the session plan now what :func:`read` asks of some objects: that takes longer than the answer, and no lock is held
+    yet. Call it in a transaction; it stays prepared when that is rolled back."""
+    with pinned(connection, **PREAMBLE):
+        if not connection.exec_driver_sql(_IS_PREPARED, (_PREPARED,)).scalar_one():
+            text = query.text(_major(connection), only=True)
+            execute(connection, f"PREPARE {_PREPARED} (text, text[], text, oid[]) AS {text % _PLACES}")
+        connection.exec_driver_sql(_EXECUTE, _values(schema, (), ())).all()
+
+
+def _values(schema: str, without: Collection[str], only: Collection[int] | None) -> dict[str, object]:
+    asked = None if only is None else sorted(only)
+    return {"own": own(schema), "without": list(without), "secret": query.SECRET, "only": asked}
 
 
 def again(
