@@ -32,11 +32,14 @@ PREAMBLE = {
     "jit": "off",
     "plan_cache_mode": "force_generic_plan",
 }
+# A few objects are found through indexes; to look for anything else takes longer than to find them.
+_FEW = {"enable_hashjoin": "off", "enable_mergejoin": "off", "enable_material": "off"}
+_MANY = 500
 
 _PREPARED = "mcp_planner_guard_lines"
 _IS_PREPARED = "SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE name = %s)"
-_EXECUTE = f"EXECUTE {_PREPARED} (%(own)s, %(without)s::text[], %(secret)s, %(only)s::oid[])"
-_PLACES = {"own": "$1", "without": "$2", "secret": "$3", "only": "$4"}
+_EXECUTE = f"EXECUTE {_PREPARED} (%(own)s, %(without)s::text[], %(named)s::name[], %(secret)s, %(only)s::oid[])"
+_PLACES = {"own": "$1", "without": "$2", "named": "$3", "secret": "$4", "only": "$5"}
 
 
 def read(
@@ -55,11 +58,11 @@ def read(
         return {}
     values = _values(schema, without, only)
     found: dict[int, set[Line]] = {}
-    with pinned(connection, **PREAMBLE):
-        if only is not None and connection.exec_driver_sql(_IS_PREPARED, (_PREPARED,)).scalar_one():
+    few = only is not None and len(only) < _MANY
+    with pinned(connection, **PREAMBLE, **(_FEW if few else {})):
+        asked = query.text(_major(connection), only=only is not None)
+        if few and connection.exec_driver_sql(_IS_PREPARED, (_PREPARED,)).scalar_one():
             asked = _EXECUTE
-        else:
-            asked = query.text(_major(connection), only=only is not None)
         for at, kind, identity, definition in connection.exec_driver_sql(asked, values):
             found.setdefault(at, set()).add(Line(kind, identity, canonical(kind, definition or "")))
     return {at: frozenset(lines) for at, lines in found.items()}
@@ -68,16 +71,21 @@ def read(
 def prepare(connection: Connection, schema: str) -> None:
     """Let the session plan now what :func:`read` asks of some objects: that takes longer than the answer, and no lock is held
     yet. Call it in a transaction; it stays prepared when that is rolled back."""
-    with pinned(connection, **PREAMBLE):
+    with pinned(connection, **PREAMBLE, **_FEW):
         if not connection.exec_driver_sql(_IS_PREPARED, (_PREPARED,)).scalar_one():
             text = query.text(_major(connection), only=True)
-            execute(connection, f"PREPARE {_PREPARED} (text, text[], text, oid[]) AS {text % _PLACES}")
+            execute(connection, f"PREPARE {_PREPARED} (text, text[], name[], text, oid[]) AS {text % _PLACES}")
         connection.exec_driver_sql(_EXECUTE, _values(schema, (), ())).all()
 
 
 def _values(schema: str, without: Collection[str], only: Collection[int] | None) -> dict[str, object]:
-    asked = None if only is None else sorted(only)
-    return {"own": own(schema), "without": list(without), "secret": query.SECRET, "only": asked}
+    return {
+        "own": own(schema),
+        "without": list(without),
+        "named": [name.rpartition(".")[2] for name in without],
+        "secret": query.SECRET,
+        "only": None if only is None else sorted(only),
+    }
 
 
 def again(

@@ -20,7 +20,8 @@ WITH {asked}ns AS MATERIALIZED (
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid AND d.deptype = 'e')
 ), away AS MATERIALIZED (
     SELECT c.oid FROM pg_class c JOIN ns ON ns.oid = c.relnamespace
-    WHERE c.relname = ANY (%(without)s::text[]) OR ns.nspname || '.' || c.relname = ANY (%(without)s::text[])
+    WHERE c.relname = ANY (%(named)s::name[])
+      AND (c.relname = ANY (%(without)s::text[]) OR ns.nspname || '.' || c.relname = ANY (%(without)s::text[]))
 ), rel AS MATERIALIZED (
     SELECT c.*, ns.qn || '.' || quote_ident(c.relname) AS qn,
            CASE c.relkind WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view' WHEN 'm' THEN 'view' ELSE 'table' END AS word
@@ -40,14 +41,11 @@ WITH {asked}ns AS MATERIALIZED (
     SELECT d.objid, d.refobjid, d.refobjsubid FROM pg_depend d JOIN rel s ON s.oid = d.objid AND s.relkind = 'S'
     WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
       AND d.refobjsubid > 0
-), nn AS MATERIALIZED (
-    SELECT conrelid, conkey[1] AS num, NOT convalidated AS waits, connoinherit AS alone FROM pg_constraint
-    WHERE contype = 'n' AND conrelid <> 0
-), local AS MATERIALIZED (
-    SELECT k.*, coalesce(r.oid, t.oid) AS at, coalesce(r.qn, t.qn) AS qn
-    FROM pg_constraint k LEFT JOIN rel r ON r.oid = k.conrelid LEFT JOIN typ t ON t.oid = k.contypid
-    WHERE k.contype IN ('c', 'p', 'u', 'f', 'x') AND k.conparentid = 0 AND (k.conislocal OR k.conrelid = 0)
-      AND coalesce(r.oid, t.oid) IS NOT NULL
+), local (oid, at, qn, conname) AS MATERIALIZED (
+    SELECT k.oid, r.oid, r.qn, k.conname FROM rel r JOIN pg_constraint k ON k.conrelid = r.oid
+    WHERE k.contype IN ('c', 'p', 'u', 'f', 'x') AND k.conparentid = 0 AND k.conislocal
+    UNION ALL
+    SELECT k.oid, t.oid, t.qn, k.conname FROM typ t JOIN pg_constraint k ON k.contypid = t.oid WHERE k.contype = 'c'
 ), foreign_server AS MATERIALIZED (
     SELECT s.* FROM pg_foreign_server s
     WHERE {ours pg_foreign_server s}
@@ -98,20 +96,22 @@ SELECT r.oid, 'table', r.qn, concat_ws(' ', CASE r.relpersistence WHEN 'u' THEN 
        CASE WHEN r.relispartition THEN pg_get_expr(r.relpartbound, r.oid) END,
        'of type ' || format_type(nullif(r.reloftype, 0), NULL),
        CASE WHEN m.amname <> 'heap' THEN 'using ' || quote_ident(m.amname) END,
-       (SELECT 'with (' || string_agg(o, ', ' ORDER BY o COLLATE "C") || ')' FROM unnest(r.reloptions) o),
-       (SELECT 'toast (' || string_agg(o, ', ' ORDER BY o COLLATE "C") || ')' FROM pg_class t, unnest(t.reloptions) o
-        WHERE t.oid = r.reltoastrelid AND r.reltoastrelid <> 0),
+       CASE WHEN r.reloptions IS NOT NULL THEN
+           (SELECT 'with (' || string_agg(o, ', ' ORDER BY o COLLATE "C") || ')' FROM unnest(r.reloptions) o) END,
+       (SELECT 'toast (' || (SELECT string_agg(o, ', ' ORDER BY o COLLATE "C") FROM unnest(t.reloptions) o) || ')'
+        FROM pg_class t WHERE t.oid = r.reltoastrelid AND t.reloptions IS NOT NULL),
        CASE WHEN r.relrowsecurity THEN 'row level security' END, CASE WHEN r.relforcerowsecurity THEN 'forced' END,
        'replica identity ' || CASE r.relreplident WHEN 'n' THEN 'nothing' WHEN 'f' THEN 'full' WHEN 'i' THEN 'index' END,
-       (SELECT concat_ws(' ', 'server', quote_ident(s.srvname), (SELECT string_agg(o, ', ' ORDER BY o COLLATE "C")
-               FROM unnest(f.ftoptions) o WHERE o !~* %(secret)s))
-        FROM pg_foreign_table f JOIN pg_foreign_server s ON s.oid = f.ftserver WHERE f.ftrelid = r.oid))
+       CASE r.relkind WHEN 'f' THEN (
+           SELECT concat_ws(' ', 'server', quote_ident(s.srvname), (SELECT string_agg(o, ', ' ORDER BY o COLLATE "C")
+                  FROM unnest(f.ftoptions) o WHERE o !~* %(secret)s))
+           FROM pg_foreign_table f JOIN pg_foreign_server s ON s.oid = f.ftserver WHERE f.ftrelid = r.oid) END)
 FROM rel r LEFT JOIN pg_am m ON m.oid = r.relam WHERE r.relkind IN ('r', 'p', 'f')
 UNION ALL
 SELECT r.oid, 'column', r.qn || '.' || quote_ident(a.attname), concat_ws(' ', format_type(a.atttypid, a.atttypmod),
        CASE WHEN a.attcollation <> t.typcollation THEN 'collate ' || a.attcollation::regcollation END,
-       CASE WHEN a.attnotnull THEN 'not null' END, CASE WHEN nn.waits THEN 'not valid' END,
-       CASE WHEN nn.alone THEN 'no inherit' END,
+       CASE WHEN a.attnotnull THEN 'not null' END, CASE WHEN NOT nn.convalidated THEN 'not valid' END,
+       CASE WHEN nn.connoinherit THEN 'no inherit' END,
        CASE WHEN r.relispartition THEN NULL WHEN a.attidentity = 'a' THEN 'identity always'
             WHEN a.attidentity = 'd' THEN 'identity by default' END,
        CASE WHEN a.attgenerated = 's' THEN 'generated stored' WHEN a.attgenerated <> '' THEN 'generated virtual'
@@ -120,13 +120,15 @@ SELECT r.oid, 'column', r.qn || '.' || quote_ident(a.attname), concat_ws(' ', fo
             || CASE a.attstorage WHEN 'p' THEN 'plain' WHEN 'e' THEN 'external' WHEN 'm' THEN 'main' ELSE 'extended' END END,
        CASE a.attcompression WHEN 'p' THEN 'compression pglz' WHEN 'l' THEN 'compression lz4' END,
        'statistics ' || nullif(a.attstattarget, -1),
-       (SELECT 'with (' || string_agg(o, ', ' ORDER BY o COLLATE "C") || ')' FROM unnest(a.attoptions) o),
-       (SELECT 'options (' || string_agg(o, ', ' ORDER BY o COLLATE "C") || ')' FROM unnest(a.attfdwoptions) o
-        WHERE o !~* %(secret)s),
+       CASE WHEN a.attoptions IS NOT NULL THEN
+           (SELECT 'with (' || string_agg(o, ', ' ORDER BY o COLLATE "C") || ')' FROM unnest(a.attoptions) o) END,
+       CASE WHEN a.attfdwoptions IS NOT NULL THEN (SELECT 'options (' || string_agg(o, ', ' ORDER BY o COLLATE "C") || ')'
+            FROM unnest(a.attfdwoptions) o WHERE o !~* %(secret)s) END,
        CASE WHEN NOT a.attislocal THEN 'inherited' END)
 FROM rel r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-LEFT JOIN nn ON nn.conrelid = a.attrelid AND nn.num = a.attnum WHERE r.relkind IN ('r', 'p', 'v', 'm', 'c', 'f')
+LEFT JOIN pg_constraint nn ON nn.conrelid = a.attrelid AND nn.contype = 'n' AND nn.conkey[1] = a.attnum
+WHERE r.relkind IN ('r', 'p', 'v', 'm', 'c', 'f')
 UNION ALL
 SELECT r.oid, 'order', r.qn, string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum)
 FROM rel r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
