@@ -102,13 +102,17 @@ def test_every_kind_of_object_has_the_same_lines(here: Lines, other: Database) -
 def test_the_planners_revisions_have_the_stored_fingerprints(
     other: Database, planner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each revision makes on that server what alembic/fingerprints says, and upgrade head under the guard what all make."""
+    """Each revision makes on that server what alembic/fingerprints says, upgrade head under the guard what all make, and a step
+    back and forth under it leaves that."""
     monkeypatch.setenv("PLANNER_ARCHIVE_CHECK_URL", other.url)
     other.rows("CREATE DATABASE planner")
     there = Database(other.host, other.port, "planner")
     monkeypatch.setenv("DATABASE_URL", there.url)
+    monkeypatch.setenv("PLANNER_ENV", "development")
 
     found = fingerprints.run(planner, "all")
+    command.upgrade(planner, "head")
+    command.downgrade(planner, "-1")
     command.upgrade(planner, "head")
 
     assert {revision: one for revision, (one, _) in found.items()} == stored.fingerprints(ROOT / "alembic")

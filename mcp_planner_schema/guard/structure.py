@@ -122,11 +122,12 @@ SELECT l.objoid, 'label', concat_ws(' ', l.objtype, l.objname, l.provider), l.la
 WHERE %(one)s::oid IS NULL OR (l.classoid = 'pg_class'::regclass AND l.objoid = %(one)s::oid)
 UNION ALL
 SELECT rel.oid, 'published', p.pubname || ' ' || r.prrelid::regclass::text,
-       concat_ws(' ', r.prattrs, pg_get_expr(r.prqual, r.prrelid))
+       {published}
 FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid JOIN rel ON rel.oid = r.prrelid
 {of_all}
 ) AS line (at, kind, name, text) WHERE %(only)s::oid[] IS NULL OR line.at = ANY (%(only)s::oid[])
 """
+_PUBLISHED_15 = "concat_ws(' ', r.prattrs, pg_get_expr(r.prqual, r.prrelid))"  # 14 publishes whole tables only
 _OF_ALL = """
 UNION ALL
 SELECT oid, 'schema', quote_ident(nspname), concat_ws(' ', pg_get_userbyid(nspowner), nspacl) FROM ns
@@ -221,7 +222,9 @@ def _picture(
     }  # fmt: skip
     found: dict[int, set[tuple[str, str, str]]] = {}
     with pinned(connection, search_path="pg_catalog"):
-        asked = connection.exec_driver_sql(_LINES.format(of_all="" if one else _OF_ALL), values)
-        for at, kind, name, text in asked:
+        version = connection.dialect.server_version_info
+        published = _PUBLISHED_15 if version is None or version >= (15,) else "''"
+        asked = _LINES.format(of_all="" if one else _OF_ALL, published=published)
+        for at, kind, name, text in connection.exec_driver_sql(asked, values):
             found.setdefault(at, set()).add((kind, name, text or ""))
     return {at: frozenset(lines) for at, lines in found.items()}
