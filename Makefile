@@ -14,8 +14,8 @@ $(foreach v,$(GIVEN),$(eval export override $(v) := $$(value $(v))))
 RUN = @$(PY) -m mcp_planner_schema $@ $(GIVEN:%=--make=%)
 
 TARGETS := help setup test test-all lint format lock bench bench-availability findings schema-doc schema-sql \
-	migrate-create migrate-up migrate-down migrate-goto migrate-status migrate-force migrate-validate migrate-trace \
-	migrate-fingerprint migrate-verify migrate-doctor migrate-history migrate-restore migrate-stash-list \
+	migrate-create migrate-up migrate-down migrate-goto migrate-plan migrate-status migrate-force migrate-validate \
+	migrate-trace migrate-fingerprint migrate-verify migrate-doctor migrate-history migrate-restore migrate-stash-list \
 	migrate-stash-show migrate-stash-verify migrate-stash-purge migrate-reset backfill-pause backfill-resume \
 	backfill-stop db-start db-stop db-shell db-status example-data table-stats
 .PHONY: $(TARGETS)
@@ -47,6 +47,9 @@ migrate-down: setup ## Go back one step, STEPS=2 or TO=003; DRY_RUN=1 shows what
 	$(RUN)
 
 migrate-goto: setup ## Go to VERSION=003, up or down
+	$(RUN)
+
+migrate-plan: setup ## What an upgrade would do, revision by revision: [TO=003] [FROM=002: without a database] [FORMAT=markdown] [JSON=1]
 	$(RUN)
 
 migrate-status: setup ## Where the database stands and what is pending; JSON=1

@@ -377,20 +377,15 @@ def _verify(config: Config, values: Values) -> int:
 
 
 def _trace(config: Config, values: Values) -> int:
-    from mcp_planner_schema.guard import stored_locks
+    from alembic.script import ScriptDirectory
+
     from mcp_planner_schema.inspect import trace
 
     traced = trace.trace(config, values.get("VERSION"))
-    by_revision: dict[str, dict[str, stored_locks.Found]] = {}
     for one in traced:
         print(one.text() + "\n")
-        by_revision.setdefault(one.revision, {})[one.direction] = one.found()
-    folder = ROOT / "alembic"
-    for revision, found in by_revision.items():
-        path = stored_locks.place(folder, revision)
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(stored_locks.text(found), encoding="utf-8")
-    print(f"{len(by_revision)} revisions traced, stored in alembic/locks" if traced else "nothing is pending")
+    stored = trace.store(ScriptDirectory.from_config(config), traced)
+    print(f"{len(stored)} revisions traced, stored in alembic/locks" if stored else "nothing is pending")
     return DONE
 
 
@@ -403,6 +398,15 @@ def _fingerprint(config: Config, values: Values) -> int:
     what = f"{len(written)} file{'' if len(written) == 1 else 's'} written" if written else "nothing has changed"
     print(f"{len(found)} revisions run, {what}" if found else "every revision has its fingerprint", file=sys.stderr)
     return DONE
+
+
+def _plan(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import plan, plan_told
+
+    tell = plan_told.form(values.get("JSON"), values.get("FORMAT"))
+    found = plan.read(config, to=values.get("TO") or "head", start=values.get("FROM"), phase=values.get("PHASE"))
+    print(tell(found))
+    return found.code
 
 
 def _table_stats(config: Config, values: Values) -> int:
@@ -507,6 +511,12 @@ COMMANDS: dict[str, Command] = {
     "migrate-goto": Command(_goto, ("VERSION",), ALLOWED, "VERSION=003 [PHASE=expand|contract]"),
     "migrate-status": Command(_status, (), ("JSON",), "[JSON=1]"),
     "migrate-force": Command(_force, ("VERSION",), ("REASON",), 'VERSION=003 [REASON="why"]'),
+    "migrate-plan": Command(
+        _plan,
+        (),
+        ("TO", "FROM", "JSON", "FORMAT", "PHASE"),
+        "[TO=024] [FROM=023] [JSON=1] [FORMAT=markdown] [PHASE=contract]",
+    ),
     "migrate-validate": Command(_validate),
     "migrate-trace": Command(_trace, (), ("VERSION",), "[VERSION=003|all]"),
     "migrate-fingerprint": Command(_fingerprint, (), ("VERSION",), "[VERSION=003|all]"),

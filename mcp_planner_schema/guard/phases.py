@@ -8,7 +8,7 @@ everywhere. What comes after a contract revision waits with it: the order of a h
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +31,9 @@ def allowed(context: Any, settings: Settings, destination: Any, steps: list[Step
     asked for; ``head`` and ``phase=expand`` mean "as far as it goes". A downgrade or a stamp is left alone.
     """
     asked = _asked(context)
-    if not steps or not steps[0].is_upgrade or steps[0].info.is_stamp or asked == "contract":
+    if not steps or not steps[0].is_upgrade or steps[0].info.is_stamp:
         return steps
-    if not asked and settings.environment == "development":
-        return steps
-    first = next((place for place, step in enumerate(steps) if _contracts(step, settings)), None)
+    first = first_waiting((_phase(step, settings) for step in steps), settings.environment, asked)
     if first is None:
         return steps
     waiting = steps[first:]
@@ -47,6 +45,18 @@ def allowed(context: Any, settings: Settings, destination: Any, steps: list[Step
         raise Refused([Finding("contract-held", f"{path}:1", name, values)], command)
     _tell(context, _text(waiting, asked, settings.environment, command))
     return steps[:first]
+
+
+def first_waiting(phases: Iterable[str], environment: str, asked: str) -> int | None:
+    """The place of the first revision that may not run now, of these phases in their order: it waits with all behind it."""
+    if asked == "contract" or (not asked and environment == "development"):
+        return None
+    return next((place for place, phase in enumerate(phases) if phase == "contract"), None)
+
+
+def why_waiting(environment: str, asked: str) -> str:
+    """Why a contract revision does not run now, for people."""
+    return "phase=expand was asked for" if asked else f"in {environment} it runs only when asked for"
 
 
 def with_contract(repeat: str) -> str:
@@ -61,7 +71,11 @@ def with_contract(repeat: str) -> str:
 
 def _asked(context: Any) -> str:
     named = context.get_x_argument(as_dictionary=True).get("phase")
-    asked = named if named is not None else context.config.attributes.get("phase")
+    return chosen(named if named is not None else context.config.attributes.get("phase"))
+
+
+def chosen(asked: str | None) -> str:
+    """What was asked for; empty where nothing was. Raises :class:`WrongUse` for what is no phase to ask for."""
     if asked is None:
         return ""
     if asked not in CHOICES:
@@ -73,17 +87,16 @@ def _asked(context: Any) -> str:
     return str(asked)
 
 
-def _contracts(step: Step, settings: Settings) -> bool:
+def _phase(step: Step, settings: Settings) -> str:
     read = source.read(Path(script_of(step).path))
     if isinstance(read, Finding) or not header.has_header(read, required=settings.headers == "required"):
-        return False  # the judgement before the first step has its say about it
-    return header.parse(read, judge.today(), {})[0].phase == "contract"
+        return ""  # the judgement before the first step has its say about it
+    return header.parse(read, judge.today(), {})[0].phase
 
 
 def _text(waiting: Sequence[Step], asked: str, environment: str, command: str) -> str:
-    why = "phase=expand was asked for" if asked else f"in {environment} it runs only when asked for"
     first, *after = waiting
-    lines = [f"waits: {_titled(first)} (contract: {why})"]
+    lines = [f"waits: {_titled(first)} (contract: {why_waiting(environment, asked)})"]
     lines += [f"waits: {_titled(step)} (comes after {name_of(first)})" for step in after]
     return "\n".join([*lines, f"when no older release runs any more: {command}"])
 

@@ -39,14 +39,29 @@ class Found:
         return {"locks": dict(sorted(self.locks.items())), "rewritten": sorted(self.rewritten)}
 
 
+def found(script_dir: str | Path, revision: str, direction: str = "upgrade") -> Found | None:
+    """What is stored for this direction of the revision; None where nothing is."""
+    stored = _read(script_dir, revision).get(direction)
+    return Found(dict(stored["locks"]), tuple(stored.get("rewritten", ()))) if stored else None
+
+
+def source(script_dir: str | Path, revision: str) -> str | None:
+    """The checksum of the revision as it was when it was traced: with another one, what is stored is stale."""
+    stored = _read(script_dir, revision).get("source")
+    return str(stored) if stored else None
+
+
 def locks(script_dir: str | Path, revision: str, direction: str = "upgrade") -> dict[str, str] | None:
     """The strongest lock on each table, by its name; None where nothing is stored for this direction of the revision."""
+    stored = found(script_dir, revision, direction)
+    return dict(stored.locks) if stored else None
+
+
+def _read(script_dir: str | Path, revision: str) -> dict[str, Any]:
     try:
-        stored = json.loads(place(script_dir, revision).read_text(encoding="utf-8"))
+        return dict(json.loads(place(script_dir, revision).read_text(encoding="utf-8")))
     except FileNotFoundError:
-        return None
-    found = stored.get(direction)
-    return dict(found["locks"]) if found else None
+        return {}
 
 
 def place(script_dir: str | Path, revision: str) -> Path:
@@ -54,12 +69,10 @@ def place(script_dir: str | Path, revision: str) -> Path:
     return Path(script_dir) / "locks" / f"{revision}.json"
 
 
-def text(found: Mapping[str, Found]) -> str:
-    """The file's content: one entry for each direction that was traced."""
-    return (
-        json.dumps({direction: found[direction].as_json() for direction in sorted(found, reverse=True)}, indent=2)
-        + "\n"
-    )
+def text(found: Mapping[str, Found], source: str | None = None) -> str:
+    """The file's content: one entry for each direction that was traced, and the checksum of what was."""
+    stored: dict[str, Any] = {direction: found[direction].as_json() for direction in sorted(found, reverse=True)}
+    return json.dumps(stored | ({"source": source} if source else {}), indent=2) + "\n"
 
 
 def strongest(modes: Iterable[str]) -> str:

@@ -65,14 +65,22 @@ class Count:
 
 def lines(config: Config, revisions: Sequence[str]) -> list[str]:
     """What to tell of these revisions' backfills, as comments of SQL; nothing where there is none."""
+    told = by_revision(config, revisions)
+    return [("--   " if line.startswith(" ") else "-- ") + line.strip() for one in told.values() for line in one]
+
+
+def by_revision(config: Config, revisions: Sequence[str]) -> dict[str, list[str]]:
+    """The same of each revision that has backfills, as text; what belongs to the line above it is indented."""
+    told: dict[str, list[str]] = {}
     with status.connected(config) as (connection, given):
         with route.history(config, given, ()) as script:
             found = list(_pending(config, script, given, revisions))
-        return [
-            ("--   " if line.startswith(" ") else "-- ") + " ".join(line.split())
-            for one in found
-            for line in _told(connection, given, one)
-        ]
+        for one in found:
+            told.setdefault(one.revision, []).extend(
+                ("  " if line.startswith(" ") else "") + " ".join(line.split())
+                for line in _told(connection, given, one)
+            )
+    return told
 
 
 def _pending(config: Config, script: ScriptDirectory, given: Settings, revisions: Sequence[str]) -> Iterator[Pending]:

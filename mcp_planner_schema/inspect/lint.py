@@ -6,6 +6,7 @@ these revisions makes is used by nobody yet, so nothing is said about it.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -41,20 +42,30 @@ class Lint:
 def lint(config: Config, script: ScriptDirectory, judged: Sequence[Judged], day: dt.date | None = None) -> Lint:
     """Judge the SQL of every revision after the table stats'. Imports them, sends nothing. ``judged`` are without findings."""
     stats = table_stats.load(script.dir)
-    every = list(reversed(list(script.walk_revisions())))
-    known = {one.revision for one in every}
-    applied = (
-        {one.revision for one in script.iterate_revisions(stats.heads, "base")}
-        if known.issuperset(stats.heads)
-        else set()
-    )
+    applied = deployed(script, stats)
     notes = []
-    if not known.issuperset(stats.heads):
+    if applied is None:
         notes.append("note: alembic/table-stats.json names a revision that is not here: make table-stats")
+    pending = [one for one in reversed(list(script.walk_revisions())) if one.revision not in (applied or ())]
+    found = of(config, script, pending, judged, stats, day)
+    return dataclasses.replace(found, notes=(*notes, *found.notes))
+
+
+def deployed(script: ScriptDirectory, stats: TableStats) -> set[str] | None:
+    """The revisions that are history, for the database that matters most has them; None where it is at an unknown one."""
+    known = {one.revision for one in script.walk_revisions()}
+    if not known.issuperset(stats.heads):
+        return None
+    return {one.revision for one in script.iterate_revisions(stats.heads, "base")}
+
+
+def of(
+    config: Config, script: ScriptDirectory, pending: Sequence[Script], judged: Sequence[Judged], stats: TableStats,
+    day: dt.date | None = None,
+) -> Lint:  # fmt: skip
+    """Judge these revisions as one deploy, after which comes nothing, onto tables of the sizes that ``stats`` has."""
     program = squawk.program()
-    pending = [one for one in every if one.revision not in applied]
-    if pending and program is None:
-        notes.append(squawk.MISSING)
+    notes = [squawk.MISSING] if pending and program is None else []
     by_path = {str(one.path.resolve()): one for one in judged}
     past, found, warned = Past(), list[Finding](), list[Finding]()
     for one in pending:

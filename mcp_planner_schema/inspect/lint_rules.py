@@ -89,7 +89,7 @@ def _primary_key(action: Action, past: Past) -> Iterator[Hit]:
 
 
 def _foreign_key(action: Action, past: Past) -> Iterator[Hit]:
-    other = _referred(action)
+    other = referred(action)
     if not action.says("NOT", "VALID"):
         yield (
             "foreign-key-blocking",
@@ -99,7 +99,8 @@ def _foreign_key(action: Action, past: Past) -> Iterator[Hit]:
         yield "foreign-key-unindexed", {"other": other, "columns": action.columns[0]}
 
 
-def _referred(action: Action) -> str:
+def referred(action: Action) -> str:
+    """The table that a foreign key refers to."""
     words = [token.word for token in action.rest]
     at = words.index("REFERENCES") + 1 if "REFERENCES" in words else len(words)
     parts = []

@@ -34,6 +34,11 @@ def find(config: Config, target: str) -> Route:
     """
     with status.connected(config) as (connection, given):
         heads = status.heads(connection)
+    return between(config, given, heads, target)
+
+
+def between(config: Config, given: Settings, heads: tuple[str, ...], target: str) -> Route:
+    """The way from these heads to ``target``, as :func:`find` tells it. Asks no database."""
     with history(config, given, heads) as script:
         if len(heads) > 1:
             raise WrongUse(f"The database has several heads: {', '.join(heads)}.", "alembic upgrade heads")

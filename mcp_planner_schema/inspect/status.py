@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
+VERSION_TABLE = "alembic_version"
+"""Whose runs are told of."""
+
+
 @dataclass(frozen=True)
 class Status:
     """One answer to "where are we?". ``pending`` are revisions in the order they would run; ``edited`` were changed since."""
@@ -88,7 +92,7 @@ def read(config: Config) -> Status:
             unknown = tuple(head for head in current if head not in dict(every))
             applied = set() if unknown else {one.revision for one in script.iterate_revisions(current, "base")}
             head = tuple(script.get_heads())
-        findings = graph.edited(script, given, connection, "alembic_version", current)
+        findings = graph.edited(script, given, connection, VERSION_TABLE, current)
         url = connection.engine.url
         return Status(
             database=f"{url.database} at {connect.place(url)}",
@@ -154,7 +158,7 @@ def _runs(connection: Connection, schema: str) -> list[str]:
         f"FROM {schema}.run ORDER BY id DESC LIMIT 3"
     )
     # A run whose process was killed says running until the next one finds it; the lock tells them apart.
-    alive = deploy_lock.taken(connection, deploy_lock.of(connection, "alembic_version", None))
+    alive = deploy_lock.taken(connection, deploy_lock.of(connection, VERSION_TABLE, None))
     state = {"running": "running" if alive else "killed; the next run will say interrupted"}
     return [f"{row[0]}: {row[1]}: {state.get(row[2], row[2])} ({row[3]}, by {row[4]})" for row in rows]
 

@@ -13,22 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard.findings import WrongUse
-from mcp_planner_schema.inspect import status
+from mcp_planner_schema.inspect import status, table_sizes
+from mcp_planner_schema.inspect.table_sizes import Size
 
 if TYPE_CHECKING:
     from alembic.config import Config
+    from sqlalchemy import Connection
 
 SMALL = 8_000_000
 """Bytes, with indexes, up to which a table is read or written anew well within a quarter of a second."""
-
-_SIZES = """
-SELECT n.nspname || '.' || c.relname, sum(pg_catalog.pg_total_relation_size(p.oid))::bigint,
-       sum(greatest(p.reltuples, pg_catalog.pg_stat_get_live_tuples(p.oid), 0))::bigint
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_catalog.pg_class p ON p.oid = c.oid OR p.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(c.oid) t)
-WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname !~ '^(pg_|information_schema$|migration)' AND c.relname <> 'alembic_version'
-GROUP BY 1 ORDER BY 1
-"""
 
 
 @dataclass(frozen=True)
@@ -75,11 +68,22 @@ def measure(config: Config) -> TableStats:
     """Ask the configured database. Reads the catalog only, no row of any table."""
     with status.connected(config) as (connection, _):
         heads = status.heads(connection)
-        server = connection.exec_driver_sql("SHOW server_version_num").scalar_one()
-        found = [tuple(row) for row in connection.exec_driver_sql(_SIZES)]
+        return of(heads, server(connection), table_sizes.read(connection))
+
+
+def server(connection: Connection) -> str:
+    """The server's version, as the file names it."""
+    number = int(connection.exec_driver_sql("SHOW server_version_num").scalar_one())
+    return f"{number // 10000}.{number % 10000}"
+
+
+def of(heads: tuple[str, ...], server: str, sizes: Mapping[str, Size]) -> TableStats:
+    """What the file would say of these tables. One of unknown size is not in it, so it counts as large."""
+    known = {name: size for name, size in sizes.items() if size.bytes is not None}
     return TableStats(
-        heads, f"{int(server) // 10000}.{int(server) % 10000}",
-        {name: _rounded(size) for name, size, _ in found}, {name: _rounded(rows) for name, _, rows in found},
+        heads, server,
+        {name: _rounded(size.bytes or 0) for name, size in known.items()},
+        {name: _rounded(size.rows or 0) for name, size in known.items()},
     )  # fmt: skip
 
 

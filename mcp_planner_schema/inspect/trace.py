@@ -11,11 +11,12 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import address, connect, stored_locks
+from mcp_planner_schema.guard import address, connect, judge, source, stored_locks
 from mcp_planner_schema.guard import settings as settings_module
-from mcp_planner_schema.guard.findings import Broken, GuardError, WrongUse
+from mcp_planner_schema.guard.findings import Broken, Finding, GuardError, WrongUse
 from mcp_planner_schema.guard.postcheck import execute, identifier
 from mcp_planner_schema.guard.settings import Settings
 from mcp_planner_schema.guard.stored_locks import Found
@@ -87,15 +88,44 @@ def trace(config: Config, wanted: str | None = None) -> list[Traced]:
         chosen = [one for one in every if wanted in ("all", one.revision)]
         if not chosen:
             raise WrongUse(f"There is no revision {wanted}.", "make migrate-trace VERSION=003   (or VERSION=all)")
-    if not chosen:
+    return chosen_ones(config, given, script, {one.revision for one in chosen})
+
+
+def chosen_ones(
+    config: Config, given: Settings, script: ScriptDirectory, chosen: set[str], *, back: bool = True
+) -> list[Traced]:
+    """Trace these revisions, up and, unless ``back`` is false, down. Raises as :func:`trace` does."""
+    every = list(reversed(list(script.walk_revisions())))
+    wanted = [place for place, one in enumerate(every) if one.revision in chosen]
+    if not wanted:
         return []
-    last = every.index(chosen[-1])
     with scratch(given) as target:
-        return _through(config, script, target, every[: last + 1], {one.revision for one in chosen})
+        return _through(config, script, target, every[: wanted[-1] + 1], chosen, back)
+
+
+def store(script: ScriptDirectory, traced: Sequence[Traced]) -> list[str]:
+    """Write what was found into ``alembic/locks``, each with the checksum of its revision. Gives the revisions."""
+    by_revision: dict[str, dict[str, Found]] = {}
+    for one in traced:
+        by_revision.setdefault(one.revision, {})[one.direction] = one.found()
+    for revision, found in by_revision.items():
+        path = stored_locks.place(script.dir, revision)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(stored_locks.text(found, checksum(script, revision)), encoding="utf-8")
+    return list(by_revision)
+
+
+def checksum(script: ScriptDirectory, revision: str) -> str | None:
+    """Of the revision's source and files as they are now, as the history keeps it; None where it cannot be read."""
+    one = script.get_revision(revision)
+    read = source.read(Path(one.path)) if one else None
+    if read is None or isinstance(read, Finding):
+        return None
+    return source.checksum(read, judge.texts(read, judge.sql_folder(script)))
 
 
 def _through(
-    config: Config, script: ScriptDirectory, target: URL, line: Sequence[Script], chosen: set[str]
+    config: Config, script: ScriptDirectory, target: URL, line: Sequence[Script], chosen: set[str], back: bool
 ) -> list[Traced]:
     engine = connect.engine(target, "mcp-planner-guard trace")
     traced = []
@@ -105,12 +135,13 @@ def _through(
                 if one.revision not in chosen:
                     step(config, script, connection, one, None, upgrade=True)
                     continue
-                for upgrade in (True, False) if _comes_back(one) else (True,):
+                down = back and _comes_back(one)
+                for upgrade in (True, False) if down else (True,):
                     with Recorder(connection, target).recording() as recorder:
                         step(config, script, connection, one, recorder, upgrade=upgrade)
                     direction = "upgrade" if upgrade else "downgrade"
                     traced.append(Traced(one.revision, one.doc.rstrip("."), direction, tuple(recorder.taken)))
-                if _comes_back(one) and one is not line[-1]:
+                if down and one is not line[-1]:
                     step(config, script, connection, one, None, upgrade=True)
     finally:
         engine.dispose()
