@@ -347,6 +347,8 @@ def _validate(config: Config, values: Values) -> int:
         findings += found.findings
         for warning in found.warnings:
             print(f"warning: {warning.text()}\n")
+        for warning in found.back:
+            print(f"warning, of the downgrade: {warning.text()}\n")
         told = [
             *found.notes,
             *([f"{found.judged} of them are pending: their SQL was judged too"] if found.judged else []),

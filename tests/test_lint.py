@@ -177,11 +177,12 @@ def test_an_operations_own_transaction_is_no_finding(project: Project) -> None:
 
 
 def test_literals_and_comments_are_no_code(project: Project) -> None:
-    """What only stands in a string, a comment or a body of code is not what the statement does."""
+    """What only stands in a string, a comment or a function's body is not what the statement does."""
     found = second(
         project,
         "op.execute(\"COMMENT ON TABLE thing IS 'DROP TABLE thing; ALTER TABLE thing RENAME TO a' /* DROP TABLE thing */\")\n"
-        "op.execute(\"DO $$ BEGIN EXECUTE 'DROP TABLE thing'; END $$\")",
+        "op.execute(\"CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'DROP TABLE thing'; END $$\")\n"
+        "op.execute(\"DO $$ BEGIN RAISE NOTICE 'DROP TABLE thing'; /* DROP TABLE thing; */ END $$\")",
     )
 
     assert codes(found) == ([], [])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from mcp_planner_schema import cli
 from mcp_planner_schema.guard import stored_locks
@@ -24,6 +25,12 @@ def scratch(embedded_server: ServerAddress, monkeypatch: pytest.MonkeyPatch) -> 
     url = f"postgresql://postgres@/postgres?host={embedded_server.host}&port={embedded_server.port}"
     monkeypatch.setenv("PLANNER_ARCHIVE_CHECK_URL", url)
     return url
+
+
+@pytest.fixture(scope="module")
+def history() -> ScriptDirectory:
+    """MCP-Planner's own, loaded once."""
+    return ScriptDirectory.from_config(Config(str(ROOT / "alembic.ini")))
 
 
 def traced(project: Project, upgrade: str, downgrade: str, transaction: str = "single") -> tuple[Traced, Traced]:
@@ -49,14 +56,15 @@ def autocommit(*statements: str) -> str:
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_every_revision_has_its_locks_stored(revision: str) -> None:
-    """A revision comes with its file: both directions, modes as LOCK TABLE says them, no number of a database in it."""
-    text = stored_locks.place(ROOT / "alembic", revision).read_text()
+def test_every_revision_has_its_locks_stored(revision: str, history: ScriptDirectory) -> None:
+    """A revision comes with its file: both directions, modes as LOCK TABLE says them, no number of a database in it, and the
+    checksum of the revision as it is now."""
+    stored = json.loads(stored_locks.place(ROOT / "alembic", revision).read_text())
 
-    stored = json.loads(text)
-    assert list(stored) == ["upgrade", "downgrade"]
+    assert list(stored) == ["upgrade", "downgrade", "source"]
+    assert stored.pop("source") == trace.checksum(history, revision)
     assert {mode for found in stored.values() for mode in found["locks"].values()} <= set(stored_locks.MODES)
-    assert not any(char.isdigit() for char in text)
+    assert not any(char.isdigit() for char in json.dumps(stored))
 
 
 def test_the_stored_locks_are_those_that_are_taken(scratch: str, planner: Config) -> None:
@@ -67,7 +75,8 @@ def test_the_stored_locks_are_those_that_are_taken(scratch: str, planner: Config
 
     assert sorted(found) == REVISIONS
     for revision, both in found.items():
-        assert stored_locks.text(both) == stored_locks.place(ROOT / "alembic", revision).read_text(), revision
+        file = stored_locks.place(ROOT / "alembic", revision)
+        assert stored_locks.text(both, stored_locks.source(ROOT / "alembic", revision)) == file.read_text(), revision
 
 
 def test_a_transaction_is_read_statement_by_statement(scratch: str, project: Project) -> None:
@@ -199,6 +208,21 @@ def test_pending_is_what_the_database_has_not(scratch: str, project: Project, em
     assert trace.trace(project.config()) == []
     with pytest.raises(WrongUse, match="There is no revision 009"):
         trace.trace(project.config(), "009")
+
+
+def test_what_is_stored_names_the_text_that_was_traced(scratch: str, project: Project) -> None:
+    """With another body it is stale; a corrected header is none."""
+    traced(project, 'op.execute("ALTER TABLE thing ADD c int")', 'op.drop_column("thing", "c")')
+    script = ScriptDirectory.from_config(project.config())
+    file = project.versions / "002_alter_thing.py"
+
+    stored = trace.store(script, trace.trace(project.config(), "002"))
+    same = file.write_text(file.read_text().replace("A Tester", "Another")) and trace.checksum(script, "002")
+    other = file.write_text(file.read_text().replace("ADD c int", "ADD c text")) and trace.checksum(script, "002")
+
+    assert stored == ["002"]
+    assert stored_locks.source(script.dir, "002") == same != other
+    assert stored_locks.found(script.dir, "002") == stored_locks.Found({"public.thing": "ACCESS EXCLUSIVE"})
 
 
 def test_stored_locks_are_read_by_direction(tmp_path: Path) -> None:

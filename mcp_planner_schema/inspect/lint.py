@@ -6,6 +6,7 @@ these revisions makes is used by nobody yet, so nothing is said about it.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime as dt
 from collections import Counter
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from mcp_planner_schema.guard import judge, source
 from mcp_planner_schema.guard.findings import Finding
 from mcp_planner_schema.guard.findings_lint import CONTRACTS, SIZED
-from mcp_planner_schema.inspect import ddl, lint_rules, squawk, statements, table_stats
+from mcp_planner_schema.inspect import ddl, do_blocks, lint_rules, squawk, statements, table_stats
 from mcp_planner_schema.inspect.past import Past
 from mcp_planner_schema.inspect.statements import Captured, Sent
 from mcp_planner_schema.inspect.table_stats import TableStats
@@ -31,12 +32,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lint:
-    """``findings`` stand against a revision, ``warnings`` are told; ``notes`` say what could not be judged."""
+    """``findings`` stand against a revision, ``warnings`` are told; ``notes`` say what could not be judged.
+
+    ``back`` would stand against a downgrade, if it were an upgrade: they are told too, for who goes back is in a hurry.
+    """
 
     judged: int
     findings: tuple[Finding, ...] = ()
     warnings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+    back: tuple[Finding, ...] = ()
 
 
 def lint(config: Config, script: ScriptDirectory, judged: Sequence[Judged], day: dt.date | None = None) -> Lint:
@@ -47,7 +52,7 @@ def lint(config: Config, script: ScriptDirectory, judged: Sequence[Judged], day:
     if applied is None:
         notes.append("note: alembic/table-stats.json names a revision that is not here: make table-stats")
     pending = [one for one in reversed(list(script.walk_revisions())) if one.revision not in (applied or ())]
-    found = of(config, script, pending, judged, stats, day)
+    found = of(config, script, pending, judged, stats, day, back=True)
     return dataclasses.replace(found, notes=(*notes, *found.notes))
 
 
@@ -61,23 +66,42 @@ def deployed(script: ScriptDirectory, stats: TableStats) -> set[str] | None:
 
 def of(
     config: Config, script: ScriptDirectory, pending: Sequence[Script], judged: Sequence[Judged], stats: TableStats,
-    day: dt.date | None = None,
+    day: dt.date | None = None, *, back: bool = False,
 ) -> Lint:  # fmt: skip
-    """Judge these revisions as one deploy, after which comes nothing, onto tables of the sizes that ``stats`` has."""
+    """Judge these revisions as one deploy, after which comes nothing, onto tables of the sizes that ``stats`` has.
+
+    ``back``: their downgrades too, each as what follows its upgrade; to take away is what it is for.
+    """
     program = squawk.program()
     notes = [squawk.MISSING] if pending and program is None else []
     by_path = {str(one.path.resolve()): one for one in judged}
-    past, found, warned = Past(), list[Finding](), list[Finding]()
+    past, found, warned, behind = Past(), list[Finding](), list[Finding](), list[Finding]()
     for one in pending:
-        captured = statements.capture(config, script, one)
-        if captured.problem:
-            notes.append(f"note: the SQL of {one.revision} was judged as far as it goes offline: {captured.problem}")
         header = by_path[str(Path(one.path).resolve())].header
+        waived = (
+            {waiver.code for waiver in header.waivers if waiver.until >= (day or judge.today())} if header else set()
+        )
+        captured, untold = do_blocks.opened(statements.capture(config, script, one))
+        notes += _untold(one, "the SQL", captured, untold)
         past.contract = header is not None and header.phase == "contract"
         for finding, stands in _judge(one, captured, past, stats, program):
-            if not (header and header.waives(finding.code, day or judge.today())):
+            if finding.code not in waived:
                 (found if stands else warned).append(finding)
-    return Lint(len(pending), tuple(found), tuple(warned), tuple(notes))
+        if back and not (header and header.reversible == "forward-only"):
+            captured, untold = do_blocks.opened(statements.capture(config, script, one, back=True))
+            notes += _untold(one, "the downgrade", captured, untold)
+            after = dataclasses.replace(copy.deepcopy(past), contract=True)
+            told = _judge(one, captured, after, stats, None)
+            behind += [finding for finding, stands in told if stands and finding.code not in waived]
+    return Lint(len(pending), tuple(found), tuple(warned), tuple(notes), tuple(behind))
+
+
+def _untold(one: Script, what: str, captured: Captured, untold: Sequence[str]) -> list[str]:
+    """What could not be judged, naming revision and line."""
+    notes = [f"note: {source.shown(Path(one.path))}, {line}" for line in untold]
+    if captured.problem:
+        notes.append(f"note: {what} of {one.revision} was judged as far as it goes offline: {captured.problem}")
+    return notes
 
 
 def _judge(
@@ -103,7 +127,7 @@ def _hits(
         past.begin(sent)
         past.later = made.get(sent.transaction, set())
         last, found = sent, ddl.actions(sent.tokens)
-        if not found or any(past.used(one.table or one.name or "?") for one in found):
+        if not sent.inside and (not found or any(past.used(one.table or one.name or "?") for one in found)):
             shown.append(sent)  # squawk would take what is new here for something in use
         for action in found:
             for code, values in lint_rules.judge(action, sent, past):

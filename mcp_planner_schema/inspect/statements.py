@@ -1,4 +1,4 @@
-"""What a revision's upgrade sends, without a database: run offline, its statements are caught with their lines."""
+"""What a revision's upgrade or downgrade sends, without a database: run offline, its statements are caught with their lines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OPERATIONS = Path(__file__).resolve().parent.parent / "operations"
 class Sent:
     """One statement. ``transaction`` numbers the one it runs in; 0 for a statement that commits by itself.
 
-    ``operation``: one of ``mcp_planner_schema.operations`` has sent it, and not the author.
+    ``operation``: one of ``mcp_planner_schema.operations`` has sent it, and not the author. ``inside``: it stands in a DO block.
     """
 
     text: str
@@ -34,6 +34,7 @@ class Sent:
     line: int
     transaction: int
     operation: bool = False
+    inside: bool = False
 
     def shown(self) -> str:
         """Its beginning, in one line."""
@@ -49,17 +50,18 @@ class Captured:
     problem: str = ""
 
 
-def capture(config: Config, script: ScriptDirectory, one: Script) -> Captured:
-    """Run the upgrade of one revision offline, as far as it goes. Imports it; sends nothing."""
+def capture(config: Config, script: ScriptDirectory, one: Script, *, back: bool = False) -> Captured:
+    """Run the upgrade of one revision, or its downgrade, offline, as far as it goes. Imports it; sends nothing."""
     from alembic.operations import Operations
 
-    caught = _Catcher(Path(one.path))
+    body = one.module.downgrade if back else one.module.upgrade
+    caught = _Catcher(Path(one.path), "downgrade" if back else "upgrade")
     problem = ""
     with offline_context(config, script) as context:
         caught.listen(context)
         try:
             with Operations.context(context), redirect_stdout(sys.stderr):
-                one.module.upgrade()
+                body()
         except Exception as error:
             problem = f"{type(error).__name__}: {error}".partition("\n")[0]
     return Captured(tuple(caught.sent), problem or caught.problem)
@@ -85,10 +87,10 @@ def offline_context(config: Config, script: ScriptDirectory) -> Iterator[Migrati
 
 
 class _Catcher:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, body: str) -> None:
         self.sent: list[Sent] = []
         self.problem = ""
-        self._path = str(path.resolve())
+        self._path, self._body = str(path.resolve()), body
         self._transaction = 1
         self._last = 1
         self._alone = False
@@ -130,7 +132,7 @@ class _Catcher:
             self.sent.append(Sent(code, tuple(tokens), line, inside if self._alone else self._transaction, operation))
 
     def _sender(self) -> tuple[int, bool]:
-        """The line of upgrade() that is running, and whether it is an operation that sends."""
+        """The line of the revision's body that is running, and whether it is an operation that sends."""
         frame: FrameType | None = sys._getframe(2)
         line, operation = 1, False
         while frame is not None:
@@ -138,7 +140,7 @@ class _Catcher:
             operation = operation or (path.parent.name == "operations" and path.parent.resolve() == _OPERATIONS)
             if str(path.resolve()) == self._path:
                 line = frame.f_lineno
-                if frame.f_code.co_name == "upgrade":
+                if frame.f_code.co_name == self._body:
                     break
             frame = frame.f_back
         return line, operation
