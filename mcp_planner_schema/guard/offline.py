@@ -50,6 +50,7 @@ class _Answer:
 def write(context: Any, settings: Settings, target_metadata: MetaData | None, options: dict[str, Any]) -> None:
     """Write the SQL to Alembic's output, all of it or, when a revision cannot be said in SQL, none.
 
+    A list in ``config.attributes["sql_begins"]`` gets each revision with the character at which its SQL begins.
     Needs no database. Raises :class:`Refused` for findings against the revisions, the same as online.
     """
     output = context.config.output_buffer or sys.stdout
@@ -66,12 +67,14 @@ def write(context: Any, settings: Settings, target_metadata: MetaData | None, op
     }
     context.configure(**arguments)
     work = context.get_context().opts["fn"]
+    begins: list[tuple[str, int]] = context.config.attributes.get("sql_begins", [])
 
     def guarded(heads: tuple[str, ...], migration: MigrationContext) -> Iterator[Step]:
         prepare(migration)
         steps = _steps(context, settings, migration, work, heads)
         judged = plan.judge_steps(context, settings, steps)
         for step in steps:
+            begins.append((name_of(step), buffer.tell()))
             yield _said(settings, migration, step, judged.get(name_of(step)), buffer, plan.repeat_of(context))
 
     buffer.write(_NOTE.format(schema=settings.schema, environment=settings.environment))

@@ -6,8 +6,6 @@ where one stands: then sizes are those of ``alembic/table-stats.json``, and noth
 
 from __future__ import annotations
 
-import copy
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -15,13 +13,14 @@ from typing import TYPE_CHECKING
 from mcp_planner_schema.backfill.progress import lasting
 from mcp_planner_schema.guard import body, budget, graph, judge, phases, source
 from mcp_planner_schema.guard import settings as settings_module
-from mcp_planner_schema.guard.findings import GuardError, Refused, WrongUse
+from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.settings import Settings
 from mcp_planner_schema.inspect import (
     ahead,
     lint,
     plan_database,
     plan_locks,
+    plan_sql,
     plan_time,
     route,
     statements,
@@ -95,9 +94,9 @@ def _plan(config: Config, given: Settings, facts: Facts, connection: Connection 
         )
     with route.history(config, given, facts.heads) as script:
         steps = tuple(one for name in way.steps if (one := script.get_revision(name)) is not None)
-        judged = tuple(judge.judge_pending(script, [one.path for one in steps], given))
-        run = _Run(config, given, script, facts, steps, judged)
-        revisions, notes = _revisions(run, way.here, asked)
+    judged = tuple(judge.judge_pending(script, [one.path for one in steps], given))
+    run = _Run(config, given, script, facts, steps, judged)
+    revisions, notes = _revisions(run, way.here, asked)
     plan = Plan(facts.database, given.environment, way.here, way.there, sizes=facts.origin, notes=notes)
     if connection is None:
         return replace(plan, revisions=tuple(map(_weighed, revisions)))
@@ -114,6 +113,8 @@ def _revisions(run: _Run, here: str, asked: str) -> tuple[tuple[Revision, ...], 
     locks = plan_locks.known(run.config, run.given, run.script, run.checksums, may_run=not run.refused)
     # What the database that matters most has already was judged when it was new, as by migrate-validate.
     old = lint.deployed(run.script, table_stats.load(run.script.dir)) or set()
+    none: plan_sql.Written = dict.fromkeys(names, (None, _REFUSED))
+    written = none if run.refused else plan_sql.written(run.config, here, names)
     deploy = Deploy()
     found: list[Revision] = []
     for one, judged in zip(run.steps, run.judged, strict=True):
@@ -123,9 +124,7 @@ def _revisions(run: _Run, here: str, asked: str) -> tuple[tuple[Revision, ...], 
         ]
         said += [Said(finding, False) for finding in linted.warnings if finding.revision == one.revision]
         revision = _revision(run, one, judged, locks[one.revision], deploy)
-        sql, why = (
-            (None, _REFUSED) if run.refused else _sql(run.config, found[-1].revision if found else here, one.revision)
-        )
+        sql, why = written[one.revision]
         found.append(replace(revision, said=tuple(said), sql=sql, no_sql=why))
     first = phases.first_waiting((one.phase for one in found), run.given.environment, asked)
     for place in range(first if first is not None else len(found), len(found)):
@@ -173,25 +172,6 @@ def _table(name: str, known: Known, facts: Facts, deploy: Deploy) -> Table:
     if size is None:
         return Table(name, mode, rewritten, "unknown")
     return Table(name, mode, rewritten, "yes", size.bytes, size.rows)
-
-
-def _sql(config: Config, here: str, there: str) -> tuple[str | None, str]:
-    """What ``alembic upgrade here:there --sql`` writes, without the words about the file; or why it writes nothing."""
-    from alembic import command
-
-    # Config's own state stays: what is written here goes nowhere else, and is no run that could wait for a phase.
-    quiet, output = copy.copy(config), io.StringIO()
-    quiet.output_buffer = output
-    quiet.attributes = {"only_shown": True, "phase": "contract", "repeat": f"alembic upgrade {here}:{there} --sql"}
-    try:
-        command.upgrade(quiet, f"{here}:{there}", sql=True)
-    except Refused as error:
-        first = error.findings[0]
-        return None, f"{first.code}: {first.rule.happens.format_map(first.values)}"
-    except GuardError as error:
-        return None, error.message.partition("\n")[0]
-    text = output.getvalue()
-    return (text.partition("\n\n")[2] if text.startswith("\\set ") else text).strip() + "\n", ""
 
 
 def _with_activity(plan: Plan, run: _Run, connection: Connection, revisions: Sequence[Revision]) -> Plan:
