@@ -90,7 +90,7 @@ class _Catcher:
     def __init__(self, path: Path, body: str) -> None:
         self.sent: list[Sent] = []
         self.problem = ""
-        self._path, self._body = str(path.resolve()), body
+        self._path, self._name, self._body = str(path.resolve()), path.name, body
         self._transaction = 1
         self._last = 1
         self._alone = False
@@ -138,7 +138,7 @@ class _Catcher:
         while frame is not None:
             path = Path(frame.f_code.co_filename)
             operation = operation or (path.parent.name == "operations" and path.parent.resolve() == _OPERATIONS)
-            if str(path.resolve()) == self._path:
+            if path.name == self._name and str(path.resolve()) == self._path:
                 line = frame.f_lineno
                 if frame.f_code.co_name == self._body:
                     break
