@@ -186,6 +186,7 @@ def test_a_renamed_table_is_still_as_large(empty: Database, project: Project) ->
 def test_an_unknown_time_under_a_lock_is_risky_until_it_was_measured_here(empty: Database, project: Project) -> None:
     """Nobody guesses what a DO block does; what the same text took on this database before is told, and goes for it."""
     begun(project, 10)
+    empty.rows("ALTER TABLE thing ADD PRIMARY KEY (id)")
     pending(project, FLAG + "\nop.execute('DO $$ BEGIN PERFORM pg_sleep(0.01); END $$')", LOCKS, downgrade=UNFLAG)
     before = read(project)
     project.upgrade()
@@ -517,7 +518,7 @@ def test_nothing_breaks_out_of_the_markdown(empty: Database, project: Project) -
     """A title and SQL with pipes, backticks and tags stay in their cell, their summary and their fence."""
     begun(project, 10)
     sql = "COMMENT ON TABLE thing IS 'x\n```\n</details>\n| a | b |\n````sql\n'"
-    pending(project, f'op.execute("""{sql}""")', Found())
+    pending(project, f"op.execute({sql!r})", Found())
     file = project.versions / "002_alter_thing002.py"
     file.write_text(file.read_text().replace('"""Alter thing002.', 'r"""' + HOSTILE, 1))
     stored_locks.place(project.folder / "alembic", "002").write_text(
@@ -571,12 +572,12 @@ def test_a_password_is_in_no_form(empty: Database, project: Project, monkeypatch
     ("arguments", "code", "says"),
     [
         (["FROM=023", "TO=024"], 0, "from 023 to 024, 1 revision"),
-        (["FROM=22", "TO=023", "JSON=1"], 0, '"from": "022"'),
+        (["FROM=022", "TO=023", "JSON=1"], 0, '"from": "022"'),
         (["FROM=023", "TO=024", "FORMAT=markdown"], 0, "<summary>🟢 024 "),
         (["FORMAT=html"], 2, "FORMAT is 'html'; it is markdown or left out"),
         (["FORMAT=markdown", "JSON=1"], 2, "JSON and FORMAT both say how it is told"),
         (["FROM=023", "TO=022"], 2, "022 lies behind 023"),
-        (["FROM=777"], 2, "There is no revision 777"),
+        (["FROM=22"], 2, "There is no revision 22. 022 is meant?"),
     ],
 )
 def test_the_command(arguments: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from mcp_planner_schema.inspect.sql_reader import Action
 from mcp_planner_schema.inspect.statements import Captured, Sent
 from mcp_planner_schema.inspect.table_sizes import Size
 
-SPEEDS = {"read": 600, "index": 60, "rewrite": 60}
+SPEEDS = {"read": 700, "index": 160, "rewrite": 60}
 """Megabytes a second: of the table without its indexes to read it or to build an index, with them to write it anew."""
 
 SLOWER = 10
