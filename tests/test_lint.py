@@ -277,7 +277,7 @@ def test_every_rule_of_squawks_that_is_mapped_has_a_finding() -> None:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def added(copy: Path, statement: str) -> subprocess.CompletedProcess[str]:
+def added(copy: Path, statement: str, back: str = 'op.drop_table("thing")') -> subprocess.CompletedProcess[str]:
     """``make migrate-validate`` with one more revision in a copy of this repository."""
     versions = copy / "alembic" / "versions"
     last = max(path.name[:3] for path in versions.glob("*.py"))
@@ -286,6 +286,7 @@ def added(copy: Path, statement: str) -> subprocess.CompletedProcess[str]:
     text = text.replace("down_revision = None", f'down_revision = "{last}"').replace(
         "CREATE TABLE thing (id int PRIMARY KEY)", statement
     )
+    text = text.replace('op.drop_table("thing")', back)
     (versions / f"{int(last) + 1:03}_alter_thing.py").write_text(text)
     stored = json.loads(table_stats.place(copy / "alembic").read_text())
     table_stats.place(copy / "alembic").write_text(json.dumps({**stored, "version": [last]}))

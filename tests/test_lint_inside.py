@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Project
-from tests.test_judge import copy, install, validate
+from tests.test_judge import copy, install
 from tests.test_lint import INDEX, added, codes, linted, second, stats
 
 __all__ = ["copy"]  # a fixture
@@ -110,13 +110,8 @@ def test_a_downgrade_is_judged_by_the_same_rules(project: Project) -> None:
 
 def test_validate_tells_of_the_downgrade_and_ends_with_0(copy: Path) -> None:
     """It is a warning: who goes back is told before, and nobody is stopped."""
-    done = added(copy, "ALTER TABLE steps ADD COLUMN extra text")
-    last = max((copy / "alembic" / "versions").glob("*.py"))
-    before = last.read_text().partition("def downgrade")[0]
-    last.write_text(before + "def downgrade() -> None:\n    op.execute('CREATE INDEX ix ON steps (title)')\n")
+    told = added(copy, "ALTER TABLE steps ADD COLUMN extra text", "op.execute('CREATE INDEX ix ON steps (title)')")
 
-    told = validate(copy)
-
-    assert (done.returncode, done.stderr, told.returncode) == (0, "", 0)
+    assert told.returncode == 0, told.stderr
     assert "warning, of the downgrade: alembic/versions/" in told.stdout
     assert ": index-blocking\n" in told.stdout

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.config import Config
 
 from mcp_planner_schema import cli
@@ -24,7 +26,7 @@ from mcp_planner_schema.inspect import (
     table_stats,
     trace,
 )  # fmt: skip
-from mcp_planner_schema.inspect.planned import Plan
+from mcp_planner_schema.inspect.planned import Estimate, Locks, Plan, Revision, Table
 from mcp_planner_schema.inspect.table_stats import TableStats
 from tests.conftest import HEAD, ROOT, Database, Project
 from tests.test_trace import scratch
@@ -108,8 +110,9 @@ def test_the_sql_is_what_alembic_writes(empty: Database, project: Project) -> No
     found = read(project)
 
     first, second = found.revisions
-    written = project.alembic("upgrade", "001:003", "--sql").stdout
-    head, _, statements = written.partition("\n\n")
+    written = io.StringIO()
+    command.upgrade(Config(project.config().config_file_name, output_buffer=written), "001:003", sql=True)
+    head, _, statements = written.getvalue().partition("\n\n")
     assert head.startswith("\\set ON_ERROR_STOP on\n-- Written by")
     assert (first.sql or "").split() + (second.sql or "").split() == statements.split()
     assert "ADD flag boolean" in (first.sql or "") and "ADD note text" in (second.sql or "")
@@ -514,43 +517,45 @@ def test_the_json_is_the_documented_one(empty: Database, project: Project) -> No
 HOSTILE = "a | b `c` </summary></details> <script>x</script> [l](http://evil.example) **bold** @team _u_ &amp; \\| ```"
 
 
-def test_nothing_breaks_out_of_the_markdown(empty: Database, project: Project) -> None:
-    """A title and SQL with pipes, backticks and tags stay in their cell, their summary and their fence."""
-    begun(project, 10)
-    sql = "COMMENT ON TABLE thing IS 'x\n```\n</details>\n| a | b |\n````sql\n'"
-    pending(project, f"op.execute({sql!r})", Found())
-    file = project.versions / "002_alter_thing002.py"
-    file.write_text(file.read_text().replace('"""Alter thing002.', 'r"""' + HOSTILE, 1))
-    stored_locks.place(project.folder / "alembic", "002").write_text(
-        stored_locks.text({"upgrade": Found()}, trace.checksum(project_script(project), "002"))
+def hand_made(title: str, sql: str) -> Plan:
+    """A plan of one revision that says this."""
+    locks = Locks(
+        "alembic/locks/002.json", (Table("public.thing", "ACCESS EXCLUSIVE", bytes=8192, rows=7, users=(title,)),)
     )
+    one = Revision(
+        revision="002", title=title, file="versions/002_x.py", phase="expand", type="schema", transaction="single",
+        reversible="stash", locks=locks, estimate=Estimate(0.0, None, None, unknown=(title,)), deadline_ms=200, sql=sql,
+        backfills=(title, f"  {title}"), reasons=(title,),
+    )  # fmt: skip
+    return Plan("d at h:1", "development", "001", "002", (one,), notes=(title, "1. one", "- two", "+ three"))
 
-    page = plan_markdown.markdown(read(project))
+
+def test_nothing_breaks_out_of_the_markdown() -> None:
+    """What a revision says with pipes, backticks and tags stays in its cell, its item, its summary and its fence."""
+    sql = "COMMENT ON TABLE thing IS 'x\n```\n</details>\n| a | b |\n````sql\n';"
+
+    page = plan_markdown.markdown(hand_made(HOSTILE, sql))
 
     lines = page.split("\n")
     begin = next(place for place, line in enumerate(lines) if line.startswith("```"))
     fence = lines[begin].removesuffix("sql")
     end = lines.index(fence, begin + 1)
-    assert fence == "`````"
-    assert sql in "\n".join(lines[begin + 1 : end])
     outside = [*lines[:begin], *lines[end + 1 :]]
+    assert fence == "`````"
+    assert "\n".join(lines[begin + 1 : end]) == sql
     assert [line.count("|") for line in outside if "|" in line] == [len(plan_text.COLUMNS) + 1] * 3
-    tags = re.findall(r"<[^>]*>", "\n".join(outside))
-    assert tags == ["<details>", "<summary>", "</summary>", "</details>"]
-    assert not re.search(r"`|\]\(|@team|://|_u_|\\\|", "\n".join(outside))
+    assert re.findall(r"<[^>]*>", "\n".join(outside)) == ["<details>", "<summary>", "</summary>", "</details>"]
+    assert not re.search(r"`|\]\(|@team|://|_u_|\\|\*\*bold", "\n".join(outside))
+    assert [line for line in outside if re.match(r"- (\d+[.)]|[-+]) ", line)] == []
 
 
-def test_markdown_that_is_too_long_goes_without_its_sql(
-    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_markdown_that_is_too_long_goes_without_its_sql(monkeypatch: pytest.MonkeyPatch) -> None:
     """A comment has a limit: then it is said where the SQL is to be had, and the rest stays."""
-    begun(project, 10)
-    pending(project, FLAG, LOCKS)
-    found = read(project)
-    whole = plan_markdown.markdown(found)
+    plan = hand_made("title", "ADD flag boolean")
+    whole = plan_markdown.markdown(plan)
     monkeypatch.setattr(plan_markdown, "LIMIT", len(whole) - 1)
 
-    cut = plan_markdown.markdown(found)
+    cut = plan_markdown.markdown(plan)
 
     assert "ADD flag boolean" in whole and "ADD flag boolean" not in cut
     assert "The SQL is too long for a comment: make migrate-plan TO&#61;002" in cut
@@ -571,7 +576,6 @@ def test_a_password_is_in_no_form(empty: Database, project: Project, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["FROM=023", "TO=024"], 0, "from 023 to 024, 1 revision"),
         (["FROM=022", "TO=023", "JSON=1"], 0, '"from": "022"'),
         (["FROM=023", "TO=024", "FORMAT=markdown"], 0, "<summary>🟢 024 "),
         (["FORMAT=html"], 2, "FORMAT is 'html'; it is markdown or left out"),
