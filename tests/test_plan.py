@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+import psycopg2
 import pytest
 from alembic import command
 from alembic.config import Config
@@ -18,6 +19,7 @@ from mcp_planner_schema.guard.stored_locks import Found
 from mcp_planner_schema.inspect import (
     lint,
     plan,
+    plan_database,
     plan_json,
     plan_markdown,
     plan_text,
@@ -277,9 +279,10 @@ def test_a_table_that_somebody_has_for_himself_is_not_waited_for(empty: Database
 
 
 def test_who_is_in_the_way_is_named(empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session that has the table in use for long is told at the table that it would hold up."""
+    """A session that has the table in use for long is told where it would hold up the lock, and not where that goes with it."""
     begun(project, 10)
     pending(project, FLAG, LOCKS)
+    pending(project, FLAG, Found({"public.thing": "SHARE UPDATE EXCLUSIVE"}), version="003")
     monkeypatch.setattr(blockers, "_LONG", 0.0)
     with empty.connect(autocommit=False) as other, other.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM thing")
@@ -287,11 +290,32 @@ def test_who_is_in_the_way_is_named(empty: Database, project: Project, monkeypat
         found = read(project)
 
     (table,) = found.revisions[0].locks.tables
-    assert len(table.users) == 1
+    (beside,) = found.revisions[1].locks.tables
+    assert (len(table.users), beside.users) == (1, ())
     assert re.fullmatch(
         r"pid \d+ \(the test, user postgres, idle in transaction, .*\) holds AccessShareLock", table.users[0]
     )
     assert f"it has to wait for {table.users[0]}" in plan_text.text(found)
+
+
+@pytest.mark.parametrize("mode", stored_locks.MODES)
+def test_whom_a_lock_waits_for_is_what_the_server_says(empty: Database, mode: str) -> None:
+    """Each mode against each that another session holds, as LOCK TABLE NOWAIT finds it."""
+    empty.rows("CREATE TABLE thing ()")
+    found, expected = [], []
+    for held in stored_locks.MODES:
+        with empty.connect(autocommit=False) as other, other.cursor() as cursor:
+            cursor.execute(f"LOCK TABLE thing IN {held} MODE")
+            cursor.execute("SELECT mode FROM pg_locks WHERE relation = 'thing'::regclass")
+            name = cursor.fetchone()[0]
+            try:
+                empty.rows(f"BEGIN; LOCK TABLE thing IN {mode} MODE NOWAIT; ROLLBACK")
+                expected.append(False)
+            except psycopg2.errors.LockNotAvailable:
+                expected.append(True)
+        found.append(plan_database.waits_for(mode, f"pid 1 (the test) holds {name}"))
+
+    assert found == expected
 
 
 def _engine(database: Database) -> Any:

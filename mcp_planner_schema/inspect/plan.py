@@ -220,8 +220,9 @@ def _busy(table: Table, rates: Rates | None, users: Sequence[str]) -> Table:
         return table
     writes, reads = rates.by_table[table.name]
     begin = f"{plan_time.short(table.name)} is in use: "
-    here = tuple(line.removeprefix(begin) for line in users if line.startswith(begin))
-    return replace(table, writes=writes, reads=reads, users=here)
+    here = [line.removeprefix(begin) for line in users if line.startswith(begin)]
+    waits = tuple(user for user in here if plan_database.waits_for(table.mode, user))
+    return replace(table, writes=writes, reads=reads, users=waits)
 
 
 def _told(rates: Rates | None) -> str:

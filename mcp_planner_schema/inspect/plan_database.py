@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import blockers, connect
 from mcp_planner_schema.guard.findings import Broken
+from mcp_planner_schema.guard.stored_locks import MODES
 from mcp_planner_schema.inspect import status, table_sizes, table_stats
 from mcp_planner_schema.inspect.planned import Before
 from mcp_planner_schema.inspect.table_sizes import Rates, Size
@@ -92,12 +93,23 @@ def activity(connection: Connection, facts: Facts) -> Rates:
     return table_sizes.rates(facts.sizes, again, now - facts.at, None)
 
 
+# The weakest mode that each waits for, by their places in MODES; what is stronger is waited for too, but SHARE for no SHARE.
+_WAITS_FOR = dict(zip(MODES, (7, 6, 4, 3, 2, 2, 1, 0), strict=True))
+_PLACES = {mode.title().replace(" ", "") + "Lock": place for place, mode in enumerate(MODES)}  # as pg_locks calls them
+
+
 def users(connection: Connection, schema: str, tables: Sequence[str]) -> list[str]:
     """One line for each session that has one of these tables in use for long."""
     own: int = connection.exec_driver_sql("SELECT pg_catalog.pg_backend_pid()").scalar_one()
     lines = blockers.beforehand(connection, schema, frozenset(tables), [own])
     connection.rollback()
     return lines
+
+
+def waits_for(mode: str, user: str) -> bool:
+    """Whether who wants a table in this mode waits for a session of :func:`users`, whose line ends with the mode it holds."""
+    held = _PLACES.get(user.rpartition(" ")[2], 0)
+    return held >= _WAITS_FOR.get(mode, len(MODES)) and not (mode == "SHARE" and MODES[held] == mode)
 
 
 def before(connection: Connection, schema: str, checksums: Mapping[str, str]) -> dict[str, Before]:

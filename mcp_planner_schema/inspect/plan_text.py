@@ -136,4 +136,6 @@ def size(number: float) -> str:
 
 def rate(number: float) -> str:
     """How many a second: what is rare is not shown as nothing."""
-    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}" if number >= 0.05 or not number else "< 0.1"
+    if number == 0 or number >= 10:
+        return f"{number:,.0f}"
+    return f"{number:.1f}" if number >= 0.05 else "< 0.1"

@@ -177,7 +177,7 @@ def _open_end(sent: Sent) -> str:
     """Why nobody can say how long it takes; empty where that is known."""
     words = [token.word for token in sent.tokens]
     if sent.operation and (words[0] == "DO" or words[0] in _MOMENT):
-        return "" if sent.transaction or words[0] != "DO" else f"the backfill that {sent.shown()} writes down"
+        return "" if sent.transaction or words[0] != "DO" else "its backfill"
     if words[0] == "INSERT" and "VALUES" in words and not {"SELECT", "WITH"} & set(words):
         return ""
     makes_rows = words[0] == "CREATE" and ("TABLE" in words[:4] or "MATERIALIZED" in words[:4]) and _as_query(words)

@@ -27,7 +27,7 @@ class Table:
 
     ``there``: ``yes``, ``new`` (a revision before it makes it), or ``unknown`` (this database has none of the name).
     Bytes (with indexes), live rows, rows written and scans begun a second are None where they are not known. ``users`` are
-    sessions that have it in use for long just now.
+    sessions that it would have to wait for: they have it in use for long just now, in a way that does not go with the mode.
     """
 
     name: str
