@@ -13,11 +13,11 @@ GIVEN := $(foreach v,$(filter-out PYTHON PYTEST MAKEFLAGS SHELL,$(.VARIABLES)),$
 $(foreach v,$(GIVEN),$(eval export override $(v) := $$(value $(v))))
 RUN = @$(PY) -m mcp_planner_schema $@ $(GIVEN:%=--make=%)
 
-TARGETS := help setup test test-all lint format lock bench bench-availability findings schema-doc schema-sql \
+TARGETS := help setup test test-all lint format lock bench bench-availability findings schema-doc schema-sql known-revisions \
 	migrate-create migrate-up migrate-down migrate-goto migrate-plan migrate-status migrate-force migrate-validate \
 	migrate-trace migrate-fingerprint migrate-verify migrate-doctor migrate-history migrate-restore migrate-stash-list \
-	migrate-stash-show migrate-stash-verify migrate-stash-purge migrate-reset backfill-pause backfill-resume \
-	backfill-stop db-start db-stop db-shell db-status example-data table-stats
+	migrate-stash-show migrate-stash-verify migrate-stash-purge migrate-accept migrate-recover migrate-rebase migrate-reset \
+	backfill-pause backfill-resume backfill-stop db-start db-stop db-shell db-status example-data table-stats
 .PHONY: $(TARGETS)
 
 # Before anything runs: `make migrate-down 005` would go one step back first and complain about 005 afterwards.
@@ -55,7 +55,16 @@ migrate-plan: setup ## What an upgrade would do, revision by revision: [TO=003] 
 migrate-status: setup ## Where the database stands and what is pending; JSON=1
 	$(RUN)
 
-migrate-force: setup ## Move only the version: VERSION=003 [REASON="why"]
+migrate-force: setup ## Move only the version: VERSION=003 [REASON="why"], which staging and production demand
+	$(RUN)
+
+migrate-accept: setup ## Let an edited applied revision stand as it is now: VERSION=003 REASON="why"
+	$(RUN)
+
+migrate-recover: setup ## Write the file of a revision that only the database has: VERSION=026 [DIR=/tmp/recovered]
+	$(RUN)
+
+migrate-rebase: setup ## Put a revision that nobody has applied after another: VERSION=026 [ONTO=025] [ALONG=1]
 	$(RUN)
 
 migrate-validate: setup ## Judge every revision file, and the SQL of those to be deployed; needs no database
@@ -143,6 +152,9 @@ schema-doc: setup ## Write docs/schema.md, tables and diagram, from the models
 	$(RUN)
 
 schema-sql: setup ## Write alembic/schema.sql, the whole schema to read, from alembic/catalog
+	$(RUN)
+
+known-revisions: setup ## Write what the package knows of its revisions, for check_compatible
 	$(RUN)
 
 lock: setup ## Write requirements.lock from pyproject.toml

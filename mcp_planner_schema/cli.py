@@ -89,7 +89,7 @@ def _parse(arguments: Sequence[str]) -> tuple[str, Command, Values]:
     for key in command.needs:
         if not values.get(key):
             raise WrongUse(f"{name} needs {key}.", _form(name))
-    for key in ("DRY_RUN", "JSON", "AUTO"):
+    for key in ("DRY_RUN", "JSON", "AUTO", "ALONG"):
         if values.get(key, "1") != "1":
             raise WrongUse(f"{key} is {values[key]!r}; it is 1 or left out.", _form(name))
     return name, command, values
@@ -145,7 +145,8 @@ def _up(config: Config, values: Values) -> int:
 
     _allow(config, values)
     if not values.get("DRY_RUN") and not values.get("TO"):
-        return _go(config, "head", back=False)
+        _go(config, "head", back=False)
+        return _keep_known(config)
     wanted = values.get("TO") or "head"
     way = route.find(config, wanted)
     if way.back:
@@ -156,6 +157,16 @@ def _up(config: Config, values: Values) -> int:
         return DONE
     target = "head" if wanted == "head" else way.there
     return _show_sql(config, way, target) if values.get("DRY_RUN") else _go(config, target, back=False)
+
+
+def _keep_known(config: Config) -> int:
+    """What the package says of its revisions follows their files; in staging and production nothing is written."""
+    from mcp_planner_schema.guard import settings
+    from mcp_planner_schema.inspect import known
+
+    if settings.load(config).environment == "development" and known.write(ROOT):
+        print(f"wrote {known.place(ROOT).relative_to(ROOT)}: commit it with the revision", file=sys.stderr)
+    return DONE
 
 
 def _down(config: Config, values: Values) -> int:
@@ -222,6 +233,31 @@ def _force(config: Config, values: Values) -> int:
     config.attributes["reason"] = values.get("REASON")
     command.stamp(config, values["VERSION"])
     return DONE
+
+
+def _accept(config: Config, values: Values) -> int:
+    from mcp_planner_schema.guard import accept
+
+    print("\n".join(accept.accept(config, values["VERSION"], values["REASON"])))
+    return DONE
+
+
+def _recover(config: Config, values: Values) -> int:
+    from mcp_planner_schema.guard import recover
+
+    folder = Path(values["DIR"]).expanduser().absolute() if "DIR" in values else None
+    print("\n".join(recover.recover(config, values["VERSION"], folder)))
+    return DONE
+
+
+def _rebase(config: Config, values: Values) -> int:
+    from mcp_planner_schema.guard import rebase
+
+    urls = os.environ.get("PLANNER_KNOWN_URLS", "")
+    along = bool(values.get("ALONG"))
+    print("\n".join(rebase.rebase(config, values["VERSION"], values.get("ONTO"), urls, along=along)))
+    print("next: make migrate-validate", file=sys.stderr)
+    return _keep_known(config)
 
 
 def _reset(config: Config, values: Values) -> int:
@@ -442,6 +478,13 @@ def _findings(config: Config, values: Values) -> int:
     return DONE
 
 
+def _known_revisions(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import known
+
+    known.write(ROOT)
+    return DONE
+
+
 def _schema_doc(config: Config, values: Values) -> int:
     from mcp_planner_schema.inspect import schema_page
 
@@ -519,6 +562,9 @@ COMMANDS: dict[str, Command] = {
         ("TO", "FROM", "JSON", "FORMAT", "PHASE"),
         "[TO=024] [FROM=023] [JSON=1] [FORMAT=markdown] [PHASE=contract]",
     ),
+    "migrate-accept": Command(_accept, ("VERSION", "REASON"), (), 'VERSION=003 REASON="why"'),
+    "migrate-recover": Command(_recover, ("VERSION",), ("DIR",), "VERSION=026 [DIR=/tmp/recovered]"),
+    "migrate-rebase": Command(_rebase, ("VERSION",), ("ONTO", "ALONG"), "VERSION=026 [ONTO=025] [ALONG=1]"),
     "migrate-validate": Command(_validate),
     "migrate-trace": Command(_trace, (), ("VERSION",), "[VERSION=003|all]"),
     "migrate-fingerprint": Command(_fingerprint, (), ("VERSION",), "[VERSION=003|all]"),
@@ -545,4 +591,5 @@ COMMANDS: dict[str, Command] = {
     "findings": Command(_findings),
     "schema-doc": Command(_schema_doc),
     "schema-sql": Command(_schema_sql),
+    "known-revisions": Command(_known_revisions),
 }

@@ -28,6 +28,10 @@ SECOND = "002_alter_thing.py"
 
 # Rules whose bad example is no file of its own: what git would change on the way, and what only a database can show.
 BROKEN_ELSEWHERE = {
+    "database-ahead": "test_ahead.py::test_no_command_says_only_that_it_cannot_locate_a_revision",
+    "recover-impossible": "test_ahead.py::test_no_link_is_followed",
+    "rebase-impossible": "test_rebase.py::test_what_a_database_has_applied_stays",
+    "stamp-unexplained": "test_forced.py::test_without_a_reason_the_version_stays",
     "source-line-endings": "test_source.py::test_line_endings_are_a_finding_at_the_first_of_them",
     "source-unreadable": "test_source.py::test_what_cannot_be_opened_is_a_finding",
     "source-too-large": "test_source.py::test_ten_megabytes_are_a_finding_and_cost_nothing",
@@ -108,6 +112,10 @@ KEPT_ELSEWHERE = {
     "stash-retained": "test_stashes.py::test_a_purge_deletes_the_rows_and_keeps_the_manifest",
     "stash-not-let-in": "test_restore_others.py::test_whole_tables_need_no_temporary_ones",
     "restore-impossible": "test_stashes.py::test_a_stash_comes_back_into_a_schema_that_is_there",
+    "database-ahead": "test_ahead.py::test_an_older_build_deploys_where_nothing_was_taken_away",
+    "recover-impossible": "test_ahead.py::test_a_missing_file_comes_back_to_the_letter",
+    "rebase-impossible": "test_rebase.py::test_two_heads_become_one_line",
+    "stamp-unexplained": "test_forced.py::test_with_a_reason_it_is_moved_and_the_reason_kept",
 }
 
 

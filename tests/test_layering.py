@@ -50,12 +50,14 @@ def part(name: str) -> str:
 
 
 MAY_USE = {
-    "": set(),
+    "": {"compatible"},  # check_compatible, loaded when it is asked for
+    "compatible": {"compatible"},  # an application that starts loads nothing else of ours
     "models": {"models"},
-    "guard": {"guard", "", "embedded"},  # the version number, and the server for someone who has none
+    # The version number, the server for someone who has none, and what revisions are to each other.
+    "guard": {"guard", "", "embedded", "compatible"},
     "backfill": {"backfill", "guard"},
     "operations": {"operations", "backfill", "guard"},
-    "inspect": {"inspect", "guard", "backfill", "operations", "models", ""},
+    "inspect": {"inspect", "guard", "backfill", "operations", "models", "compatible", ""},
     "embedded": {"embedded"},
 }
 
@@ -97,6 +99,7 @@ def test_the_guards_first_stations_come_in_their_order() -> None:
             "findings_lint",
             "findings_backfill",
             "findings_catalog",
+            "findings_versions",
             "findings",
             "address",
             "settings",

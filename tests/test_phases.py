@@ -132,7 +132,7 @@ def test_a_downgrade_is_left_alone(
     monkeypatch.setenv("PLANNER_ENV", "staging")
 
     back = upgrade(three, *phase, "downgrade", "001")
-    stamped = upgrade(three, *phase, "stamp", "003")
+    stamped = upgrade(three, *phase, "-x", "reason=a test", "stamp", "003")
 
     assert back.returncode == 0, back.stderr
     assert stamped.returncode == 0, stamped.stderr

@@ -15,6 +15,7 @@ from alembic.util import CommandError
 from mcp_planner_schema.guard.findings_backfill import BACKFILL_RULES
 from mcp_planner_schema.guard.findings_catalog import CATALOG_RULES
 from mcp_planner_schema.guard.findings_lint import LINT_RULES
+from mcp_planner_schema.guard.findings_versions import VERSION_RULES
 from mcp_planner_schema.guard.rule import Rule as Rule
 
 DONE, BROKEN, WRONG_USE, REFUSED, BUSY = 0, 1, 2, 3, 75
@@ -326,10 +327,11 @@ _RULES = (
     # --- the database -------------------------------------------------------------------------------------------
     Rule(
         "applied-edited",
-        "{what} was changed after it was applied on {applied}",
+        "{what} was changed after it was applied on {applied}:{changed}",
         "this database was built by the old text; others will be built by the new one",
         "bring the old text back (it is kept, SQL files as comments at its end: SELECT source FROM {schema}.history "
-        "WHERE id = {history}) and put the change into a new revision; a function or trigger into a new file",
+        "WHERE id = {history}) and put the change into a new revision; a function or trigger into a new file. Where both texts "
+        'do the same to this database: make migrate-accept VERSION={revision} REASON="…"',
         waivable=True,
     ),
     Rule(
@@ -469,4 +471,4 @@ _RULES = (
     ),
 )
 
-RULES = {rule.code: rule for rule in (*_RULES, *LINT_RULES, *BACKFILL_RULES, *CATALOG_RULES)}
+RULES = {rule.code: rule for rule in (*_RULES, *LINT_RULES, *BACKFILL_RULES, *CATALOG_RULES, *VERSION_RULES)}

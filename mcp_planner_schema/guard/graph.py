@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import body, history, judge, source
+from mcp_planner_schema.guard import body, edits, header, judge, source
 from mcp_planner_schema.guard.findings import Finding, refuse
-from mcp_planner_schema.guard.postcheck import literal
 from mcp_planner_schema.guard.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,21 +47,26 @@ def problems(script: Any, settings: Settings, heads: tuple[str, ...] = ()) -> li
     cycle = _cycle(parents)
     if cycle:
         path = by_id[cycle[0]][0][0]
-        problem = f"the revisions {' -> '.join([*cycle, cycle[0]])} each come after the other"
+        members = ", ".join(_by(by_id[revision][0][0]) for revision in cycle)
+        problem = f"the revisions {' -> '.join([*cycle, cycle[0]])} each come after the other: {members}"
         if len(cycle) == 1:
-            problem = f"revision {cycle[0]} names itself as its parent"
+            problem = f"revision {cycle[0]} names itself as its parent: {members}"
         found.append(_broken(path, cycle[0], problem, "correct the down_revision that was changed last"))
     tips = sorted(set(parents) - {parent for names in parents.values() for parent in names})
     if settings.headers == "required" and len(tips) > 1 and not found:
-        files = ", ".join(source.shown(by_id[tip][0][0]) for tip in tips)
-        cure = f"make {tips[-1]} follow {tips[-2]}: down_revision = {tips[-2]!r}, Dependencies: {tips[-2]}"
+        files = ", ".join(_by(by_id[tip][0][0]) for tip in tips)
+        cure = (
+            f"make {tips[-1]} follow {tips[-2]}: down_revision = {tips[-2]!r}, Dependencies: {tips[-2]}, as "
+            f"make migrate-rebase VERSION={tips[-1]} ONTO={tips[-2]} does while no database has applied it; where some have "
+            "applied the one and some the other: alembic merge heads"
+        )
         found.append(_broken(by_id[tips[-1]][0][0], tips[-1], f"it has {len(tips)} heads: {files}", cure))
     for head in heads:
         if head not in by_id and not unnamed:
             values = {
                 "problem": f"the database is at {head}, which no file here has",
-                "instead": f"deploy the build that has it. Its source is kept, to be looked at or put back: SELECT source FROM "
-                f"{settings.schema}.history WHERE revision = {literal(head)} AND source IS NOT NULL ORDER BY id DESC LIMIT 1",
+                "instead": "deploy the build that has it; or bring its file back from what the database has kept, and read it: "
+                f"make migrate-recover VERSION={head}",
             }
             found.append(Finding("graph-broken", source.shown(Path(script.dir)), head, values))
     return found
@@ -71,8 +75,9 @@ def problems(script: Any, settings: Settings, heads: tuple[str, ...] = ()) -> li
 def _twice(by_id: Mapping[str, Sequence[tuple[Path, body.Identity]]]) -> list[Finding]:
     return [
         _broken(places[-1][0], revision,
-                f"revision {revision} stands in " + " and ".join(source.shown(path) for path, _ in places),
-                f"give the younger one a number of its own, and Dependencies: {revision}")
+                f"revision {revision} stands in " + " and ".join(_by(path) for path, _ in places),
+                f"give the younger one a number of its own, and Dependencies: {revision}, as "
+                f"make migrate-rebase VERSION={places[-1][0].stem} does")
         for revision, places in by_id.items()
         if len(places) > 1
     ]  # fmt: skip
@@ -81,8 +86,9 @@ def _twice(by_id: Mapping[str, Sequence[tuple[Path, body.Identity]]]) -> list[Fi
 def _orphans(by_id: Mapping[str, Sequence[tuple[Path, body.Identity]]]) -> list[Finding]:
     labels = {label for places in by_id.values() for _, identity in places for label in identity.labels}
     return [
-        _broken(path, revision, f"its parent {parent} is in no file",
-                f"bring the file of {parent} back, or correct down_revision")
+        _broken(path, revision, f"its parent {parent} is in no file; {_by(path)} names it",
+                f"bring the file of {parent} back (from git, or where a database has applied it: "
+                f"make migrate-recover VERSION={parent}), or correct down_revision")
         for revision, places in by_id.items()
         for path, identity in places
         for parent in identity.parents
@@ -93,50 +99,24 @@ def _orphans(by_id: Mapping[str, Sequence[tuple[Path, body.Identity]]]) -> list[
 def edited(
     script: Any, settings: Settings, connection: Connection, version_table: str, heads: tuple[str, ...]
 ) -> list[Finding]:
-    """Revisions applied at ``heads`` whose file says something else than what was run. Reads the history and the files.
-
-    What a stamp has put out of reach is not applied, whatever the history says.
-    """
-    applied = history.applied(connection, settings.schema, version_table)
-    sources = [read for path in judge.files(script) if applied and not isinstance(read := source.read(path), Finding)]
-    reached = _ancestors(
-        {found.revision: found.parents for read in sources if (found := body.identity(read)).revision}, heads
-    )
-    changed: list[Finding] = []
-    for read in sources:
-        path, revision = read.path, body.identity(read).revision
-        if revision not in applied or revision not in reached:
-            continue
-        number, day, checksum, text = applied[revision]
-        files = judge.texts(read, judge.sql_folder(script))
-        # Tokenising is the slow part; files that are the same to the letter need none of it.
-        if source.kept(read, files) == text or source.checksum(read, files) == checksum:
-            continue
-        values = {"revision": revision, "applied": day, "schema": settings.schema, "history": str(number)}
-        values["what"] = _what(read, files, text)
-        finding = Finding("applied-edited", f"{read.shown}:1", revision, values)
-        judged = judge.judge(path, settings, sql=judge.sql_folder(script), required=False, today=judge.today())
-        if not (judged.header and judged.header.waives(finding.code, judge.today())):
-            changed.append(finding)
-    return changed
+    """Revisions applied at ``heads`` whose file says something else than what was run, but for those that waive it."""
+    found: list[Finding] = []
+    for one in edits.read(script, settings, connection, version_table, heads):
+        judged = judge.judge(
+            one.source.path, settings, sql=judge.sql_folder(script), required=False, today=judge.today()
+        )
+        if not (judged.header and judged.header.waives("applied-edited", judge.today())):
+            found.append(one.finding(settings.schema))
+    return found
 
 
-def _what(read: source.Source, files: Mapping[str, str | None], kept: str) -> str:
-    """The files that the history knows otherwise, or the revision itself where it is none of them."""
-    names = [name for name, text in files.items() if text is None or source.commented(name, text) not in kept]
-    revision = body.identity(read).revision
-    return f"{', '.join(map(source.placed, names))} of revision {revision}" if names else f"revision {revision}"
-
-
-def _ancestors(parents: Mapping[str | None, tuple[str, ...]], heads: tuple[str, ...]) -> set[str]:
-    reached: set[str] = set()
-    todo = list(heads)
-    while todo:
-        revision = todo.pop()
-        if revision not in reached:
-            reached.add(revision)
-            todo += parents.get(revision, ())
-    return reached
+def _by(path: Path) -> str:
+    """A file and its author, as far as its header names one."""
+    read = source.read(path)
+    if isinstance(read, Finding) or not header.has_header(read, required=False):
+        return source.shown(path)
+    author = header.parse(read, judge.today(), {})[0].author
+    return f"{source.shown(path)} ({author})" if author else source.shown(path)
 
 
 def _broken(path: Path, revision: str, problem: str, instead: str) -> Finding:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema import __version__
-from mcp_planner_schema.guard import backfill_tables, journal, manifest_tables
+from mcp_planner_schema.guard import backfill_tables, journal, lineage, manifest_tables
 from mcp_planner_schema.guard.findings import Broken
 from mcp_planner_schema.guard.trial import COMMIT_GUARD
 
@@ -28,7 +28,7 @@ COMMENT ON SCHEMA {schema} IS 'What the migration guard writes: runs, history, k
 _MISSING = """
 SELECT pg_catalog.count(*) FILTER (WHERE pg_catalog.to_regclass(name) IS NULL
          OR name = pg_catalog.concat(%(schema)s::text, '.history') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
-           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'scripts')
+           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'checksum_before')
          OR name = pg_catalog.concat(%(schema)s::text, '.stash') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
            WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'direction')),
        pg_catalog.to_regnamespace(%(schema)s::text) IS NULL
@@ -86,7 +86,7 @@ CREATE TABLE IF NOT EXISTS {schema}.history (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run_id       bigint NOT NULL REFERENCES {schema}.run,
     revision     text NOT NULL,
-    direction    text NOT NULL CHECK (direction IN ('upgrade', 'downgrade', 'stamp')),
+    direction    text NOT NULL CHECK (direction IN ('upgrade', 'downgrade', 'stamp', 'accept')),
     outcome      text NOT NULL CHECK (outcome IN ('done', 'failed', 'skipped')),
     description  text,
     author       text,
@@ -105,9 +105,12 @@ CREATE TABLE IF NOT EXISTS {schema}.history (
     git_commit   text,
     tool_version text NOT NULL,
     error        text,
-    scripts      jsonb
+    scripts      jsonb,
+    checksum_before text
 );
-ALTER TABLE {schema}.history ADD COLUMN IF NOT EXISTS scripts jsonb;
+ALTER TABLE {schema}.history ADD COLUMN IF NOT EXISTS scripts jsonb, ADD COLUMN IF NOT EXISTS checksum_before text,
+    DROP CONSTRAINT history_direction_check,
+    ADD CONSTRAINT history_direction_check CHECK (direction IN ('upgrade', 'downgrade', 'stamp', 'accept'));
 CREATE INDEX IF NOT EXISTS history_revision ON {schema}.history (revision, id);
 CREATE INDEX IF NOT EXISTS history_run ON {schema}.history (run_id);
 COMMENT ON TABLE {schema}.history IS 'One row per finished attempt of a step; that of a success commits with the step itself';
@@ -117,6 +120,7 @@ COMMENT ON COLUMN {schema}.history.hold_ms IS 'Milliseconds of the last try: its
 COMMENT ON COLUMN {schema}.history.rows_touched IS 'Rows inserted, updated, deleted; null where it committed in the middle';
 COMMENT ON COLUMN {schema}.history.scripts IS 'What op.run_script has run: name, arguments (secrets masked), seconds';
 COMMENT ON COLUMN {schema}.history.checksum IS 'v1: sha256 over revision (no header, comments, layout) and SQL files';
+COMMENT ON COLUMN {schema}.history.checksum_before IS 'Of direction accept: what stood for the revision until then';
 """
 
 
@@ -149,6 +153,7 @@ class Entry:
     waivers: tuple[str, ...]
     error: str | None = None
     scripts: tuple[Mapping[str, Any], ...] = ()
+    checksum_before: str | None = None
 
 
 def origin(folder: Path) -> Origin:
@@ -194,7 +199,7 @@ def prepare(connection: Connection, schema: str) -> None:
     from sqlalchemy.exc import ProgrammingError
 
     names = [f"{schema}.{table}" for table in ("run", "history", "journal", "backfill", "backfill_range", "stash", "stash_object",
-             "commit_guard")]  # fmt: skip
+             "commit_guard", "revision")]  # fmt: skip
     missing, no_schema = connection.exec_driver_sql(_MISSING, {"schema": schema, "names": names}).one()
     if not missing:
         return
@@ -206,6 +211,7 @@ def prepare(connection: Connection, schema: str) -> None:
         + backfill_tables.TABLES
         + manifest_tables.TABLES
         + COMMIT_GUARD
+        + lineage.TABLES
     )
     try:
         connection.exec_driver_sql(tables.format(schema=schema))
@@ -286,7 +292,7 @@ def write(connection: Connection, schema: str, run: int, who: Origin, entry: Ent
         "attempts": entry.attempts, "rows_touched": entry.rows_touched, "checksum": entry.checksum,
         "source": entry.source, "waivers": list(entry.waivers), "who": who.who, "host": who.host,
         "git_commit": who.git_commit, "tool_version": __version__, "error": entry.error,
-        "scripts": json.dumps(entry.scripts) if entry.scripts else None,
+        "scripts": json.dumps(entry.scripts) if entry.scripts else None, "checksum_before": entry.checksum_before,
     }  # fmt: skip
     columns, places = ", ".join(values), ", ".join(["%s"] * len(values))
     written = (
@@ -308,6 +314,8 @@ def upgraded_as(connection: Connection, schema: str, version_table: str, revisio
 def applied(connection: Connection, schema: str, version_table: str) -> dict[str, tuple[int, str, str, str]]:
     """For each revision whose last finished step is an upgrade: history id, day, checksum, source. Reads only.
 
+    Where an edit of it was accepted since, these are the accepted text's.
+
     Two histories in one database, each with its version table, may use the same ids; only the named one's count.
     """
     if (
@@ -321,4 +329,4 @@ def applied(connection: Connection, schema: str, version_table: str) -> dict[str
         "WHERE h.outcome = 'done' AND h.direction <> 'stamp' AND r.version_table = %s ORDER BY h.revision, h.id DESC",
         (version_table,),
     )
-    return {row[0]: (row[1], row[2], row[3], row[4]) for row in rows if row[5] == "upgrade" and row[3]}
+    return {row[0]: (row[1], row[2], row[3], row[4]) for row in rows if row[5] != "downgrade" and row[3]}

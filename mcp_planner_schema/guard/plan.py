@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard.findings import Broken, Finding, GuardError, WrongUse, refuse
+from mcp_planner_schema.guard.findings import Broken, Finding, GuardError, Refused, WrongUse, refuse
 from mcp_planner_schema.guard.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,12 +28,23 @@ def read(
 ) -> tuple[tuple[str, ...], list[Step]]:
     """The database's heads, and the steps to the destination. Reads the version table and, through Alembic, the folder.
 
-    Ends the transaction it has read in.
+    Ends the transaction it has read in. There is nothing to do for an upgrade to head where the database is ahead of this
+    folder by revisions that take nothing away: a release that was rolled back starts on it, and its deployment ends well.
     """
     heads = () if migration.purge else migration.get_current_heads()
     assert migration.connection is not None
     migration.connection.rollback()
-    return heads, steps(context, settings, migration, work, heads)
+    try:
+        return heads, steps(context, settings, migration, work, heads)
+    except Refused as refused:
+        found = getattr(refused, "ahead", None)
+        to_head = getattr(work, "__name__", "") == "upgrade" and migration.opts["destination_rev"] in ("head", "heads")
+        if found is None or found.state != "newer_additive" or not to_head:
+            raise
+        from mcp_planner_schema.guard.runner import say
+
+        say(found.text)
+        return heads, []
 
 
 def steps(
@@ -43,7 +54,7 @@ def steps(
 
     Raises :class:`Refused` or :class:`WrongUse` where there are none to be had.
     """
-    with explained(context.script, settings, heads, repeat_of(context)):
+    with explained(context.script, settings, heads, repeat_of(context), migration):
         found = list(work(heads, migration))
     if not found:
         return found
@@ -96,8 +107,13 @@ def options_of(context: Any) -> Any:
 
 
 @contextmanager
-def explained(script: Any, settings: Settings, heads: tuple[str, ...], repeat: str) -> Iterator[None]:
-    """What Alembic, or the import of a revision, raises while inside comes out as a :class:`GuardError` naming the file."""
+def explained(
+    script: Any, settings: Settings, heads: tuple[str, ...], repeat: str, migration: MigrationContext | None = None
+) -> Iterator[None]:
+    """What Alembic, or the import of a revision, raises while inside comes out as a :class:`GuardError` naming the file.
+
+    With a ``migration``, its database is asked what it is that this folder does not have.
+    """
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -111,10 +127,12 @@ def explained(script: Any, settings: Settings, heads: tuple[str, ...], repeat: s
         import traceback
         from pathlib import Path
 
-        from mcp_planner_schema.guard import graph, judge, source
+        from mcp_planner_schema.guard import ahead, graph, judge, source
 
         # Something in the folder may be the reason; it is told before Alembic's own words, which name no file.
-        graph.explain(script, settings, heads, repeat)
+        graph.explain(script, settings, () if migration else heads, repeat)
+        if migration is not None:
+            ahead.explain(migration, script, settings)
         if isinstance(error, CommandError):
             # Autogenerate compares models with a database at head, and with no other.
             behind, made = "not up to date" in str(error), repeat.startswith("make ")

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import body, evidence, history, source, watch
+from mcp_planner_schema.guard import body, evidence, history, lineage, source, watch
 from mcp_planner_schema.guard.deadline import Clock
 from mcp_planner_schema.guard.judge import Judged
 from mcp_planner_schema.guard.transaction import Seen
@@ -44,8 +44,9 @@ class Progress:
     that. ``own`` are the revision's budgets. ``checksum`` is computed before the first attempt: it takes long enough to be
     felt under a lock. ``rehearsed``: whatever happens to it, it is rolled back. ``restored``: what an earlier downgrade kept
     came back in it. ``known`` are the locks that its trace has found, by table. ``scripts`` are those that it has run,
-    ``bypassed`` says what its backfills have silenced. ``late``: the last try was ended by its deadline; ``slow`` counts the
-    tries at the end that were, with nobody in the way. ``picture`` is what the catalog was like at its end.
+    ``bypassed`` says what its backfills have silenced, ``noted`` is what is kept of the revisions that are applied by it.
+    ``late``: the last try was ended by its deadline; ``slow`` counts the tries at the end that were, with nobody in the way.
+    ``picture`` is what the catalog was like at its end.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Progress:
     scripts: list[dict[str, Any]] = field(default_factory=list)
     bypassed: list[str] = field(default_factory=list)
     picture: Picture | None = None
+    noted: list[lineage.Noted] = field(default_factory=list)
 
     @property
     def where(self) -> str:

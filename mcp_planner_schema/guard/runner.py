@@ -98,7 +98,7 @@ def _online(context: Any, settings: Settings, target_metadata: MetaData | None, 
         if "destination_rev" not in migration.opts:
             with (
                 _alone(context, settings, engine),
-                plan.explained(context.script, settings, (), plan.repeat_of(context)),
+                plan.explained(context.script, settings, (), plan.repeat_of(context), migration),
             ):
                 _migrate(context)
                 connection.commit()  # a version table that was made: no step of Alembic's has committed it
@@ -133,7 +133,9 @@ def _run(
     from mcp_planner_schema.guard import (
         connect,
         deploy_lock,
+        forced,
         history,
+        lineage,
         plan,
         progress,
         session,
@@ -160,14 +162,16 @@ def _run(
         if not steps:
             say(f"nothing to do: another run has brought the database to {', '.join(heads) or 'base'}")
             return
-        judged = plan.judge_steps(context, settings, steps, heads, beside)
+        judged, why = plan.judge_steps(context, settings, steps, heads, beside), forced.reason(context)
+        if steps[0].info.is_stamp:
+            forced.require(beside, settings, context.script, [progress.name_of(one) for one in steps], why)
         orphans = deploy_lock.end_orphans(beside, lock)
         if steps[0].info.is_stamp and migration.purge:
             steps = [_all_at_once(steps)]
         this = tries.Run(
             settings, 0, origin, engine, beside, before, configure, functools.partial(_migrate, context),
             context.get_context, tuple(migration.on_version_apply_callbacks),
-            context.config.attributes.get("reason"), say, repeat, still_held, heads, watcher, asked,
+            why, say, repeat, still_held, heads, watcher, asked,
             deploy_lock.tag(lock), context.script.dir,
         )  # fmt: skip
         back = progress.direction_of(steps[0]) == "downgrade"
@@ -177,6 +181,7 @@ def _run(
             rehearsal.show(this, steps, judged, context.config.print_stdout)
             return
         history.prepare(beside, settings.schema)
+        lineage.complete(beside, settings.schema, named, context.script, heads)
         longest = max(len(progress.name_of(one)) for one in steps)
         if longest > 32:  # what Alembic's column holds
             with connect.opened(
@@ -233,6 +238,7 @@ def _run(
                 session.restore(connection, before)
                 connection.commit()
         _verify(engine, before, migration, heads)
+        _let_read(engine, before, settings, table)
         if this.catalog:
             note = catalog_change.after(this.catalog, engine, heads, repeat)
             if note:
@@ -328,6 +334,16 @@ def _verify(engine: Engine, before: Session, migration: MigrationContext, heads:
             f"{', '.join(heads) or 'base'}: something outside the guard has moved the version.",
             "alembic current",
         )
+
+
+def _let_read(engine: Engine, before: Session, settings: Settings, table: str) -> None:
+    """Who may read the version may know what the revisions are; the caller's search_path says which version table is meant."""
+    from mcp_planner_schema.guard import connect, lineage, session
+
+    with connect.opened(engine) as fresh:
+        session.restore(fresh, before)
+        lineage.share(fresh, settings.schema, table)
+        fresh.commit()
 
 
 @contextmanager

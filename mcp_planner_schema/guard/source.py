@@ -7,6 +7,7 @@ import codecs
 import hashlib
 import io
 import os
+import re
 import shlex
 import stat
 import tokenize
@@ -27,6 +28,9 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
+# How files stand below a revision's text: each after its name, with a line more where its last one does not end.
+_PLACED = re.compile(r"# (sql/[^\n:]+|scripts/[^\n:]+):")
+_UNENDED = "#\\ no newline at the end"
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -95,6 +99,12 @@ def read(path: Path) -> Source | Finding:
         line = text.count("\n", 0, text.index("\r")) + 1
         flaws.append(finding(path, line, "source-line-endings", line=line, file=file))
         text = text.replace("\r\n", "\n").replace("\r", "\n")  # as Python reads it
+    return parsed(path, text, tuple(flaws))
+
+
+def parsed(path: Path, text: str, flaws: tuple[Finding, ...] = ()) -> Source | Finding:
+    """A text with LF as the revision that stands, or could stand, at ``path``. Reads no file and runs nothing."""
+    file = shlex.quote(shown(path))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an invalid escape in a string is the linter's business
@@ -103,7 +113,7 @@ def read(path: Path) -> Source | Finding:
         return finding(path, error.lineno or 1, "source-syntax", problem=error.msg, file=file)
     except (RecursionError, MemoryError, ValueError) as error:
         return finding(path, 1, "source-syntax", problem=f"it is nested too deeply ({type(error).__name__})", file=file)
-    return Source(path, shown(path), text, tree, tuple(flaws))
+    return Source(path, shown(path), text, tree, flaws)
 
 
 def _decoded(path: Path, raw: bytes, file: str) -> str | Finding:
@@ -170,7 +180,29 @@ def placed(name: str) -> str:
 
 def commented(name: str, text: str) -> str:
     """One file as a block of Python comments, from which ``sed -n 's/^#|//p'`` gives it back."""
-    return f"# {placed(name)}:\n" + "".join(f"#|{line}\n" for line in text.removesuffix("\n").split("\n"))
+    lines = "".join(f"#|{line}\n" for line in text.removesuffix("\n").split("\n"))
+    return f"# {placed(name)}:\n{lines}" + ("" if text.endswith("\n") else f"{_UNENDED}\n")
+
+
+def taken_apart(kept: str) -> tuple[str, dict[str, str]]:
+    """What :func:`kept` has put together: the revision's text, and the texts of its files by where they lie."""
+    lines = kept.removesuffix("\n").split("\n")
+    files: dict[str, str] = {}
+    end = len(lines)
+    while end:
+        ended = lines[end - 1] != _UNENDED
+        last = end if ended else end - 1
+        first = last
+        while first and lines[first - 1].startswith("#|"):
+            first -= 1
+        name = _PLACED.fullmatch(lines[first - 1]) if 0 < first < last else None
+        if name is None:
+            break
+        files[name[1]] = "\n".join(line[2:] for line in lines[first:last]) + ("\n" if ended else "")
+        end = first - 1
+    if not files:
+        return kept, {}
+    return "\n".join(lines[:end]) + "\n", dict(reversed(files.items()))
 
 
 def _normal(tree: ast.AST) -> Iterator[str]:

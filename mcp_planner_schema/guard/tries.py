@@ -23,6 +23,7 @@ from mcp_planner_schema.guard import (
     history,
     journal,
     ladder,
+    lineage,
     lock_order,
     plan,
     progress,
@@ -112,6 +113,7 @@ def take(run: Run, one: Step, judged: Judged | None) -> None:
 
     at = progress.of(one, judged, run.reason)
     at.known = stored_locks.locks(run.folder, at.name, at.direction) or {}
+    at.noted = _noted(run, one, at)
     original = one.migration_fn
     _refuse_unverified(run, at)
     _tell_who_is_there(run, at)
@@ -157,6 +159,15 @@ def _changed(run: Run, catalog: Catalog, at: Progress) -> None:
         for path in catalog_change.write(catalog, at.name, at.picture):
             run.say(f"     wrote {source.shown(path)}: commit it with the revision")
     catalog.picture = at.picture
+
+
+def _noted(run: Run, one: Step, at: Progress) -> list[lineage.Noted]:
+    """What is to be kept of the revision that is applied; of a stamp's, and of all that it passes over."""
+    if at.direction == "upgrade":
+        return lineage.of([progress.script_of(one)])
+    if at.direction == "downgrade" or at.name == "base":
+        return []
+    return lineage.of(run.migration().opts["script"].iterate_revisions(at.name.split(", "), "base"))
 
 
 def _keeping(run: Run, at: Progress) -> brief.Keeping | None:
@@ -207,6 +218,7 @@ def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
         settled = (ctx.connection, run.settings.schema, plan.version_table(ctx), at.name, at.direction)
         journal.settle(*settled)
         backfill_tables.settle(*settled)
+        lineage.note(ctx.connection, run.settings.schema, plan.version_table(ctx), at.noted, run.origin.git_commit)
         at.row_xid = history.write(ctx.connection, run.settings.schema, run.number, run.origin, row)
         at.clock.stop()
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import graph, plan
+from mcp_planner_schema.guard import ahead, graph, plan
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.settings import Settings
 from mcp_planner_schema.inspect import status
@@ -15,6 +15,7 @@ from mcp_planner_schema.inspect import status
 if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
+    from sqlalchemy import Connection
 
 
 @dataclass(frozen=True)
@@ -32,32 +33,43 @@ def find(config: Config, target: str) -> Route:
 
     Raises :class:`WrongUse` for what is no target from here, :class:`Refused` where the folder does not know the version.
     """
-    with status.connected(config) as (connection, given):
+    with status.connected(config) as (connection, given), history(config, given, (), connection) as script:
         heads = status.heads(connection)
-    return between(config, given, heads, target)
+        return _between(script, heads, target)
 
 
 def between(config: Config, given: Settings, heads: tuple[str, ...], target: str) -> Route:
     """The way from these heads to ``target``, as :func:`find` tells it. Asks no database."""
     with history(config, given, heads) as script:
-        if len(heads) > 1:
-            raise WrongUse(f"The database has several heads: {', '.join(heads)}.", "alembic upgrade heads")
-        here = heads[0] if heads else "base"
-        line = ["base", *reversed([one.revision for one in script.walk_revisions()])]
-        there = _named(line, here, target)
+        return _between(script, heads, target)
+
+
+def _between(script: ScriptDirectory, heads: tuple[str, ...], target: str) -> Route:
+    if len(heads) > 1:
+        raise WrongUse(f"The database has several heads: {', '.join(heads)}.", "alembic upgrade heads")
+    here = heads[0] if heads else "base"
+    line = ["base", *reversed([one.revision for one in script.walk_revisions()])]
+    there = _named(line, here, target)
     start, end = line.index(here), line.index(there)
     between = line[start + 1 : end + 1] if end >= start else line[end + 1 : start + 1][::-1]
     return Route(here, there, end < start, tuple(between))
 
 
 @contextmanager
-def history(config: Config, given: Settings, heads: tuple[str, ...]) -> Iterator[ScriptDirectory]:
-    """The folder's history, judged as a whole; what its import raises while inside comes out naming the file."""
+def history(
+    config: Config, given: Settings, heads: tuple[str, ...], connection: Connection | None = None
+) -> Iterator[ScriptDirectory]:
+    """The folder's history, judged as a whole; what its import raises while inside comes out naming the file.
+
+    With a ``connection``, raises :class:`DatabaseAhead` where the database has what no file here has.
+    """
     from alembic.script import ScriptDirectory
 
     script = ScriptDirectory.from_config(config)
     repeat = str(config.attributes.get("repeat") or "the same call again")
     graph.explain(script, given, heads, repeat)
+    if connection is not None:
+        ahead.require(connection, script, given)
     with plan.explained(script, given, heads, repeat):
         yield script
 

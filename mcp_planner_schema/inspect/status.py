@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.backfill import standing
 from mcp_planner_schema.backfill.standing import Standing
-from mcp_planner_schema.guard import connect, deploy_lock, graph, settings
+from mcp_planner_schema.guard import ahead, connect, deploy_lock, graph, settings
 
 if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
+
+    from mcp_planner_schema.compatible import Compatibility
 
 
 VERSION_TABLE = "alembic_version"
@@ -23,7 +25,10 @@ VERSION_TABLE = "alembic_version"
 
 @dataclass(frozen=True)
 class Status:
-    """One answer to "where are we?". ``pending`` are revisions in the order they would run; ``edited`` were changed since."""
+    """One answer to "where are we?". ``pending`` are revisions in the order they would run; ``edited`` were changed since.
+
+    ``unknown`` are heads that no file here has; ``ahead`` is then what the database knows of such revisions.
+    """
 
     database: str
     environment: str
@@ -35,6 +40,7 @@ class Status:
     last_runs: tuple[str, ...]
     stashes: dict[str, Any] | None = None
     backfills: tuple[Standing, ...] = ()
+    ahead: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain lists and strings."""
@@ -48,11 +54,8 @@ class Status:
             f"head       {', '.join(self.head) or 'none'}",
             "pending    " + (f"{len(self.pending)}" if self.pending else "nothing"),
             *(f"           {line}" for line in self.pending),
-            *(
-                f"unknown    {revision}: no file here has it. Deploy the build that has it; its source is kept: "
-                f"SELECT source FROM migration.history WHERE revision = '{revision}'"
-                for revision in self.unknown
-            ),
+            *(f"unknown    {revision}: no file here has it" for revision in self.unknown),
+            *(f"{'':10} {line}" for line in self._ahead()),
             *(f"edited     {line}" for line in self.edited),
             *(f"run        {line}" for line in self.last_runs),
             *(f"backfill   {one.line()}" for one in self.backfills),
@@ -63,6 +66,13 @@ class Status:
             ),
         ]
         return "\n".join(lines)
+
+    def _ahead(self) -> list[str]:
+        if self.ahead is None:
+            return []
+        revisions = [f"  {one['revision']}  {one['description']}  [{one['phase']}]" for one in self.ahead["revisions"]]
+        meaning = f"of an application of this build: {self.ahead['meaning']}"
+        return [f"{self.ahead['count']}:", *revisions, meaning, f"next: {self.ahead['next']}"]
 
 
 @contextmanager
@@ -93,6 +103,7 @@ def read(config: Config) -> Status:
             applied = set() if unknown else {one.revision for one in script.iterate_revisions(current, "base")}
             head = tuple(script.get_heads())
         findings = graph.edited(script, given, connection, VERSION_TABLE, current)
+        further = ahead.look(connection, script, given) if unknown else None
         url = connection.engine.url
         return Status(
             database=f"{url.database} at {connect.place(url)}",
@@ -105,7 +116,19 @@ def read(config: Config) -> Status:
             last_runs=tuple(_runs(connection, given.schema)),
             stashes=stashes.waiting(connection, given.schema),
             backfills=tuple(_backfills(connection, given.schema)),
+            ahead=_further(further) if further else None,
         )
+
+
+def _further(found: Compatibility) -> dict[str, Any]:
+    return {
+        "state": found.state,
+        "may_start": found.ok,
+        "count": ahead.count(found),
+        "meaning": ahead.meaning(found),
+        "next": ahead.command(found),
+        "revisions": [asdict(one) for one in found.ahead],
+    }
 
 
 def history(config: Config) -> list[dict[str, Any]]:
@@ -118,7 +141,9 @@ def history(config: Config) -> list[dict[str, Any]]:
             "pg_catalog.date_trunc('second', started_at)::text AS started_at, duration_ms, lock_wait_ms, hold_ms, attempts, "
             "rows_touched, checksum, waivers, who, host, git_commit, tool_version, error, "
             # A database that an earlier version has written into has no such column until the next run.
-            f"pg_catalog.to_jsonb(history) -> 'scripts' AS scripts FROM {given.schema}.history ORDER BY id"
+            f"pg_catalog.to_jsonb(h) -> 'scripts' AS scripts, pg_catalog.to_jsonb(h) ->> 'checksum_before' AS checksum_before, "
+            f"CASE direction WHEN 'stamp' THEN (SELECT from_heads FROM {given.schema}.run r WHERE r.id = h.run_id) END "
+            f"AS from_heads FROM {given.schema}.history h ORDER BY id"
         )
         return [dict(row) for row in rows.mappings()]
 
@@ -127,7 +152,7 @@ def history_text(rows: list[dict[str, Any]]) -> str:
     """One line a row, for people, and one for each script that it has run."""
     lines = [
         f"{row['id']:>5}  {row['started_at']:<22}  {row['revision']:<6} {row['direction']:<9} {row['outcome']:<7} "
-        f"{row['duration_ms']:>8.0f} ms  {row['who']}  {_first_line(row['error'] or row['description'])}"
+        f"{row['duration_ms']:>8.0f} ms  {row['who']}  {_first_line(row['error'] or row['description'])}{_moved(row)}"
         + "".join(
             f"\n{'':31}{one['script']}  {json.dumps(one['arguments'])}  {one['seconds']} s"
             for one in row["scripts"] or ()
@@ -135,6 +160,19 @@ def history_text(rows: list[dict[str, Any]]) -> str:
         for row in rows
     ]
     return "\n".join(lines) or "no run yet"
+
+
+def _moved(row: dict[str, Any]) -> str:
+    """From where a stamp has moved the version; from which text to which an edit was accepted."""
+    if row["direction"] == "stamp":
+        return f"  (from {', '.join(row['from_heads'] or ()) or 'base'})"
+    if row["direction"] == "accept":
+        return f"  ({_short(row['checksum_before'])} -> {_short(row['checksum'])})"
+    return ""
+
+
+def _short(checksum: str | None) -> str:
+    return (checksum or "unknown")[:11]
 
 
 def heads(connection: Connection) -> tuple[str, ...]:

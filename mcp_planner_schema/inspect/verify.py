@@ -37,7 +37,7 @@ def verify(config: Config) -> Report:
     """
     with status.connected(config) as (connection, settings):
         current = status.heads(connection)
-        with route.history(config, settings, current) as script:
+        with route.history(config, settings, (), connection) as script:
             applied = list(reversed(list(script.iterate_revisions(current, "base")))) if current else []
         judged = judge.judge_pending(script, [one.path for one in applied], settings)
         standing = _standing([one for one, found in zip(applied, judged, strict=True) if _runs_here(found, settings)])

@@ -1,0 +1,28 @@
+"""The revisions of this package: id, parents, phase, title. Written by ``make known-revisions``."""
+
+REVISIONS: tuple[tuple[str, tuple[str, ...], str | None, str], ...] = (
+    ("001", (), "expand", "Create the projects table"),
+    ("002", ("001",), "expand", "Add complexity fields to projects"),
+    ("003", ("002",), "expand", "Create the tasks table"),
+    ("004", ("003",), "expand", "Create the steps table"),
+    ("005", ("004",), "expand", "Create the disputes table"),
+    ("006", ("005",), "expand", "Create the audit log"),
+    ("007", ("006",), "expand", "Create the complexity tables"),
+    ("008", ("007",), "expand", "Create the navigation tables"),
+    ("009", ("008",), "expand", "Create the navigation indexes"),
+    ("010", ("009",), "expand", "Create the performance indexes"),
+    ("011", ("010",), "expand", "Create the integrity triggers"),
+    ("012", ("011",), "expand", "Add the progress counters"),
+    ("013", ("012",), "expand", "Create the progress functions"),
+    ("014", ("013",), "migrate", "Fill the progress counters"),
+    ("015", ("014",), "expand", "Create the audit triggers"),
+    ("016", ("015",), "expand", "Create the complexity functions"),
+    ("017", ("016",), "expand", "Add the order of items in their chains"),
+    ("018", ("017",), "expand", "Create the navigation functions"),
+    ("019", ("018",), "migrate", "Fill the navigation links"),
+    ("020", ("019",), "expand", "Create the maintenance functions"),
+    ("021", ("020",), "expand", "Seed the complexity levels"),
+    ("022", ("021",), "expand", "Add iterations_allowed to the complexity runs"),
+    ("023", ("022",), "migrate", "Fill iterations_allowed of the complexity runs"),
+    ("024", ("023",), "contract", "Drop max_iterations of the complexity runs"),
+)  # fmt: skip

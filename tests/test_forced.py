@@ -1,0 +1,82 @@
+"""Only the version is moved: in staging and production for a reason, and the reason is kept and shown."""
+
+from __future__ import annotations
+
+import pytest
+from alembic import command
+
+from mcp_planner_schema import cli
+from mcp_planner_schema.guard.findings import Refused
+from tests.conftest import Database, Project
+
+
+@pytest.fixture
+def two(empty: Database, project: Project) -> Project:
+    """Two revisions, the first applied."""
+    for number in (1, 2):
+        project.revision(f"{number:03}", f"create_t{number}", f'op.execute("CREATE TABLE t{number} ()")',
+                         f'op.drop_table("t{number}")')  # fmt: skip
+    project.upgrade("001")
+    return project
+
+
+def stamps(database: Database) -> list[tuple[str, str | None]]:
+    """The recorded stamps and their reasons."""
+    return database.rows("SELECT revision, description FROM migration.history WHERE direction = 'stamp' ORDER BY id")
+
+
+@pytest.mark.parametrize("environment", ["staging", "production"])
+@pytest.mark.parametrize("target", ["002", "base"])
+@pytest.mark.parametrize("reason", [None, "   "])
+def test_without_a_reason_the_version_stays(
+    two: Project, empty: Database, monkeypatch: pytest.MonkeyPatch, environment: str, target: str, reason: str | None
+) -> None:
+    """Nobody moves a version that others rely on without saying why: a finding, and not a row was written."""
+    monkeypatch.setenv("PLANNER_ENV", environment)
+
+    with pytest.raises(Refused) as caught:
+        command.stamp(two.config(reason=reason), target)
+
+    assert [one.code for one in caught.value.findings] == ["stamp-unexplained"]
+    assert f'make migrate-force VERSION={target} REASON="…"' in caught.value.next_command
+    assert (empty.value("SELECT version_num FROM alembic_version"), stamps(empty)) == ("001", [])
+    assert empty.value("SELECT count(*) FROM migration.run") == 1
+
+
+def test_with_a_reason_it_is_moved_and_the_reason_kept(
+    two: Project, empty: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By make and by alembic alike; the history shows who, why and from where."""
+    monkeypatch.setenv("PLANNER_ENV", "production")
+    monkeypatch.setattr(cli, "ROOT", two.folder)
+
+    made = cli.main(["migrate-force", "VERSION=002", "REASON=restored from Monday"])
+    typed = two.alembic("-x", "reason=a typing error", "stamp", "001")
+    without = two.alembic("stamp", "002")
+    capsys.readouterr()
+    cli.main(["migrate-history"])
+
+    assert (made, typed.returncode, without.returncode) == (0, 0, 3), typed.stderr
+    assert stamps(empty) == [("002", "restored from Monday"), ("001", "a typing error")]
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[-2].endswith("restored from Monday  (from 001)")
+    assert shown[-1].endswith("a typing error  (from 002)")
+
+
+def test_development_needs_none(two: Project, empty: Database) -> None:
+    """Where only its author works, a version may be moved without a word."""
+    command.stamp(two.config(), "002")
+
+    assert stamps(empty) == [("002", None)]
+
+
+def test_a_purge_needs_a_reason_too(two: Project, empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """stamp --purge, which forgets a version that no file has, is a version moved by hand."""
+    empty.rows("UPDATE alembic_version SET version_num = 'gone'")
+    monkeypatch.setenv("PLANNER_ENV", "production")
+
+    without = two.alembic("stamp", "--purge", "001")
+    given = two.alembic("-x", "reason=the branch was given up", "stamp", "--purge", "001")
+
+    assert (without.returncode, given.returncode) == (3, 0), given.stderr
+    assert stamps(empty) == [("001", "the branch was given up")]
