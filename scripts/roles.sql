@@ -6,7 +6,8 @@
 --
 --   mcp_task_owner        owns everything, cannot log in
 --   mcp_task_migrator     logs in to migrate, acts as the owner (history keeps its own name)
---   mcp_task_application  logs in to work: reads and writes rows, changes no table, sees nothing of the guard's
+--   mcp_task_application  logs in to work: reads and writes rows, changes no table, sees nothing of the guard's but which
+--                         revisions are applied (check_compatible)
 --
 -- Roles belong to the whole cluster: databases of several environments in one cluster need a prefix each, or the password
 -- of one opens the other. Passwords are not set here: \password mcp_task_migrator, \password mcp_task_application.
@@ -94,5 +95,9 @@ WHERE oid IN (to_regclass('public.audit_logs'), to_regclass('public.threshold_ch
 \gexec
 REVOKE ALL ON public.alembic_version FROM :"application";
 GRANT SELECT ON public.alembic_version TO :"application";
+-- On a new database the first run does this, for whoever may read the version.
+SELECT format('GRANT USAGE ON SCHEMA migration TO %I; GRANT SELECT ON migration.revision TO %I', :'application', :'application')
+WHERE to_regclass('migration.revision') IS NOT NULL
+\gexec
 
 COMMIT;

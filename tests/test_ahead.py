@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,12 @@ from mcp_planner_schema.guard.findings import Refused
 from mcp_planner_schema.inspect import status
 from tests.conftest import Database, Project
 
-FUNCTION = "CREATE OR REPLACE FUNCTION one() RETURNS integer\n    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp\n" \
-    "    AS 'SELECT 1';\n\nCOMMENT ON FUNCTION one() IS 'One: ü.';"  # fmt: skip
+FUNCTION = """CREATE OR REPLACE FUNCTION one() RETURNS integer
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+    AS 'SELECT 1';
+
+COMMENT ON FUNCTION one() IS 'One: ü.';"""
+SCRIPT = "def run(connection):\n    connection.exec_driver_sql('SELECT 1')\n"
 
 
 def ahead(project: Project, *phases: str) -> dict[str, bytes]:
@@ -129,7 +132,7 @@ def test_sql_files_and_scripts_come_back_too(empty: Database, project: Project, 
     alembic = project.folder / "alembic"
     files = {
         "sql/001/one.sql": FUNCTION,
-        "scripts/002/fill.py": "def run(connection):\n    connection.exec_driver_sql('SELECT 1')\n",
+        "scripts/002/fill.py": SCRIPT,
     }
     for name, text in files.items():
         (alembic / name).parent.mkdir(parents=True)
@@ -186,7 +189,7 @@ def test_no_link_is_followed(empty: Database, project: Project, tmp_path: Path, 
         recover(project, "001", out)
 
     assert [one.code for one in caught.value.findings] == ["recover-impossible"]
-    assert os.listdir(elsewhere) == []
+    assert list(elsewhere.iterdir()) == []
     assert [path for path in out.rglob("*") if path.is_file() and not path.is_symlink()] == []
 
 

@@ -255,7 +255,8 @@ def test_the_caller_s_connection_is_left_as_it_was(project: Project, empty: Data
         before = connection.in_transaction()
         connection.execute(sa.text("CREATE TEMP TABLE mine AS SELECT 1 AS n"))
         connection.execute(sa.text("SET LOCAL statement_timeout = '77s'"))
-        show = "SELECT pg_current_xact_id()::text, current_setting('statement_timeout'), current_setting('search_path'), n FROM mine"
+        timeout, path = "current_setting('statement_timeout')", "current_setting('search_path')"
+        show = f"SELECT pg_current_xact_id()::text, {timeout}, {path}, n FROM mine"
         stood = connection.execute(sa.text(show)).one()
         check_compatible(connection, revisions=BASE)
         after = connection.execute(sa.text(show)).one()
@@ -277,7 +278,7 @@ def test_it_runs_in_a_transaction_that_may_only_read(project: Project, empty: Da
 
 
 def test_an_application_that_starts_loads_no_migrations(database: Database, tmp_path: Path) -> None:
-    """As a wheel has it, without the folder of the revisions: the answer is right, and neither Alembic nor the guard is loaded."""
+    """As a wheel has it, without the revisions' folder: the answer is right, and neither Alembic nor the guard is loaded."""
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "mcp_planner_schema", tmp_path / "mcp_planner_schema", ignore=ignore)
     code = (

@@ -179,7 +179,7 @@ def test_dependents_are_taken_along_or_it_stays(heads: Project, empty: Database)
     table(heads, "006", "f", "002")
     before = content(heads)
 
-    with pytest.raises(Refused, match="004_create_d.py, .*005_create_e.py depend on it"):
+    with pytest.raises(Refused, match=r"004_create_d\.py, .*005_create_e\.py depend on it"):
         move(heads, "003", "006")
     same = content(heads) == before
     move(heads, "003", along=True)
