@@ -177,6 +177,20 @@ def test_an_applied_revision_that_was_edited_is_refused(
         assert "id int PRIMARY KEY" in empty.value(f"SELECT source FROM migration.history WHERE id = {history}")
 
 
+def test_several_heads_where_they_are_allowed_are_named(empty: Database, project: Project) -> None:
+    """Without required headers a history may have them; a command that wants one names all, and what to type."""
+    project.configure(headers="optional")
+    for name, parent in (("a", None), ("b", "a"), ("c", "a")):
+        project.write(f"{name}_x.py", f"revision = {name!r}\ndown_revision = {parent!r}\n")
+
+    ran = project.alembic("upgrade", "head")
+
+    assert ran.returncode == 2, ran.stderr
+    assert "b_x.py, " in ran.stderr
+    assert "c_x.py" in ran.stderr
+    assert "alembic merge heads" in ran.stderr.splitlines()[-1]
+
+
 def test_the_history_alembic_shows_needs_no_guard(project: Project) -> None:
     """``alembic history`` and ``heads`` work on the fixtures as on any history, without a database."""
     install(project, REVISIONS / "good_merge")

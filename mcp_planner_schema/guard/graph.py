@@ -72,6 +72,14 @@ def problems(script: Any, settings: Settings, heads: tuple[str, ...] = ()) -> li
     return found
 
 
+def tips(script: Any) -> list[str]:
+    """The files that no other comes after, with their authors."""
+    read = [one for path in judge.files(script) if not isinstance(one := source.read(path), Finding)]
+    identities = [(one, body.identity(one)) for one in read]
+    parents = {parent for _, identity in identities for parent in identity.parents}
+    return [_by(one.path) for one, identity in identities if identity.revision and identity.revision not in parents]
+
+
 def _twice(by_id: Mapping[str, Sequence[tuple[Path, body.Identity]]]) -> list[Finding]:
     return [
         _broken(places[-1][0], revision,

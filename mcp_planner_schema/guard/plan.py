@@ -136,6 +136,12 @@ def explained(
         if isinstance(error, CommandError):
             # Autogenerate compares models with a database at head, and with no other.
             behind, made = "not up to date" in str(error), repeat.startswith("make ")
+            if "Multiple head" in str(error):  # where headers are optional, a history may have several
+                files = ", ".join(graph.tips(script))
+                raise WrongUse(
+                    f"{str(error).rstrip('.')}. The heads are {files}.",
+                    "alembic upgrade heads (all of them), or alembic merge heads (join them)",
+                ) from error
             if "didn't produce" in str(error) and " -" in str(error):  # more steps back than there are
                 command = "make migrate-down TO=base DRY_RUN=1" if made else "alembic -x dry_run=1 downgrade base"
             elif behind:
