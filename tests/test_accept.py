@@ -67,6 +67,7 @@ def test_an_edit_is_shown_as_a_difference(empty: Database, project: Project) -> 
     assert "create_one" not in two.split("what")[1].split("why")[0]
 
 
+@pytest.mark.long
 def test_a_long_difference_is_cut(empty: Database, project: Project) -> None:
     """Forty lines say enough; how many there are more is said."""
     first, *_ = three(project)
@@ -110,6 +111,7 @@ def test_one_edit_is_accepted_and_the_run_goes_on(empty: Database, project: Proj
     ] * 2
 
 
+@pytest.mark.long
 def test_what_was_accepted_may_be_edited_back_and_is_an_edit_again(empty: Database, project: Project) -> None:
     """The accepted text is the one that counts from then on; the old one would have to be accepted again."""
     first, *_ = three(project)
@@ -122,6 +124,7 @@ def test_what_was_accepted_may_be_edited_back_and_is_an_edit_again(empty: Databa
     assert '-    op.execute("CREATE TABLE a (id bigint)")' in one
 
 
+@pytest.mark.long
 def test_going_back_and_up_forgets_what_was_accepted(empty: Database, project: Project) -> None:
     """A revision that is taken back and applied anew stands as it was run last."""
     _, _, third, _ = three(project)

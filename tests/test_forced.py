@@ -25,20 +25,19 @@ def stamps(database: Database) -> list[tuple[str, str | None]]:
     return database.rows("SELECT revision, description FROM migration.history WHERE direction = 'stamp' ORDER BY id")
 
 
-@pytest.mark.parametrize("environment", ["staging", "production"])
-@pytest.mark.parametrize("target", ["002", "base"])
-@pytest.mark.parametrize("reason", [None, "   "])
-def test_without_a_reason_the_version_stays(
-    two: Project, empty: Database, monkeypatch: pytest.MonkeyPatch, environment: str, target: str, reason: str | None
-) -> None:
+def test_without_a_reason_the_version_stays(two: Project, empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody moves a version that others rely on without saying why: a finding, and not a row was written."""
-    monkeypatch.setenv("PLANNER_ENV", environment)
+    for environment, target, reason in (
+        ("staging", "002", None),
+        ("production", "002", "  "),
+        ("production", "base", None),
+    ):
+        monkeypatch.setenv("PLANNER_ENV", environment)
+        with pytest.raises(Refused) as caught:
+            command.stamp(two.config(reason=reason), target)
+        assert [one.code for one in caught.value.findings] == ["stamp-unexplained"]
+        assert f'make migrate-force VERSION={target} REASON="…"' in caught.value.next_command
 
-    with pytest.raises(Refused) as caught:
-        command.stamp(two.config(reason=reason), target)
-
-    assert [one.code for one in caught.value.findings] == ["stamp-unexplained"]
-    assert f'make migrate-force VERSION={target} REASON="…"' in caught.value.next_command
     assert (empty.value("SELECT version_num FROM alembic_version"), stamps(empty)) == ("001", [])
     assert empty.value("SELECT count(*) FROM migration.run") == 1
 
@@ -75,8 +74,8 @@ def test_a_purge_needs_a_reason_too(two: Project, empty: Database, monkeypatch: 
     empty.rows("UPDATE alembic_version SET version_num = 'gone'")
     monkeypatch.setenv("PLANNER_ENV", "production")
 
-    without = two.alembic("stamp", "--purge", "001")
-    given = two.alembic("-x", "reason=the branch was given up", "stamp", "--purge", "001")
+    with pytest.raises(Refused):
+        command.stamp(two.config(), "001", purge=True)
+    command.stamp(two.config(reason="the branch was given up"), "001", purge=True)
 
-    assert (without.returncode, given.returncode) == (3, 0), given.stderr
     assert stamps(empty) == [("001", "the branch was given up")]

@@ -154,7 +154,7 @@ def _heads(connection: Connection, table: str, schema: str | None) -> tuple[str,
 def _stored(connection: Connection, heads: tuple[str, ...], version_table: str, schema: str) -> Database:
     from sqlalchemy import text
 
-    there: dict[str, bool] = dict(connection.execute(text(_THERE), {"schema": schema}).tuples().all())
+    there = {row[0]: row[1] for row in connection.execute(text(_THERE), {"schema": schema})}
     asked = {"version_table": version_table}
     stored: dict[str, Revision] = {}
     # What was applied before there was that table has kept its text.
