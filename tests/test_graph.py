@@ -27,11 +27,25 @@ def problems(project: Project, *heads: str) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("two_heads", ["003_add_c.py", "it has 2 heads", "002_add_b.py", "make 003 follow 002", "Dependencies: 002"]),
+        (
+            "two_heads",
+            ["003_add_c.py", "it has 2 heads", "002_add_b.py (A Tester", "make 003 follow 002", "Dependencies: 002"],
+        ),
         ("missing_parent", ["003_add_c.py", "its parent 0002 is in no file", "correct down_revision"]),
-        ("cycle", ["002_add_b.py", "002 -> 003 -> 002", "correct the down_revision"]),
+        (
+            "cycle",
+            ["002_add_b.py (A Tester", "002 -> 003 -> 002", "003_add_c.py (A Tester", "correct the down_revision"],
+        ),
         ("self", ["002_add_b.py", "revision 002 names itself as its parent"]),
-        ("twice", ["003_add_c.py", "revision 002 stands in", "002_add_b.py and", "a number of its own"]),
+        (
+            "twice",
+            [
+                "003_add_c.py",
+                "revision 002 stands in",
+                "002_add_b.py (A Tester <tester@example.org>) and",
+                "a number of its own",
+            ],
+        ),
     ],
 )
 def test_each_broken_history_is_told_apart(project: Project, name: str, said: list[str]) -> None:
