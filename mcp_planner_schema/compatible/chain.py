@@ -95,7 +95,7 @@ def of_folder(script_directory: str | Path) -> dict[str, Revision]:
 
 def read(
     connection: Connection,
-    known: Iterable[str],
+    known: Mapping[str, Revision],
     version_table: str,
     version_table_schema: str | None,
     guard_schema: str,
@@ -110,7 +110,7 @@ def read(
         if heads is None or set(heads) <= set(known):
             return Database(heads, {})
         named = ".".join(filter(None, (version_table_schema, version_table)))
-        return _stored(connection, heads, named, guard_schema)
+        return _stored(connection, heads, known, named, guard_schema)
     finally:
         if begun and connection.in_transaction():
             connection.rollback()
@@ -151,21 +151,23 @@ def _heads(connection: Connection, table: str, schema: str | None) -> tuple[str,
     return tuple(sorted(connection.execute(text(f"SELECT version_num FROM {name}")).scalars()))
 
 
-def _stored(connection: Connection, heads: tuple[str, ...], version_table: str, schema: str) -> Database:
+def _stored(
+    connection: Connection, heads: tuple[str, ...], known: Mapping[str, Revision], version_table: str, schema: str
+) -> Database:
     from sqlalchemy import text
 
     there = {row[0]: row[1] for row in connection.execute(text(_THERE), {"schema": schema})}
     asked = {"version_table": version_table}
     stored: dict[str, Revision] = {}
-    # What was applied before there was that table has kept its text.
-    if there.get("history") and there.get("run"):
-        for source, commit in connection.execute(text(_KEPT.format(schema=_quoted(schema))), asked):
-            one = of_text(source)
-            if one is not None:
-                stored[one.revision] = replace(one, git_commit=commit)
     if there.get("revision"):
         for row in connection.execute(text(_STORED.format(schema=_quoted(schema))), asked):
             stored[row[0]] = Revision(row[0], tuple(row[1]), row[2], row[3], row[4])
+    # What was applied before there was that table has kept its text; reading all of it takes its time.
+    if ancestors(heads, {**stored, **known})[1] and there.get("history") and there.get("run"):
+        for source, commit in connection.execute(text(_KEPT.format(schema=_quoted(schema))), asked):
+            one = of_text(source)
+            if one is not None:
+                stored.setdefault(one.revision, replace(one, git_commit=commit))
     return Database(heads, stored, hidden=there.get("revision", there.get("history")) is False)
 
 
