@@ -244,6 +244,16 @@ def test_who_may_read_the_version_may_read_the_phases(project: Project, empty: D
     assert reads is False
 
 
+def test_nobody_is_let_in_to_more_than_that(project: Project, empty: Database, app: str) -> None:
+    """Where default privileges have given the guard's tables away, the right to use their schema is not given on top."""
+    empty.rows(f"ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {app}; GRANT SELECT ON alembic_version TO {app}")
+    history(project, "expand")
+
+    project.upgrade()
+
+    assert empty.value(f"SELECT has_schema_privilege('{app}', 'migration', 'USAGE')") is False
+
+
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
 def test_the_caller_s_connection_is_left_as_it_was(project: Project, empty: Database, app: str, driver: str) -> None:
     """A transaction of the caller's goes on, what it has set and written is there; where it has none, none is left."""

@@ -34,7 +34,7 @@ SELECT revision, parents, phase, title, git_commit FROM {schema}.revision WHERE 
 """
 _KEPT = """
 SELECT DISTINCT ON (h.revision) h.source, h.git_commit FROM {schema}.history h JOIN {schema}.run r ON r.id = h.run_id
-WHERE h.source IS NOT NULL AND h.outcome = 'done' AND r.version_table = CAST(:version_table AS text)
+WHERE h.source IS NOT NULL AND h.outcome IN ('done', 'skipped') AND r.version_table = CAST(:version_table AS text)
 ORDER BY h.revision, h.id DESC
 """
 
@@ -85,7 +85,7 @@ def of_folder(script_directory: str | Path) -> dict[str, Revision]:
     folder = Path(script_directory)
     if (folder / "versions").is_dir():
         folder = folder / "versions"
-    read = (of_text(path.read_text(encoding="utf-8-sig")) for path in sorted(folder.glob("**/*.py")))
+    read = (of_text(path.read_text(encoding="utf-8-sig", errors="replace")) for path in sorted(folder.glob("**/*.py")))
     found = {one.revision: one for one in read if one is not None}
     if not found:
         raise FileNotFoundError(f"there is no revision in {folder}")

@@ -41,7 +41,8 @@ VALUES (%(version_table)s, %(revision)s, %(parents)s, %(phase)s, %(title)s, %(fi
 ON CONFLICT (version_table, revision) DO UPDATE SET parents = excluded.parents, phase = excluded.phase,
   title = excluded.title, file = excluded.file, git_commit = excluded.git_commit, noted_at = excluded.noted_at
 """
-# Roles that may read the version table, and not yet this one.
+# Roles that may read the version table, and not yet this one. Whom the right to use the schema would open other tables of the
+# guard's too (default privileges may have given them away) has to be let in by hand.
 _READERS = """
 SELECT DISTINCT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(r.rolname::text) END
 FROM pg_catalog.pg_class c CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) g
@@ -50,6 +51,7 @@ WHERE c.oid = pg_catalog.to_regclass(%(table)s::text)::pg_catalog.oid AND g.priv
   AND g.grantee <> c.relowner AND NOT EXISTS (
     SELECT FROM pg_catalog.pg_class o CROSS JOIN LATERAL pg_catalog.aclexplode(o.relacl) h
     WHERE o.oid = pg_catalog.to_regclass(%(own)s::text)::pg_catalog.oid AND h.grantee = g.grantee)
+  AND NOT pg_catalog.has_table_privilege(g.grantee, pg_catalog.to_regclass(%(history)s::text)::pg_catalog.oid, 'SELECT')
 """
 
 
@@ -91,7 +93,8 @@ def complete(beside: Connection, schema: str, version_table: str, script: Any, h
 
 def share(beside: Connection, schema: str, table: str) -> None:
     """Let whoever may read the version table (``table``, quoted) read this one. Changes nothing where they may."""
-    readers = beside.exec_driver_sql(_READERS, {"table": table, "own": f"{schema}.revision"}).scalars().all()
+    asked = {"table": table, "own": f"{schema}.revision", "history": f"{schema}.history"}
+    readers = beside.exec_driver_sql(_READERS, asked).scalars().all()
     if readers:
         named = ", ".join(readers).replace("%", "%%")
         beside.exec_driver_sql(f"GRANT USAGE ON SCHEMA {schema} TO {named}")

@@ -31,7 +31,7 @@ _THERE = "SELECT pg_catalog.to_regclass(%(history)s::text) IS NOT NULL, pg_catal
 _KEPT = """
 SELECT h.source, h.checksum, pg_catalog.date_trunc('second', h.finished_at)::text, h.who, h.git_commit, h.description
 FROM {schema}.history h JOIN {schema}.run r ON r.id = h.run_id
-WHERE h.revision = %s AND r.version_table = %s AND h.source IS NOT NULL AND h.outcome = 'done'
+WHERE h.revision = %s AND r.version_table = %s AND h.source IS NOT NULL AND h.outcome IN ('done', 'skipped')
   AND h.direction IN ('upgrade', 'accept') ORDER BY h.id DESC LIMIT 1
 """
 
