@@ -56,7 +56,7 @@ def require(connection: Connection, script: Any, settings: Settings) -> None:
 def explain(migration: MigrationContext, script: Any, settings: Settings) -> None:
     """The same, of the version table of a run, where its connection can still be asked."""
     connection = migration.connection
-    if connection is None or connection.closed or connection.invalidated:
+    if migration.as_sql or connection is None or connection.closed or connection.invalidated:
         return
     if connection.in_transaction():
         connection.rollback()
