@@ -15,7 +15,7 @@ RUN = @$(PY) -m mcp_planner_schema $@ $(GIVEN:%=--make=%)
 
 TARGETS := help setup test test-all lint format lock bench bench-availability findings schema-doc schema-sql known-revisions \
 	migrate-create migrate-up migrate-down migrate-goto migrate-plan migrate-status migrate-force migrate-validate \
-	migrate-trace migrate-fingerprint migrate-verify migrate-doctor migrate-history migrate-restore migrate-stash-list \
+	migrate-trace migrate-fingerprint migrate-verify migrate-drift migrate-doctor migrate-history migrate-restore migrate-stash-list \
 	migrate-stash-show migrate-stash-verify migrate-stash-purge migrate-accept migrate-recover migrate-rebase migrate-reset \
 	backfill-pause backfill-resume backfill-stop db-start db-stop db-shell db-status example-data table-stats
 .PHONY: $(TARGETS)
@@ -77,6 +77,9 @@ migrate-fingerprint: setup ## Write what each new revision makes of the catalog,
 	$(RUN)
 
 migrate-verify: setup ## Run every expectation of the applied revisions
+	$(RUN)
+
+migrate-drift: setup ## Whether the database is what its revisions have made of it; JSON=1
 	$(RUN)
 
 migrate-doctor: setup ## What interrupted work has left, and what no revision explains, each with its cure; JSON=1

@@ -456,6 +456,16 @@ def _table_stats(config: Config, values: Values) -> int:
     return DONE
 
 
+def _drift(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import drift
+
+    found = drift.read_drift(config)
+    print(json.dumps(found.as_json(), indent=2) if values.get("JSON") else found.text())
+    if found.structure:
+        print("\nnext: make migrate-doctor   (what to do about each)", file=sys.stderr)
+    return REFUSED if found.structure else DONE
+
+
 def _doctor(config: Config, values: Values) -> int:
     from mcp_planner_schema.inspect import doctor
 
@@ -570,6 +580,7 @@ COMMANDS: dict[str, Command] = {
     "migrate-fingerprint": Command(_fingerprint, (), ("VERSION",), "[VERSION=003|all]"),
     "table-stats": Command(_table_stats),
     "migrate-verify": Command(_verify),
+    "migrate-drift": Command(_drift, (), ("JSON",), "[JSON=1]"),
     "migrate-doctor": Command(_doctor, (), ("JSON",), "[JSON=1]"),
     "migrate-history": Command(_history, (), ("JSON",), "[JSON=1]"),
     "migrate-restore": Command(

@@ -62,6 +62,46 @@ def test_with_a_reason_it_is_moved_and_the_reason_kept(
     assert shown[-1].endswith("a typing error  (from 002)")
 
 
+@pytest.mark.parametrize("environment", ["development", "production"])
+def test_a_database_that_matches_takes_no_reason(
+    two: Project, empty: Database, environment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the history has fingerprints, a database that is what they say is explained by itself."""
+    (two.folder / "alembic" / "fingerprints").touch()
+    two.downgrade("base")
+    two.upgrade("002")
+    empty.rows("UPDATE alembic_version SET version_num = '001'")
+    monkeypatch.setenv("PLANNER_ENV", environment)
+
+    command.stamp(two.config(), "002")
+
+    assert stamps(empty) == [("002", None)]
+
+
+@pytest.mark.parametrize("environment", ["development", "production"])
+def test_a_database_that_is_another_takes_a_reason(
+    two: Project, empty: Database, environment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What differs is shown object by object, and the version stays; to base too, and to what nobody has stored."""
+    (two.folder / "alembic" / "fingerprints").touch()
+    two.downgrade("base")
+    two.upgrade("001")
+    two.revision("003", "create_t3", 'op.execute("CREATE TABLE t3 ()")', 'op.drop_table("t3")')
+    monkeypatch.setenv("PLANNER_ENV", environment)
+    told = {}
+    for target in ("002", "base", "003"):
+        with pytest.raises(Refused) as caught:
+            command.stamp(two.config(), target)
+        assert [one.code for one in caught.value.findings] == ["stamp-differs"]
+        told[target] = caught.value.text()
+    command.stamp(two.config(reason="it will be"), "002")
+
+    assert "nothing is stored of what revision 002 makes" in told["002"]
+    assert "table public.t1 is unexpected" in told["base"]
+    assert "nothing is stored of what revision 002 makes" in told["003"]
+    assert stamps(empty) == [("002", "it will be")]
+
+
 def test_development_needs_none(two: Project, empty: Database) -> None:
     """Where only its author works, a version may be moved without a word."""
     command.stamp(two.config(), "002")

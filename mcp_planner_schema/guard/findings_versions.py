@@ -25,6 +25,14 @@ VERSION_RULES = (
         "{instead}",
     ),
     Rule(
+        "stamp-differs",
+        "the version is to be set to {revision}, and the database is not what the revisions up to there make of it: "
+        "{differences}",
+        "every later upgrade and downgrade believes the version; if the schema is another one, they fail half-way or lose rows",
+        "the version that the database does match (make migrate-drift tells what it lacks of its own); or the reason why it is "
+        'right all the same, which the history keeps: make migrate-force VERSION={revision} REASON="…"',
+    ),
+    Rule(
         "stamp-unexplained",
         "the version in {environment} is to be set to {revision}, and nothing is run: nobody has said why",
         "every later upgrade and downgrade believes the version; if the schema is another one, they fail half-way or lose rows",
