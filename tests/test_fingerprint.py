@@ -13,6 +13,7 @@ from sqlalchemy.pool import NullPool
 
 from mcp_planner_schema import embedded
 from mcp_planner_schema.guard import touched
+from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.fingerprint import (
     Lines,
     again,
@@ -27,7 +28,7 @@ from mcp_planner_schema.guard.fingerprint import (
 from mcp_planner_schema.guard.postcheck import execute
 from mcp_planner_schema.inspect import fingerprints, trace
 from tests import test_touched
-from tests.conftest import HEAD, ROOT, Database, ServerAddress, _clone
+from tests.conftest import HEAD, ROOT, Database, Project, ServerAddress, _clone
 from tests.every_kind import DRIFTS, ONCE, SCHEMA, STEP_BY_STEP
 from tests.test_schema import REVISIONS
 
@@ -228,6 +229,39 @@ def scratch(embedded_server: ServerAddress, monkeypatch: pytest.MonkeyPatch) -> 
     """Scratch databases are made on the tests' own server."""
     url = f"postgresql://postgres@/postgres?host={embedded_server.host}&port={embedded_server.port}"
     monkeypatch.setenv("PLANNER_ARCHIVE_CHECK_URL", url)
+
+
+def test_a_new_revision_gets_its_line_and_its_file(scratch: None, project: Project) -> None:
+    """Without VERSION only what has none is run to its end and written; with it, that and what follows; nothing when all have."""
+    project.revision("001", "create_a", 'op.execute("CREATE TABLE a (id int)")', 'op.execute("DROP TABLE a")')
+    project.revision("002", "add_b", 'op.execute("ALTER TABLE a ADD b int")', 'op.execute("ALTER TABLE a DROP b")')
+    folder = project.folder / "alembic"
+
+    both, written = fingerprints.store(project.config())
+    none = fingerprints.store(project.config())
+    project.revision("003", "drop_b", 'op.execute("ALTER TABLE a DROP b")', 'op.execute("ALTER TABLE a ADD b int")')
+    third, _ = fingerprints.store(project.config())
+    again, unchanged = fingerprints.store(project.config(), "002")
+
+    assert list(both) == ["001", "002"]
+    assert {path.name for path in written} == {"fingerprints", "001.json", "002.json"}
+    assert none == ({}, [])
+    assert list(third) == ["003"]
+    assert (list(again), unchanged) == (["002", "003"], [])
+    assert list(stored.fingerprints(folder)) == ["001", "002", "003"]
+    assert third["003"][1].gone == both["002"][1].come
+    assert stored.fingerprints(folder)["003"].structure == both["001"][0].structure
+
+
+def test_a_revision_that_there_is_not_is_told(project: Project, empty: Database) -> None:
+    """Neither a file nor a scratch database is made for it."""
+    project.revision("001", "create_a", 'op.execute("CREATE TABLE a (id int)")', 'op.execute("DROP TABLE a")')
+
+    with pytest.raises(WrongUse, match="There is no revision 007") as raised:
+        fingerprints.store(project.config(), "007")
+
+    assert raised.value.next_command.startswith("make migrate-fingerprint VERSION=")
+    assert not stored.place(project.folder / "alembic").exists()
 
 
 @pytest.mark.long
