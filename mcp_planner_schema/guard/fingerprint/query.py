@@ -3,6 +3,9 @@
 What differs between majors is not asked for: names of NOT NULL constraints (18 has them), rows that PostgreSQL makes for a
 partition, the MAINTAIN right (17), versions of extensions, who owns what, the rights on the schema public. What differs
 between two ways to the same schema is not printed: numbers of columns, OIDs. Every "char" is cast to text, which 15 wants.
+
+Not asked for either: tablespaces, security labels, languages, conversions, transforms, user mappings, statistics targets of an
+index's columns.
 """
 
 from __future__ import annotations

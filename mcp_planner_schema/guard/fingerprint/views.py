@@ -2,6 +2,8 @@
 
 Before 16 the columns of a view that reads one relation are written with its name before them, from 16 on without. Without it
 is the one way that can be had from both.
+
+Not put right: a view over a relation that is called new or old; before 16 its alias is another one.
 """
 
 from __future__ import annotations
