@@ -82,7 +82,7 @@ def _entry(subject: Subject, wanted: Line | None, there: Line | None) -> list[st
     if "\n" in before or "\n" in after:
         compared = difflib.unified_diff(before.splitlines(), after.splitlines(), "expected", "found", lineterm="", n=2)
         return [f"{shown} differs:", *(f"    {one}" for one in compared)]
-    return [f"{shown} differs: expected {_short(before)}; found {_short(after)}"]
+    return [f"{shown} differs: expected {_short(before) or 'nothing'}; found {_short(after) or 'nothing'}"]
 
 
 def _order(shown: str, before: str, after: str) -> list[str]:
