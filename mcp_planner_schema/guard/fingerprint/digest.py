@@ -52,4 +52,5 @@ def parsed(text: str) -> Fingerprint:
 
 def _digest(lines: list[Line]) -> str:
     # PostgreSQL has no text with a NUL: nothing can stand for two lines but two lines.
-    return hashlib.sha256("".join(f"{part}\0" for line in sorted(lines) for part in line).encode()).hexdigest()
+    text = "\0".join(map("\0".join, sorted(lines)))
+    return hashlib.sha256(f"{text}\0".encode() if lines else b"").hexdigest()

@@ -14,8 +14,10 @@ _CONNECTIVES = ("AND", "OR")
 def expressions(text: str) -> str:
     """``text`` with its expressions in canonical form."""
     casts = "::text" in text
+    if not casts and " AND " not in text and " OR " not in text:
+        return text  # most are
     nested = any(f" {word} (" in text or f") {word} " in text for word in _CONNECTIVES)
-    if not casts and not nested:
+    if not nested and "ARRAY" not in text and "character varying" not in text:
         return text
     root = parse(text)
     if casts:
