@@ -14,7 +14,7 @@ from mcp_planner_schema import cli
 from mcp_planner_schema.guard.findings import DONE, REFUSED
 from mcp_planner_schema.guard.fingerprint import stored
 from mcp_planner_schema.inspect import doctor
-from tests.conftest import ROOT, Database
+from tests.conftest import ROOT, Database, Project
 from tests.test_schema import REVISIONS
 
 ONWARD = "make migrate-up TO=023"
@@ -55,6 +55,19 @@ def test_a_healthy_database_has_nothing(database: Database, capsys: pytest.Captu
 
     assert capsys.readouterr().out == "nothing found\n"
     assert code == DONE
+
+
+def test_neither_an_empty_database_nor_a_foreign_history_is_ill(
+    empty: Database, project: Project, planner: Config
+) -> None:
+    """Before the first revision nothing is found, and a history that has no fingerprints is not asked for them."""
+    before = doctor.examine(planner)
+    project.revision("001", "create_a", 'op.execute("CREATE TABLE a (id int)")', 'op.execute("DROP TABLE a")')
+    project.upgrade()
+
+    after = doctor.examine(project.config())
+
+    assert before == after == []
 
 
 def test_everything_that_is_wrong_is_found(broken: Database, planner: Config) -> None:

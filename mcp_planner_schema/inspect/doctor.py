@@ -80,7 +80,7 @@ def examine(config: Config) -> list[Ailment]:
             found += [*_indexes(connection, given, expected, onward), *_constraints(connection, given, expected)]
             found += [] if alive else _left(connection, given)
         found += [*_stashes(connection, given), *unknown]
-        if applied and not unknown:
+        if expected:
             found += _unexplained(expected, together(read(connection, given.schema)), onward)
         return found
 
@@ -183,7 +183,9 @@ def _stashes(connection: Connection, given: Settings) -> Iterator[Ailment]:
 
 
 def _expected(folder: str, applied: list[str]) -> tuple[Lines, list[Ailment]]:
-    """What the applied revisions make; nothing, and why, where that is not stored."""
+    """What the applied revisions make; nothing, and why, where that is not stored. A history without any such file is let be."""
+    if not stored.place(folder).exists():
+        return frozenset(), []
     try:
         return stored.expected(folder, applied), []
     except WrongUse as error:
