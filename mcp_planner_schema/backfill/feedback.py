@@ -18,6 +18,7 @@ from mcp_planner_schema.backfill import question
 from mcp_planner_schema.backfill.keys import Leaf
 from mcp_planner_schema.backfill.question import Question
 from mcp_planner_schema.backfill.replay import Replay
+from mcp_planner_schema.guard import replication
 from mcp_planner_schema.guard.settings import Backfill as Limits
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ _TELL = 60.0
 
 _BEFORE = 0.8
 """Of the limit: what a replica may need for what is written, for another batch comes on top of it."""
-
-_LEFT_OUT = "unreserved", "lost"
-"""What wal_status says of a slot whose WAL is no longer kept for it, or gone."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ class Feedback:
         lost = self._first.setdefault(question.SLOTS, {name for name, _, status, _ in found if status == "lost"})
         for name, active, status, kept_from in found:
             shown = f"slot {name}" if active else f"slot {name} (nobody reads it)"
-            if status in _LEFT_OUT and name not in lost:
+            if status in replication.LEFT_OUT and name not in lost:
                 yield Reason("slot", f"{shown} is {status}: its WAL is not kept any more", name, held=True)
             elif kept_from is not None and limit is not None:
                 kept = written - max(kept_from, self._first[question.WRITTEN])

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import ladder
+from mcp_planner_schema.guard import ladder, replication
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -31,24 +31,11 @@ ARCHIVE = "the WAL archive"
 LOCKS = "locks and vacuums"
 DEAD = "dead tuples"
 
-# No replica gets WAL before it is flushed, and a backfill's commits do not wait for that: so both positions are asked. The
-# functions below pg_stat_replication and no view: that one joins all sessions, which takes as long as the rest together. A
-# walsender has a pid and nothing else for a role that may not see it, and no replay_lsn where nothing is replayed (a base
-# backup, pg_receivewal). A vacuum holds its table's lock in any phase; who it is, only pg_stat_activity says, and not to all.
+# A vacuum holds its table's lock in any phase; who it is, only pg_stat_activity says, and not to all.
 _PARTS = {
-    WRITTEN: """
-SELECT pg_catalog.json_build_array(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_flush_lsn(), '0/0')::bigint,
-                                   pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0')::bigint)""",
-    REPLICAS: """
-SELECT pg_catalog.json_agg(pg_catalog.json_build_array(
-    r.pid, a.application_name, a.client_addr, pg_catalog.pg_wal_lsn_diff(r.replay_lsn, '0/0')::bigint,
-    extract(epoch FROM r.replay_lag)::float8))
-FROM pg_catalog.pg_stat_get_wal_senders() r CROSS JOIN LATERAL pg_catalog.pg_stat_get_activity(r.pid) a
-WHERE r.state IS NULL OR r.replay_lsn IS NOT NULL""",
-    SLOTS: """
-SELECT pg_catalog.json_agg(pg_catalog.json_build_array(
-    s.slot_name, s.active, s.wal_status, pg_catalog.pg_wal_lsn_diff(s.restart_lsn, '0/0')::bigint))
-FROM pg_catalog.pg_replication_slots s""",
+    WRITTEN: replication.WRITTEN,
+    REPLICAS: replication.REPLICAS,
+    SLOTS: replication.SLOTS,
     ARCHIVE: """
 SELECT pg_catalog.json_build_array(
     a.last_archived_wal, pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')), a.failed_count,
