@@ -15,9 +15,10 @@ RUN = @$(PY) -m mcp_planner_schema $@ $(GIVEN:%=--make=%)
 
 TARGETS := help setup test test-all lint format lock bench bench-availability findings schema-doc schema-sql known-revisions \
 	migrate-create migrate-up migrate-down migrate-goto migrate-plan migrate-status migrate-force migrate-validate \
-	migrate-trace migrate-fingerprint migrate-verify migrate-drift migrate-doctor migrate-history migrate-restore migrate-stash-list \
-	migrate-stash-show migrate-stash-verify migrate-stash-purge migrate-accept migrate-recover migrate-rebase migrate-reset \
-	backfill-pause backfill-resume backfill-stop db-start db-stop db-shell db-status example-data table-stats
+	migrate-preflight migrate-trace migrate-fingerprint migrate-verify migrate-drift migrate-doctor migrate-history \
+	migrate-restore migrate-stash-list migrate-stash-show migrate-stash-verify migrate-stash-purge migrate-accept \
+	migrate-recover migrate-rebase migrate-reset backfill-pause backfill-resume backfill-stop db-start db-stop db-shell \
+	db-status example-data table-stats
 .PHONY: $(TARGETS)
 
 # Before anything runs: `make migrate-down 005` would go one step back first and complain about 005 afterwards.
@@ -68,6 +69,9 @@ migrate-rebase: setup ## Put a revision that nobody has applied after another: V
 	$(RUN)
 
 migrate-validate: setup ## Judge every revision file, and the SQL of those to be deployed; needs no database
+	$(RUN)
+
+migrate-preflight: setup ## Ask the server everything that a run would be refused for, and change nothing: [TO=003] [JSON=1]
 	$(RUN)
 
 migrate-trace: setup ## Run the pending revisions on a scratch database and store the locks they take: [VERSION=003|all]

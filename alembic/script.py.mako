@@ -17,7 +17,6 @@
     pass"""
     STAYS = """\
 # op.execute("SELECT 1")  # where what was filled stays true, because a trigger keeps it
-    # op.give_back_backfill("table", ["column"])  # where old values were overwritten, with Reversible: stash
     pass"""
 %>\
 """${in_docstring(message)}.

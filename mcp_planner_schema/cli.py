@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 Values = Mapping[str, str]
-ALLOWED = ("PHASE", "HOLD_LIMIT", "CANCEL_BLOCKERS", "WORKERS", "PROGRESS")
+ALLOWED = ("PHASE", "HOLD_LIMIT", "CANCEL_BLOCKERS", "WORKERS", "PROGRESS", "PREFLIGHT_ACCEPT")
 """What whoever runs it allows for once; the guard reads them from ``config.attributes``, or from ``-x`` of ``alembic``."""
 
 
@@ -181,7 +181,6 @@ def _down(config: Config, values: Values) -> int:
     if not way.back and way.here != way.there:
         raise WrongUse(f"{way.there} lies ahead of {way.here}.", f"make migrate-up TO={way.there}")
     dry = bool(values.get("DRY_RUN"))
-    config.attributes["reason"] = values.get("REASON")
     # A step that is named cannot be counted twice, neither by a second deployer nor by who repeats the command.
     config.attributes["repeat"] = f"make migrate-down TO={way.there}{' DRY_RUN=1' if dry else ''}"
     config.attributes["dry_run"] = dry
@@ -192,6 +191,7 @@ def _down(config: Config, values: Values) -> int:
 def _allow(config: Config, values: Values) -> None:
     for key in ALLOWED:
         config.attributes[key.lower()] = values.get(key)
+    config.attributes["reason"] = values.get("REASON")
 
 
 def _go(config: Config, target: str, *, back: bool) -> int:
@@ -414,6 +414,17 @@ def _verify(config: Config, values: Values) -> int:
     return DONE
 
 
+def _preflight(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import preflight
+
+    found = preflight.ask(config, values.get("TO") or "head", contract=values.get("PHASE") == "contract")
+    print(json.dumps(found.as_json(), indent=2) if values.get("JSON") else found.text())
+    if found.refused:
+        print("\nnext: correct the first one above, then make migrate-preflight", file=sys.stderr)
+        return REFUSED
+    return DONE
+
+
 def _trace(config: Config, values: Values) -> int:
     from alembic.script import ScriptDirectory
 
@@ -559,11 +570,13 @@ COMMANDS: dict[str, Command] = {
         ("NAME", "TYPE", "AUTO", "AUTHOR", "KIND", *_OF_KINDS),
         "NAME=add_complexity_analysis [TYPE=schema|data|function] [AUTO=1]",
     ),
-    "migrate-up": Command(_up, (), ("TO", "DRY_RUN", *ALLOWED), "[TO=003] [PHASE=expand|contract] [DRY_RUN=1]"),
+    "migrate-up": Command(
+        _up, (), ("TO", "DRY_RUN", "REASON", *ALLOWED), "[TO=003] [PHASE=expand|contract] [DRY_RUN=1]"
+    ),
     "migrate-down": Command(
         _down, (), ("STEPS", "TO", "DRY_RUN", "REASON", *ALLOWED[1:]), '[STEPS=1] [TO=003] [DRY_RUN=1] [REASON="why"]'
     ),
-    "migrate-goto": Command(_goto, ("VERSION",), ALLOWED, "VERSION=003 [PHASE=expand|contract]"),
+    "migrate-goto": Command(_goto, ("VERSION",), ("REASON", *ALLOWED), "VERSION=003 [PHASE=expand|contract]"),
     "migrate-status": Command(_status, (), ("JSON",), "[JSON=1]"),
     "migrate-force": Command(_force, ("VERSION",), ("REASON",), 'VERSION=003 [REASON="why"]'),
     "migrate-plan": Command(
@@ -576,6 +589,7 @@ COMMANDS: dict[str, Command] = {
     "migrate-recover": Command(_recover, ("VERSION",), ("DIR",), "VERSION=026 [DIR=/tmp/recovered]"),
     "migrate-rebase": Command(_rebase, ("VERSION",), ("ONTO", "ALONG"), "VERSION=026 [ONTO=025] [ALONG=1]"),
     "migrate-validate": Command(_validate),
+    "migrate-preflight": Command(_preflight, (), ("TO", "PHASE", "JSON"), "[TO=003] [PHASE=contract] [JSON=1]"),
     "migrate-trace": Command(_trace, (), ("VERSION",), "[VERSION=003|all]"),
     "migrate-fingerprint": Command(_fingerprint, (), ("VERSION",), "[VERSION=003|all]"),
     "table-stats": Command(_table_stats),

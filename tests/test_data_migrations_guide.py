@@ -263,6 +263,7 @@ def test_seeds_differ_by_environment(
 ) -> None:
     """Development has long trials and people to log in as; production has neither."""
     monkeypatch.setenv("PLANNER_ENV", environment)
+    way.project.configure(backup_age="never")
     begin(way, "Seed reference data")
 
     way.project.upgrade()

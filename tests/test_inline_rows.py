@@ -130,6 +130,7 @@ def test_it_is_refused_wherever_it_runs(
 ) -> None:
     """What production would refuse is refused before it gets there, as every other finding is."""
     monkeypatch.setenv("PLANNER_ENV", environment)
+    project.configure(backup_age="never")
     begin(project, 'op.execute("UPDATE t SET n = 1")')
 
     with pytest.raises(Refused, match="rows-inline"):

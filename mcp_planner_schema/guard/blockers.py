@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import evidence
@@ -53,6 +54,55 @@ SELECT CASE WHEN a.state LIKE 'idle in transaction%%' THEN pg_catalog.pg_termina
 )
 
 
+@dataclass(frozen=True)
+class Holder:
+    """A session that holds a table, in a mode that pg_locks names. ``age`` is how many seconds it is in its transaction."""
+
+    schema: str
+    name: str
+    pid: int
+    application: str
+    user: str
+    state: str
+    age: int
+    mode: str
+    vacuum: bool
+
+    @property
+    def table(self) -> str:
+        """The table as people write it."""
+        return self.name if self.schema == "public" else f"{self.schema}.{self.name}"
+
+    @property
+    def dump(self) -> bool:
+        """Whether it is a backup, which holds every table until it is done."""
+        return self.application.startswith("pg_dump")
+
+    def held_of(self, wanted: str | frozenset[str] | set[str]) -> bool:
+        """Whether its table is one of these (``schema.name``), or named in a text."""
+        if not isinstance(wanted, str):
+            return f"{self.schema}.{self.name}" in wanted
+        return re.search(rf"(?<!\w){re.escape(self.name)}(?!\w)", wanted) is not None
+
+    def line(self) -> str:
+        """For people."""
+        who = (
+            f"pid {self.pid} ({self.application or 'no name'}, user {self.user or 'unknown'}, {self.state}, "
+            f"in its transaction for {self.age} s)"
+        )
+        if self.vacuum:
+            who = f"pid {self.pid}, a vacuum that prevents wraparound and is not to be cancelled, at work for {self.age} s,"
+        elif self.dump:
+            who = f"pid {self.pid} (a backup by {self.application}, user {self.user or 'unknown'}, for {self.age} s)"
+        return f"{self.table} is in use: {who} holds {self.mode}"
+
+
+def holders(connection: Connection, schema: str, ours: Iterable[int]) -> list[Holder]:
+    """Who has held a table for longer than a moment, the oldest first. Reads catalogs only; ``ours`` are the run's own."""
+    asked = {"own": evidence.own(schema), "ours": list(ours), "long": _LONG}
+    return [Holder(*row) for row in connection.exec_driver_sql(_HOLDERS, asked)]
+
+
 def beforehand(
     connection: Connection, schema: str, wanted: str | frozenset[str] | set[str], ours: Iterable[int]
 ) -> list[str]:
@@ -61,27 +111,7 @@ def beforehand(
     ``wanted`` are the tables (``schema.name``), or a text that names them: a revision's source. ``ours`` are the run's own
     processes.
     """
-    asked = {"own": evidence.own(schema), "ours": list(ours), "long": _LONG}
-    lines = []
-    for space, name, pid, application, user, state, age, mode, vacuum in connection.exec_driver_sql(_HOLDERS, asked):
-        if not _named(space, name, wanted):
-            continue
-        table = name if space == "public" else f"{space}.{name}"
-        who = (
-            f"pid {pid} ({application or 'no name'}, user {user or 'unknown'}, {state}, in its transaction for {age} s)"
-        )
-        if vacuum:
-            who = f"pid {pid}, a vacuum that prevents wraparound and is not to be cancelled, at work for {age} s,"
-        elif application.startswith("pg_dump"):
-            who = f"pid {pid} (a backup by {application}, user {user or 'unknown'}, for {age} s)"
-        lines.append(f"{table} is in use: {who} holds {mode}")
-    return lines
-
-
-def _named(schema: str, name: str, wanted: str | frozenset[str] | set[str]) -> bool:
-    if not isinstance(wanted, str):
-        return f"{schema}.{name}" in wanted
-    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", wanted) is not None
+    return [one.line() for one in holders(connection, schema, ours) if one.held_of(wanted)]
 
 
 def application(asked: str | None) -> str | None:

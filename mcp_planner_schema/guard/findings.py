@@ -15,6 +15,7 @@ from alembic.util import CommandError
 from mcp_planner_schema.guard.findings_backfill import BACKFILL_RULES
 from mcp_planner_schema.guard.findings_catalog import CATALOG_RULES
 from mcp_planner_schema.guard.findings_lint import LINT_RULES
+from mcp_planner_schema.guard.findings_preflight import PREFLIGHT_RULES
 from mcp_planner_schema.guard.findings_versions import VERSION_RULES
 from mcp_planner_schema.guard.rule import Rule as Rule
 
@@ -46,6 +47,9 @@ class Finding:
             lines.append(f"  {label:<5} " + template.format_map(self.values).replace("\n", "\n        "))
         if self.rule.waivable and "Waive:" not in self.rule.instead:
             lines.append(f"  or    in the revision's header: Waive: {self.code} | why | YYYY-MM-DD")
+        if self.rule.acceptable:
+            lines.append(f'  or    for one run: PREFLIGHT_ACCEPT={self.code} REASON="why" make …')
+            lines.append(f'        (alembic -x preflight_accept={self.code} -x reason="why" …)')
         return "\n".join(lines)
 
 
@@ -471,4 +475,7 @@ _RULES = (
     ),
 )
 
-RULES = {rule.code: rule for rule in (*_RULES, *LINT_RULES, *BACKFILL_RULES, *CATALOG_RULES, *VERSION_RULES)}
+RULES = {
+    rule.code: rule
+    for rule in (*_RULES, *LINT_RULES, *BACKFILL_RULES, *CATALOG_RULES, *PREFLIGHT_RULES, *VERSION_RULES)
+}

@@ -30,7 +30,9 @@ SELECT pg_catalog.count(*) FILTER (WHERE pg_catalog.to_regclass(name) IS NULL
          OR name = pg_catalog.concat(%(schema)s::text, '.history') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
            WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'checksum_before')
          OR name = pg_catalog.concat(%(schema)s::text, '.stash') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
-           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'direction')),
+           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'direction')
+         OR name = pg_catalog.concat(%(schema)s::text, '.run') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
+           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'preflight')),
        pg_catalog.to_regnamespace(%(schema)s::text) IS NULL
 FROM pg_catalog.unnest(%(names)s::text[]) AS name
 """
@@ -74,10 +76,12 @@ CREATE TABLE IF NOT EXISTS {schema}.run (
     git_commit   text,
     tool_version text NOT NULL,
     error        text,
-    sequences    jsonb
+    sequences    jsonb,
+    preflight    jsonb
 );
 ALTER TABLE {schema}.run ADD COLUMN IF NOT EXISTS version_table text NOT NULL DEFAULT 'alembic_version',
-    ADD COLUMN IF NOT EXISTS sequences jsonb;
+    ADD COLUMN IF NOT EXISTS sequences jsonb, ADD COLUMN IF NOT EXISTS preflight jsonb;
+COMMENT ON COLUMN {schema}.run.preflight IS 'What preflight would have refused and somebody has accepted, and why; else empty';
 COMMENT ON COLUMN {schema}.run.sequences IS
 'Where sequences stood before a downgrade was tried: the next run puts them back where this one was killed; else empty';
 COMMENT ON TABLE {schema}.run IS 'One row a run; written as running before its first step, so that a killed run leaves a trace';
@@ -235,11 +239,12 @@ def begin(
     command: str,
     heads: tuple[str, ...],
     planned: int,
+    preflight: Mapping[str, Any] | None = None,
 ) -> tuple[int, list[str]]:
     """Write the run as running. Gives its id, and the descriptions of earlier runs that never ended.
 
     The caller holds the deployers' lock of this version table, so whatever run of it still says running is dead. Sequences
-    that such a run has set back stand where they stood.
+    that such a run has set back stand where they stood. ``preflight`` is what whoever runs it has accepted.
     """
     dead = connection.exec_driver_sql(
         "SELECT id, command, who, pg_catalog.date_trunc('second'::text, started_at)::text, sequences "
@@ -256,9 +261,20 @@ def begin(
     )
     number: int = connection.exec_driver_sql(
         f"INSERT INTO {schema}.run "
-        "(version_table, command, state, from_heads, planned, who, host, pid, git_commit, tool_version) "
-        "VALUES (%s, %s, 'running', %s, %s, %s, %s, %s, %s, %s) RETURNING id",
-        (version_table, command, list(heads), planned, who.who, who.host, os.getpid(), who.git_commit, __version__),
+        "(version_table, command, state, from_heads, planned, who, host, pid, git_commit, tool_version, preflight) "
+        "VALUES (%s, %s, 'running', %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+        (
+            version_table,
+            command,
+            list(heads),
+            planned,
+            who.who,
+            who.host,
+            os.getpid(),
+            who.git_commit,
+            __version__,
+            json.dumps(preflight) if preflight else None,
+        ),
     ).scalar_one()
     return number, [f"run {row[0]} ({row[1]}, by {row[2]}, {row[3]})" for row in dead]
 

@@ -10,7 +10,7 @@ class Rule:
     """One thing the guard refuses or warns of.
 
     ``happens``, ``hurts`` and ``instead`` are format strings; the names in braces are filled from the finding.
-    ``waivable`` says whether a revision's ``Waive:`` line can lift it.
+    ``waivable`` says whether a revision's ``Waive:`` line can lift it, ``acceptable`` whether whoever runs it can, for one run.
     """
 
     code: str
@@ -19,3 +19,4 @@ class Rule:
     instead: str
     waivable: bool = False
     refuses: bool = True
+    acceptable: bool = False

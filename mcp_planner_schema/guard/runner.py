@@ -180,6 +180,11 @@ def _run(
 
             rehearsal.show(this, steps, judged, context.config.print_stdout)
             return
+        preflight = None
+        if not steps[0].info.is_stamp:
+            from mcp_planner_schema.guard.preflight import gate
+
+            preflight = gate.passed(context, this, steps, judged)
         history.prepare(beside, settings.schema)
         lineage.complete(beside, settings.schema, named, context.script, heads)
         longest = max(len(progress.name_of(one)) for one in steps)
@@ -191,7 +196,14 @@ def _run(
                 migrating.exec_driver_sql("SET lock_timeout = '3s'")
                 version_table.fit(migrating, migration.version_table, migration.version_table_schema, longest)
         this.number, dead = history.begin(
-            beside, settings.schema, origin, version_table=named, command=shown, heads=heads, planned=len(steps)
+            beside,
+            settings.schema,
+            origin,
+            version_table=named,
+            command=shown,
+            heads=heads,
+            planned=len(steps),
+            preflight=preflight,
         )
         for line in dead:
             say(f"note: {line} was interrupted; its finished steps stand, the server rolls the one it was in back")

@@ -51,12 +51,19 @@ _DEFAULTS = {
     "archive_dir": "",
     "archive_check_url": "",
     "pg_bin": "",
+    "preflight_transaction": "5min",
+    "preflight_timeout": "10s",
+    "disk_limit": "",
+    "backup_check": "",
+    "backup_age": "24h",
+    "backup_timeout": "30s",
 }
 # Where a machine may differ from the one beside it. What is archived at all is no matter of one shell.
 _VARIABLES = {
     "archive_dir": "PLANNER_ARCHIVE_DIR",
     "archive_check_url": "PLANNER_ARCHIVE_CHECK_URL",
     "pg_bin": "PLANNER_PG_BIN",
+    "backup_check": "PLANNER_BACKUP_CHECK",
 }
 
 
@@ -94,6 +101,20 @@ class Backfill:
 
 
 @dataclass(frozen=True)
+class Preflight:
+    """What is asked before a run, in milliseconds: how long others may be in a transaction, how long rows are counted, how old
+    the newest backup may be (None: nobody asks for one), how long ``backup_check`` may take. ``disk_limit`` is in bytes.
+    """
+
+    transaction: int
+    timeout: int
+    disk_limit: int | None
+    backup_check: str
+    backup_age: int | None
+    backup_timeout: int
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything the guard decides by. ``url`` is None when nothing names a database and ``embedded`` is to be used.
 
@@ -123,6 +144,7 @@ class Settings:
     archive_dir: str
     archive_check_url: str
     pg_bin: str
+    preflight: Preflight
 
 
 def duration(text: str) -> int:
@@ -213,6 +235,7 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         archive_dir=value["archive_dir"] or f"{given.get('here', '.')}/backups",
         archive_check_url=value["archive_check_url"],
         pg_bin=value["pg_bin"],
+        preflight=_preflight(value),
     )
 
 
@@ -225,6 +248,28 @@ def _backfill(value: Mapping[str, str]) -> Backfill:
         slot_wal=_bytes(value["backfill_slot_wal"]),
         archive_queue=int(value["backfill_archive_queue"]),
         dead_tuples=float(value["backfill_dead_tuples"]),
+    )
+
+
+def _preflight(value: Mapping[str, str]) -> Preflight:
+    if not re.fullmatch(r"|\d{1,6}\s*(kB|MB|GB)", value["disk_limit"]):
+        raise _refused("disk_limit", value["disk_limit"], "it is a size (500MB, 50GB), or nothing")
+    if value["backup_check"]:
+        import shlex
+
+        try:
+            shlex.split(value["backup_check"])
+        except ValueError as error:
+            raise _refused(
+                "backup_check", value["backup_check"], f"it is a command and its arguments: {error}"
+            ) from None
+    return Preflight(
+        transaction=_milliseconds("preflight_transaction", value),
+        timeout=_milliseconds("preflight_timeout", value),
+        disk_limit=_bytes(value["disk_limit"]) if value["disk_limit"] else None,
+        backup_check=value["backup_check"],
+        backup_age=None if value["backup_age"] == "never" else _milliseconds("backup_age", value),
+        backup_timeout=_milliseconds("backup_timeout", value),
     )
 
 

@@ -1,0 +1,71 @@
+"""What the runner calls: nothing is run that preflight refuses, unless whoever runs it accepts the finding, with a reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mcp_planner_schema.guard import forced, plan, progress
+from mcp_planner_schema.guard.findings import RULES, Refused, WrongUse
+from mcp_planner_schema.guard.preflight import check, pending
+from mcp_planner_schema.guard.preflight.pending import Pending
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mcp_planner_schema.guard.judge import Judged
+    from mcp_planner_schema.guard.progress import Step
+    from mcp_planner_schema.guard.settings import Settings
+    from mcp_planner_schema.guard.tries import Run
+
+_FORM = 'PREFLIGHT_ACCEPT=backup-old REASON="why" make migrate-up   (alembic -x preflight_accept=… -x reason=… upgrade head)'
+
+
+def passed(context: Any, run: Run, steps: Sequence[Step], judged: Mapping[str, Judged]) -> dict[str, Any] | None:
+    """Ask the server about these steps, tell what is to be told, and raise :class:`Refused` with all that stands against them.
+
+    Gives what was accepted and why, for the run's row; None where nothing was. Writes nothing.
+    """
+    codes, reason = accepted(context)
+    wanted = of_steps(run.folder, run.settings, steps, judged)
+    found = check.ask(
+        run.engine, run.settings, wanted, accepted=codes, ours=run.processes(), opened=check.OPEN, workers=run.asked.workers,
+        version_table=plan.version_table(run.migration()),
+    )  # fmt: skip
+    for one in found.told:
+        run.say(f"note: {check.line(one)}")
+    if found.refused:
+        raise Refused(found.refused, f"correct what they name, then {run.repeat}")
+    if not found.accepted:
+        return None
+    for one in found.accepted:
+        run.say(f"accepted ({reason}): {check.line(one)}")
+    return {"reason": reason, "accepted": [check.line(one) for one in found.accepted]}
+
+
+def accepted(context: Any) -> tuple[frozenset[str], str]:
+    """The findings that whoever runs this accepts for once, and why. Raises :class:`WrongUse` for what nobody can."""
+    codes = context.get_x_argument(as_dictionary=True).get("preflight_accept") or context.config.attributes.get(
+        "preflight_accept"
+    )
+    wanted = frozenset(word.strip() for word in str(codes or "").split(",") if word.strip())
+    for code in sorted(wanted):
+        if code not in RULES or not RULES[code].acceptable:
+            known = ", ".join(sorted(code for code, rule in RULES.items() if rule.acceptable))
+            raise WrongUse(f"preflight_accept names {code!r}, which nobody can accept. Known are: {known}.", _FORM)
+    why = forced.reason(context)
+    if wanted and not why:
+        raise WrongUse("preflight_accept needs a reason, which the run's row keeps.", _FORM)
+    return wanted, why or ""
+
+
+def of_steps(
+    folder: str, settings: Settings, steps: Sequence[Step], judged: Mapping[str, Judged]
+) -> list[Pending]:  # fmt: skip
+    """What the steps are known to touch; not those that are skipped in this environment."""
+    found = []
+    for step in steps:
+        name = progress.name_of(step)
+        header = judged[name].header if name in judged else None
+        if header is None or settings.environment in header.environments:
+            found.append(pending.of(folder, name, progress.direction_of(step), judged.get(name)))
+    return found
