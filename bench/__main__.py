@@ -12,6 +12,7 @@ MEASUREMENTS = (
     "downgrade",
     "backfill",
     "fingerprint",
+    "preflight",
 )
 
 for name in sys.argv[1:] or MEASUREMENTS:
