@@ -176,10 +176,11 @@ def _apart(step: _Step, wanted: Delta, *, strict: bool) -> tuple[Lines, Lines]:
     missing = missing - step.now if missing else missing
     left = fingerprint.structure(wanted.gone - step.gone)
     left = left & step.now if left else left
-    if not strict:
-        return missing, left
-    named = {(line.kind, line.identity) for line in wanted.gone | wanted.come}
     extra = fingerprint.structure(step.come - wanted.come)
+    if not strict:
+        instead = {line[:2] for line in missing}
+        return missing, left | {line for line in extra if line[:2] in instead}
+    named = {line[:2] for line in wanted.gone | wanted.come}
     # What was another before, because somebody had changed it, may go under its name.
     lost = frozenset(line for line in fingerprint.structure(step.gone - wanted.gone) if line[:2] not in named)
     if extra or lost:
