@@ -9,9 +9,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg2
 import pytest
+from psycopg2.extensions import TRANSACTION_STATUS_INERROR
+from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 
 from mcp_planner_schema import embedded
 from mcp_planner_schema.guard.findings import Broken, Busy
@@ -37,6 +40,31 @@ def locked(database: Database, statement: str = "LOCK TABLE busy") -> Iterator[N
     with database.connect(autocommit=False) as connection, connection.cursor() as cursor:
         cursor.execute(statement)
         yield
+
+
+def test_a_rollback_that_was_cancelled_ends_no_step(
+    busy: Database, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server was told to cancel just then, and the transaction is still there: the next try begins with one of its own."""
+    project.revision("001", "add_extra", ADD, DROP, expectations='expect.column("busy", "extra")')
+    rolled_back, left = PGDialect_psycopg2.do_rollback, []
+
+    def cancelled(dialect: Any, connection: Any) -> None:
+        driver = getattr(connection, "dbapi_connection", connection)
+        if not left and driver.info.transaction_status == TRANSACTION_STATUS_INERROR:
+            left.append(connection)
+        else:
+            rolled_back(dialect, connection)
+
+    monkeypatch.setattr(PGDialect_psycopg2, "do_rollback", cancelled)
+    with locked(busy):
+        one = threading.Thread(target=project.upgrade)
+        one.start()
+        until(lambda: bool(left))
+    one.join()
+
+    assert len(left) == 1
+    assert busy.value("SELECT version_num FROM alembic_version") == "001"
 
 
 def test_a_lock_that_is_released_costs_a_retry(

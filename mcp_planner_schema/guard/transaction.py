@@ -79,3 +79,15 @@ def observed(connection: Connection, seen: Seen) -> Iterator[None]:
     finally:
         for name, listener in listeners:
             event.remove(engine, name, listener)
+
+
+def finish(connection: Connection) -> None:
+    """Roll back what is left of a transaction that SQLAlchemy takes for ended: a ROLLBACK that the watcher has cancelled ends
+    none, and every statement of the next try would fail in it. Nothing may cancel any more."""
+    from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+
+    if connection.invalidated or connection.closed:
+        return
+    driver: Any = connection.connection.dbapi_connection
+    if not driver.closed and driver.info.transaction_status != TRANSACTION_STATUS_IDLE:
+        driver.rollback()

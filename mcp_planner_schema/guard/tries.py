@@ -266,6 +266,7 @@ def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
             at.clock.end()
             if connection.in_transaction():
                 connection.rollback()
+            transaction.finish(connection)
             at.waits.waited += waits.waited
             at.waits.blockers, at.waits.seen = waits.blockers or at.waits.blockers, waits.seen or at.waits.seen
 
