@@ -64,7 +64,7 @@ sql_files = [
 ]
 # Where a link's two ends exist is now a foreign key, and link_items says it before in its own words. The old check looked at
 # both references of a row when one of them changed, so it would refuse what a deletion does to the neighbours.
-GONE, NEW = sql_files[:5], sql_files[5:]
+GONE, FUNCTIONS, TRIGGERS = sql_files[:5], sql_files[5:23], sql_files[23:]
 
 expectations = [
     expect.absent(expect.function("check_references()")),
@@ -111,17 +111,18 @@ expectations = [
 
 
 def upgrade() -> None:
+    sql.apply(FUNCTIONS)  # while no table is locked: there are many, and nothing calls the new ones yet
     # Default and triggers in one transaction, as in 013: a row from before has NULL until it is looked at.
     for table in ("tasks", "steps"):
         op.execute(f"ALTER TABLE {table} ALTER finished SET DEFAULT false")
     # The least bigint: "find a place". A link that names none gets one by trigger.
     op.execute("ALTER TABLE navigation_links ALTER position SET DEFAULT '-9223372036854775808'::bigint")
     sql.remove(GONE)
-    sql.apply(NEW)
+    sql.apply(TRIGGERS)
 
 
 def downgrade() -> None:
-    sql.revert(NEW)
+    sql.revert(FUNCTIONS + TRIGGERS)
     sql.apply(GONE)
     op.execute("ALTER TABLE navigation_links ALTER position DROP DEFAULT")
     for table in ("steps", "tasks"):
