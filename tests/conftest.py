@@ -213,16 +213,11 @@ def embedded_server() -> Iterator[ServerAddress]:
         shutil.rmtree(folder)
 
 
-def _migrate(**server: Any) -> None:
+def _migrate(revision: str = "head", **server: Any) -> None:
     url = f"postgresql://{server['user']}@/{server['dbname']}?host={server['host']}&port={server['port']}"
-    before = os.environ.get("DATABASE_URL")
-    os.environ["DATABASE_URL"] = url
-    try:
-        command.upgrade(Config(str(ROOT / "alembic.ini")), "head")
-    finally:
-        os.environ.pop("DATABASE_URL")
-        if before is not None:
-            os.environ["DATABASE_URL"] = before
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DATABASE_URL", url)
+        command.upgrade(Config(str(ROOT / "alembic.ini")), revision)
 
 
 empty_template = factories.postgresql_noproc(depends_on="embedded_server", dbname="empty")
@@ -286,6 +281,37 @@ def cursor(database: Database, application: str) -> Iterator[Any]:
     """The application's cursor, each statement a transaction of its own."""
     with database.connect(user=application) as connection, connection.cursor() as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def built(empty_template: Any) -> Callable[[Database, str, Callable[[Database], None]], None]:
+    """Makes a test's own database one that several tests begin with, which is built once a session: its name, and how."""
+    made: dict[str, str] = {}
+
+    def begin(database: Database, name: str, build: Callable[[Database], None]) -> None:
+        server = Database(database.host, database.port, "postgres")
+        if name not in made:
+            made[name] = f"built_{name}"
+            server.rows(f"CREATE DATABASE {made[name]} TEMPLATE {empty_template.template_dbname}")
+            build(Database(database.host, database.port, made[name]))
+        server.rows(f"DROP DATABASE {database.name}")
+        server.rows(f"CREATE DATABASE {database.name} TEMPLATE {made[name]}")
+
+    return begin
+
+
+@pytest.fixture
+def begin_at(empty: Database, built: Callable[..., None]) -> Callable[[str], None]:
+    """Makes the empty database one at a revision of MCP-Planner's."""
+
+    def begin(revision: str) -> None:
+        built(
+            empty,
+            revision,
+            lambda one: _migrate(revision, user=one.user, host=one.host, port=one.port, dbname=one.name),
+        )
+
+    return begin
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
+from collections.abc import Callable
 
 import psycopg2
 import pytest
@@ -15,13 +16,22 @@ from tests.conftest import HEAD, ROOT, Database
 
 
 @pytest.fixture
-def roles(empty: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+def roles(empty: Database, built: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Database:
     """A database on which roles.sql was run twice, migrated to head by the migrator."""
-    for _ in range(2):
-        ran = empty.psql(ROOT / "scripts" / "roles.sql")
+
+    def given(database: Database) -> None:
+        ran = database.psql(ROOT / "scripts" / "roles.sql")
         assert ran.returncode == 0, ran.stderr
+
+    def build(database: Database) -> None:
+        given(database)
+        given(database)
+        monkeypatch.setenv("DATABASE_URL", dataclasses.replace(database, user="mcp_task_migrator").url)
+        assert cli.main(["migrate-up"]) == 0
+
+    built(empty, "roles", build)
+    given(empty)  # rights on a database as such are not copied with it
     monkeypatch.setenv("DATABASE_URL", dataclasses.replace(empty, user="mcp_task_migrator").url)
-    assert cli.main(["migrate-up"]) == 0
     return empty
 
 

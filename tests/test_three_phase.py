@@ -38,10 +38,10 @@ FILL = f"INSERT INTO complexity_runs (project_id, threshold, {OLD}) SELECT %s, 0
 
 
 @pytest.fixture
-def before(database: Database, planner: Config) -> Database:
+def before(empty: Database, begin_at: Callable[[str], None]) -> Database:
     """A database at the revision before the three."""
-    command.downgrade(planner, BEFORE)
-    return database
+    begin_at(BEFORE)
+    return empty
 
 
 @pytest.fixture
