@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import threading
 from collections.abc import Iterator
 
 import psycopg2
@@ -16,6 +17,7 @@ from mcp_planner_schema.guard.fingerprint import stored
 from mcp_planner_schema.inspect import doctor
 from tests.conftest import ROOT, Database, Project
 from tests.test_schema import REVISIONS
+from tests.until import until
 
 ONWARD = "make migrate-up TO=023"
 BROKEN = """
@@ -175,3 +177,34 @@ def test_a_run_that_is_alive_leaves_nothing(broken: Database, planner: Config) -
 
     assert {"run", "operation", "backfill", "table"} & {one.kind for one in found} == set()
     assert {"index", "constraint", "stash", "drift"} <= {one.kind for one in found}
+
+
+def test_rows_that_were_put_aside_are_no_leftover(database: Database, planner: Config) -> None:
+    """What gave way to kept rows is nowhere else: nobody is told to drop that."""
+    database.rows('CREATE SCHEMA migration_stash_9; CREATE TABLE migration_stash_9."guard:aside_1" AS SELECT 1 AS a')
+
+    found = doctor.examine(planner)
+
+    assert [one.kind for one in found] == ["stash"]  # the schema, of which the manifest knows nothing
+
+
+def test_an_index_that_somebody_else_builds_is_no_leftover(
+    database: Database, planner: Config, application: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose progress the role may not see: to drop the index would wait for its end, and then drop a good one."""
+    database.rows(f"GRANT USAGE ON SCHEMA migration TO {application}; CREATE TABLE big (id int)")
+    database.rows(f"GRANT SELECT ON ALL TABLES IN SCHEMA public, migration TO {application}")
+    monkeypatch.setenv("DATABASE_URL", database.url.replace("postgres@", f"{application}@"))
+    build = "CREATE INDEX CONCURRENTLY being_built ON big (id)"
+    with database.connect(autocommit=False) as writes, writes.cursor() as cursor:
+        cursor.execute("INSERT INTO big VALUES (1)")
+        other = threading.Thread(target=database.rows, args=(build,))
+        other.start()
+        until(lambda: database.value("SELECT count(*) FROM pg_index WHERE indexrelid = to_regclass('being_built')"))
+
+        found = doctor.examine(planner)
+
+        writes.rollback()
+    other.join()
+    assert [one for one in found if one.kind == "index"] == []
+    assert database.value("SELECT indisvalid FROM pg_index WHERE indexrelid = 'being_built'::regclass")

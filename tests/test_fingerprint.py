@@ -19,6 +19,7 @@ from mcp_planner_schema.guard.fingerprint import (
     again,
     difference,
     of,
+    prepare,
     read,
     stored,
     structure,
@@ -162,6 +163,7 @@ def test_the_way_to_a_schema_makes_no_difference(looking: tuple[Connection, Line
         "ALTER SERVER elsewhere RENAME TO here; GRANT SELECT (name) ON app.person TO PUBLIC",
         "ALTER FOREIGN TABLE app.afar OPTIONS (SET table_name 'y')",
         "ALTER TEXT SEARCH CONFIGURATION app.words DROP MAPPING FOR email",
+        "ALTER TABLE app.task DISABLE TRIGGER ALL",
     ],
 )
 def test_what_was_touched_is_read_by_itself(looking: tuple[Connection, Lines], change: str) -> None:
@@ -196,6 +198,32 @@ def test_what_any_change_touched_is_found(empty: Database, body: str) -> None:
         now = again(connection, "migration", before, touched.since(connection, moment))
 
         assert together(now) == lines(connection)
+
+
+def test_what_an_extension_has_made_is_its_own(empty: Database) -> None:
+    """Its version decides what that is; an index of its table too, which PostgreSQL does not count among its members."""
+    empty.rows("CREATE TABLE of_it (id int PRIMARY KEY, a int); CREATE INDEX ON of_it (a); CREATE EXTENSION citext")
+    empty.rows("ALTER EXTENSION citext ADD TABLE of_it")
+
+    with opened(empty) as connection:
+        found = lines(connection)
+
+    assert {(line.kind, line.identity) for line in found} == {("extension", "citext")}
+
+
+def test_what_another_version_has_prepared_is_not_run(empty: Database) -> None:
+    """A pooler may give the guard a session in which a newer or older one has prepared its question."""
+    empty.rows("CREATE TABLE t (id int)")
+    with opened(empty) as connection:
+        execute(
+            connection, "PREPARE mcp_planner_guard_lines (text, text[], name[], text, oid[]) AS SELECT 1, '', '', ''"
+        )
+        prepare(connection, "migration")
+        oid = connection.exec_driver_sql("SELECT 't'::regclass::oid").scalar_one()
+
+        found = read(connection, "migration", [oid])
+
+        assert {line.kind for line in together(found)} == {"table", "column", "order"}
 
 
 # --- the planner's own --------------------------------------------------------------------------------------------------

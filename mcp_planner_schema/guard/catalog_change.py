@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import connect, fingerprint, judge, touched
+from mcp_planner_schema.guard import bystanders, connect, fingerprint, judge, touched
 from mcp_planner_schema.guard.findings import Broken, Finding, Refused
 from mcp_planner_schema.guard.fingerprint import Lines, Picture, stored
 from mcp_planner_schema.guard.fingerprint.stored import Delta
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class Catalog:
     """What a run knows of the catalog: ``picture`` as it was after its last step, ``foreign`` what differed before its first.
 
-    ``without`` are tables that do not count: Alembic's version table.
+    ``without`` are tables that do not count: Alembic's version table. ``passed``: the running step was let pass with something
+    that is not its doing.
     """
 
     script: ScriptDirectory
@@ -36,6 +37,7 @@ class Catalog:
     without: tuple[str, ...]
     picture: Picture
     foreign: frozenset[str] = field(default_factory=frozenset)
+    passed: bool = False
 
     @property
     def folder(self) -> Path:
@@ -100,6 +102,10 @@ def require(catalog: Catalog, at: Progress, connection: Connection, then: touche
     wanted = change if at.direction == "upgrade" else Delta(come=change.gone, gone=change.come)
     expected, found = _apart(_Step(catalog.picture, now), wanted, strict=not at.committed)
     told = fingerprint.difference(expected, found)
+    if told:
+        expected, found = _its_own(catalog, at, connection, then, now, wanted, (expected, found))
+        told, before = fingerprint.difference(expected, found), told
+        catalog.passed = told != before
     header = at.judged.header if at.judged else None
     if told and header and header.waives("catalog-differs", judge.today()):
         at.notes += [f"waived: catalog-differs: {line}" for line in told]
@@ -111,6 +117,33 @@ def require(catalog: Catalog, at: Progress, connection: Connection, then: touche
             [Finding("catalog-differs", at.where, at.name, values)], "make migrate-drift   (what else differs)", left
         )
     return now
+
+
+def _its_own(
+    catalog: Catalog, at: Progress, connection: Connection, then: touched.Known, now: Picture, wanted: Delta,
+    differing: tuple[Lines, Lines],
+) -> tuple[Lines, Lines]:  # fmt: skip
+    """What is missing and what is unexpected, without what is not the step's doing."""
+    missing, unexpected = differing
+    if not at.committed:
+        others = touched.others(connection, then)
+        missing, unexpected = (
+            bystanders.of_others(lines, (catalog.picture, now), others) for lines in (missing, unexpected)
+        )
+    every = [one.revision for one in catalog.script.walk_revisions()]
+    made = bystanders.made(catalog.folder, every, chain(catalog.script, (at.name,)))
+    if made is None:
+        return missing, unexpected
+    before, there = fingerprint.together(catalog.picture), fingerprint.together(now)
+    return bystanders.unmade(missing, unexpected, before, there, wanted, made)
+
+
+def final(catalog: Catalog, heads: Sequence[str], now: Picture) -> None:
+    """The step is final: the catalog is as it has left it. What differs and is not its doing is no news at the end of the run."""
+    catalog.picture = now
+    if catalog.passed:
+        catalog.foreign |= frozenset(differing(catalog.script, heads, fingerprint.together(now)))
+    catalog.passed = False
 
 
 def after(catalog: Catalog, engine: Engine, heads: Sequence[str], repeat: str) -> str | None:
@@ -143,7 +176,7 @@ def write(catalog: Catalog, revision: str, now: Picture) -> list[Path]:
     before = stored.expected(catalog.folder, chain(catalog.script, (revision,))[:-1])
     step = _Step(catalog.picture, now)
     change = Delta(step.come, step.gone)
-    lines = (before - change.gone) | change.come
+    lines = stored.applied(before, change)
     return stored.write(catalog.folder, every, {revision: (fingerprint.of(lines), change)})
 
 

@@ -51,6 +51,7 @@ _WRITTEN = (
     ("pg_attrdef", "adrelid", "true"),
     ("pg_index", "indexrelid", "true"),
     ("pg_index", "indrelid", "true"),
+    ("pg_trigger", "tgrelid", "tgisinternal"),
     ("pg_sequence", "seqrelid", "true"),
     ("pg_range", "rngtypid", "true"),
     ("pg_aggregate", "aggfnoid::oid", "true"),
@@ -81,6 +82,18 @@ JOIN pg_class c ON c.relnamespace = n.oid
 UNION SELECT a.attrelid::bigint FROM pg_type t JOIN pg_attribute a ON a.atttypid = t.oid
 WHERE {_NEW.replace("xmin", "t.xmin")} AND a.attnum > 0
 """
+# A row that is seen though its transaction still runs is this transaction's, of whatever savepoint. What is gone was dropped by
+# whoever has it locked.
+_OWN_ROW = f"""CASE WHEN {_NEW}
+    THEN pg_xact_status((pg_current_xact_id()::text::bigint - age(xmin))::text::xid8) = 'in progress' END"""
+_OWN = (
+    " UNION ".join(
+        f"SELECT {at}::bigint FROM {name} WHERE {which} AND {_OWN_ROW}" for name, at, which in (*_COUNTED, *_WRITTEN)
+    )
+    + """
+UNION SELECT coalesce(relation, objid)::bigint FROM pg_locks
+WHERE pid = pg_backend_pid() AND mode = 'AccessExclusiveLock' AND locktype IN ('relation', 'object')"""
+)
 
 
 @dataclass(frozen=True)
@@ -108,3 +121,10 @@ def since(connection: Connection, then: Known) -> frozenset[int]:
     """
     with pinned(connection, search_path="pg_catalog"):
         return frozenset(connection.exec_driver_sql(_SINCE, vars(then)).scalars())
+
+
+def others(connection: Connection, then: Known) -> frozenset[int]:
+    """Of those that :func:`since` names the ones that this transaction has neither written nor dropped. It must have an id."""
+    with pinned(connection, search_path="pg_catalog"):
+        own = frozenset(connection.exec_driver_sql(_OWN, vars(then)).scalars())
+    return since(connection, then) - own

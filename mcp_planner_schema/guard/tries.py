@@ -37,7 +37,7 @@ from mcp_planner_schema.guard import (
     watch,
 )
 from mcp_planner_schema.guard.deadline import Clock
-from mcp_planner_schema.guard.findings import Broken, GuardError, Refused
+from mcp_planner_schema.guard.findings import Broken, GuardError, Refused, WrongUse
 from mcp_planner_schema.guard.judge import Judged
 from mcp_planner_schema.guard.progress import Progress
 from mcp_planner_schema.guard.settings import Settings
@@ -152,13 +152,16 @@ def take(run: Run, one: Step, judged: Judged | None) -> None:
 
 def _changed(run: Run, catalog: Catalog, at: Progress) -> None:
     """The catalog is as the step has left it; of a new revision, in development, that is written down."""
+    from mcp_planner_schema.guard import catalog_change
+
     assert at.picture is not None
     if run.settings.environment == "development" and at.direction == "upgrade":
-        from mcp_planner_schema.guard import catalog_change
-
-        for path in catalog_change.write(catalog, at.name, at.picture):
-            run.say(f"     wrote {source.shown(path)}: commit it with the revision")
-    catalog.picture = at.picture
+        try:
+            for path in catalog_change.write(catalog, at.name, at.picture):
+                run.say(f"     wrote {source.shown(path)}: commit it with the revision")
+        except (WrongUse, OSError) as error:  # the step is final: the run goes on
+            run.say(f"     warning: what it changes in the catalog was not written: {error}")
+    catalog_change.final(catalog, at.heads, at.picture)
 
 
 def _noted(run: Run, one: Step, at: Progress) -> list[lineage.Noted]:

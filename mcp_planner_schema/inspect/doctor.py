@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 
 _VERSION_TABLE = "alembic_version"
 
-# One that is being built now is no leftover. Of a partitioned index only the parts can be built: it is valid with the last.
+# One that is being built now is no leftover: not every role sees that somebody is at it, but each sees the lock. Of a
+# partitioned index only the parts can be built: it is valid with the last.
 _INVALID = """
 SELECT i.indexrelid::regclass::text, i.indrelid::regclass::text, c.relkind = 'I', c.relname ~ '_cc(new|old)[0-9]*$',
        EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid)
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE NOT i.indisvalid AND left(n.nspname, 3) <> 'pg_' AND n.nspname !~ %s
   AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid)
+  AND NOT EXISTS (SELECT FROM pg_locks l WHERE l.relation = i.indrelid AND l.mode = 'ShareUpdateExclusiveLock' AND l.granted
+                  AND l.database = (SELECT b.oid FROM pg_database b WHERE b.datname = current_database())
+                  AND NOT EXISTS (SELECT FROM pg_stat_progress_vacuum v WHERE v.pid = l.pid))
 ORDER BY 1
 """
 _NOT_VALID = """
@@ -41,10 +45,11 @@ FROM pg_constraint k JOIN pg_namespace n ON n.oid = k.connamespace
 WHERE NOT k.convalidated AND coalesce(to_jsonb(k) ->> 'conenforced', 'true') = 'true' AND left(n.nspname, 3) <> 'pg_'
   AND n.nspname !~ %s ORDER BY 2, 1
 """
-# Tables that the guard makes for a part of a step: names with a colon, which nobody else gives.
+# Tables that the guard makes for a part of a step: names with a colon, which nobody else gives. Not those where it has put rows
+# aside that gave way to kept ones: nobody else has these.
 _LEFT = """
 SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND c.relname ~ '^guard:' AND n.nspname ~ %s ORDER BY 1
+WHERE c.relkind = 'r' AND c.relname ~ '^guard:(?!aside_)' AND n.nspname ~ %s ORDER BY 1
 """
 _STASHES = "SELECT nspname::text FROM pg_namespace WHERE nspname ~ %s ORDER BY 1"
 _BEGUN = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING
@@ -36,9 +37,9 @@ PREAMBLE = {
 _FEW = {"enable_hashjoin": "off", "enable_mergejoin": "off", "enable_material": "off"}
 _MANY = 500
 
-_PREPARED = "mcp_planner_guard_lines"
+_PREPARED = "mcp_planner_guard_lines_{}"
 _IS_PREPARED = "SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE name = %s)"
-_EXECUTE = f"EXECUTE {_PREPARED} (%(own)s, %(without)s::text[], %(named)s::name[], %(secret)s, %(only)s::oid[])"
+_EXECUTE = "EXECUTE {} (%(own)s, %(without)s::text[], %(named)s::name[], %(secret)s, %(only)s::oid[])"
 _PLACES = {"own": "$1", "without": "$2", "named": "$3", "secret": "$4", "only": "$5"}
 
 
@@ -61,8 +62,8 @@ def read(
     few = only is not None and len(only) < _MANY
     with pinned(connection, **PREAMBLE, **(_FEW if few else {})):
         asked = query.text(_major(connection), only=only is not None)
-        if few and connection.exec_driver_sql(_IS_PREPARED, (_PREPARED,)).scalar_one():
-            asked = _EXECUTE
+        if few and _is_prepared(connection, asked):
+            asked = _EXECUTE.format(_called(asked))
         for at, kind, identity, definition in connection.exec_driver_sql(asked, values):
             found.setdefault(at, set()).add(Line(kind, identity, canonical(kind, definition or "")))
     return {at: frozenset(lines) for at, lines in found.items()}
@@ -72,10 +73,19 @@ def prepare(connection: Connection, schema: str) -> None:
     """Let the session plan now what :func:`read` asks of some objects: that takes longer than the answer, and no lock is held
     yet. Call it in a transaction; it stays prepared when that is rolled back."""
     with pinned(connection, **PREAMBLE, **_FEW):
-        if not connection.exec_driver_sql(_IS_PREPARED, (_PREPARED,)).scalar_one():
-            text = query.text(_major(connection), only=True)
-            execute(connection, f"PREPARE {_PREPARED} (text, text[], name[], text, oid[]) AS {text % _PLACES}")
-        connection.exec_driver_sql(_EXECUTE, _values(schema, (), ())).all()
+        text = query.text(_major(connection), only=True)
+        if not _is_prepared(connection, text):
+            execute(connection, f"PREPARE {_called(text)} (text, text[], name[], text, oid[]) AS {text % _PLACES}")
+        connection.exec_driver_sql(_EXECUTE.format(_called(text)), _values(schema, (), ())).all()
+
+
+def _called(text: str) -> str:
+    """The prepared statement's name. Behind a pooler another version of the guard may have left its own in the session."""
+    return _PREPARED.format(hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def _is_prepared(connection: Connection, text: str) -> bool:
+    return connection.exec_driver_sql(_IS_PREPARED, (_called(text),)).scalar_one() is True
 
 
 def _values(schema: str, without: Collection[str], only: Collection[int] | None) -> dict[str, object]:

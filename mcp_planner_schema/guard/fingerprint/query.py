@@ -30,7 +30,8 @@ WITH {asked}ns AS MATERIALIZED (
            CASE c.relkind WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view' WHEN 'm' THEN 'view' ELSE 'table' END AS word
     FROM pg_class c JOIN ns ON ns.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'c', 'f', 'i', 'I') AND c.oid NOT IN (TABLE away)
-      AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = c.oid AND i.indrelid IN (TABLE away))
+      AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = c.oid AND (i.indrelid IN (TABLE away) OR EXISTS (
+          SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indrelid AND d.deptype = 'e')))
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
       {c.oid}
 ), typ AS MATERIALIZED (
@@ -137,7 +138,11 @@ SELECT r.oid, 'order', r.qn, string_agg(quote_ident(a.attname), ', ' ORDER BY a.
 FROM rel r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE r.relkind IN ('r', 'p', 'c', 'f') GROUP BY r.oid, r.qn
 UNION ALL
-SELECT k.at, 'constraint', k.qn || '.' || quote_ident(k.conname), pg_get_constraintdef(k.oid) FROM local k
+SELECT k.at, 'constraint', k.qn || '.' || quote_ident(k.conname), concat_ws(' ', pg_get_constraintdef(k.oid),
+       -- ALTER TABLE … DISABLE TRIGGER ALL: nothing checks a foreign key then, though it stays valid.
+       CASE WHEN EXISTS (SELECT FROM pg_trigger g WHERE g.tgconstraint = k.oid AND g.tgisinternal AND g.tgenabled <> 'O')
+            THEN 'disabled' END)
+FROM local k
 UNION ALL
 SELECT r.oid, 'index', r.qn, concat_ws(' ', pg_get_indexdef(r.oid), CASE WHEN i.indisclustered THEN 'clustered' END,
        CASE WHEN i.indisreplident THEN 'replica identity' END, CASE WHEN NOT i.indisvalid THEN 'invalid' END)
