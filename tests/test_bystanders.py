@@ -7,12 +7,36 @@ from pathlib import Path
 
 import pytest
 
-from mcp_planner_schema.guard.findings import Refused
+from mcp_planner_schema.guard.findings import Busy, Refused
 from tests.conftest import Database, Project
 from tests.until import until
 
 AT = "SELECT version_num FROM alembic_version ORDER BY 1"
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, n int)"
+# An environment in which somebody takes a table for himself when a step is about to be final.
+LOCKING = """
+import os
+
+import psycopg2
+from alembic import context
+
+from mcp_planner_schema.guard import run
+
+held = []
+
+
+def meanwhile(**_):
+    other = psycopg2.connect(os.environ["DATABASE_URL"])
+    other.cursor().execute("CREATE TABLE IF NOT EXISTS other (id int PRIMARY KEY)")
+    other.commit()
+    other.cursor().execute("LOCK TABLE other IN ACCESS EXCLUSIVE MODE")
+    held.append(other)
+
+
+run(context, on_version_apply=(meanwhile,))
+for one in held:
+    one.close()
+"""
 
 
 def does(sql: str) -> str:
@@ -152,3 +176,31 @@ def test_a_history_may_have_begun_without_fingerprints(
     assert empty.rows(AT) == [("003",)]
     assert caplog.text.count("warning: what it changes in the catalog was not written") == 2
     assert "001.json is missing" in caplog.text
+
+
+def test_who_has_a_table_for_himself_is_named(first: Project, empty: Database) -> None:
+    """Before the first step the run says for whom the catalog's reading waits, and to try again; nothing was changed."""
+    first.revision("002", "add_u", does("CREATE TABLE u (id int)"), does("DROP TABLE u"))
+    first.upgrade("001")
+    with empty.connect(autocommit=False) as other, other.cursor() as cursor:
+        cursor.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+
+        with pytest.raises(Busy) as busy:
+            first.upgrade()
+
+        other.rollback()
+    assert "t by process" in busy.value.text() and "the test" in busy.value.text()
+    assert empty.rows(AT) == [("001",)]
+
+
+def test_a_lock_at_the_end_of_a_run_undoes_no_success(
+    first: Project, empty: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The steps are final and were compared: that the whole could not be is a note."""
+    caplog.set_level("INFO", "mcp_planner_schema.guard")
+    (first.folder / "alembic" / "env.py").write_text(LOCKING)
+
+    first.upgrade()
+
+    assert empty.rows(AT) == [("001",)]
+    assert "note: the whole catalog was not compared" in caplog.text

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import bystanders, connect, fingerprint, judge, touched
-from mcp_planner_schema.guard.findings import Broken, Finding, Refused
+from mcp_planner_schema.guard.findings import Broken, Busy, Finding, Refused
 from mcp_planner_schema.guard.fingerprint import Lines, Picture, stored
 from mcp_planner_schema.guard.fingerprint.stored import Delta
 
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from mcp_planner_schema.guard.progress import Progress
+
+# PostgreSQL opens a table, as a reader does, to write out an expression or an index of it.
+_ALONE = """
+SELECT DISTINCT pg_catalog.concat(l.relation::pg_catalog.regclass, ' by process ', l.pid, ' ' || nullif(a.application_name, ''))
+FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.relation >= 16384
+  AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+"""
 
 
 @dataclass
@@ -51,21 +59,42 @@ def kept(script: ScriptDirectory) -> bool:
 
 
 def begin(
-    engine: Engine, script: ScriptDirectory, schema: str, heads: Sequence[str], version_table: str
+    engine: Engine, script: ScriptDirectory, schema: str, heads: Sequence[str], version_table: str, repeat: str
 ) -> Catalog | None:
     """Read the catalog, before anything is locked; None for a history without fingerprints.
 
-    Raises :class:`WrongUse` where the stored ones cannot be used.
+    Raises :class:`WrongUse` where the stored ones cannot be used, :class:`Busy` where somebody has locked a table for long.
     """
     if not kept(script):
         return None
     without = (version_table,)
-    with connect.opened(engine) as connection:
-        picture = fingerprint.read(connection, schema, without=without)
-        connection.rollback()
+    picture = _read(engine, schema, without)
+    if picture is None:
+        with connect.opened(engine) as connection:
+            who = connection.exec_driver_sql(_ALONE).scalars().all()
+        raise Busy(
+            "The catalog cannot be read: to see what a table is like waits for whoever has it for himself "
+            f"({', '.join(who) or 'he has just gone'}). Nothing was changed.",
+            repeat,
+        )
     catalog = Catalog(script, schema, without, picture)
     catalog.foreign = frozenset(differing(script, heads, fingerprint.together(picture)))
     return catalog
+
+
+def _read(engine: Engine, schema: str, without: tuple[str, ...]) -> Picture | None:
+    """The whole catalog, on a fresh connection; None where a lock was not granted in time."""
+    from sqlalchemy.exc import DBAPIError
+
+    with connect.opened(engine) as connection:
+        try:
+            return fingerprint.read(connection, schema, without=without)
+        except DBAPIError as error:
+            if getattr(error.orig, "pgcode", None) != "55P03":
+                raise
+            return None
+        finally:
+            connection.rollback()
 
 
 def differing(script: ScriptDirectory, heads: Sequence[str], found: Lines) -> list[str]:
@@ -151,9 +180,10 @@ def after(catalog: Catalog, engine: Engine, heads: Sequence[str], repeat: str) -
 
     Raises :class:`Broken` for what differs only since.
     """
-    with connect.opened(engine) as connection:
-        found = fingerprint.together(fingerprint.read(connection, catalog.schema, without=catalog.without))
-        connection.rollback()
+    picture = _read(engine, catalog.schema, catalog.without)
+    if picture is None:
+        return "note: the whole catalog was not compared, for somebody has a table for himself: make migrate-drift"
+    found = fingerprint.together(picture)
     told = differing(catalog.script, heads, found)
     new = [line for line in told if line not in catalog.foreign and not line.startswith(" ")]
     if new:

@@ -214,7 +214,7 @@ def _run(
             if not steps[0].info.is_stamp:
                 from mcp_planner_schema.guard import catalog_change
 
-                this.catalog = catalog_change.begin(engine, context.script, settings.schema, heads, named)
+                this.catalog = catalog_change.begin(engine, context.script, settings.schema, heads, named, repeat)
             if back and len(steps) > 1:
                 from mcp_planner_schema.guard import rehearsal
 
