@@ -16,6 +16,7 @@ from alembic import command
 from sqlalchemy import create_engine
 
 from mcp_planner_schema import __version__
+from mcp_planner_schema.guard import deploy_lock
 from mcp_planner_schema.guard.findings import Broken, Refused
 from tests.conftest import Database, Project
 from tests.until import until
@@ -93,6 +94,26 @@ def test_a_killed_run_leaves_a_trace(empty: Database, project: Project) -> None:
     assert "run 1 (alembic upgrade head, by " in again.stderr
     assert "was interrupted" in again.stderr
     assert empty.rows("SELECT state FROM migration.run ORDER BY id") == [("interrupted",), ("done",)]
+
+
+@pytest.mark.parametrize("alive", [False, True], ids=["killed", "alive"])
+def test_a_run_killed_behind_its_last_step_is_ended_by_one_with_nothing_to_do(
+    empty: Database, project: Project, capsys: pytest.CaptureFixture[str], alive: bool
+) -> None:
+    """What the doctor says of it holds: the same command again calls it interrupted; not one whose lock is held."""
+    create(project)
+    project.upgrade()
+    empty.rows("UPDATE migration.run SET state = 'running', finished_at = NULL")
+
+    with empty.connect() as connection, connection.cursor() as cursor:
+        if alive:
+            cursor.execute("SELECT pg_advisory_lock(%s)", (deploy_lock.key("alembic_version", None),))
+        project.upgrade()
+
+    assert empty.rows("SELECT state, finished_at IS NULL FROM migration.run") == (
+        [("running", True)] if alive else [("interrupted", False)]
+    )
+    assert ("was interrupted" in capsys.readouterr().err) is not alive
 
 
 def test_another_history_s_run_is_not_called_dead(empty: Database, project: Project) -> None:

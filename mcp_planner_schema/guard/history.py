@@ -241,24 +241,11 @@ def begin(
     planned: int,
     preflight: Mapping[str, Any] | None = None,
 ) -> tuple[int, list[str]]:
-    """Write the run as running. Gives its id, and the descriptions of earlier runs that never ended.
+    """Write the run as running. Gives its id, and the descriptions of earlier runs that never ended: see :func:`end_dead`.
 
-    The caller holds the deployers' lock of this version table, so whatever run of it still says running is dead. Sequences
-    that such a run has set back stand where they stood. ``preflight`` is what whoever runs it has accepted.
+    ``preflight`` is what whoever runs it has accepted.
     """
-    dead = connection.exec_driver_sql(
-        "SELECT id, command, who, pg_catalog.date_trunc('second'::text, started_at)::text, sequences "
-        f"FROM {schema}.run WHERE state = 'running' AND version_table = %s ORDER BY id",
-        (version_table,),
-    ).all()
-    for row in dead:
-        _recover(connection, schema, row.sequences, heads)
-    # Only now: whoever fails before this leaves it to the next run.
-    connection.exec_driver_sql(
-        f"UPDATE {schema}.run SET state = 'interrupted', finished_at = pg_catalog.clock_timestamp() "
-        "WHERE state = 'running' AND version_table = %s",
-        (version_table,),
-    )
+    dead = end_dead(connection, schema, version_table, heads)
     number: int = connection.exec_driver_sql(
         f"INSERT INTO {schema}.run "
         "(version_table, command, state, from_heads, planned, who, host, pid, git_commit, tool_version, preflight) "
@@ -276,7 +263,41 @@ def begin(
             json.dumps(preflight) if preflight else None,
         ),
     ).scalar_one()
-    return number, [f"run {row[0]} ({row[1]}, by {row[2]}, {row[3]})" for row in dead]
+    return number, dead
+
+
+def has_dead(connection: Connection, schema: str, version_table: str) -> bool:
+    """Whether a run says running that this role could end; it is dead unless its lock is held. Reads only."""
+    there = connection.exec_driver_sql("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (f"{schema}.run",))
+    if not there.scalar_one():
+        return False
+    asked = (
+        f"SELECT EXISTS (SELECT FROM {schema}.run WHERE state = 'running' AND version_table = %s) "
+        "AND pg_catalog.has_table_privilege(%s, 'UPDATE')"
+    )
+    return connection.exec_driver_sql(asked, (version_table, f"{schema}.run")).scalar_one() is True
+
+
+def end_dead(connection: Connection, schema: str, version_table: str, heads: tuple[str, ...]) -> list[str]:
+    """Write that runs which never ended were interrupted; gives their descriptions.
+
+    The caller holds the deployers' lock of this version table, so whatever run of it still says running is dead. Sequences
+    that such a run has set back stand where they stood.
+    """
+    dead = connection.exec_driver_sql(
+        "SELECT id, command, who, pg_catalog.date_trunc('second'::text, started_at)::text, sequences "
+        f"FROM {schema}.run WHERE state = 'running' AND version_table = %s ORDER BY id",
+        (version_table,),
+    ).all()
+    for row in dead:
+        _recover(connection, schema, row.sequences, heads)
+    # Only now: whoever fails before this leaves it to the next run.
+    connection.exec_driver_sql(
+        f"UPDATE {schema}.run SET state = 'interrupted', finished_at = pg_catalog.clock_timestamp() "
+        "WHERE state = 'running' AND version_table = %s",
+        (version_table,),
+    )
+    return [f"run {row[0]} ({row[1]}, by {row[2]}, {row[3]})" for row in dead]
 
 
 def _recover(connection: Connection, schema: str, remembered: Any, heads: tuple[str, ...]) -> None:

@@ -108,6 +108,7 @@ def _online(context: Any, settings: Settings, target_metadata: MetaData | None, 
         if not steps or (steps[0].is_upgrade and not steps[0].info.is_stamp):
             _refuse_half_back(settings, migration, heads)
         if not steps:
+            _end_dead(settings, migration, engine, heads, typed)
             say(f"nothing to do: the database is at {', '.join(heads) or 'base'}")
             return
         with plan.explained(context.script, settings, heads, plan.repeat_of(context)):
@@ -205,10 +206,7 @@ def _run(
             planned=len(steps),
             preflight=preflight,
         )
-        for line in dead:
-            say(f"note: {line} was interrupted; its finished steps stand, the server rolls the one it was in back")
-        for line in orphans:
-            say(line)
+        _tell_dead(dead, orphans)
         error: str | None = "stopped"
         try:
             if not steps[0].info.is_stamp:
@@ -273,6 +271,34 @@ def _refuse_half_back(settings: Settings, migration: MigrationContext, heads: tu
             for one, name in half
         ]
         raise Refused(findings, command)
+
+
+def _end_dead(
+    settings: Settings, migration: MigrationContext, engine: Engine, heads: tuple[str, ...], repeat: str
+) -> None:  # fmt: skip
+    """Write that a run was interrupted which was killed behind its last step: no later run has a step to begin with."""
+    from mcp_planner_schema.guard import connect, deploy_lock, history, plan
+
+    connection, named = migration.connection, plan.version_table(migration)
+    assert connection is not None
+    dead = history.has_dead(connection, settings.schema, named)
+    lock = deploy_lock.of(connection, migration.version_table, migration.version_table_schema) if dead else 0
+    dead = dead and not deploy_lock.taken(connection, lock)
+    connection.rollback()
+    if dead:
+        with (
+            deploy_lock.held(engine, lock, settings.deploy_lock_timeout, say, repeat),
+            connect.opened(engine, autocommit=True) as beside,
+        ):
+            orphans = deploy_lock.end_orphans(beside, lock)
+            _tell_dead(history.end_dead(beside, settings.schema, named, heads), orphans)
+
+
+def _tell_dead(dead: list[str], orphans: list[str]) -> None:
+    for line in dead:
+        say(f"note: {line} was interrupted; its finished steps stand, the server rolls the one it was in back")
+    for line in orphans:
+        say(line)
 
 
 def _asked(context: Any, settings: Settings) -> Asked:
