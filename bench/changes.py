@@ -48,6 +48,10 @@ COMMIT;
 """
 _PARTITIONED = "CREATE TABLE all_steps (LIKE steps INCLUDING DEFAULTS) PARTITION BY RANGE (id)"
 _BOUND = "FOR VALUES FROM (0) TO (1000000000)"
+# The application finds its rows by an index all the time; only the key, and that id is NOT NULL, are missing.
+_WITHOUT_KEY = """CREATE UNIQUE INDEX ix_steps_id ON steps (id);
+ALTER TABLE steps DROP CONSTRAINT steps_pkey;
+ALTER TABLE steps ALTER COLUMN id DROP NOT NULL"""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,14 @@ CHANGES: Sequence[Change] = (
         'op.add_unique_concurrently("uq_steps_number", "steps", ["number"])',
         'op.drop_constraint_concurrently("uq_steps_number", "steps")',
         'expect.constraint("steps", "uq_steps_number")',
+    ),
+    Change(
+        "primary key",
+        'op.create_primary_key("pk_steps", "steps", ["id"])',
+        'op.add_primary_key_concurrently("pk_steps", "steps", ["id"])',
+        'op.drop_constraint_concurrently("pk_steps", "steps")',
+        'expect.constraint("steps", "pk_steps")',
+        before=_WITHOUT_KEY,
     ),
     Change(
         "foreign key",
