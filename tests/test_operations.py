@@ -13,6 +13,7 @@ from alembic.autogenerate import render_python_code
 from alembic.migration import MigrationContext
 from alembic.operations import Operations, ops
 
+from mcp_planner_schema.guard.findings import Broken
 from mcp_planner_schema.operations import constraint_ops, index_ops, maintenance_ops, partition_ops, registered
 from tests.catalog import catalog, difference
 from tests.conftest import ROOT, Database, Project
@@ -141,6 +142,23 @@ def test_the_trial_of_a_large_table_builds_nothing(empty: Database, project: Pro
 
     assert sent == ['CREATE INDEX CONCURRENTLY "ix" ON "public"."t" (k)']
     assert only_index(empty) == [("ix", True, "CREATE INDEX ix ON public.t USING btree (k)")]
+
+
+def test_a_value_that_a_killed_run_has_added_is_journaled_as_done(empty: Database, project: Project) -> None:
+    """Killed behind ALTER TYPE, the row says begun; run again it is done, and the next operation has a row of its own."""
+    empty.rows("CREATE TABLE t (id int PRIMARY KEY, k int); CREATE TYPE e AS ENUM ('A')")
+    body = "op.add_enum_value('e', 'B')\nop.execute('SELECT 1 / (SELECT count(*) FROM t)')\n" + CREATE
+    revision(project, body, f"{DROP}\nop.leave_enum_value('e', 'B')")
+    with pytest.raises(Broken, match="division by zero"):
+        project.upgrade()
+    empty.rows("INSERT INTO t VALUES (1, 1); UPDATE migration.journal SET state = 'begun', done_at = NULL")
+
+    project.upgrade()
+
+    assert [row[2:] for row in empty.rows(JOURNAL)] == [
+        (1, "add_enum_value", "public.e.B", "done"),
+        (2, "create_index_concurrently", "ix", "done"),
+    ]
 
 
 def test_every_operation_is_named() -> None:

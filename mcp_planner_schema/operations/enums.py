@@ -125,14 +125,15 @@ def _add(operations: Operations, operation: AddEnumValue) -> None:
             context.impl.static_output(sql.replace("ADD VALUE", "ADD VALUE IF NOT EXISTS", 1) + ";")
         return
     _, shown, labels = _enum(context, name)
-    if operation.value in labels:
+    # One that is there has its row too: the run that was killed behind ALTER TYPE has left it begun.
+    with journal.entry(context, "add_enum_value", f"{shown}.{operation.value}"):
+        if operation.value not in labels:
+            online.hold(context, sql)
+            return
         if not _stands(operation, labels):
             found = f"{operation.value} at another place: {', '.join(labels)}"
             online.refuse(context, "operation-differs", what=f"value of {shown},{place},", found=found)
         online.say(context, f"{shown}: {operation.value} is a value already")
-        return
-    with journal.entry(context, "add_enum_value", f"{shown}.{operation.value}"):
-        online.hold(context, sql)
 
 
 @Operations.implementation_for(LeaveEnumValue)
