@@ -512,3 +512,24 @@ def test_what_a_later_operation_has_dropped_is_not_missed_by_an_earlier_one(empt
 
     assert empty.value("SELECT to_regclass('tk')") is None
     assert empty.value("SELECT version_num FROM alembic_version") == "001"
+
+
+@pytest.mark.parametrize("edited", [False, True], ids=["replaced", "edited"])
+def test_what_a_later_operation_has_replaced_is_no_other_thing(empty: Database, project: Project, edited: bool) -> None:
+    """Built and then replaced in one revision, which is stopped behind both: the next run goes on; not where its text is new."""
+    empty.rows("CREATE TABLE t (id int PRIMARY KEY, k int, v text); CREATE TABLE allowed (id int)")
+    after = "\nop.execute('SELECT 1 / (SELECT count(*) FROM allowed)')"
+    replace = "\nop.replace_index_concurrently('ix', 't', ['k', 'id'])"
+    revision(project, CREATE + ("" if edited else replace) + after, DROP)
+    with pytest.raises(Broken, match="division by zero"):
+        project.upgrade()
+    empty.rows("INSERT INTO allowed VALUES (1)")
+
+    if edited:
+        revision(project, CREATE.replace("'k'", "'v'") + after, DROP)
+        with pytest.raises(Refused, match=r"operation-differs"):
+            project.upgrade()
+    else:
+        project.upgrade()
+
+    assert only_index(empty)[0][2].endswith("(k)" if edited else "(k, id)")

@@ -98,6 +98,22 @@ def entry(context: MigrationContext, operation: str, target: str) -> Iterator[En
             _done(context.connection, step, key, found.detail)
 
 
+def followed(context: MigrationContext, target: str) -> bool:
+    """Whether an operation behind the running one, of the same revision, has begun with the same target."""
+    step = of(context)
+    if step is None or step.trial:
+        return False
+    assert context.connection is not None
+    with own(context.connection):
+        return bool(
+            context.connection.exec_driver_sql(
+                f"SELECT EXISTS (SELECT FROM {step.schema}.journal "
+                "WHERE version_table = %s AND revision = %s AND direction = %s AND place > %s AND target = %s)",
+                (step.version_table, step.revision, step.direction, step.place, target),
+            ).scalar_one()
+        )
+
+
 def remember(context: MigrationContext, found: Entry, **detail: Any) -> None:
     """Keep something that the next run could not find out, if this one does not come to its end."""
     found.detail.update(detail)

@@ -56,7 +56,8 @@ def carry_out(
 ) -> None:
     """Do ``work`` with a row in the journal; offline write ``text`` instead, for there is nobody to ask.
 
-    Of an interrupted revision what was done before may miss what a later operation has taken away: that is no error then.
+    Of an interrupted revision what was done before may miss what a later operation has taken away, or meet what a later one has
+    put in its place: that is no error then.
     """
     if context.as_sql:
         text()
@@ -65,9 +66,12 @@ def carry_out(
         try:
             work(entry)
         except Refused as refused:
-            if entry.before != "done" or [one.code for one in refused.findings] != ["operation-missing"]:
+            codes = [one.code for one in refused.findings]
+            replaced = codes == ["operation-differs"] and journal.followed(context, target)
+            if entry.before != "done" or not (replaced or codes == ["operation-missing"]):
                 raise
-            say(context, f"{operation} of {target} was done before; what it needs has gone since")
+            since = "another operation has changed that since" if replaced else "what it needs has gone since"
+            say(context, f"{operation} of {target} was done before; {since}")
 
 
 def send(context: MigrationContext, sql: str) -> None:
