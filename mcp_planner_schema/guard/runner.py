@@ -277,21 +277,27 @@ def _end_dead(
     settings: Settings, migration: MigrationContext, engine: Engine, heads: tuple[str, ...], repeat: str
 ) -> None:  # fmt: skip
     """Write that a run was interrupted which was killed behind its last step: no later run has a step to begin with."""
-    from mcp_planner_schema.guard import connect, deploy_lock, history, plan
+    from mcp_planner_schema.guard import dead_runs, plan
 
     connection, named = migration.connection, plan.version_table(migration)
     assert connection is not None
-    dead = history.has_dead(connection, settings.schema, named)
-    lock = deploy_lock.of(connection, migration.version_table, migration.version_table_schema) if dead else 0
-    dead = dead and not deploy_lock.taken(connection, lock)
+    dead = dead_runs.has_dead(connection, settings.schema, named)
     connection.rollback()
-    if dead:
-        with (
-            deploy_lock.held(engine, lock, settings.deploy_lock_timeout, say, repeat),
-            connect.opened(engine, autocommit=True) as beside,
-        ):
-            orphans = deploy_lock.end_orphans(beside, lock)
-            _tell_dead(history.end_dead(beside, settings.schema, named, heads), orphans)
+    if not dead:
+        return
+    from mcp_planner_schema.guard import connect, deploy_lock, history
+
+    lock = deploy_lock.of(connection, migration.version_table, migration.version_table_schema)
+    alive = deploy_lock.taken(connection, lock)
+    connection.rollback()
+    if alive:
+        return
+    with (
+        deploy_lock.held(engine, lock, settings.deploy_lock_timeout, say, repeat),
+        connect.opened(engine, autocommit=True) as beside,
+    ):
+        orphans = deploy_lock.end_orphans(beside, lock)
+        _tell_dead(history.end_dead(beside, settings.schema, named, heads), orphans)
 
 
 def _tell_dead(dead: list[str], orphans: list[str]) -> None:
