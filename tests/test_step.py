@@ -261,6 +261,7 @@ def test_what_was_skipped_on_the_way_up_is_skipped_on_the_way_down(
     busy: Database, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Skipped in production, taken back where no environment is named: its downgrade does not run. Applied, it does."""
+    project.configure(backup_age="never")
     busy.rows("INSERT INTO busy VALUES (1)")
     project.revision("001", "create_a", 'op.execute("INSERT INTO busy VALUES (2)")', 'op.execute("INSERT INTO busy VALUES (3)")',
                      type="data", extra="Environments: development")  # fmt: skip
