@@ -86,6 +86,8 @@ def _parse(arguments: Sequence[str]) -> tuple[str, Command, Values]:
     for key in ALLOWED:  # also before the command: PHASE=expand make migrate-up
         if key in command.takes and os.environ.get(key, "").strip():
             values.setdefault(key, os.environ[key].strip())
+    if "PREFLIGHT_ACCEPT" in values and "REASON" in command.takes and os.environ.get("REASON", "").strip():
+        values.setdefault("REASON", os.environ["REASON"].strip())
     for key in command.needs:
         if not values.get(key):
             raise WrongUse(f"{name} needs {key}.", _form(name))
@@ -417,7 +419,12 @@ def _verify(config: Config, values: Values) -> int:
 def _preflight(config: Config, values: Values) -> int:
     from mcp_planner_schema.inspect import preflight
 
-    found = preflight.ask(config, values.get("TO") or "head", contract=values.get("PHASE") == "contract")
+    found = preflight.ask(
+        config,
+        values.get("TO") or "head",
+        contract=values.get("PHASE") == "contract",
+        accepted=values.get("PREFLIGHT_ACCEPT"),
+    )
     print(json.dumps(found.as_json(), indent=2) if values.get("JSON") else found.text())
     if found.refused:
         print("\nnext: correct the first one above, then make migrate-preflight", file=sys.stderr)
@@ -589,7 +596,12 @@ COMMANDS: dict[str, Command] = {
     "migrate-recover": Command(_recover, ("VERSION",), ("DIR",), "VERSION=026 [DIR=/tmp/recovered]"),
     "migrate-rebase": Command(_rebase, ("VERSION",), ("ONTO", "ALONG"), "VERSION=026 [ONTO=025] [ALONG=1]"),
     "migrate-validate": Command(_validate),
-    "migrate-preflight": Command(_preflight, (), ("TO", "PHASE", "JSON"), "[TO=003] [PHASE=contract] [JSON=1]"),
+    "migrate-preflight": Command(
+        _preflight,
+        (),
+        ("TO", "PHASE", "JSON", "PREFLIGHT_ACCEPT", "REASON"),
+        "[TO=003] [PHASE=contract] [JSON=1] [PREFLIGHT_ACCEPT=backup-old]",
+    ),
     "migrate-trace": Command(_trace, (), ("VERSION",), "[VERSION=003|all]"),
     "migrate-fingerprint": Command(_fingerprint, (), ("VERSION",), "[VERSION=003|all]"),
     "table-stats": Command(_table_stats),

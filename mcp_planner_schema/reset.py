@@ -36,6 +36,10 @@ WHERE found.schema IN ('public', %(schema)s) AND found.name <> 'public.alembic_v
                   WHERE d.classid = found.tableoid AND d.objid = found.oid AND d.deptype = 'e')
 ORDER BY found.place, found.kind <> 'TABLE'
 """
+# What downgrades have kept: the numbers begin anew, and each stash needs a schema of its own.
+_STASHES = """
+SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_namespace n WHERE n.nspname ~ %s ORDER BY 1
+"""
 
 
 def refuse_what_cannot_be_built(config: Config) -> None:
@@ -54,7 +58,9 @@ def refuse_what_cannot_be_built(config: Config) -> None:
 
 
 def drop_everything(config: Config) -> None:
-    """Drop what is in ``public`` and in the guard's schema, and forget the version. One transaction, under the lock.
+    """Drop what is in ``public``, in the guard's schema and in its stashes, and forget the version.
+
+    One transaction, under the lock.
 
     Raises :class:`WrongUse` unless somebody has said that this is a development database, or it is the embedded one.
     """
@@ -76,6 +82,8 @@ def drop_everything(config: Config) -> None:
         connection.exec_driver_sql("SET LOCAL search_path = pg_catalog")
         for (statement,) in connection.exec_driver_sql(_OBJECTS, {"schema": given.schema}).all():
             connection.exec_driver_sql(statement)
+        for (schema,) in connection.exec_driver_sql(_STASHES, (f"^{given.schema}_stash_[0-9]+$",)).all():
+            connection.exec_driver_sql(f"DROP SCHEMA {schema} CASCADE")
         if connection.exec_driver_sql("SELECT to_regclass('public.alembic_version') IS NOT NULL").scalar_one():
             connection.exec_driver_sql("DELETE FROM public.alembic_version")
         say(f"dropped everything in {engine.url.database}")

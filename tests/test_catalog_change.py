@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mcp_planner_schema import cli
 from mcp_planner_schema.guard.findings import Broken, Refused, WrongUse
 from tests.conftest import Database, Project
 
@@ -87,6 +88,36 @@ def test_what_is_not_stored_is_refused_where_it_matters(written: Project, empty:
     assert refused.returncode == 3
     assert "fingerprint-missing" in refused.stderr and "make migrate-fingerprint" in refused.stderr
     assert empty.value("SELECT to_regclass('t') IS NULL")
+
+
+def test_preflight_and_plan_say_so_before(
+    written: Project, empty: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a run would be refused for stands in their answers and exit codes."""
+    written.revision("003", "create_u", "op.execute('CREATE TABLE u ()')", "op.drop_table('u')")
+    monkeypatch.setattr(cli, "ROOT", written.folder)
+    monkeypatch.setenv("PLANNER_ENV", "staging")
+
+    asked = cli.main(["migrate-preflight"]), capsys.readouterr().out
+    planned = cli.main(["migrate-plan"]), capsys.readouterr().out
+
+    assert asked[0] == planned[0] == 3
+    assert "fingerprint-missing" in asked[1] and "fingerprint-missing" in planned[1]
+
+
+def test_a_database_that_differs_teaches_nothing(written: Project, empty: Database) -> None:
+    """What a new revision changes there may be something else than elsewhere: it is not written down, and it is said why."""
+    written.upgrade()
+    empty.rows("ALTER TABLE t DROP CONSTRAINT n_small")
+    drop = "op.execute('ALTER TABLE t DROP CONSTRAINT IF EXISTS n_small')"
+    written.revision("003", "drop_n_small", drop, "op.execute('SELECT 1')")
+
+    done = written.alembic("upgrade", "head")
+
+    assert done.returncode == 0, done.stderr
+    assert "this database differs from its revisions" in done.stderr
+    assert "next: make migrate-fingerprint VERSION=003" in done.stderr
+    assert not (written.folder / "alembic" / "catalog" / "003.json").exists()
 
 
 HERE = "if op.get_bind().exec_driver_sql('SHOW work_mem').scalar() == '5MB':\n    "

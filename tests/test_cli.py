@@ -292,10 +292,11 @@ def test_force_moves_only_the_version(database: Database) -> None:
 
 
 def test_reset_builds_everything_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In development a reset leaves a database at head without a row, and other schemas alone."""
+    """In development a reset leaves a database at head without a row or a stash, and other schemas alone."""
     monkeypatch.setenv("PLANNER_ENV", "development")
     database.rows("INSERT INTO projects (name, description) VALUES ('a', 'b')")
     database.rows("CREATE SCHEMA migrations_legacy; CREATE TABLE migrations_legacy.kept AS SELECT 1 AS n")
+    database.rows("CREATE SCHEMA migration_stash_7; CREATE TABLE migration_stash_7.t AS SELECT 1 AS n")
     database.rows(
         "CREATE FUNCTION public.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE VIEW v AS SELECT public.mine()"
     )
@@ -304,6 +305,7 @@ def test_reset_builds_everything_again(database: Database, monkeypatch: pytest.M
 
     assert database.value("SELECT count(*) FROM projects") == 0
     assert database.value("SELECT count(*) FROM migrations_legacy.kept") == 1
+    assert database.value("SELECT to_regnamespace('migration_stash_7') IS NULL")
     assert database.rows("SELECT to_regproc('public.mine')::text") == [(None,)]
     assert database.value("SELECT version_num FROM alembic_version") == HEAD
 

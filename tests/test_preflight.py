@@ -803,6 +803,27 @@ def test_what_is_accepted_with_a_reason_is_kept(refused: Project, empty: Databas
     assert [one.split(": ")[1] for one in kept["accepted"]] == ["key-near-end", "constraint-violated"]
 
 
+def test_before_the_command_it_is_accepted_too(
+    refused: Project,
+    empty: Database,
+    production: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As the finding says, PREFLIGHT_ACCEPT=… REASON=… make …: of the questions without a run, and of the run."""
+    monkeypatch.setattr(cli, "ROOT", refused.folder)
+    monkeypatch.setenv("PREFLIGHT_ACCEPT", "key-near-end,constraint-violated")
+
+    asked = cli.main(["migrate-preflight"]), capsys.readouterr().out
+    without = cli.main(["migrate-up"])
+    monkeypatch.setenv("REASON", "it goes next week")
+    done = cli.main(["migrate-up"])
+
+    assert (asked[0], without, done) == (0, 2, 0)
+    assert "accepted: t.id: key-near-end" in asked[1]
+    assert empty.value("SELECT preflight ->> 'reason' FROM migration.run") == "it goes next week"
+
+
 @pytest.mark.parametrize(
     ("code", "reason", "said"),
     [

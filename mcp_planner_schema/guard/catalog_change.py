@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import bystanders, connect, fingerprint, judge, touched
-from mcp_planner_schema.guard.findings import Broken, Busy, Finding, Refused
+from mcp_planner_schema.guard.findings import Broken, Busy, Finding, Refused, WrongUse
 from mcp_planner_schema.guard.fingerprint import Lines, Picture, stored
 from mcp_planner_schema.guard.fingerprint.stored import Delta
 
@@ -199,9 +199,18 @@ def after(catalog: Catalog, engine: Engine, heads: Sequence[str], repeat: str) -
 
 
 def write(catalog: Catalog, revision: str, now: Picture) -> list[Path]:
-    """Store what a new revision has changed, with its fingerprint: the files that were written, none where there is one."""
+    """Store what a new revision has changed, with its fingerprint: the files that were written, none where there is one.
+
+    Raises :class:`WrongUse` where the database is not what the revisions before have made: what the new one changes here is
+    then not what it changes elsewhere.
+    """
     if stored.delta(catalog.folder, revision) is not None and revision in stored.fingerprints(catalog.folder):
         return []
+    if catalog.foreign:
+        raise WrongUse(
+            "this database differs from its revisions (make migrate-drift), so it may be something else than elsewhere",
+            f"make migrate-fingerprint VERSION={revision}",
+        )
     every = [one.revision for one in reversed(list(catalog.script.walk_revisions()))]
     before = stored.expected(catalog.folder, chain(catalog.script, (revision,))[:-1])
     step = _Step(catalog.picture, now)

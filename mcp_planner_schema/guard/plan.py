@@ -183,7 +183,7 @@ def judge_steps(
     if direction_of(steps[0]) == "downgrade":
         findings += _one_way(judged)
     elif settings.environment != "development":
-        findings += _unknown(context.script, judged)
+        findings += unknown(context.script, judged)
     if beside is not None:
         findings += graph.edited(context.script, settings, beside, version_table(context.get_context()), heads)
     refuse(findings, f"correct what they name, then {repeat_of(context)}")
@@ -220,7 +220,7 @@ def repeat_of(context: Any) -> str:
     return connect.masked(" ".join(["alembic", *arguments]), None)
 
 
-def _unknown(script: Any, judged: dict[str, Judged]) -> list[Finding]:
+def unknown(script: Any, judged: dict[str, Judged]) -> list[Finding]:
     """Revisions of which nobody has stored what they change in the catalog, in a history that has that."""
     from mcp_planner_schema.guard.fingerprint import stored
 

@@ -157,9 +157,18 @@ def _changed(run: Run, catalog: Catalog, at: Progress) -> None:
     assert at.picture is not None
     if run.settings.environment == "development" and at.direction == "upgrade":
         try:
-            for path in catalog_change.write(catalog, at.name, at.picture):
+            written = catalog_change.write(catalog, at.name, at.picture)
+            for path in written:
                 run.say(f"     wrote {source.shown(path)}: commit it with the revision")
-        except (WrongUse, OSError) as error:  # the step is final: the run goes on
+            if written:
+                run.say(
+                    f"     next: make migrate-trace VERSION={at.name} and make schema-sql, and commit what they write too"
+                )
+        except WrongUse as error:  # the step is final: the run goes on
+            run.say(
+                f"     warning: what it changes in the catalog was not written: {error}; next: {error.next_command}"
+            )
+        except OSError as error:
             run.say(f"     warning: what it changes in the catalog was not written: {error}")
     catalog_change.final(catalog, at.heads, at.picture)
 

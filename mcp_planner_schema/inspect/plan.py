@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mcp_planner_schema.backfill.progress import lasting
 from mcp_planner_schema.guard import body, budget, graph, judge, phases, source
+from mcp_planner_schema.guard import plan as guard_plan
 from mcp_planner_schema.guard import settings as settings_module
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.settings import Settings
@@ -116,9 +117,12 @@ def _revisions(run: _Run, here: str, asked: str) -> tuple[tuple[Revision, ...], 
     none: plan_sql.Written = dict.fromkeys(names, (None, _REFUSED))
     written = none if run.refused else plan_sql.written(run.config, here, names)
     deploy = Deploy()
+    by_name = dict(zip(names, run.judged, strict=True))
+    missing = guard_plan.unknown(run.script, by_name) if run.given.environment != "development" else []
     found: list[Revision] = []
     for one, judged in zip(run.steps, run.judged, strict=True):
         said = [Said(finding, finding.rule.refuses) for finding in judged.findings]
+        said += [Said(finding, True) for finding in missing if finding.revision == one.revision]
         said += [
             Said(finding, one.revision not in old) for finding in linted.findings if finding.revision == one.revision
         ]

@@ -25,10 +25,10 @@ def passed(context: Any, run: Run, steps: Sequence[Step], judged: Mapping[str, J
 
     Gives what was accepted and why, for the run's row; None where nothing was. Writes nothing.
     """
-    codes, reason = accepted(context)
+    accept, reason = accepted(context)
     wanted = of_steps(run.folder, run.settings, steps, judged)
     found = check.ask(
-        run.engine, run.settings, wanted, accepted=codes, ours=run.processes(), opened=check.OPEN, workers=run.asked.workers,
+        run.engine, run.settings, wanted, accepted=accept, ours=run.processes(), opened=check.OPEN, workers=run.asked.workers,
         version_table=plan.version_table(run.migration()),
     )  # fmt: skip
     for one in found.told:
@@ -44,18 +44,22 @@ def passed(context: Any, run: Run, steps: Sequence[Step], judged: Mapping[str, J
 
 def accepted(context: Any) -> tuple[frozenset[str], str]:
     """The findings that whoever runs this accepts for once, and why. Raises :class:`WrongUse` for what nobody can."""
-    codes = context.get_x_argument(as_dictionary=True).get("preflight_accept") or context.config.attributes.get(
-        "preflight_accept"
-    )
-    wanted = frozenset(word.strip() for word in str(codes or "").split(",") if word.strip())
-    for code in sorted(wanted):
-        if code not in RULES or not RULES[code].acceptable:
-            known = ", ".join(sorted(code for code, rule in RULES.items() if rule.acceptable))
-            raise WrongUse(f"preflight_accept names {code!r}, which nobody can accept. Known are: {known}.", _FORM)
+    named = context.get_x_argument(as_dictionary=True).get("preflight_accept")
+    wanted = codes(named or context.config.attributes.get("preflight_accept"))
     why = forced.reason(context)
     if wanted and not why:
         raise WrongUse("preflight_accept needs a reason, which the run's row keeps.", _FORM)
     return wanted, why or ""
+
+
+def codes(given: str | None) -> frozenset[str]:
+    """The codes in a list with commas. Raises :class:`WrongUse` for one that nobody can accept."""
+    wanted = frozenset(word.strip() for word in str(given or "").split(",") if word.strip())
+    for code in sorted(wanted):
+        if code not in RULES or not RULES[code].acceptable:
+            known = ", ".join(sorted(code for code, rule in RULES.items() if rule.acceptable))
+            raise WrongUse(f"preflight_accept names {code!r}, which nobody can accept. Known are: {known}.", _FORM)
+    return wanted
 
 
 def of_steps(
