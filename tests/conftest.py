@@ -9,7 +9,7 @@ import sys
 import tempfile
 import textwrap
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,11 @@ Transaction: {transaction}
 Reversible: {reversible}
 {extra}"""
 '''
+
+
+def some(cases: Iterable[str]) -> list[Any]:
+    """Every third of these cases each time, and all of them in ``make test-all``."""
+    return [pytest.param(case, marks=[pytest.mark.long] if place % 3 else []) for place, case in enumerate(cases)]
 
 
 @dataclass(frozen=True)

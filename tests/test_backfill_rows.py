@@ -338,6 +338,7 @@ def test_a_value_that_the_table_does_not_take_is_named(
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("workers", ["1", pytest.param("3", marks=pytest.mark.long)])
+@pytest.mark.long
 def test_killed_at_random_each_row_is_written_once(empty: Database, project: Project, workers: str) -> None:
     """SIGKILL again and again, while Python computes and while it is written: no row is added to twice, none is left."""
     body = 'import time\n    for row in rows:\n        time.sleep(0.0001)\n        yield {**row, "n": row["n"] + 1}'
@@ -383,6 +384,7 @@ SLOW = (
         ),
     ],
 )
+@pytest.mark.long
 def test_stopped_in_a_batch_it_says_so_and_goes_on(
     empty: Database, project: Project, meanwhile: str, stop: signal.Signals
 ) -> None:

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from bench import picture
 from bench.availability import CONTESTANTS, Felt, Times, measure
 from bench.changes import CHANGES
@@ -87,6 +89,7 @@ def test_a_client_that_meets_an_error_is_counted(database: Database, tmp_path: P
     assert 'column "n" does not exist' in records["readers"].aborted[0]
 
 
+@pytest.mark.long
 def test_a_change_is_measured() -> None:
     """One change on a small table: it is made, beside readers and writers that fail at nothing, and then drawn."""
     change = next(one for one in CHANGES if one.name == "add enum value")

@@ -52,6 +52,7 @@ def first(project: Project, empty: Database) -> Project:
     return project
 
 
+@pytest.mark.long
 def test_what_others_change_during_a_step_is_not_its_doing(first: Project, empty: Database) -> None:
     """Another session makes and drops objects while the body runs; of the step's own, in savepoints too, nothing is."""
     body = f"{does('SELECT pg_sleep(2)')}\n{does('SAVEPOINT a; CREATE TABLE u (id int); RELEASE a')}"
@@ -141,6 +142,7 @@ def test_a_partition_that_was_dropped_lacks_nothing(first: Project, empty: Datab
     assert (at, empty.rows(AT)) == ([("003",)], [])
 
 
+@pytest.mark.long
 def test_branches_may_give_a_table_a_column_each(first: Project, empty: Database) -> None:
     """In whatever order they run, and one without the other: the order of columns is nobody's fault."""
     first.configure(headers="optional")

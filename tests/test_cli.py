@@ -414,6 +414,7 @@ def test_nothing_to_go_back_to_is_said(empty: Database, capsys: pytest.CaptureFi
     assert "at base: there is nothing to go back to" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_up_to_what_lies_behind_says_how_to_go_back(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
     """Up to an older revision changes nothing, and names the command that goes there."""
     assert cli.main(["migrate-up", "TO=003"]) == 0
@@ -423,6 +424,7 @@ def test_up_to_what_lies_behind_says_how_to_go_back(database: Database, capsys: 
     assert "next: make migrate-up TO=005" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_rows_that_come_back_are_mentioned(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
     """The upgrade that makes a table again says how many rows of the old one are back, and they are."""
     database.rows("INSERT INTO projects (name, description) VALUES ('a', 'b'), ('c', 'd')")

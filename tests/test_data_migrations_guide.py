@@ -250,7 +250,7 @@ def again(way: Way) -> None:
     """Run it once more, with nobody who remembers that it was run: not a row is written."""
     there = everything(way)
     way.database.rows("TRUNCATE migration.backfill, migration.backfill_range, migration.journal")
-    command.stamp(way.project.config(), "001")
+    command.stamp(way.project.config(reason="a test"), "001")
 
     way.project.upgrade()
 

@@ -297,6 +297,7 @@ def test_a_body_that_survives_its_cancelling_is_cancelled_again(busy: Database, 
     assert max(took) < 0.6
 
 
+@pytest.mark.long
 def test_a_body_that_works_in_python_under_its_lock_is_ended(busy: Database, project: Project) -> None:
     """Between two statements no cancel reaches it: a second after the deadline its session is ended, nothing is left of it."""
     project.revision("001", "add_extra", f"{ADD}\nimport time\ntime.sleep(4)", DROP)
@@ -342,6 +343,7 @@ def test_a_downgrade_that_works_in_python_is_ended_in_its_trial(busy: Database, 
     assert max(took) < 2.2
 
 
+@pytest.mark.long
 def test_alone_or_while_rows_are_kept_python_may_take_its_time(empty: Database, project: Project) -> None:
     """Nobody is there to feel it; and what keeps rows has hold_limit, and is never ended in the middle."""
     empty.rows("CREATE TABLE busy (id int PRIMARY KEY)")

@@ -263,6 +263,7 @@ def test_sizes_vary() -> None:
     assert min(steps) == 0
 
 
+@pytest.mark.long
 def test_every_rule_of_the_schema_holds(database: Database) -> None:
     """No row breaks a rule, whether a constraint, a trigger or nobody watches over it."""
     with database.connect() as connection:

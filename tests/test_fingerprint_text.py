@@ -106,6 +106,7 @@ def test_cutting_loses_nothing(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["(", "((", "'", '"', "E'", "(ARRAY[", "::text", "(a AND ", "SELECT a.b FROM (", "$a$"]
 )
+@pytest.mark.long
 def test_the_time_grows_with_the_length(text: str) -> None:
     """A hostile text of eight times the length takes about eight times as long: nothing is read again and again."""
 

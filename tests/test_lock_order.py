@@ -157,6 +157,7 @@ def test_without_a_trace_the_second_try_knows(two: Database, project: Project) -
     assert two.rows("SELECT outcome FROM migration.history") == [("done",)]
 
 
+@pytest.mark.long
 def test_an_application_in_the_other_order_ends_in_no_failure(two: Database, project: Project) -> None:
     """Somebody changes cold and then hot, again and again, each in one transaction: up and down go through, nobody fails."""
     stored(project, BOTH)

@@ -60,6 +60,7 @@ def structure(database: Database) -> set[tuple[str, str, str]]:
     }
 
 
+@pytest.mark.long
 def test_to_the_beginning_and_back(database: Database, planner: Config) -> None:
     """From head to an empty database and back in one go: every row of every table, every object, is there as before."""
     fill(database, projects=3)

@@ -10,7 +10,7 @@ from mcp_planner_schema import cli
 from mcp_planner_schema.guard import move, recheck
 from mcp_planner_schema.guard.findings import Broken, Refused, WrongUse
 from tests.catalog import catalog, difference
-from tests.conftest import Database, Project
+from tests.conftest import Database, Project, some
 from tests.test_stash import shown, sql
 
 PARENT = "CREATE TABLE o (id int PRIMARY KEY); INSERT INTO o VALUES (1), (2)"
@@ -105,7 +105,7 @@ def oid(database: Database, name: str) -> int:
     return value
 
 
-@pytest.mark.parametrize("case", MOVED)
+@pytest.mark.parametrize("case", some(MOVED))
 def test_a_large_table_is_moved_and_moved_back(empty: Database, project: Project, case: str) -> None:
     """The very same table comes back, with its rows, and the schema is exactly what it was."""
     made(project, empty, *MOVED[case])
@@ -257,7 +257,7 @@ COPIED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", COPIED)
+@pytest.mark.parametrize("case", some(COPIED))
 def test_what_could_make_a_difference_is_copied(empty: Database, project: Project, case: str) -> None:
     """Its rows lie in the stash as a copy, and come back from there."""
     made(project, empty, *COPIED[case])
@@ -284,7 +284,7 @@ UNLIKE = {
 }
 
 
-@pytest.mark.parametrize("case", UNLIKE)
+@pytest.mark.parametrize("case", some(UNLIKE))
 def test_without_an_exact_stand_in_it_is_copied(
     empty: Database, project: Project, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
@@ -313,7 +313,7 @@ OTHERWISE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", OTHERWISE)
+@pytest.mark.parametrize("case", some(OTHERWISE))
 def test_a_real_run_unlike_its_trial_is_undone_and_it_is_copied(
     empty: Database, project: Project, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
@@ -374,7 +374,7 @@ CHANGED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CHANGED)
+@pytest.mark.parametrize("case", some(CHANGED))
 def test_another_structure_gets_the_rows_only(empty: Database, project: Project, case: str) -> None:
     """Where the upgrade makes something else than went, that stays as made, and the moved table stays in the stash."""
     made(project, empty, "CREATE TABLE z ()", ID, "DROP TABLE m", FIFTY)
@@ -553,7 +553,7 @@ NEEDED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", NEEDED)
+@pytest.mark.parametrize("case", some(NEEDED))
 def test_a_statement_that_reads_them_finds_the_rows_back(empty: Database, project: Project, case: str) -> None:
     """What a later statement of the upgrade computes from the table is computed from its rows, not from an empty table."""
     made(

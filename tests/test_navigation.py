@@ -171,6 +171,7 @@ def test_a_statement_over_many_rows_is_taken_as_a_whole(cursor: Any, items: Item
     assert items.chains() == [] and wrong(cursor) == []
 
 
+@pytest.mark.long
 def test_many_rows_are_linked_as_they_are_inserted(cursor: Any, items: Items) -> None:
     """10,000 steps that come chained, by one statement, by next_id alone, are linked in order."""
     ask(
@@ -363,6 +364,7 @@ def test_places_are_not_the_applications_to_write(database: Database, cursor: An
     assert {("order", items.refs["b"]), ("order", items.refs["h"])} <= set(found)
 
 
+@pytest.mark.long
 def test_places_have_room_for_ever(cursor: Any, items: Items) -> None:
     """1,000 items put at one place, always behind or always before the last, keep the order and move few others."""
     items.chain("ab")

@@ -31,6 +31,7 @@ def killed(project: Project, empty: Database) -> Iterator[Project]:
     yield project
 
 
+@pytest.mark.long
 def test_a_lock_in_the_way_leaves_it_to_the_next_run(empty: Database, killed: Project) -> None:
     """The run that would put it back meets a lock and fails: nothing is forgotten."""
     killed.revision("002", "alter_things", sql("SELECT 1"), sql("SELECT"))
