@@ -1,0 +1,96 @@
+"""The commands behind ``make migrate-…``: ``python -m mcp_planner_schema <command> [NAME=value …]``.
+
+Each prepares what Alembic needs and calls Alembic, or asks ``inspect`` and prints. Exit codes: 0 done, 1 broken, 2 wrong
+use, 3 refused, 75 busy.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.cli import ask, change, development, kept, write
+from mcp_planner_schema.cli.command import ALLOWED, ROOT, Command, Values, form
+from mcp_planner_schema.guard.findings import BROKEN, BUSY, WRONG_USE, GuardError, WrongUse
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+COMMANDS: dict[str, Command] = {
+    **change.COMMANDS,
+    **ask.COMMANDS,
+    **kept.COMMANDS,
+    **write.COMMANDS,
+    **development.COMMANDS,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command and give its exit code. Errors are printed to stderr, each with the command to type next."""
+    from alembic.util import CommandError
+
+    command = None
+    try:
+        name, command, values = _parse(arguments)
+        return command.does(_config(_typed(name, values)), values)
+    except GuardError as error:
+        print(error.text(), file=sys.stderr)
+        return error.code
+    except CommandError as error:  # Alembic's own word, outside env.py
+        print(f"{error}\n\nnext: make migrate-status", file=sys.stderr)
+        return WRONG_USE
+    except KeyboardInterrupt as stop:
+        again = _typed(name, values) if command else "make help"
+        print(f"{str(stop) or 'Stopped.'}\n\nnext: {again}", file=sys.stderr)
+        return BUSY
+    except BrokenPipeError:  # … | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN
+
+
+def _parse(arguments: Sequence[str]) -> tuple[str, Command, Values]:
+    if not arguments or arguments[0] not in COMMANDS:
+        known = "\n".join(f"  {form(name, one)}" for name, one in COMMANDS.items())
+        said = f"There is no command {arguments[0]!r}." if arguments else "Which command?"
+        raise WrongUse(f"{said} Known are:\n{known}", "make help")
+    name, command = arguments[0], COMMANDS[arguments[0]]
+    values: dict[str, str] = {}
+    for argument in arguments[1:]:
+        if argument.startswith(
+            "--make="
+        ):  # make hands over the name; the value is in the environment, read by no shell
+            key = argument.removeprefix("--make=")
+            value = os.environ.get(key, "")
+        else:
+            key, equals, value = argument.partition("=")
+            if not equals:
+                raise WrongUse(f"{argument!r} is not of the form NAME=value.", form(name, command))
+        if key not in command.needs + command.takes:
+            raise WrongUse(f"{name} knows no {key}.", form(name, command))
+        if not value.strip() and key not in command.needs:
+            raise WrongUse(f"{key} is empty. Leave it out, or say which is meant.", form(name, command))
+        values[key] = value
+    for key in ALLOWED:  # also before the command: PHASE=expand make migrate-up
+        if key in command.takes and os.environ.get(key, "").strip():
+            values.setdefault(key, os.environ[key].strip())
+    if "PREFLIGHT_ACCEPT" in values and "REASON" in command.takes and os.environ.get("REASON", "").strip():
+        values.setdefault("REASON", os.environ["REASON"].strip())
+    for key in command.needs:
+        if not values.get(key):
+            raise WrongUse(f"{name} needs {key}.", form(name, command))
+    for key in ("DRY_RUN", "JSON", "AUTO", "ALONG"):
+        if values.get(key, "1") != "1":
+            raise WrongUse(f"{key} is {values[key]!r}; it is 1 or left out.", form(name, command))
+    return name, command, values
+
+
+def _typed(name: str, values: Values) -> str:
+    return " ".join([f"make {name}", *(f"{key}={value}" for key, value in values.items() if key != "REASON")])
+
+
+def _config(repeat: str) -> Config:
+    from alembic.config import Config
+
+    return Config(str(ROOT / "alembic.ini"), stdout=sys.stdout, attributes={"repeat": repeat})

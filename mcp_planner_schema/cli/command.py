@@ -1,0 +1,38 @@
+"""What a command is, and what whoever types it may allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+Values = Mapping[str, str]
+ALLOWED = ("PHASE", "HOLD_LIMIT", "CANCEL_BLOCKERS", "WORKERS", "PROGRESS", "PREFLIGHT_ACCEPT")
+"""What whoever runs it allows for once; the guard reads them from ``config.attributes``, or from ``-x`` of ``alembic``."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what it does, which ``NAME=value`` it needs and takes, and an example of its right form."""
+
+    does: Callable[[Config, Values], int]
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    form: str = ""
+
+
+def allow(config: Config, values: Values) -> None:
+    """Hand over to the guard what this run is allowed."""
+    for key in ALLOWED:
+        config.attributes[key.lower()] = values.get(key)
+    config.attributes["reason"] = values.get("REASON")
+
+
+def form(name: str, command: Command) -> str:
+    """How a command is typed."""
+    return f"make {name} {command.form}".rstrip()

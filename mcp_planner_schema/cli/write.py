@@ -1,0 +1,85 @@
+"""Writing the files that are committed beside the revisions."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.cli.command import ROOT, Command, Values
+from mcp_planner_schema.guard.findings import DONE
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+
+def _trace(config: Config, values: Values) -> int:
+    from alembic.script import ScriptDirectory
+
+    from mcp_planner_schema.inspect import trace
+
+    traced = trace.trace(config, values.get("VERSION"))
+    for one in traced:
+        print(one.text() + "\n")
+    stored = trace.store(ScriptDirectory.from_config(config), traced)
+    print(f"{len(stored)} revisions traced, stored in alembic/locks" if stored else "nothing is pending")
+    return DONE
+
+
+def _fingerprint(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import fingerprints
+
+    found, written = fingerprints.store(config, values.get("VERSION"))
+    for revision, (fingerprint, _) in found.items():
+        print(f"{revision} {fingerprint}")
+    what = f"{len(written)} file{'' if len(written) == 1 else 's'} written" if written else "nothing has changed"
+    print(f"{len(found)} revisions run, {what}" if found else "every revision has its fingerprint", file=sys.stderr)
+    return DONE
+
+
+def _table_stats(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import table_stats
+
+    stats = table_stats.measure(config)
+    table_stats.place(ROOT / "alembic").write_text(table_stats.text(stats), encoding="utf-8")
+    print(f"{len(stats.bytes)} tables at {', '.join(stats.heads) or 'base'}, written to alembic/table-stats.json")
+    return DONE
+
+
+def _findings(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import catalogue
+
+    Path(ROOT / "docs" / "findings.md").write_text(catalogue.markdown(), encoding="utf-8")
+    return DONE
+
+
+def _schema_doc(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import schema_page
+
+    Path(ROOT / "docs" / "schema.md").write_text(schema_page.markdown(), encoding="utf-8")
+    return DONE
+
+
+def _schema_sql(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import schema_sql
+
+    schema_sql.place(ROOT / "alembic").write_text(schema_sql.text(config), encoding="utf-8")
+    return DONE
+
+
+def _known_revisions(config: Config, values: Values) -> int:
+    from mcp_planner_schema.inspect import known
+
+    known.write(ROOT)
+    return DONE
+
+
+COMMANDS: dict[str, Command] = {
+    "migrate-trace": Command(_trace, (), ("VERSION",), "[VERSION=003|all]"),
+    "migrate-fingerprint": Command(_fingerprint, (), ("VERSION",), "[VERSION=003|all]"),
+    "table-stats": Command(_table_stats),
+    "findings": Command(_findings),
+    "schema-doc": Command(_schema_doc),
+    "schema-sql": Command(_schema_sql),
+    "known-revisions": Command(_known_revisions),
+}
