@@ -287,3 +287,36 @@ def test_a_publication_of_all_tables_bars_no_way_back(empty: Database, project: 
     empty.rows("CREATE PUBLICATION everything FOR ALL TABLES; UPDATE a SET x = id")
 
     there_and_back(project, empty, {"a": "*"})
+
+
+@pytest.mark.parametrize("action", ["NO ACTION", "RESTRICT", "SET NULL", "SET DEFAULT"])
+def test_a_row_that_others_refer_to_since_keeps_its_value(empty: Database, project: Project, action: str) -> None:
+    """What the downgrade renamed, and somebody refers to by its new name since, stays so: the newer row keeps its reference."""
+    two(
+        project,
+        "CREATE TABLE a (id int PRIMARY KEY, code text UNIQUE); INSERT INTO a VALUES (1, 'x'), (2, 'y'); "
+        f"CREATE TABLE k (id int PRIMARY KEY, code text DEFAULT 'none' REFERENCES a (code) ON UPDATE {action}); "
+        "INSERT INTO a VALUES (0, 'none')",
+        "COMMENT ON TABLE a IS 'x'",
+        "UPDATE a SET code = code || '2' WHERE id > 0",
+    )
+
+    down_and_up(project, empty, "INSERT INTO k VALUES (1, 'x2')")
+
+    assert empty.rows("SELECT id, code FROM a ORDER BY id") == [(0, "none"), (1, "x2"), (2, "y")]
+    assert empty.rows("SELECT code FROM k") == [("x2",)]
+    assert empty.value("SELECT state FROM migration.stash") == "partly restored"
+
+
+def test_references_that_followed_follow_back(empty: Database, project: Project) -> None:
+    """ON UPDATE SET NULL took references away in the downgrade: with the old values they are back."""
+    two(
+        project,
+        "CREATE TABLE a (id int PRIMARY KEY, code text UNIQUE); INSERT INTO a VALUES (1, 'x'), (2, 'y'); "
+        "CREATE TABLE k (id int PRIMARY KEY, code text REFERENCES a (code) ON UPDATE SET NULL); "
+        "INSERT INTO k VALUES (1, 'x'), (2, 'y')",
+        "COMMENT ON TABLE a IS 'x'",
+        "UPDATE a SET code = code || '2'",
+    )
+
+    there_and_back(project, empty, {"a": "*", "k": "*"})

@@ -30,6 +30,17 @@ FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.confreli
 JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
 WHERE k.contype = 'f' AND k.conrelid = %s AND k.conparentid = 0
 """
+# Who refers to a table, and does not follow where what it refers to changes: ON UPDATE CASCADE does.
+_REFERRING = """
+SELECT n.nspname::text, r.relname::text,
+       array(SELECT a.attname::text FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY AS u (n, place)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.n ORDER BY u.place),
+       array(SELECT a.attname::text FROM pg_catalog.unnest(k.confkey) WITH ORDINALITY AS u (n, place)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.n ORDER BY u.place)
+FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.conrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+WHERE k.contype = 'f' AND k.confrelid = %s AND k.conparentid = 0 AND k.confupdtype <> 'c'
+"""
 # PostgreSQL allows no ON CONFLICT on a table with rules, be they disabled, nor one with deferrable unique constraints.
 _NO_CONFLICT = """
 SELECT c.relhasrules OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND NOT i.indimmediate)
@@ -146,7 +157,11 @@ def keyed(one: Object, table: Table) -> bool:
 
 
 def overwrite(connection: Connection, place: str, one: Object, table: Table, which: str = "true") -> int:
-    """Give rows that are there their kept values, by the key, where ``which`` is true of ``c``. Gives how many were others."""
+    """Give rows that are there their kept values, by the key, where ``which`` is true of ``c``. Gives how many were others.
+
+    Not a row that others refer to by what would change: they have come to do so since, and would lose their reference, or bar
+    the way.
+    """
     columns, _ = common(one, table)
     there = {column.name: column for column in table.columns.values()}
     fixed = {*one.key, *connection.exec_driver_sql(IDENTITY, (table.oid,)).scalars()}
@@ -155,11 +170,29 @@ def overwrite(connection: Connection, place: str, one: Object, table: Table, whi
         return 0
     settings = ", ".join(f"{identifier(name)} = {typed(there[name])}" for name in free)
     same = checksum.alike(connection, place, rows_of(table), free)
+    let_go = _let_go(connection, table, free)
     return with_references(
         connection, place, table, free,
         lambda also: f"UPDATE {rows_of(table)} AS l SET {settings} FROM {place} AS c "
-        f"WHERE {same_key(one.key, table)} AND {which} AND NOT {same} AND {also}",
+        f"WHERE {same_key(one.key, table)} AND {which} AND NOT {same} AND {let_go} AND {also}",
     )  # fmt: skip
+
+
+def _let_go(connection: Connection, table: Table, columns: Sequence[str]) -> str:
+    """SQL: that nobody refers to the row ``l`` by a value of ``columns`` that the kept row ``c`` would change."""
+    there, conditions = {column.name: column for column in table.columns.values()}, ["true"]
+    for schema, referring, theirs, own in connection.exec_driver_sql(_REFERRING, (table.oid,)).all():
+        changing = [name for name in own if name in columns]
+        if not changing:
+            continue
+        match = " AND ".join(
+            f"r.{identifier(one)} = l.{identifier(two)}" for one, two in zip(theirs, own, strict=True)
+        )
+        stays = " AND ".join(f"l.{identifier(name)} = {typed(there[name])}" for name in changing)
+        conditions.append(
+            f"({stays} OR NOT EXISTS (SELECT FROM {identifier(schema)}.{identifier(referring)} AS r WHERE {match}))"
+        )
+    return " AND ".join(conditions)
 
 
 def remove(connection: Connection, place: str, one: Object, table: Table, together: Sequence[int] = ()) -> int:
