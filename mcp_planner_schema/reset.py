@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import deploy_lock, settings
 from mcp_planner_schema.guard.findings import WrongUse
-from mcp_planner_schema.guard.runner import say
+from mcp_planner_schema.guard.saying import say
 from mcp_planner_schema.inspect import status
 
 if TYPE_CHECKING:

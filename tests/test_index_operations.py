@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from mcp_planner_schema.guard import underway
 from mcp_planner_schema.guard.findings import Broken, GuardError, Refused
-from mcp_planner_schema.operations import progress
 from tests.catalog import catalog, difference
 from tests.conftest import Database, Project
 from tests.until import until
@@ -464,7 +464,8 @@ def test_how_far_it_is_is_told(
     busy: Database, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """While the index waits for an older transaction, a line says in which phase it is and for how many sessions."""
-    monkeypatch.setattr(progress, "_EVERY", 0.2)
+    monkeypatch.setattr(underway, "AFTER", 0.2)
+    monkeypatch.setattr(underway, "EVERY", 0.2)
     revision(project, CREATE, DROP)
     thread = threading.Thread(target=project.upgrade)
 

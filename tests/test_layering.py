@@ -53,8 +53,8 @@ MAY_USE = {
     "": {"compatible"},  # check_compatible, loaded when it is asked for
     "compatible": {"compatible"},  # an application that starts loads nothing else of ours
     "models": {"models"},
-    # The version number, the server for someone who has none, and what revisions are to each other.
-    "guard": {"guard", "", "embedded", "compatible"},
+    # The version number, the server for someone who has none, what revisions are to each other, and who listens to a run.
+    "guard": {"guard", "", "embedded", "compatible", "telemetry"},
     "backfill": {"backfill", "guard"},
     "operations": {"operations", "backfill", "guard"},
     "inspect": {"inspect", "guard", "backfill", "operations", "models", "compatible", ""},
@@ -71,6 +71,18 @@ def test_each_part_uses_only_what_lies_below_it(path: Path) -> None:
         allowed = {part(name) for name in MODULES}  # the ends of the chain: cli and what it alone calls
 
     assert {part(name) for name in imported(path, whole=True)} <= allowed
+
+
+def test_the_guard_knows_of_telemetry_in_one_place_and_only_where_it_is_asked_for() -> None:
+    """listening.py alone imports it, within its functions; and what it imports uses nothing but the guard."""
+    of_the_guard = {name: path for name, path in MODULES.items() if part(name) == "guard"}
+    knows = {name for name, path in of_the_guard.items() if "telemetry" in map(part, imported(path, whole=True))}
+
+    assert knows == {"mcp_planner_schema.guard.listening"}
+    assert "telemetry" not in map(part, imported(MODULES["mcp_planner_schema.guard.listening"], whole=False))
+    for name in ("metrics", "textfile", "push", "serve", "state", "running"):
+        used = {part(one) for one in imported(MODULES[f"mcp_planner_schema.telemetry.{name}"], whole=True)}
+        assert used <= {"guard", "telemetry", ""}
 
 
 @pytest.mark.parametrize("own", ["guard", "models", "backfill", "operations", "inspect"])

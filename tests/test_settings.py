@@ -89,6 +89,12 @@ def test_defaults_are_those_that_alembic_ini_shows() -> None:
         ("backfill_archive_queue = 0", "a number of WAL segments"),
         ("backfill_dead_tuples = 60", "a share of the rows"),
         ("archive = never", "staging and production never go back without one"),
+        ("metrics_file = planner.prom", "an absolute path that ends in .prom"),
+        ("metrics_file = /srv/metrics.txt", "an absolute path that ends in .prom"),
+        ("metrics_push = http://user:geheim@gateway:9091", "without user and password"),
+        ("metrics_listen = 9187", "it is host:port"),
+        ("log_format = xml", "it is 'text' or 'json'"),
+        ("sensitive_log = sensitive.log", "an absolute path"),
     ],
 )
 def test_unknown_and_dangerous_settings_are_refused(tmp_path: Path, line: str, said: str) -> None:

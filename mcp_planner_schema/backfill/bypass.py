@@ -91,10 +91,14 @@ def _locked(connection: Connection, leaf: Leaf) -> None:
             with together.undone(connection):
                 together.send(connection, f"BEGIN; SET LOCAL lock_timeout = '{wait}ms'; {lock}")
         except DBAPIError as error:
-            if getattr(error.orig, "pgcode", None) not in ladder.TRANSIENT:
+            code = getattr(error.orig, "pgcode", None)
+            if code not in ladder.TRANSIENT:
                 raise
             if policy:
-                policy.say(f"{policy.name:<4} waits for the lock of {leaf.told} (try {tries} of {attempts})")
+                policy.emit(
+                    "try-failed", line=f"{policy.name:<4} waits for the lock of {leaf.told} (try {tries} of {attempts})",
+                    attempt=tries, of=attempts, sqlstate=code, late=False, blockers=list(policy.waits.blockers.values()),
+                )  # fmt: skip
             time.sleep(ladder.pause(tries))
         else:
             connection.info[WAITED] = time.monotonic() - began

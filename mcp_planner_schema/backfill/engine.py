@@ -56,6 +56,7 @@ def run(
     connection: Connection, oid: int, target: str, fill: Backfill, *, limits: Limits, deadline: float,
     opened: Callable[[], AbstractContextManager[Connection]], beside: Callable[[], AbstractContextManager[Connection]],
     workers: int = 1, say: Callable[[str], None] = print, events: bool = False, keeping: brief.Keeping | None = None,
+    emit: Callable[..., None] | None = None,
 ) -> int:  # fmt: skip
     """Work the table off with ``connection``, in autocommit, and with further ones; gives how many rows this was.
 
@@ -84,7 +85,7 @@ def run(
         bypass.begin(connection, step, begun, fill, list(leaves.values()), say)
     kept = keep.begin(connection, step, begun, keeping, fill, oid, list(leaves.values())) if keeping else None
     about = {"table": target, "revision": step.revision, "direction": step.direction}
-    progress = Progress(fill.name, already[0], record.expected(connection, begun), say, about, events)
+    progress = Progress(fill.name, already[0], record.expected(connection, begun), say, about, events, emit)
     with progress.telling(resumed=begun.resumed), waiters.watching(beside, deadline) as seen:
         work = Work(fill, begun, leaves, limits, step, progress, seen, kept=kept)
         workers = 1 if fill.bypass else workers  # each would have the table for itself

@@ -71,7 +71,8 @@ class Rate:
 class Progress:
     """One backfill, all its workers together. ``done`` and ``expected`` are rows; ``lag`` is a replica's, in seconds.
 
-    ``line`` is where lines for people go, ``about`` what every event says, ``events`` whether there are any.
+    ``line`` is where lines for people go, ``about`` what every event says, ``events`` whether there are any on stdout; ``emit``
+    is told how far it is, for whoever watches the run.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Progress:
     line: Callable[[str], None]
     about: dict[str, Any] = field(default_factory=dict)
     events: bool = False
+    emit: Callable[..., None] | None = None
     lag: float | None = None
     rate: Rate = field(default_factory=Rate)
     _waiting: dict[int, tuple[str, float]] = field(default_factory=dict)
@@ -114,6 +116,7 @@ class Progress:
             if self._due("event", _EVENT):
                 self._event("progress", **self._numbers())
             self._tick()
+            self._emit()
 
     def again(self, rows: int) -> None:
         """So many rows are to be gone through once more."""
@@ -144,6 +147,7 @@ class Progress:
             self._wished = bool(now) and (wished or self._wished)
             if now:
                 self._tick()
+                self._emit()
             return now != before
 
     def keep(self) -> float | None:
@@ -205,12 +209,18 @@ class Progress:
             at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
             print(json.dumps({"event": event, "at": at, "backfill": self.name, **self.about, **values}), flush=True)
 
+    def _emit(self) -> None:
+        if self.emit is not None and self._due("emitted", _EVENT):
+            self.emit("progress", what="backfill", name=self.name, waits_for=self.waits_for, **self._numbers())
+
     def _ended(self, event: str, **values: Any) -> None:
         with self._lock:
             self._waiting.clear()
             self._wipe()
             self._bar = False
             self._event(event, **values)
+            self._last.pop("emitted", None)
+            self._emit()
 
     def _tick(self) -> None:
         if self._bar:

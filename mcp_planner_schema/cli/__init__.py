@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mcp_planner_schema.cli import ask, change, development, kept, write
 from mcp_planner_schema.cli.command import ALLOWED, ROOT, Command, Values, form
+from mcp_planner_schema.guard import saying
 from mcp_planner_schema.guard.findings import BROKEN, BUSY, WRONG_USE, GuardError, WrongUse
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         name, command, values = _parse(arguments)
         return command.does(_config(_typed(name, values)), values)
     except GuardError as error:
-        print(error.text(), file=sys.stderr)
+        saying.last(error)
         return error.code
     except CommandError as error:  # Alembic's own word, outside env.py
         print(f"{error}\n\nnext: make migrate-status", file=sys.stderr)

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 def _status(config: Config, values: Values) -> int:
     from mcp_planner_schema.inspect import status
+    from mcp_planner_schema.telemetry import checked
 
     found = status.read(config)
     print(json.dumps(found.as_json(), indent=2) if values.get("JSON") else found.text())
+    checked.tell(config)
     return DONE
 
 
@@ -91,10 +93,12 @@ def _plan(config: Config, values: Values) -> int:
 
 def _verify(config: Config, values: Values) -> int:
     from mcp_planner_schema.inspect import verify
+    from mcp_planner_schema.telemetry import checked
 
     report = verify.verify(config)
     for line in report.failures:
         print(line)
+    checked.tell(config, "integrity", violations=len(report.failures), expectations=report.checked)
     print(f"{report.checked} expectations of {report.revisions} applied revisions, {len(report.failures)} not met")
     if report.failures:
         raise Broken(
@@ -105,9 +109,11 @@ def _verify(config: Config, values: Values) -> int:
 
 def _drift(config: Config, values: Values) -> int:
     from mcp_planner_schema.inspect import drift
+    from mcp_planner_schema.telemetry import checked
 
     found = drift.read_drift(config)
     print(json.dumps(found.as_json(), indent=2) if values.get("JSON") else found.text())
+    checked.tell(config, "drift", objects=sum(not line.startswith(" ") for line in found.structure))
     if found.structure:
         print("\nnext: make migrate-doctor   (what to do about each)", file=sys.stderr)
     return REFUSED if found.structure else DONE

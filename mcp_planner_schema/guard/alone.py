@@ -26,7 +26,7 @@ from mcp_planner_schema.guard import (
 )
 from mcp_planner_schema.guard import settings as settings_module
 from mcp_planner_schema.guard.findings import Broken, Busy, GuardError
-from mcp_planner_schema.guard.runner import say
+from mcp_planner_schema.guard.saying import say
 from mcp_planner_schema.guard.settings import Budgets, Settings
 
 if TYPE_CHECKING:

@@ -41,7 +41,8 @@ class Keeping:
 
 @dataclass(frozen=True)
 class Policy:
-    """What a step lends to its operations. ``gave_way`` is told of each failed try, and says who was in the way.
+    """What a step lends to its operations. ``emit`` is told what has happened, by its kind, with a ``line`` for people;
+    ``gave_way`` of each failed try, to do something about who was in the way.
 
     ``workers`` is how many sessions a backfill may use, ``opened`` gives one like the step's own, in autocommit, ``beside`` one
     of the guard's; ``events``: how far it is is told to a machine, by a line of JSON each. ``keeping`` is None where a backfill
@@ -55,6 +56,7 @@ class Policy:
     waits: Waits
     say: Callable[[str], None]
     repeat: str
+    emit: Callable[..., None]
     gave_way: Callable[[Waits], None] = lambda waits: None
     backfill: Backfill | None = None
     workers: int = 1
@@ -121,6 +123,9 @@ def _until_done(policy: Policy, work: Callable[[], Any]) -> None:
                 "What its operations had finished stays and is not done again; the version has not moved.",
                 policy.repeat,
             )
-        policy.say(f"{policy.name:<4} waits (try {tries} of {policy.attempts}): {shown}")
+        policy.emit(
+            "try-failed", line=f"{policy.name:<4} waits (try {tries} of {policy.attempts}): {shown}", attempt=tries,
+            of=policy.attempts, sqlstate=code, late=late, blockers=list(policy.waits.blockers.values()) or [shown],
+        )  # fmt: skip
         policy.gave_way(policy.waits)
         time.sleep(ladder.pause(tries))

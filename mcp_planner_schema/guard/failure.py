@@ -187,6 +187,12 @@ def blockers(error: BaseException, progress: Progress) -> str:
     return "deadlock: " + " ".join(detail.split())
 
 
+def sqlstate(error: BaseException, progress: Progress) -> str | None:
+    """The server's code for what ended the attempt; None where that was not the server."""
+    original = _original(error, progress)
+    return getattr(original, "pgcode", None) or getattr(getattr(original, "orig", None), "pgcode", None)
+
+
 def _busy(error: BaseException, progress: Progress) -> bool:
     return getattr(_original(error, progress), "pgcode", None) in ladder.TRANSIENT
 

@@ -57,6 +57,10 @@ class GuardError(CommandError):
     """Something ended the run. ``code`` is the process's exit code, ``next_command`` the one thing to type next."""
 
     code = BROKEN
+    heard = False
+    """Whether the run's events have said so already."""
+    form = "text"
+    """In which form it is to be told: as everything else of the run."""
 
     def __init__(self, message: str, next_command: str) -> None:
         super().__init__(message)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema import __version__
-from mcp_planner_schema.guard import backfill_tables, journal, lineage, manifest_tables
+from mcp_planner_schema.guard import backfill_tables, events, journal, lineage, manifest_tables
 from mcp_planner_schema.guard.findings import Broken
 from mcp_planner_schema.guard.trial import COMMIT_GUARD
 
@@ -203,7 +203,7 @@ def prepare(connection: Connection, schema: str) -> None:
     from sqlalchemy.exc import ProgrammingError
 
     names = [f"{schema}.{table}" for table in ("run", "history", "journal", "backfill", "backfill_range", "stash", "stash_object",
-             "commit_guard", "revision")]  # fmt: skip
+             "commit_guard", "revision", "event")]  # fmt: skip
     missing, no_schema = connection.exec_driver_sql(_MISSING, {"schema": schema, "names": names}).one()
     if not missing:
         return
@@ -216,6 +216,7 @@ def prepare(connection: Connection, schema: str) -> None:
         + manifest_tables.TABLES
         + COMMIT_GUARD
         + lineage.TABLES
+        + events.TABLES
     )
     try:
         connection.exec_driver_sql(tables.format(schema=schema))
@@ -279,6 +280,7 @@ def end_dead(connection: Connection, schema: str, version_table: str, heads: tup
     ).all()
     for row in dead:
         _recover(connection, schema, row.sequences, heads)
+        events.interrupted(connection, schema, row.id)
     # Only now: whoever fails before this leaves it to the next run.
     connection.exec_driver_sql(
         f"UPDATE {schema}.run SET state = 'interrupted', finished_at = pg_catalog.clock_timestamp() "

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mcp_planner_schema.guard import header, judge, plan, source
 from mcp_planner_schema.guard.findings import Finding, Refused, WrongUse
 from mcp_planner_schema.guard.progress import name_of, script_of
-from mcp_planner_schema.guard.runner import say
+from mcp_planner_schema.guard.saying import say
 from mcp_planner_schema.guard.settings import Settings
 
 if TYPE_CHECKING:

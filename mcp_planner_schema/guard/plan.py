@@ -41,7 +41,7 @@ def read(
         to_head = getattr(work, "__name__", "") == "upgrade" and migration.opts["destination_rev"] in ("head", "heads")
         if found is None or found.state != "newer_additive" or not to_head:
             raise
-        from mcp_planner_schema.guard.runner import say
+        from mcp_planner_schema.guard.saying import say
 
         say(found.text)
         return heads, []

@@ -45,6 +45,7 @@ class Progress:
     felt under a lock. ``rehearsed``: whatever happens to it, it is rolled back. ``restored``: what an earlier downgrade kept
     came back in it. ``known`` are the locks that its trace has found, by table. ``scripts`` are those that it has run,
     ``bypassed`` says what its backfills have silenced, ``noted`` is what is kept of the revisions that are applied by it.
+    ``locks`` are those that it held at its end, ``wal_from`` is where the server's WAL stood when the attempt began.
     ``late``: the last try was ended by its deadline; ``slow`` counts the tries at the end that were, with nobody in the way.
     ``picture`` is what the catalog was like at its end.
     """
@@ -73,6 +74,8 @@ class Progress:
     restored: bool = False
     clock: Clock = field(default_factory=lambda: Clock(math.inf))
     known: dict[str, str] = field(default_factory=dict)
+    locks: dict[str, str] = field(default_factory=dict)
+    wal_from: str = ""
     late: bool = False
     slow: int = 0
     scripts: list[dict[str, Any]] = field(default_factory=list)

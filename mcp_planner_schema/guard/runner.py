@@ -8,15 +8,15 @@ own that can be rolled back and tried again. A test pins this behaviour of Alemb
 from __future__ import annotations
 
 import functools
-import logging
-import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from mcp_planner_schema.guard import saying
 from mcp_planner_schema.guard import settings as settings_module
 from mcp_planner_schema.guard.findings import BUSY, Broken, Finding, GuardError, Refused, WrongUse
+from mcp_planner_schema.guard.saying import say
 from mcp_planner_schema.guard.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import Connection, Engine, MetaData
 
+    from mcp_planner_schema.guard.judge import Judged
     from mcp_planner_schema.guard.progress import Step
     from mcp_planner_schema.guard.session import Session
-    from mcp_planner_schema.guard.tries import Asked
-
-_log = logging.getLogger("mcp_planner_schema.guard")
+    from mcp_planner_schema.guard.tries import Run
 
 
 def run(context: Any, target_metadata: MetaData | None = None, **options: Any) -> None:
@@ -39,19 +38,22 @@ def run(context: Any, target_metadata: MetaData | None = None, **options: Any) -
     :class:`GuardError` is raised. Ctrl-C and SIGTERM roll the running step back and end with 75, or KeyboardInterrupt.
     """
     config: Config = context.config
-    from_command_line = config.cmd_opts is not None
+    from_command_line, form = config.cmd_opts is not None, "text"
     try:
         settings = settings_module.load(config)
-        if context.is_offline_mode():
-            from mcp_planner_schema.guard import offline
+        form = settings.log_format
+        with saying.as_asked(form):
+            if context.is_offline_mode():
+                from mcp_planner_schema.guard import offline
 
-            offline.write(context, settings, target_metadata, options)
-        else:
-            _online(context, settings, target_metadata, options)
+                offline.write(context, settings, target_metadata, options)
+            else:
+                _heard(context, settings, target_metadata, options)
     except GuardError as error:
+        error.form = form
         if not from_command_line:
             raise
-        print(error.text(), file=sys.stderr)
+        saying.last(error)
         raise SystemExit(error.code) from None
     except KeyboardInterrupt as stop:
         if not from_command_line:
@@ -63,12 +65,19 @@ def run(context: Any, target_metadata: MetaData | None = None, **options: Any) -
         raise SystemExit(BUSY) from None
 
 
-def say(text: str) -> None:
-    """One line for people: through logging where the application has set it up, else to stderr."""
-    if _log.hasHandlers() and _log.isEnabledFor(logging.INFO):
-        _log.info(text)
-    else:
-        print(text, file=sys.stderr, flush=True)
+def _heard(context: Any, settings: Settings, target_metadata: MetaData | None, options: dict[str, Any]) -> None:
+    """:func:`_online`, and what ends it so early that nobody could listen is heard all the same where that is asked for."""
+    try:
+        _online(context, settings, target_metadata, options)
+    except GuardError as error:
+        from mcp_planner_schema.guard import plan
+
+        measured = settings.measured and not isinstance(error, WrongUse)
+        if measured and not error.heard and "destination_rev" in plan.options_of(context):
+            from mcp_planner_schema.guard import connect, listening
+
+            listening.unheard(settings, connect.url(settings).database or "", error)
+        raise
 
 
 def _online(context: Any, settings: Settings, target_metadata: MetaData | None, options: dict[str, Any]) -> None:
@@ -103,12 +112,14 @@ def _online(context: Any, settings: Settings, target_metadata: MetaData | None, 
                 _migrate(context)
                 connection.commit()  # a version table that was made: no step of Alembic's has committed it
             return
+        from mcp_planner_schema.guard import dead_runs
+
         work, typed = migration.opts["fn"], plan.repeat_of(context)
         heads, steps = plan.read(context, settings, migration, work)
         if not steps or (steps[0].is_upgrade and not steps[0].info.is_stamp):
-            _refuse_half_back(settings, migration, heads)
+            dead_runs.refuse_half_back(settings, migration, heads)
         if not steps:
-            _end_dead(settings, migration, engine, heads, typed)
+            dead_runs.end(settings, migration, engine, heads, typed)
             say(f"nothing to do: the database is at {', '.join(heads) or 'base'}")
             return
         with plan.explained(context.script, settings, heads, plan.repeat_of(context)):
@@ -126,19 +137,19 @@ def _run(
     typed: str,
 ) -> None:  # fmt: skip
     """Lock, re-read, judge, take each step, verify. Everything a run with nothing to do does not need is imported here."""
-    import contextlib
     from pathlib import Path
 
-    from sqlalchemy.exc import SQLAlchemyError
-
     from mcp_planner_schema.guard import (
+        allowed,
         connect,
         deploy_lock,
         forced,
         history,
         lineage,
+        listening,
         plan,
         progress,
+        recorded,
         session,
         tries,
         version_table,
@@ -148,13 +159,15 @@ def _run(
     repeat = plan.repeat_of(context)
     shown = connect.masked(typed, engine.url)
     origin = history.origin(Path(context.script.dir))
-    before, asked = session.read(connection), _asked(context, settings)
+    before, asked = session.read(connection), allowed.read(context, settings)
     lock = deploy_lock.of(connection, migration.version_table, migration.version_table_schema)
     named = plan.version_table(migration)
     table = connection.dialect.identifier_preparer.format_table(migration._version)
     history.refuse_foreign(connection, settings.schema, table, repeat)
     connection.rollback()
     with (
+        listening.to(context, settings, engine, named) as happens,
+        recorded.told(happens, engine),
         deploy_lock.held(engine, lock, settings.deploy_lock_timeout, say, repeat) as still_held,
         connect.opened(engine, autocommit=True) as beside,
         connect.opened(engine, autocommit=True) as watcher,
@@ -173,12 +186,12 @@ def _run(
             settings, 0, origin, engine, beside, before, configure, functools.partial(_migrate, context),
             context.get_context, tuple(migration.on_version_apply_callbacks),
             why, say, repeat, still_held, heads, watcher, asked,
-            deploy_lock.tag(lock), context.script.dir,
+            deploy_lock.tag(lock), context.script.dir, happens,
         )  # fmt: skip
-        back = progress.direction_of(steps[0]) == "downgrade"
-        if _only_shown(context, back=back):
+        if allowed.only_shown(context, back=progress.direction_of(steps[0]) == "downgrade"):
             from mcp_planner_schema.guard import rehearsal
 
+            happens.listeners = ()  # it is no run
             rehearsal.show(this, steps, judged, context.config.print_stdout)
             return
         preflight = None
@@ -196,149 +209,54 @@ def _run(
                 session.restore(migrating, before)
                 migrating.exec_driver_sql("SET lock_timeout = '3s'")
                 version_table.fit(migrating, migration.version_table, migration.version_table_schema, longest)
-        this.number, dead = history.begin(
-            beside,
-            settings.schema,
-            origin,
-            version_table=named,
-            command=shown,
-            heads=heads,
-            planned=len(steps),
-            preflight=preflight,
-        )
-        _tell_dead(dead, orphans)
-        error: str | None = "stopped"
-        try:
-            if not steps[0].info.is_stamp:
-                from mcp_planner_schema.guard import catalog_change
-
-                this.catalog = catalog_change.begin(engine, context.script, settings.schema, heads, named, repeat)
-            if back and len(steps) > 1:
-                from mcp_planner_schema.guard import rehearsal
-
-                rehearsal.require(this, steps, judged)
-            for place, one in enumerate(steps):
-                if connection.invalidated:
-                    at = ", ".join(this.heads) or "base"
-                    raise Broken(f"The connection to the server was lost; the database is at {at}.", repeat)
-                still_held(this.called(progress.name_of(one)))
-                try:
-                    tries.take(this, one, judged.get(progress.name_of(one)))
-                except Refused as refused:
-                    if not place:
-                        raise
-                    kept = refused.left if "stay" in refused.left else "this step was undone"
-                    left = f"{kept}; the database is at {', '.join(this.heads) or 'base'}"
-                    raise Refused(refused.findings, refused.next_command, left) from refused
-            error = None
-        except (Exception, KeyboardInterrupt) as failure:
-            error = connect.masked(str(failure), engine.url) or type(failure).__name__
-            raise
-        finally:
-            heads = this.heads
-            try:
-                history.end(beside, settings.schema, this.number, heads, error)
-            except SQLAlchemyError:
-                try:
-                    with connect.opened(engine, autocommit=True) as fresh:
-                        history.end(fresh, settings.schema, this.number, heads, error)
-                except (GuardError, SQLAlchemyError):
-                    say("how the run ended could not be written: the connection is gone")
-            with contextlib.suppress(SQLAlchemyError):  # a connection that is gone needs no settings
-                session.restore(connection, before)
-                connection.commit()
+        names = [progress.name_of(one) for one in steps]
+        with recorded.running(
+            this, connection, command=shown, version_table=named, steps=names, preflight=preflight, orphans=orphans
+        ):
+            _take_all(context, this, connection, steps, judged)
+        heads = this.heads
         _verify(engine, before, migration, heads)
         _let_read(engine, before, settings, table)
         if this.catalog:
+            from mcp_planner_schema.guard import catalog_change
+
             note = catalog_change.after(this.catalog, engine, heads, repeat)
             if note:
                 say(note)
         say(f"done: {len(steps)} step{'s' if len(steps) != 1 else ''}, the database is at {', '.join(heads) or 'base'}")
 
 
-def _refuse_half_back(settings: Settings, migration: MigrationContext, heads: tuple[str, ...]) -> None:
-    """Raise :class:`Refused` where an interrupted downgrade has given back some of a revision's values, and not all."""
-    from mcp_planner_schema.guard import backfill_tables, plan
-
-    connection = migration.connection
-    assert connection is not None
-    half = backfill_tables.half_back(connection, settings.schema, plan.version_table(migration), heads)
-    connection.rollback()
-    if half:
-        command = "make migrate-down, or alembic downgrade -1"
-        findings = [
-            Finding("downgrade-interrupted", "alembic", one, {"revision": one, "name": name, "command": command})
-            for one, name in half
-        ]
-        raise Refused(findings, command)
-
-
-def _end_dead(
-    settings: Settings, migration: MigrationContext, engine: Engine, heads: tuple[str, ...], repeat: str
+def _take_all(
+    context: Any, this: Run, connection: Connection, steps: list[Step], judged: Mapping[str, Judged]
 ) -> None:  # fmt: skip
-    """Write that a run was interrupted which was killed behind its last step: no later run has a step to begin with."""
-    from mcp_planner_schema.guard import dead_runs, plan
+    """Each step, one after the other. What is raised says what stays."""
+    from mcp_planner_schema.guard import plan, progress, tries
 
-    connection, named = migration.connection, plan.version_table(migration)
-    assert connection is not None
-    dead = dead_runs.has_dead(connection, settings.schema, named)
-    connection.rollback()
-    if not dead:
-        return
-    from mcp_planner_schema.guard import connect, deploy_lock, history
+    settings = this.settings
+    if not steps[0].info.is_stamp:
+        from mcp_planner_schema.guard import catalog_change
 
-    lock = deploy_lock.of(connection, migration.version_table, migration.version_table_schema)
-    alive = deploy_lock.taken(connection, lock)
-    connection.rollback()
-    if alive:
-        return
-    with (
-        deploy_lock.held(engine, lock, settings.deploy_lock_timeout, say, repeat),
-        connect.opened(engine, autocommit=True) as beside,
-    ):
-        orphans = deploy_lock.end_orphans(beside, lock)
-        _tell_dead(history.end_dead(beside, settings.schema, named, heads), orphans)
-
-
-def _tell_dead(dead: list[str], orphans: list[str]) -> None:
-    for line in dead:
-        say(f"note: {line} was interrupted; its finished steps stand, the server rolls the one it was in back")
-    for line in orphans:
-        say(line)
-
-
-def _asked(context: Any, settings: Settings) -> Asked:
-    """What whoever runs this allows: ``-x hold_limit=5min``, ``-x cancel_blockers=app=NAME``, ``-x workers=4``,
-    ``-x progress=json``, or ``attributes`` so named."""
-    from mcp_planner_schema.guard import blockers
-    from mcp_planner_schema.guard.tries import Asked
-
-    named = context.get_x_argument(as_dictionary=True)
-    hold, cancel, workers, told = (
-        named.get(name) or context.config.attributes.get(name)
-        for name in ("hold_limit", "cancel_blockers", "workers", "progress")
-    )
-    try:
-        limit = settings_module.duration(hold) if hold else settings.hold_limit
-    except ValueError as error:
-        raise WrongUse(f"hold_limit is {hold!r}: {error}.", "alembic -x hold_limit=5min downgrade -1") from None
-    if not re.fullmatch("[1-9]|[1-5][0-9]|6[0-4]", str(workers or 1)):
-        raise WrongUse(f"workers is {workers!r}; it is a number from 1 to 64.", "alembic -x workers=4 upgrade head")
-    if told not in (None, "json"):
-        raise WrongUse(f"progress is {told!r}; it is json or left out.", "alembic -x progress=json upgrade head")
-    return Asked(limit, blockers.application(cancel), int(workers or 1), told == "json")
-
-
-def _only_shown(context: Any, *, back: bool) -> bool:
-    """Whether the steps are to be rehearsed and told, and not run: ``attributes["dry_run"]``, or ``-x dry_run=1``."""
-    named = context.get_x_argument(as_dictionary=True)
-    asked = context.config.attributes.get("dry_run") or named.get("dry_run") == "1"
-    if ("dry_run" in named and not asked) or (asked and not back):
-        raise WrongUse(
-            "dry_run is 1 or left out, and shows what a downgrade would do; of an upgrade there is the SQL.",
-            "alembic -x dry_run=1 downgrade -1, or alembic upgrade <from>:<to> --sql",
+        named = plan.version_table(this.migration())
+        this.catalog = catalog_change.begin(
+            this.engine, context.script, settings.schema, this.heads, named, this.repeat
         )
-    return bool(asked)
+    if len(steps) > 1 and progress.direction_of(steps[0]) == "downgrade":
+        from mcp_planner_schema.guard import rehearsal
+
+        rehearsal.require(this, steps, judged)
+    for place, one in enumerate(steps):
+        if connection.invalidated:
+            at = ", ".join(this.heads) or "base"
+            raise Broken(f"The connection to the server was lost; the database is at {at}.", this.repeat)
+        this.still_held(this.called(progress.name_of(one)))
+        try:
+            tries.take(this, one, judged.get(progress.name_of(one)))
+        except Refused as refused:
+            if not place:
+                raise
+            kept = refused.left if "stay" in refused.left else "this step was undone"
+            left = f"{kept}; the database is at {', '.join(this.heads) or 'base'}"
+            raise Refused(refused.findings, refused.next_command, left) from refused
 
 
 def _alone(context: Any, settings: Settings, engine: Engine) -> AbstractContextManager[object]:

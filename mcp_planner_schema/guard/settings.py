@@ -57,6 +57,11 @@ _DEFAULTS = {
     "backup_check": "",
     "backup_age": "24h",
     "backup_timeout": "30s",
+    "metrics_file": "",
+    "metrics_push": "",
+    "metrics_listen": "",
+    "log_format": "text",
+    "sensitive_log": "",
 }
 # Where a machine may differ from the one beside it. What is archived at all is no matter of one shell.
 _VARIABLES = {
@@ -64,6 +69,11 @@ _VARIABLES = {
     "archive_check_url": "PLANNER_ARCHIVE_CHECK_URL",
     "pg_bin": "PLANNER_PG_BIN",
     "backup_check": "PLANNER_BACKUP_CHECK",
+    "metrics_file": "PLANNER_METRICS_FILE",
+    "metrics_push": "PLANNER_METRICS_PUSH",
+    "metrics_listen": "PLANNER_METRICS_LISTEN",
+    "log_format": "PLANNER_LOG_FORMAT",
+    "sensitive_log": "PLANNER_SENSITIVE_LOG",
 }
 
 
@@ -145,6 +155,16 @@ class Settings:
     archive_check_url: str
     pg_bin: str
     preflight: Preflight
+    metrics_file: str
+    metrics_push: str
+    metrics_listen: str
+    log_format: str
+    sensitive_log: str
+
+    @property
+    def measured(self) -> bool:
+        """Whether anybody asks for metrics of a run."""
+        return bool(self.metrics_file or self.metrics_push or self.metrics_listen)
 
 
 def duration(text: str) -> int:
@@ -236,6 +256,7 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         archive_check_url=value["archive_check_url"],
         pg_bin=value["pg_bin"],
         preflight=_preflight(value),
+        **_watching(value),
     )
 
 
@@ -271,6 +292,24 @@ def _preflight(value: Mapping[str, str]) -> Preflight:
         backup_age=None if value["backup_age"] == "never" else _milliseconds("backup_age", value),
         backup_timeout=_milliseconds("backup_timeout", value),
     )
+
+
+def _watching(value: Mapping[str, str]) -> dict[str, str]:
+    if value["metrics_file"] and not re.fullmatch(r"/.*\.prom", value["metrics_file"]):
+        raise _refused(
+            "metrics_file", value["metrics_file"],
+            "it is an absolute path that ends in .prom: node_exporter's textfile collector reads no other",
+        )  # fmt: skip
+    if value["metrics_push"] and not re.fullmatch(r"https?://[^\s/@]+(/[^\s@]*)?", value["metrics_push"]):
+        raise _refused("metrics_push", "…", "it is http://host:9091, without user and password")
+    if not re.fullmatch(r"|(\[[0-9a-fA-F:.]+\]|[\w.-]*):\d{1,5}", value["metrics_listen"]):
+        raise _refused("metrics_listen", value["metrics_listen"], "it is host:port, such as 127.0.0.1:9187")
+    if value["log_format"] not in ("text", "json"):
+        raise _refused("log_format", value["log_format"], "it is 'text' or 'json'")
+    if value["sensitive_log"] and not value["sensitive_log"].startswith("/"):
+        raise _refused("sensitive_log", value["sensitive_log"], "it is an absolute path")
+    names = ("metrics_file", "metrics_push", "metrics_listen", "log_format", "sensitive_log")
+    return {name: value[name] for name in names}
 
 
 def _url(config: Config, environ: Mapping[str, str]) -> str | None:

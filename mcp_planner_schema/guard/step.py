@@ -36,8 +36,11 @@ def guarded(run: Run, one: Step, at: Progress, original: Any) -> None:
     context = run.migration()
     connection = context.connection
     assert connection is not None
-    asked = "SELECT pg_catalog.pg_current_xact_id()::text, pg_catalog.clock_timestamp()"
-    at.seen.xid, now = connection.exec_driver_sql(asked).one()
+    asked = (
+        "SELECT pg_catalog.pg_current_xact_id()::text, pg_catalog.clock_timestamp(), "
+        "pg_catalog.pg_current_wal_insert_lsn()::text"
+    )
+    at.seen.xid, now, at.wal_from = connection.exec_driver_sql(asked).one()
     at.started_at = at.started_at or now
     at.hold_from = time.monotonic()
     if at.direction == "stamp":
@@ -174,4 +177,5 @@ def _warn_of_empty(run: Run, at: Progress, connection: Connection, wanted: list[
     held = postcheck.already_true(connection, wanted) if at.attempts == 1 else []
     if held:
         values = {"says": "; ".join(one.says for one in held)}
-        run.say(f"warning: {Finding('expectation-empty', at.where, at.name, values).text()}")
+        found = Finding("expectation-empty", at.where, at.name, values)
+        run.emit("finding", at, line=f"warning: {found.text()}", code=found.code, where=found.where, weight="warned")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import (
     backfill_tables,
+    beforehand,
     blockers,
     brief,
     budget,
@@ -24,20 +25,17 @@ from mcp_planner_schema.guard import (
     journal,
     ladder,
     lineage,
-    lock_order,
+    outcome,
     plan,
     progress,
     session,
-    source,
     step,
-    stored_locks,
     transaction,
     trial,
-    verified,
     watch,
 )
 from mcp_planner_schema.guard.deadline import Clock
-from mcp_planner_schema.guard.findings import Broken, GuardError, Refused, WrongUse
+from mcp_planner_schema.guard.findings import Broken, GuardError
 from mcp_planner_schema.guard.judge import Judged
 from mcp_planner_schema.guard.progress import Progress
 from mcp_planner_schema.guard.settings import Settings
@@ -46,20 +44,10 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import Connection, Engine
 
+    from mcp_planner_schema.guard.allowed import Asked
     from mcp_planner_schema.guard.catalog_change import Catalog
+    from mcp_planner_schema.guard.events import Events
     from mcp_planner_schema.guard.progress import Step
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What whoever runs this allows: how long rows may be kept or given back under locks, in milliseconds, the application
-    whose sessions may be ended when they are in the way, how many sessions a backfill may use, and whether it tells a machine
-    how far it is."""
-
-    hold: int
-    cancel: str | None = None
-    workers: int = 1
-    events: bool = False
 
 
 @dataclass
@@ -69,8 +57,8 @@ class Run:
 
     ``session`` is what each step begins with, ``callbacks`` are the environment's own ``on_version_apply``, ``reason`` is
     why a version is stamped. ``watcher`` is the connection that looks at the running step, ``asked`` what whoever runs it
-    allows, ``tag`` what the sessions of this run are called by, ``folder`` where Alembic's files lie, ``catalog``
-    what is known of the catalog, where steps are held to it.
+    allows, ``tag`` what the sessions of this run are called by, ``folder`` where Alembic's files lie, ``events`` where what
+    happens goes, ``catalog`` what is known of the catalog, where steps are held to it.
     """
 
     settings: Settings
@@ -92,7 +80,13 @@ class Run:
     asked: Asked
     tag: str
     folder: str
+    events: Events
     catalog: Catalog | None = None
+
+    def emit(self, kind: str, at: Progress | None = None, *, line: str = "", **data: Any) -> None:
+        """Something has happened, in the thread that migrates. ``line`` says it to people."""
+        name, direction = (at.name, at.direction) if at else (None, None)
+        self.events.emit(kind, name, direction, on=self.beside, line=line, **data)
 
     def called(self, revision: str) -> str:
         """What a session is called by that works on a revision."""
@@ -112,11 +106,8 @@ def take(run: Run, one: Step, judged: Judged | None) -> None:
     """
 
     at = progress.of(one, judged, run.reason)
-    at.known = stored_locks.locks(run.folder, at.name, at.direction) or {}
-    at.noted = _noted(run, one, at)
     original = one.migration_fn
-    _refuse_unverified(run, at)
-    _tell_who_is_there(run, at)
+    beforehand.look(run, one, at, functools.partial(_another, run, at))
     while True:
         at.attempts += 1
         at.seen, at.row_xid, at.scripts, at.bypassed = transaction.Seen(), "", [], []
@@ -129,7 +120,7 @@ def take(run: Run, one: Step, judged: Judged | None) -> None:
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(_stopped(run, at, error, final=final)) from None
             if final:
-                run.say(f"{at.name:<4} the step is final; only its acknowledgement was lost")
+                outcome.final(run, at, f"{at.name:<4} the step is final; only its acknowledgement was lost")
                 return
             failed = failed_as(run, one, at, error)
             if failed is None:
@@ -138,48 +129,12 @@ def take(run: Run, one: Step, judged: Judged | None) -> None:
                 except KeyboardInterrupt as stop:
                     raise KeyboardInterrupt(_stopped(run, at, stop, final=False)) from None
                 continue
-            _record_failure(run, at, failed)
+            outcome.failed(run, at, failed, failure.sqlstate(error, at))
             raise failed from error
         run.migration().connection.info.pop(trial.STOOD, None)  # type: ignore[union-attr]  # online there is one
-        run.say(progress.line(at))
-        for note in at.notes:
-            run.say(f"     {note}")
         run.heads = at.heads
-        if run.catalog and at.picture is not None:
-            _changed(run, run.catalog, at)
+        outcome.done(run, at)
         return
-
-
-def _changed(run: Run, catalog: Catalog, at: Progress) -> None:
-    """The catalog is as the step has left it; of a new revision, in development, that is written down."""
-    from mcp_planner_schema.guard import catalog_change
-
-    assert at.picture is not None
-    if run.settings.environment == "development" and at.direction == "upgrade":
-        try:
-            written = catalog_change.write(catalog, at.name, at.picture)
-            for path in written:
-                run.say(f"     wrote {source.shown(path)}: commit it with the revision")
-            if written:
-                run.say(
-                    f"     next: make migrate-trace VERSION={at.name} and make schema-sql, and commit what they write too"
-                )
-        except WrongUse as error:  # the step is final: the run goes on
-            run.say(
-                f"     warning: what it changes in the catalog was not written: {error}; next: {error.next_command}"
-            )
-        except OSError as error:
-            run.say(f"     warning: what it changes in the catalog was not written: {error}")
-    catalog_change.final(catalog, at.heads, at.picture)
-
-
-def _noted(run: Run, one: Step, at: Progress) -> list[lineage.Noted]:
-    """What is to be kept of the revision that is applied; of a stamp's, and of all that it passes over."""
-    if at.direction == "upgrade":
-        return lineage.of([progress.script_of(one)])
-    if at.direction == "downgrade" or at.name == "base":
-        return []
-    return lineage.of(run.migration().opts["script"].iterate_revisions(at.name.split(", "), "base"))
 
 
 def _keeping(run: Run, at: Progress) -> brief.Keeping | None:
@@ -212,13 +167,16 @@ def _sequences_back(run: Run) -> None:
 def _stopped(run: Run, at: Progress, stop: KeyboardInterrupt, *, final: bool) -> str:
     by = f" by {stop}" if str(stop) else ""
     if final:
+        outcome.final(run, at, "")
         return f"Stopped{by} when revision {at.name} was final already; it stays."
     told = f"Stopped{by} in revision {at.name}. {failure.state(at, run.beside)}"
-    _record_failure(run, at, Broken(told, run.repeat))
+    outcome.failed(run, at, Broken(told, run.repeat), None)
     return told
 
 
 def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
+    from sqlalchemy.exc import SQLAlchemyError
+
     def applied(ctx: MigrationContext, heads: set[str], **_: Any) -> None:
         assert ctx.connection is not None
         at.heads = tuple(sorted(heads))
@@ -227,6 +185,8 @@ def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
         # What is checked at COMMIT would be checked when nothing can be cancelled any more.
         ctx.connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
         run.still_held("")
+        with contextlib.suppress(SQLAlchemyError):  # told, and nothing else
+            at.locks = watch.held(run.beside, pid, run.settings.schema)
         settled = (ctx.connection, run.settings.schema, plan.version_table(ctx), at.name, at.direction)
         journal.settle(*settled)
         backfill_tables.settle(*settled)
@@ -252,14 +212,23 @@ def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
     connection.begin()
     budgets, before = budget.of_revision(run.settings.budgets, at.own), at.clock.locks
     at.clock = Clock(budgets.deadline / 1000, budgets.deadline / 1000, budgets.lock_timeout / 1000)
-    tell = functools.partial(_tell, run, at)
+    waits = watch.Waits(queries={} if run.settings.sensitive_log else None)
+    tell = functools.partial(outcome.waits, run, at.name, at.direction, waits)
     with (
-        watch.watching(run.watcher, pid, tell, clock=at.clock, schema=run.settings.schema) as waits,
+        watch.watching(
+            run.watcher,
+            pid,
+            tell,
+            clock=at.clock,
+            schema=run.settings.schema,
+            waits=waits,
+            progress=functools.partial(outcome.underway, run, at.name, at.direction),
+        ),
         deadline.shrinking(connection, at.clock, "; ".join(budget.statements(budgets))),
     ):
         connection.info[brief.POLICY] = brief.Policy(
             at.name, at.where, run.settings.lock_attempts, at.clock, waits, run.say, run.repeat,
-            functools.partial(_cancel, run), run.settings.backfill, run.asked.workers,
+            functools.partial(_emit, run, at, waits), functools.partial(_cancel, run), run.settings.backfill, run.asked.workers,
             functools.partial(_another, run, at), functools.partial(connect.opened, run.engine, autocommit=True),
             run.asked.events, _keeping(run, at),
         )  # fmt: skip
@@ -280,33 +249,15 @@ def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
                 connection.rollback()
             transaction.finish(connection)
             at.waits.waited += waits.waited
+            at.waits.queries = waits.queries
             at.waits.blockers, at.waits.seen = waits.blockers or at.waits.blockers, waits.seen or at.waits.seen
 
 
-def _tell(run: Run, at: Progress, waiting: str) -> None:
-    run.say(f"{at.name:<4} {waiting}")
-
-
-def _tell_who_is_there(run: Run, at: Progress) -> None:
-    """Before the first try: who has long held a table that the revision is known to need, or names."""
-    judged = at.judged
-    if judged is None or judged.source is None:
-        return
-    text = "\n".join([judged.source.text, *filter(None, judged.sql.values())])
-    wanted = {name for name, mode in at.known.items() if mode in lock_order.STRONG.values()} if at.known else text
-    for line in blockers.beforehand(run.beside, run.settings.schema, wanted, run.processes()):
-        run.say(f"{at.name:<4} {line}")
-
-
-def _refuse_unverified(run: Run, at: Progress) -> None:
-    """Before a contract revision: raise :class:`Refused` where rows lack again what a backfill has given them."""
-    header = at.judged.header if at.judged else None
-    if at.direction != "upgrade" or header is None or header.phase != "contract":
-        return
-    opened, named = functools.partial(_another, run, at), plan.version_table(run.migration())
-    found = verified.unmet(run.beside, opened, run.settings.schema, named, run.migration().opts["script"], run.say)
-    if found:
-        raise Refused(found, run.repeat)
+def _emit(run: Run, at: Progress, waits: watch.Waits, kind: str, *, line: str = "", **data: Any) -> None:
+    """What the step's operations say of themselves. What is to be stored comes from the thread that migrates."""
+    run.emit(kind, at, line=line, **data)
+    if kind == "try-failed":
+        outcome.remember(run, at.name, waits)
 
 
 def failed_as(run: Run, one: Step, at: Progress, error: Exception) -> GuardError | None:
@@ -324,8 +275,7 @@ def failed_as(run: Run, one: Step, at: Progress, error: Exception) -> GuardError
 
 def pause(run: Run, at: Progress, error: Exception) -> None:
     """Say who is in the way, and give way for a moment."""
-    tries = f"try {at.attempts} of {run.settings.lock_attempts}"
-    run.say(f"{at.name:<4} waits ({tries}): {failure.blockers(error, at)}")
+    outcome.try_failed(run, at, error)
     _cancel(run, at.waits)
     time.sleep(ladder.pause(at.attempts))
 
@@ -334,14 +284,3 @@ def _cancel(run: Run, waits: watch.Waits) -> None:
     if run.asked.cancel is not None and waits.blockers:
         for line in blockers.end(run.beside, waits.blockers, run.asked.cancel, waits.seen):
             run.say(line)
-
-
-def _record_failure(run: Run, at: Progress, failed: GuardError) -> None:
-    from sqlalchemy.exc import SQLAlchemyError
-
-    at.hold_ms = (time.monotonic() - at.hold_from) * 1000 if at.hold_from else 0.0
-    row = progress.entry(at, "failed", failed.message)
-    try:
-        history.write(run.beside, run.settings.schema, run.number, run.origin, row)
-    except SQLAlchemyError:
-        run.say("the failure could not be written into the history: the connection is gone")

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import deadline, evidence, lock_order
+from mcp_planner_schema.guard import deadline, evidence, lock_order, underway
+from mcp_planner_schema.guard.underway import Underway
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -64,45 +65,57 @@ SELECT blocking.pid, coalesce(b.application_name, ''), coalesce(b.usename::text,
          JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = own.transactionid AND own.pid IS NULL
          WHERE h.pid IS NULL AND h.granted AND h.locktype = l.locktype
            AND (h.database, h.relation, h.transactionid) IS NOT DISTINCT FROM (l.database, l.relation, l.transactionid)) END,
-       pg_catalog.clock_timestamp()
+       CASE WHEN %(queries)s::bool THEN b.query END, pg_catalog.clock_timestamp()
 FROM pg_catalog.pg_locks l
 CROSS JOIN LATERAL pg_catalog.unnest(pg_catalog.pg_blocking_pids(l.pid)) AS blocking(pid)
 LEFT JOIN pg_catalog.pg_stat_activity b ON b.pid = blocking.pid
 LEFT JOIN pg_catalog.pg_class c ON c.oid = l.relation
 LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE l.pid = %s::int4 AND NOT l.granted AND (b.pid IS NOT NULL OR blocking.pid = 0)
+WHERE l.pid = %(pid)s::int4 AND NOT l.granted AND (b.pid IS NOT NULL OR blocking.pid = 0)
 """
 
 
 @dataclass
 class Waits:
     """What was seen. ``waited`` is in seconds; ``blockers`` has a line for people for each pid, with its newest state; pid 0
-    are prepared transactions. ``seen`` is when that was, by the server's clock.
+    are prepared transactions. ``seen`` is when that was, by the server's clock. ``lasts`` is how long it waits just now.
+    ``queries`` is what they ran, by pid, and None where nobody may know: only the sensitive log does.
     """
 
     waited: float = 0.0
+    lasts: float = 0.0
     blockers: dict[int, str] = field(default_factory=dict)
     seen: Any = None
+    queries: dict[int, str] | None = None
 
     def shown(self) -> str:
         """Who was in the way, for a message."""
         return "; ".join(self.blockers.values()) or "a session that has gone"
 
 
+def held(beside: Connection, pid: int, schema: str) -> dict[str, str]:
+    """The strong locks that this backend holds just now on what others know, without those in the guard's ``schema``."""
+    asked = {"pid": pid, "own": evidence.own(schema), "strong": list(lock_order.STRONG)}
+    _, locks, *_ = beside.exec_driver_sql(_LOOK, asked).one()
+    return {name: lock_order.STRONG[mode] for name, mode in locks}
+
+
 @contextmanager
 def watching(
     beside: Connection, pid: int, tell: Callable[[str], None] | None = None, *,
-    clock: deadline.Clock | None = None, schema: str = "",
+    clock: deadline.Clock | None = None, schema: str = "", waits: Waits | None = None,
+    progress: Callable[[Underway], None] | None = None,
 ) -> Iterator[Waits]:  # fmt: skip
     """While inside, a thread looks at the backend ``pid`` through ``beside``, in autocommit and nobody else's meanwhile.
 
     Reads catalogs only. ``tell`` gets one line about a wait that lasts, naming the blocker, and another every half a minute.
     ``clock`` is told of strong locks on what does not lie in the guard's ``schema``, and where it runs out the statement is
     cancelled, or the session ended where that does not help. That the watcher fails never harms the step: it goes on with a new
-    connection where its own was cut, and where there is none to be had nothing is seen.
+    connection where its own was cut, and where there is none to be had nothing is seen. ``waits`` is what is filled,
+    ``progress`` is told how far what takes long is.
     """
-    waits, done = Waits(), threading.Event()
-    look = _Look(beside, pid, waits, done, tell, clock, evidence.own(schema) if schema else "^$")
+    waits, done = waits or Waits(), threading.Event()
+    look = _Look(beside, pid, waits, done, tell, clock, evidence.own(schema) if schema else "^$", progress)
     thread = threading.Thread(target=look.on, daemon=True)
     thread.start()
     try:
@@ -121,6 +134,7 @@ class _Look:
     tell: Callable[[str], None] | None
     clock: deadline.Clock | None
     own: str
+    progress: Callable[[Underway], None] | None = None
 
     def on(self) -> None:
         from sqlalchemy.exc import SQLAlchemyError
@@ -135,7 +149,7 @@ class _Look:
 
     def _until_done(self) -> None:
         before = since = time.monotonic()
-        next_told = _TOLD_AFTER
+        next_told, next_look = _TOLD_AFTER, since + underway.AFTER
         while not self.done.is_set():
             now = time.monotonic()
             seen = self._once(before)
@@ -143,10 +157,15 @@ class _Look:
                 self.waits.waited += now - before
             else:
                 since, next_told = now, _TOLD_AFTER
+            self.waits.lasts = now - since
             self.waits.blockers.update(seen)
             if self.tell and now - since >= next_told:
                 self.tell(f"waits for {now - since:.0f} s: {'; '.join(seen.values())}")
                 next_told += _TOLD_EVERY
+            if self.progress and now >= next_look:
+                next_look = now + underway.EVERY
+                if (at := underway.look(self.beside, self.pid)) is not None:
+                    self.progress(at)
             before = now
             self.done.wait(_INTERVAL)
 
@@ -157,13 +176,16 @@ class _Look:
         blocked, locks, alone, idle = self.beside.exec_driver_sql(_LOOK, asked).one()
         if self.clock is not None:
             self.clock.saw({name: lock_order.STRONG[mode] for name, mode in locks}, before, at, alone=alone)
-        rows = list(self.beside.exec_driver_sql(_WAITING, (self.pid,))) if blocked else []
+        wanted = {"pid": self.pid, "queries": self.waits.queries is not None}
+        rows = list(self.beside.exec_driver_sql(_WAITING, wanted)) if blocked else []
         if self.clock is not None:
             with self.clock.between:
                 self._enforce(self.clock, idle=idle)
         if rows:
             self.waits.seen = rows[-1][-1]
-        return {row[0]: _shown(*row[:-1]) for row in rows}
+        if self.waits.queries is not None:
+            self.waits.queries.update({row[0]: row[-2] for row in rows if row[-2]})
+        return {row[0]: _shown(*row[:-2]) for row in rows}
 
     def _enforce(self, clock: deadline.Clock, *, idle: bool) -> None:
         """Once the clock has run out: cancel what runs, and where the locks are kept all the same, end the session."""

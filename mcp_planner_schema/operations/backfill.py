@@ -213,7 +213,8 @@ def fill_rows(context: MigrationContext, table: Table, fill: Backfill) -> int:
                 connection, table.oid, table.shown, fill, limits=limits, deadline=policy.clock.usual if policy else 0.2,
                 beside=(policy and policy.beside) or beside, opened=(policy and policy.opened) or beside,
                 workers=policy.workers if policy and not fill.in_order else 1, say=lambda line: online.say(context, line),
-                events=bool(policy and policy.events), keeping=_keeping(context, fill) if fill.keeps else None,
+                events=bool(policy and policy.events), emit=policy.emit if policy else None,
+                keeping=_keeping(context, fill) if fill.keeps else None,
             )  # fmt: skip
             rows.forget(connection)
             return done

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard.postcheck import identifier
-from mcp_planner_schema.operations import online, progress, rows, twin
+from mcp_planner_schema.operations import online, rows, twin
 from mcp_planner_schema.operations.online import Table
 
 if TYPE_CHECKING:
@@ -128,8 +128,7 @@ def build(context: MigrationContext, table: Table, name: str, wanted: Definition
         _, keys = twin.index(context, table, wanted.text, unique=True)
         rows.refuse_duplicates(context, table, keys, f"the unique index {name}")
     try:
-        with progress.shown(context, table, f"index {name}"):
-            online.send(context, wanted.sql(name, table.sql, "CONCURRENTLY "))
+        online.send(context, wanted.sql(name, table.sql, "CONCURRENTLY "))
     except Exception as error:
         if keys is None or getattr(getattr(error, "orig", None), "pgcode", None) != "23505":
             raise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from alembic.operations import Operations, ops
 
-from mcp_planner_schema.operations import indexes, online, progress
+from mcp_planner_schema.operations import indexes, online
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
@@ -79,8 +79,7 @@ def _reindex(operations: Operations, operation: ReindexConcurrentlyOp) -> None:
         what = (
             f"INDEX CONCURRENTLY {online.qualified(table.schema, name)}" if name else f"TABLE CONCURRENTLY {table.sql}"
         )
-        with progress.shown(context, table, f"reindex of {name or 'all indexes'}"):
-            online.send(context, f"REINDEX {what}")
+        online.send(context, f"REINDEX {what}")
         for one in [name] if name else _names(context, table):
             indexes.prove(context, table.schema, one)
 

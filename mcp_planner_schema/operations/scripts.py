@@ -163,7 +163,11 @@ def _again(context: MigrationContext, send: Callable[[], Any]) -> None:
             if tries >= (policy.attempts if policy else _TRIES_ALONE):
                 raise
         if policy:
-            policy.say(f"{policy.name:<4} waits (try {tries} of {policy.attempts}): {policy.waits.shown()}")
+            shown = policy.waits.shown()
+            policy.emit(
+                "try-failed", line=f"{policy.name:<4} waits (try {tries} of {policy.attempts}): {shown}", attempt=tries,
+                of=policy.attempts, sqlstate=code, late=False, blockers=[shown],
+            )  # fmt: skip
         time.sleep(ladder.pause(tries) * (0.5 + random.random() / 2))
         tries += 1
 

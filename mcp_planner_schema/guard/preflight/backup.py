@@ -22,6 +22,8 @@ from mcp_planner_schema.guard.preflight.asked import Found, Here, found, span
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from mcp_planner_schema.guard.settings import Settings
+
 _TOLD = re.compile(r"^\s*(age|restored)\s*[=:]\s*(\d{1,9})\s*(s|min|h|d)\s*$", re.MULTILINE)
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 # A database whose tables have no page yet has nothing to lose. What lies in partitions lies in tables too.
@@ -69,6 +71,25 @@ def ask(connection: Connection, here: Here) -> Iterator[Found]:
         yield from _archived(connection, here)
     else:
         yield found("backup-missing", "alembic.ini", problem="no backup_check is configured, and there is no archive")
+
+
+def age(connection: Connection, settings: Settings, *, ask: bool) -> float | None:
+    """Seconds since the newest backup was made, as far as that is known. Reads only; ``ask``: ``backup_check`` is run too."""
+    asked = settings.preflight
+    if asked.backup_check:
+        if not ask:
+            return None
+        try:
+            code, printed = _run(shlex.split(asked.backup_check), asked.backup_timeout / 1000)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        told = {what: int(count) * _SECONDS[unit] for what, count, unit in _TOLD.findall(printed)}
+        return told.get("age") if code == 0 else None
+    there = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL"
+    if not connection.exec_driver_sql(there, (f"{settings.schema}.stash",)).scalar_one():
+        return None
+    newest = connection.exec_driver_sql(_ARCHIVE.format(schema=settings.schema)).first()
+    return newest[2] if newest and Path(newest[0]).is_file() else None
 
 
 def _commanded(here: Here) -> Iterator[Found]:

@@ -32,13 +32,14 @@ def passed(context: Any, run: Run, steps: Sequence[Step], judged: Mapping[str, J
         version_table=plan.version_table(run.migration()),
     )  # fmt: skip
     for one in found.told:
-        run.say(f"note: {check.line(one)}")
+        run.emit("finding", line=f"note: {check.line(one)}", code=one.code, where=one.where, weight="told")
     if found.refused:
         raise Refused(found.refused, f"correct what they name, then {run.repeat}")
     if not found.accepted:
         return None
     for one in found.accepted:
-        run.say(f"accepted ({reason}): {check.line(one)}")
+        line = f"accepted ({reason}): {check.line(one)}"
+        run.emit("finding", line=line, code=one.code, where=one.where, weight="accepted", reason=reason)
     return {"reason": reason, "accepted": [check.line(one) for one in found.accepted]}
 
 
