@@ -11,11 +11,14 @@ PY := .venv/bin/python
 # reads it: what looks like a variable or a command in it ($(shell …), $5, `…`) arrives as it was typed.
 GIVEN := $(foreach v,$(filter-out PYTHON PYTEST MAKEFLAGS SHELL,$(.VARIABLES)),$(if $(filter command,$(origin $(v))),$(v)))
 $(foreach v,$(GIVEN),$(eval export override $(v) := $$(value $(v))))
-RUN = @$(PY) -m mcp_planner_schema $@ $(GIVEN:%=--make=%)
+COMMAND = @$(PY) -m mcp_planner_schema $@ $(GIVEN:%=--make=%)
+# Not where RUN may be given: make migrate-report RUN=42.
+RUN = $(COMMAND)
 
 TARGETS := help setup test test-all lint format lock bench bench-availability findings schema-doc schema-sql known-revisions \
 	migrate-create migrate-up migrate-down migrate-goto migrate-plan migrate-status migrate-force migrate-validate \
 	migrate-preflight migrate-trace migrate-fingerprint migrate-verify migrate-drift migrate-doctor migrate-history \
+	migrate-report \
 	migrate-restore migrate-stash-list migrate-stash-show migrate-stash-verify migrate-stash-purge migrate-accept \
 	migrate-recover migrate-rebase migrate-reset backfill-pause backfill-resume backfill-stop db-start db-stop db-shell \
 	db-status example-data table-stats
@@ -91,6 +94,9 @@ migrate-doctor: setup ## What interrupted work has left, and what no revision ex
 
 migrate-history: setup ## What was run, when, by whom; JSON=1
 	$(RUN)
+
+migrate-report: setup ## What happened in one run, the newest or RUN=42: [FORMAT=markdown|html] [OUT=report.html] [JSON=1]
+	$(COMMAND)
 
 migrate-restore: setup ## Give back what a downgrade of VERSION=003 kept: [ID=3] [ARCHIVE=file.dump] [DRY_RUN=1]
 	$(RUN)

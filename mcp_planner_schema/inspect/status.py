@@ -194,11 +194,13 @@ def _runs(connection: Connection, schema: str) -> list[str]:
     rows = connection.exec_driver_sql(
         "SELECT id, command, state, pg_catalog.date_trunc('second', started_at)::text, who "
         f"FROM {schema}.run ORDER BY id DESC LIMIT 3"
-    )
+    ).all()
     # A run whose process was killed says running until the next one finds it; the lock tells them apart.
     alive = deploy_lock.taken(connection, deploy_lock.of(connection, VERSION_TABLE, None))
     state = {"running": "running" if alive else "killed; the next run will say interrupted"}
-    return [f"{row[0]}: {row[1]}: {state.get(row[2], row[2])} ({row[3]}, by {row[4]})" for row in rows]
+    lines = [f"{row[0]}: {row[1]}: {state.get(row[2], row[2])} ({row[3]}, by {row[4]})" for row in rows]
+    ended_well = not rows or rows[0][2] == "done" or (rows[0][2] == "running" and alive)
+    return lines if ended_well else [f"{lines[0]}; what happened: make migrate-report RUN={rows[0][0]}", *lines[1:]]
 
 
 def _backfills(connection: Connection, schema: str) -> list[Standing]:
