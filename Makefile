@@ -53,7 +53,7 @@ migrate-down: setup ## Go back one step, STEPS=2 or TO=003; DRY_RUN=1 shows what
 migrate-goto: setup ## Go to VERSION=003, up or down
 	$(RUN)
 
-migrate-plan: setup ## What an upgrade would do, revision by revision: [TO=003] [FROM=002: without a database] [FORMAT=markdown] [JSON=1]
+migrate-plan: setup ## What an upgrade would do, revision by revision: [TO=003] [FROM=002: without a database] [FULL=1] [FORMAT=markdown] [JSON=1]
 	$(RUN)
 
 migrate-status: setup ## Where the database stands and what is pending; JSON=1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -24,6 +25,7 @@ from mcp_planner_schema.inspect import (
     plan_markdown,
     plan_text,
     plan_time,
+    plan_told,
     table_sizes,
     table_stats,
     trace,
@@ -552,6 +554,28 @@ def hand_made(title: str, sql: str) -> Plan:
         backfills=(title, f"  {title}"), reasons=(title,),
     )  # fmt: skip
     return Plan("d at h:1", "development", "001", "002", (one,), notes=(title, "1. one", "- two", "+ three"))
+
+
+def test_of_many_revisions_only_what_matters_is_told() -> None:
+    """From the sixth on: the table of all, what somebody should look at, and how to have the rest; JSON and Markdown keep all."""
+    one = dataclasses.replace(hand_made("title", "ADD flag boolean").revisions[0], reasons=(), backfills=())
+    many = tuple(dataclasses.replace(one, revision=f"{number:03}") for number in range(1, 31))
+    risky = dataclasses.replace(one, revision="031", reasons=("its locks are not known",), waits="contract: not now")
+    plan = Plan("d at h:1", "development", "base", "031", (*many, risky))
+    full = plan_text.text(plan, full=True)
+
+    said = plan_told.form(None, None)(plan)
+
+    assert plan_told.form(None, None, "1")(plan) == full
+    assert plan_text.text(dataclasses.replace(plan, revisions=many[:5])).count("ADD flag boolean") == 5
+    assert full.count("ADD flag boolean") == 31 and "ADD flag boolean" not in said
+    assert len(said.splitlines()) < 50 < len(full.splitlines())
+    assert [line.split()[0] for line in said.splitlines() if line.startswith("0")] == [f"{n:03}" for n in range(1, 32)]
+    assert "=== 031  title\nwaits     contract: not now\nrisk      risky\n          its locks are not known\n\n" in said
+    assert said.count("===") == 1
+    assert "The SQL, locks and times of all 31 revisions: make migrate-plan FULL=1" in said
+    assert len(json.loads(plan_told.form("1", None)(plan))["revisions"]) == 31
+    assert plan_told.form(None, "markdown")(plan).count("ADD flag boolean") == 31
 
 
 def test_nothing_breaks_out_of_the_markdown() -> None:

@@ -85,7 +85,7 @@ def _preflight(config: Config, values: Values) -> int:
 def _plan(config: Config, values: Values) -> int:
     from mcp_planner_schema.inspect import plan, plan_told
 
-    tell = plan_told.form(values.get("JSON"), values.get("FORMAT"))
+    tell = plan_told.form(values.get("JSON"), values.get("FORMAT"), values.get("FULL"))
     found = plan.read(config, to=values.get("TO") or "head", start=values.get("FROM"), phase=values.get("PHASE"))
     print(tell(found))
     return found.code
@@ -140,8 +140,8 @@ COMMANDS: dict[str, Command] = {
     "migrate-plan": Command(
         _plan,
         (),
-        ("TO", "FROM", "JSON", "FORMAT", "PHASE"),
-        "[TO=024] [FROM=023] [JSON=1] [FORMAT=markdown] [PHASE=contract]",
+        ("TO", "FROM", "FULL", "JSON", "FORMAT", "PHASE"),
+        "[TO=024] [FROM=023] [FULL=1] [JSON=1] [FORMAT=markdown] [PHASE=contract]",
     ),
     "migrate-verify": Command(_verify),
     "migrate-drift": Command(_drift, (), ("JSON",), "[JSON=1]"),

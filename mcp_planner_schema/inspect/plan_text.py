@@ -11,17 +11,40 @@ from mcp_planner_schema.inspect.planned import Estimate, Plan, Revision, Table
 PREFLIGHT = "Whether rows, disk, sessions or rights stand in its way is asked by make migrate-preflight."
 
 
-def text(plan: Plan) -> str:
-    """All of it."""
+MANY = 5
+"""From more revisions than these only the table is told, and what somebody should look at."""
+
+
+def text(plan: Plan, *, full: bool = False) -> str:
+    """All of it, of many revisions only on demand (``full``): then the table, and what is said of one revision or another."""
     lines = [*head(plan), ""]
     if plan.revisions:
         rows = [COLUMNS, *map(row, plan.revisions)]
         widths = [max(len(one[place]) for one in rows) for place in range(len(COLUMNS))]
         lines += ["  ".join(map(str.ljust, one, widths)).rstrip() for one in rows] + [""]
+    short = len(plan.revisions) > MANY and not full
     for one in plan.revisions:
+        if short:
+            lines += _noted(one)
+            continue
         lines += [f"=== {one.revision}  {one.title}", *(f"{name:<9} {value}".rstrip() for name, value in facts(one))]
         lines += ["sql", *(f"    {line}".rstrip() for line in (one.sql or f"-- none: {one.no_sql}").split("\n")), ""]
+    if short:
+        lines.append(f"The SQL, locks and times of all {len(plan.revisions)} revisions: make migrate-plan FULL=1")
     return "\n".join([*lines, *tail(plan)])
+
+
+def _noted(one: Revision) -> list[str]:
+    """Why somebody should look at the revision before it runs; nothing where there is no reason to."""
+    if not (one.reasons or one.said or one.waits):
+        return []
+    keep = {"waits", "risk", "finding", "warning", "backfill"}
+    kept, name = [], ""
+    for label, value in facts(one):
+        name = label or name
+        if name in keep:
+            kept.append(f"{label:<9} {value}".rstrip())
+    return [f"=== {one.revision}  {one.title}", *kept, ""]
 
 
 COLUMNS = ("revision", "what", "phase", "risk", "strongest lock", "time")
