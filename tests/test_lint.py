@@ -312,6 +312,20 @@ def test_validate_warns_and_ends_with_0(copy: Path) -> None:
     assert "no findings" in done.stdout
 
 
+def test_a_revision_that_cannot_be_imported_is_told(copy: Path) -> None:
+    """What nobody can see in the text comes out as one sentence with file and line, and no traceback."""
+    (path,) = (copy / "alembic" / "versions").glob("024_*.py")
+    path.write_text(path.read_text().replace("\nrevision", "\nfrom alembic import nothing_of_that_name\n\nrevision", 1))
+
+    done = validate(copy)
+
+    assert done.returncode == 1
+    assert f"The history cannot be loaded at alembic/versions/{path.name}:" in done.stderr
+    assert "ImportError: cannot import name 'nothing_of_that_name'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "then make migrate-validate" in done.stderr
+
+
 # --- table stats ------------------------------------------------------------------------------------------------------
 
 

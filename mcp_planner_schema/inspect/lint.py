@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import judge, source
+from mcp_planner_schema.guard import judge, plan, source
+from mcp_planner_schema.guard import settings as settings_module
 from mcp_planner_schema.guard.findings import Finding
 from mcp_planner_schema.guard.findings_lint import CONTRACTS, SIZED
 from mcp_planner_schema.inspect import ddl, do_blocks, lint_rules, squawk, statements, table_stats
@@ -45,13 +46,19 @@ class Lint:
 
 
 def lint(config: Config, script: ScriptDirectory, judged: Sequence[Judged], day: dt.date | None = None) -> Lint:
-    """Judge the SQL of every revision after the table stats'. Imports them, sends nothing. ``judged`` are without findings."""
+    """Judge the SQL of every revision after the table stats'. Imports them, sends nothing. ``judged`` are without findings.
+
+    Raises :class:`Broken`, naming the file, where one cannot be imported.
+    """
     stats = table_stats.load(script.dir)
-    applied = deployed(script, stats)
+    repeat = str(config.attributes.get("repeat") or "make migrate-validate")
+    with plan.explained(script, settings_module.load(config), (), repeat):
+        applied = deployed(script, stats)
+        every = list(reversed(list(script.walk_revisions())))
     notes = []
     if applied is None:
         notes.append("note: alembic/table-stats.json names a revision that is not here: make table-stats")
-    pending = [one for one in reversed(list(script.walk_revisions())) if one.revision not in (applied or ())]
+    pending = [one for one in every if one.revision not in (applied or ())]
     found = of(config, script, pending, judged, stats, day, back=True)
     return dataclasses.replace(found, notes=(*notes, *found.notes))
 
