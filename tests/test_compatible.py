@@ -12,7 +12,8 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
-from mcp_planner_schema import check_compatible
+from mcp_planner_schema import check_compatible, cli
+from mcp_planner_schema.cli import change, write
 from mcp_planner_schema.compatible import Compatibility, Incompatible, chain
 from mcp_planner_schema.compatible.chain import Revision
 from mcp_planner_schema.inspect import known
@@ -308,6 +309,29 @@ def test_an_application_that_starts_loads_no_migrations(database: Database, tmp_
 def test_the_package_s_list_follows_the_files() -> None:
     """mcp_planner_schema/compatible/known.py is what ``make known-revisions`` (and migrate-up in development) writes today."""
     assert known.place(ROOT).read_text(encoding="utf-8") == known.text(ROOT / "alembic")
+
+
+def test_migrate_up_takes_no_revision_out_of_the_list(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that is not here may be another branch's: that is told, and known.py stays; make known-revisions takes it out."""
+    shutil.copytree(ROOT / "alembic", tmp_path / "alembic", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "alembic.ini", tmp_path)
+    known.place(tmp_path).parent.mkdir(parents=True)
+    shutil.copy(known.place(ROOT), known.place(tmp_path))
+    for module in (cli, change, write):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    next((tmp_path / "alembic" / "versions").glob(f"{HEAD}_*.py")).unlink()
+    database.rows("UPDATE alembic_version SET version_num = %s", f"{int(HEAD) - 1:03}")
+
+    code = cli.main(["migrate-up"])
+    told, kept = capsys.readouterr().err, known.place(tmp_path).read_text()
+    cli.main(["known-revisions"])
+
+    assert code == 0
+    assert f"known.py names {HEAD}, of which no file is here; gone for good: make known-revisions" in told
+    assert kept == known.place(ROOT).read_text()
+    assert known.lost(tmp_path) == [] and f'("{HEAD}"' not in known.place(tmp_path).read_text()
 
 
 def test_what_cannot_be_read_is_no_revision(tmp_path: Path) -> None:

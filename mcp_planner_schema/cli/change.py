@@ -64,12 +64,22 @@ def _up(config: Config, values: Values) -> int:
     return _show_sql(config, way, target) if values.get("DRY_RUN") else _go(config, target, back=False)
 
 
-def _keep_known(config: Config) -> int:
-    """What the package says of its revisions follows their files; in staging and production nothing is written."""
+def _keep_known(config: Config, *, renamed: bool = False) -> int:
+    """What the package says of its revisions follows their files; in staging and production nothing is written.
+
+    A file that is missing here may be another branch's, so that by itself takes no revision out of the package.
+    """
     from mcp_planner_schema.guard import settings
     from mcp_planner_schema.inspect import known
 
-    if settings.load(config).environment == "development" and known.write(ROOT):
+    if settings.load(config).environment != "development":
+        return DONE
+    lost = known.lost(ROOT) if not renamed else []
+    if lost:
+        where = known.place(ROOT).relative_to(ROOT)
+        print(f"note: {where} names {', '.join(lost)}, of which no file is here; gone for good: make known-revisions",
+              file=sys.stderr)  # fmt: skip
+    elif known.write(ROOT):
         print(f"wrote {known.place(ROOT).relative_to(ROOT)}: commit it with the revision", file=sys.stderr)
     return DONE
 
@@ -156,7 +166,7 @@ def _rebase(config: Config, values: Values) -> int:
     along = bool(values.get("ALONG"))
     print("\n".join(rebase.rebase(config, values["VERSION"], values.get("ONTO"), urls, along=along)))
     print("next: make migrate-validate", file=sys.stderr)
-    return _keep_known(config)
+    return _keep_known(config, renamed=True)
 
 
 def _reset(config: Config, values: Values) -> int:

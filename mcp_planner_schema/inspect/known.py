@@ -7,11 +7,13 @@ a constant, not two dozen files. A line for each revision also makes git say it 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from textwrap import shorten
 
 from mcp_planner_schema.compatible import chain
 
+_NAMED = re.compile(r'^    \("([^"]+)", ', re.MULTILINE)
 _HEAD = '''"""The revisions of this package: id, parents, phase, title. Written by ``make known-revisions``."""
 
 REVISIONS: tuple[tuple[str, tuple[str, ...], str | None, str], ...] = (
@@ -34,6 +36,14 @@ def text(script_directory: Path) -> str:
         for one in rows
     ]
     return _HEAD + "".join(lines) + ")  # fmt: skip\n"
+
+
+def lost(root: Path) -> list[str]:
+    """The revisions that the module names and no file has: they are gone for good, or another branch's."""
+    path = place(root)
+    named = _NAMED.findall(path.read_text(encoding="utf-8")) if path.exists() else []
+    there = chain.of_folder(root / "alembic")
+    return [one for one in named if one not in there]
 
 
 def write(root: Path) -> bool:
