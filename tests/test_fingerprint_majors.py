@@ -39,8 +39,11 @@ pytestmark = [
 
 
 @contextmanager
-def running(binaries: Path) -> Iterator[Database]:
-    """A server of another installation, on a socket of its own; as root it runs under an unprivileged account."""
+def running(binaries: Path, environment: dict[str, str] | None = None) -> Iterator[Database]:
+    """A server of another installation, on a socket of its own; as root it runs under an unprivileged account.
+
+    ``environment`` is what only the server has besides.
+    """
     folder = _private_folder()
     how = as_account("nobody" if os.geteuid() == 0 else None)
     data = folder / "data"
@@ -51,6 +54,7 @@ def running(binaries: Path) -> Iterator[Database]:
     subprocess.run([binaries / "initdb", f"--pgdata={data}", *access], check=True, capture_output=True, **how)
     options = ["-D", data, "-k", data, "-p", "5432", "-c", "listen_addresses=", "-c", "fsync=off"]
     with (folder / "log").open("wb") as log:
+        how["env"] = {**how.get("env", os.environ), **(environment or {})}
         server = subprocess.Popen([binaries / "postgres", *options], stdout=log, stderr=log, **how)
     database = Database(str(data), 5432, "postgres")
     try:

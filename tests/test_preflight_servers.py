@@ -2,19 +2,98 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
-from mcp_planner_schema import embedded
+from mcp_planner_schema import cli, embedded
+from mcp_planner_schema.guard.findings import Refused
+from mcp_planner_schema.guard.preflight import server as preflight_server
 from tests.conftest import Database, Project, _private_folder
 from tests.test_backfill_feedback import cluster, own, replica  # noqa: F401  # fixtures
+from tests.test_fingerprint_majors import running
 from tests.test_preflight import LOCKS_T, Asking, step
 from tests.until import until
 
 pytestmark = pytest.mark.long
+
+
+# Servers of other installations, and a clock that is off: not everywhere to be had.
+BINS = [Path(name) for name in os.environ.get("PLANNER_TEST_PG_BINS", "").split(os.pathsep) if name]
+CLOCKS = [Path(os.environ.get("PLANNER_TEST_FAKETIME", "")), *Path("/usr/lib").glob("*/faketime/libfaketime.so.1")]
+
+
+def major(binaries: Path) -> int:
+    """The major version of an installation."""
+    said = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+    return int(re.findall(r"\d+", said)[0])
+
+
+@pytest.fixture(scope="module")
+def too_old() -> Iterator[Database]:
+    """A server of a major version before the oldest one that the guard works on."""
+    older = [binaries for binaries in BINS if major(binaries) < preflight_server.OLDEST]
+    if not older:
+        pytest.skip(f"PLANNER_TEST_PG_BINS names no PostgreSQL before {preflight_server.OLDEST}")
+    with running(older[0]) as database:
+        yield database
+
+
+def test_server_too_old(
+    too_old: Database, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A real one is refused by preflight and by a run, in development and in production, by the finding and not by an error."""
+    monkeypatch.setenv("DATABASE_URL", too_old.url)
+    monkeypatch.setattr(cli, "ROOT", project.folder)
+    project.revision("001", "create_a", 'op.execute("CREATE TABLE a (id int)")', 'op.execute("DROP TABLE a")')
+    given, codes = {}, {}
+    for environment in ("development", "production"):
+        monkeypatch.setenv("PLANNER_ENV", environment)
+        codes[environment] = cli.main(["migrate-preflight", "JSON=1"])
+        given[environment] = json.loads(capsys.readouterr().out)["refused"]
+    with pytest.raises(Refused) as caught:
+        project.upgrade()
+    url = too_old.url.replace("postgresql:", "postgresql+psycopg2:")
+    with create_engine(url, poolclass=NullPool).connect() as connection, pytest.raises(Refused) as handed:
+        command.upgrade(project.config(connection=connection), "head")
+
+    assert codes == {"development": 3, "production": 3}
+    assert [[one["code"] for one in found] for found in given.values()] == [["server-too-old"]] * 2
+    assert [one.code for error in (caught, handed) for one in error.value.findings] == ["server-too-old"] * 2
+    assert "the server is PostgreSQL older than 14" in caught.value.text()
+    assert f"the server is PostgreSQL {too_old.value('SHOW server_version')}" in handed.value.text()
+    assert too_old.rows("SELECT relname FROM pg_class WHERE relname IN ('a', 'alembic_version')") == []
+
+
+@pytest.fixture(scope="module", params=["-90s", "+1h"])
+def wrong(request: pytest.FixtureRequest) -> Iterator[tuple[str, Database]]:
+    """A server whose clock is off by that."""
+    library = next((one for one in CLOCKS if one.is_file()), None)
+    if library is None:
+        pytest.skip("libfaketime is not installed, and PLANNER_TEST_FAKETIME names no libfaketime.so.1")
+    clock = {"LD_PRELOAD": str(library), "FAKETIME": request.param, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    with running(embedded.binary("postgres").parent, environment=clock) as database:
+        yield request.param, database
+
+
+def test_clock_skew(wrong: tuple[str, Database], project: Project) -> None:
+    """It is told by how much and in which direction, and refuses nothing."""
+    project.configure(backup_age="never")
+    by, database = wrong
+
+    (one,) = Asking(project, database).only("clock-skew")
+
+    told = {"-90s": r"(89|90|91)(\.\d)? s \(it is behind\)", r"+1h": r"(59\.9|60|60\.1) min \(it is ahead\)"}[by]
+    assert re.fullmatch(told, one.values["skew"]), one.values["skew"]
 
 
 def test_replica_behind(own: Database, replica: Database, project: Project) -> None:  # noqa: F811

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
 
 DIRECT = "export DATABASE_URL=postgresql://…@<the server itself>/…, then repeat the command"
+OLDEST = 14
+"""The oldest major version of PostgreSQL that the guard works on."""
+
 _POOLER = re.compile(r"unsupported startup parameter|pgbouncer", re.IGNORECASE)
 # In force on every connection of ours from its first statement on, whatever role and database say. The lock timeout is
 # for the guard's own small statements: a step sets its budgets itself, an autocommit_block() too.
@@ -100,7 +103,8 @@ def engine(target: URL, application: str) -> Engine:
 def beside(given: Connection) -> Engine:
     """:func:`own` for the engine behind a caller's connection.
 
-    Raises :class:`WrongUse` for a connection that the guard cannot work on: another driver, or autocommit.
+    Raises :class:`WrongUse` for a connection that the guard cannot work on: another driver, or autocommit; :class:`Refused`
+    for a server that is too old.
     """
     from sqlalchemy import Connection
 
@@ -114,6 +118,9 @@ def beside(given: Connection) -> Engine:
         )
     if given.connection.dbapi_connection.autocommit:  # type: ignore[union-attr]
         raise WrongUse(f"{named} is in autocommit: no step of it could be rolled back.", example)
+    version = given.connection.dbapi_connection.server_version  # type: ignore[union-attr]
+    if version // 10000 < OLDEST:
+        raise too_old(named, ".".join(map(str, divmod(version, 10000))), "repeat the call")
     return own(given.engine, "mcp-planner-guard")
 
 
@@ -190,6 +197,12 @@ def place(target: URL) -> str:
     )
 
 
+def too_old(where: str, version: str, repeat: str) -> Refused:
+    """A server on which the guard cannot even connect as it does."""
+    finding = Finding("server-too-old", where, "", {"version": version, "oldest": str(OLDEST)})
+    return Refused([finding], f"use PostgreSQL {OLDEST} or newer, then {repeat}")
+
+
 def failure(error: BaseException, target: URL) -> GuardError:
     """What a failed connection means, in one sentence, and what to type next."""
     original = getattr(error, "orig", None) or error
@@ -202,6 +215,9 @@ def failure(error: BaseException, target: URL) -> GuardError:
             [Finding("pooled-connection", where, "", {"problem": said.splitlines()[-1]})],
             DIRECT,
         )
+    # The server says so before it lets anybody in: a setting of ours came with 14.
+    if any(f'unrecognized configuration parameter "{name}"' in told for name in _DEFAULTS):
+        return too_old(where, f"older than {OLDEST}", "repeat the command")
     sentences = (
         (r"password authentication failed|no password supplied|authentication failed",
          f"PostgreSQL at {where} does not accept the password of user {user}.",
@@ -222,8 +238,6 @@ def failure(error: BaseException, target: URL) -> GuardError:
          f"{where} does not answer.", "check host, port and firewall, then repeat the command"),
         (r"too many (clients|connections)|remaining connection slots", f"PostgreSQL at {where} has no free connection.",
          "close some, or raise max_connections, then repeat the command"),
-        (r"unrecognized configuration parameter", f"PostgreSQL at {where} is older than version 14.",
-         "use PostgreSQL 14 or newer"),
         (r"starting up|shutting down|in recovery mode", f"PostgreSQL at {where} is starting or stopping.",
          "wait a moment, then repeat the command"),
     )  # fmt: skip

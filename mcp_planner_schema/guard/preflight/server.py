@@ -6,9 +6,10 @@ import datetime as dt
 from collections.abc import Iterator
 from typing import Any
 
+from mcp_planner_schema.guard import connect
 from mcp_planner_schema.guard.preflight.asked import Found, Here, Question, found, span
 
-OLDEST = 14
+OLDEST = connect.OLDEST
 """The oldest major version that the guard works on."""
 
 END_OF_LIFE = {
