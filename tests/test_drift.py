@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mcp_planner_schema import cli
-from tests.conftest import HEAD, Database
+from tests.conftest import HEAD, Database, Project
 
 
 def drift(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -59,3 +59,64 @@ def test_a_database_on_its_way_is_compared_with_its_own_version(
 
     assert code == 0, said
     assert "at 022: as the revisions have made it" in said
+
+
+ELSEWHERE = """from alembic import context
+
+from mcp_planner_schema.guard import run
+
+run(context, version_table="ver", version_table_schema="public")
+"""
+
+
+@pytest.fixture
+def two(empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project with fingerprints that make asks about, two revisions, both applied."""
+    monkeypatch.setattr(cli, "ROOT", project.folder)
+    (project.folder / "alembic" / "fingerprints").touch()
+    for number in (1, 2):
+        project.revision(f"{number:03}", f"create_t{number}", f'op.execute("CREATE TABLE t{number} ()")',
+                         f'op.drop_table("t{number}")')  # fmt: skip
+    return project
+
+
+def test_the_environments_version_table_counts(
+    two: Project, empty: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """drift, doctor, status, plan, preflight and force go by the table that env.py names, as the run does."""
+    (two.folder / "alembic" / "env.py").write_text(ELSEWHERE)
+    two.upgrade()
+
+    code, said = drift(capsys)
+    doctor = cli.main(["migrate-doctor"]), capsys.readouterr().out
+    told = {}
+    for name in ("status", "plan", "preflight"):
+        assert cli.main([f"migrate-{name}", "JSON=1"]) == 0
+        told[name] = json.loads(capsys.readouterr().out)
+    empty.rows("UPDATE public.ver SET version_num = '001'")
+    forced = cli.main(["migrate-force", "VERSION=002"])
+    back = cli.main(["migrate-down"])
+
+    assert (code, doctor) == (0, (0, "nothing found\n")), said
+    assert said.strip().endswith("at 002: as the revisions have made it")
+    assert (told["status"]["current"], told["status"]["pending"]) == (["002"], [])
+    assert told["plan"]["from"] == "002"
+    assert told["preflight"]["pending"] is False
+    assert (forced, back) == (0, 0)
+    assert empty.value("SELECT version_num FROM public.ver") == "001"
+    assert empty.value("SELECT to_regclass('alembic_version')") is None
+
+
+def test_what_no_file_has_is_told_as_that(two: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    """drift, doctor and plan of a database that is ahead say by what, what that means, and what to deploy."""
+    two.upgrade()
+    next(two.versions.glob("002_*.py")).unlink()
+    capsys.readouterr()
+
+    codes = {name: cli.main([f"migrate-{name}"]) for name in ("drift", "doctor", "plan")}
+
+    said = capsys.readouterr().err
+    assert codes == {"drift": 3, "doctor": 3, "plan": 3}
+    assert said.count("database-ahead") == 3 and "graph-broken" not in said
+    assert said.count("002  Create t2  [expand]") == 3
+    assert said.count("next: deploy the build that has them; or make migrate-recover VERSION=002") == 3

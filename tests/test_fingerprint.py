@@ -17,6 +17,7 @@ from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.fingerprint import (
     Lines,
     again,
+    at_once,
     difference,
     of,
     prepare,
@@ -28,7 +29,7 @@ from mcp_planner_schema.guard.fingerprint import (
 )
 from mcp_planner_schema.guard.postcheck import execute
 from mcp_planner_schema.inspect import fingerprints, trace
-from tests import test_touched
+from tests import sent, test_touched
 from tests.conftest import HEAD, ROOT, Database, Project, ServerAddress, _clone
 from tests.every_kind import DRIFTS, ONCE, SCHEMA, STEP_BY_STEP
 from tests.test_schema import REVISIONS
@@ -85,22 +86,51 @@ def test_no_secret_is_read(looking: tuple[Connection, Lines]) -> None:
 
 def test_the_settings_of_a_session_make_no_difference(every_kind: Database, looking: tuple[Connection, Lines]) -> None:
     """Whatever decides how PostgreSQL writes names, dates and bytes is set for the question, and set back after it."""
-    odd = {
-        "search_path": "app, public", "quote_all_identifiers": "on", "datestyle": "SQL, DMY", "intervalstyle": "iso_8601",
-        "timezone": "Pacific/Auckland", "bytea_output": "escape", "standard_conforming_strings": "off",
-        "extra_float_digits": "-15", "lc_monetary": "C", "xmloption": "document", "row_security": "off", "jit": "on",
-    }  # fmt: skip
     with opened(every_kind) as connection:
-        for name, value in odd.items():
+        for name, value in ODD.items():
             connection.exec_driver_sql(f"SET {name} = {value if name in ('search_path', 'datestyle') else repr(value)}")
         connection.commit()
 
         found = lines(connection)
-        after = {name: connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in odd}
+        after = {name: connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in ODD}
 
     assert difference(looking[1], found) == []
     assert of(found) == of(looking[1])
-    assert after == odd
+    assert after == ODD
+
+
+ODD = {
+    "search_path": "app, public", "quote_all_identifiers": "on", "datestyle": "SQL, DMY", "intervalstyle": "iso_8601",
+    "timezone": "Pacific/Auckland", "bytea_output": "escape", "standard_conforming_strings": "off", "jit": "on",
+    "extra_float_digits": "-15", "lc_monetary": "C", "xmloption": "document", "row_security": "off",
+}  # fmt: skip
+
+
+def test_a_connection_of_our_own_reads_it_in_one_message(
+    every_kind: Database, looking: tuple[Connection, Lines]
+) -> None:
+    """Settings and question are sent together; nothing has to be set back, and nothing else is sent."""
+    with opened(every_kind) as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        for name, value in ODD.items():
+            connection.exec_driver_sql(f"SET {name} = {value if name in ('search_path', 'datestyle') else repr(value)}")
+        connection.exec_driver_sql("SET client_min_messages = log; SET log_statement = 'all'")
+        heard = connection.connection.dbapi_connection.notices = sent.Heard()
+
+        found = together(at_once(connection, "migration"))
+        messages = heard.messages()
+        connection.exec_driver_sql("SET log_statement = none")
+        after = {name: connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in ODD}
+
+    assert len(messages) == 1, messages
+    assert found == looking[1]
+    assert after == ODD
+
+
+def test_in_a_transaction_of_somebody_else_it_is_not_read_at_once(every_kind: Database) -> None:
+    """There the settings would stay: it is refused before anything is sent."""
+    with opened(every_kind) as connection, pytest.raises(ValueError, match="autocommit"):
+        at_once(connection, "migration")
 
 
 def test_who_asks_makes_no_difference(every_kind: Database, looking: tuple[Connection, Lines]) -> None:
@@ -281,6 +311,29 @@ def test_a_new_revision_gets_its_line_and_its_file(scratch: None, project: Proje
     assert stored.fingerprints(folder)["003"].structure == both["001"][0].structure
 
 
+def test_a_revision_that_was_edited_is_run_again(scratch: None, project: Project) -> None:
+    """Without VERSION too: its file knows of which text it is. A comment in it is no edit, and a file without that is let be."""
+    made = 'op.execute("CREATE TABLE a (id int)")'
+    path = project.revision("001", "create_a", made, 'op.execute("DROP TABLE a")')
+    project.revision("002", "add_b", 'op.execute("ALTER TABLE a ADD b int")', 'op.execute("ALTER TABLE a DROP b")')
+    fingerprints.store(project.config())
+    text = path.read_text()
+
+    path.write_text(f"{text}# nothing\n")
+    commented = fingerprints.store(project.config())
+    path.write_text(text.replace("id int", "id bigint"))
+    edited, written = fingerprints.store(project.config())
+    after = fingerprints.store(project.config())
+    place = stored.catalog_place(project.folder / "alembic", "001")
+    place.write_text(stored.text(edited["001"][1]))
+    path.write_text(text)
+    unknown = fingerprints.store(project.config())
+
+    assert commented == after == unknown == ({}, [])
+    assert list(edited) == ["001", "002"]
+    assert {one.name for one in written} == {"fingerprints", "001.json"}
+
+
 def test_a_revision_that_there_is_not_is_told(project: Project, empty: Database) -> None:
     """Neither a file nor a scratch database is made for it."""
     project.revision("001", "create_a", 'op.execute("CREATE TABLE a (id int)")', 'op.execute("DROP TABLE a")')
@@ -301,7 +354,8 @@ def test_what_is_stored_is_what_the_revisions_make(scratch: None, planner: Any) 
         ROOT / "alembic"
     )
     for revision, (_, delta) in found.items():
-        assert stored.text(delta) == stored.catalog_place(ROOT / "alembic", revision).read_text(), revision
+        source = stored.source(ROOT / "alembic", revision)
+        assert stored.text(delta, source) == stored.catalog_place(ROOT / "alembic", revision).read_text(), revision
 
 
 @pytest.mark.long

@@ -6,7 +6,7 @@ import pytest
 from alembic import command
 
 from mcp_planner_schema import cli
-from mcp_planner_schema.guard.findings import Refused
+from mcp_planner_schema.guard.findings import Broken, Refused
 from tests.conftest import Database, Project
 
 
@@ -100,6 +100,49 @@ def test_a_database_that_is_another_takes_a_reason(
     assert "table public.t1 is unexpected" in told["base"]
     assert "nothing is stored of what revision 002 makes" in told["003"]
     assert stamps(empty) == [("002", "it will be")]
+
+
+def test_the_version_that_does_match_is_named(two: Project, empty: Database) -> None:
+    """Who has mistaken the version reads which one the database is at; where somebody has changed it by hand, that it is none."""
+    (two.folder / "alembic" / "fingerprints").touch()
+    two.downgrade("base")
+    two.upgrade("002")
+    empty.rows("UPDATE alembic_version SET version_num = '001'")
+    said = {}
+    for made in ("SELECT 1", "CREATE TABLE mine ()"):
+        empty.rows(made)
+        with pytest.raises(Refused) as caught:
+            command.stamp(two.config(), "base")
+        (said[made],) = caught.value.findings
+
+    assert [one.values["match"] for one in said.values()] == ["002", "no revision here"]
+    assert "it matches 002: " in next(iter(said.values())).text()
+
+
+def test_a_step_that_fails_after_it_blames_the_version_too(
+    two: Project, empty: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A version that was moved back by mistake makes the next revision meet what is there: that is told before the file."""
+    two.upgrade("002")
+    command.stamp(two.config(reason="a mistake"), "001")
+
+    with pytest.raises(Broken) as caught:
+        two.upgrade()
+    command.stamp(two.config(reason="right again"), "002")
+    two.revision("003", "create_t3", 'op.execute("CREATE TABLE t1 ()")', 'op.drop_table("t3")')
+    two.revision("004", "create_t4", 'op.execute("CREATE TABLE t4 ()")', 'op.drop_table("t4")')
+    two.downgrade("001")
+    two.upgrade("002")
+    with pytest.raises(Broken) as own:
+        two.upgrade()
+
+    assert 'relation "t2" already exists' in caught.value.message
+    assert "The version was moved by hand before this, to 001 on " in caught.value.message
+    assert caught.value.next_command.startswith(
+        "make migrate-drift   (whether the database is what 001 makes of it); if it is: "
+    )
+    assert "moved by hand" not in own.value.message
+    assert own.value.next_command.startswith("correct ")
 
 
 def test_development_needs_none(two: Project, empty: Database) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,14 +20,16 @@ import psycopg2
 import pytest
 from alembic import command
 
-from mcp_planner_schema import cli
+from mcp_planner_schema import cli, embedded
 from mcp_planner_schema.guard import connect, settings
 from mcp_planner_schema.guard.findings import Finding, Refused, WrongUse
 from mcp_planner_schema.guard.findings_preflight import LEVELS, PREFLIGHT_RULES
 from mcp_planner_schema.guard.fingerprint.line import Line
 from mcp_planner_schema.guard.preflight import check, disk, pending, server
+from mcp_planner_schema.guard.preflight.asked import Question
 from mcp_planner_schema.guard.preflight.check import Report
 from mcp_planner_schema.guard.preflight.pending import Pending
+from tests import sent
 from tests.conftest import ROOT, Database, Project, _clone
 from tests.until import until
 
@@ -165,6 +168,38 @@ def test_what_is_in_order_is_left_alone(asking: Asking, role: str) -> None:
     assert asking.nothing(coming)
     assert asking.nothing(coming, user=role)
     assert asking.report(coming, environment="development").as_json()["told"] == []
+
+
+def test_it_takes_one_round_trip(quiet: Asking) -> None:
+    """All questions to the catalogs of a database without findings are one message, in production too."""
+    given = settings.load(quiet.project.config(), {"DATABASE_URL": quiet.database.url, "PLANNER_ENV": "production"})
+    target = connect.url(given).update_query_dict({"options": sent.TELLING})
+    engine = connect.own(connect.engine(target, "the test"))
+    heard = sent.by(engine)
+    with engine.connect():
+        pass
+    heard.clear()
+
+    report = check.ask(engine, given, [LOCKS_T])
+
+    assert [one.code for one in report.refused] == []
+    assert len(heard.messages()) == 1, heard
+    assert "mcp_planner_guard.told" in heard.messages()[0]
+
+
+def test_a_question_that_cannot_be_asked_in_time_leaves_the_others(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit that is over ends what was sent as a whole; then each is asked by itself, and only the slow one is unanswered."""
+    slow = Question("the slow one", ("clock-skew",), lambda here: "SELECT pg_catalog.pg_sleep(30)::text", lambda *_: ())
+    monkeypatch.setattr(check, "QUESTIONS", (slow, *check.QUESTIONS))
+    asking.project.configure(preflight_timeout="300ms")
+    asking.database.rows(f"ALTER DATABASE {asking.database.name} SET default_transaction_read_only = on")
+
+    found = asking.found()
+
+    assert set(found) == {"preflight-unanswered", "server-read-only"}
+    assert [one.values["question"] for one in found["preflight-unanswered"]] == ["the slow one"]
 
 
 # --- the server ---------------------------------------------------------------------------------------------------------
@@ -361,6 +396,39 @@ def test_backup_running(busy: Asking) -> None:
 
     assert "t is in use: pid " in one.values["line"]
     assert "(a backup by pg_dump, user postgres, for " in one.values["line"]
+
+
+def test_a_dump_that_runs(busy: Asking, tmp_path: Path) -> None:
+    """The real program, at work while another table is locked: it holds what it has reached, and is called what it is."""
+    database = busy.database
+    at = [
+        "-h",
+        database.host,
+        "-p",
+        str(database.port),
+        "-U",
+        "postgres",
+        "-d",
+        database.name,
+        "-f",
+        str(tmp_path / "dump"),
+    ]
+    with (
+        session(database, "in the way", "LOCK TABLE elsewhere IN ACCESS EXCLUSIVE MODE") as other,
+        subprocess.Popen([embedded.binary("pg_dump"), *at, "-t", "t", "-t", "elsewhere"]) as dump,
+    ):
+        try:
+            until(lambda: old(database, "pg_dump"))
+            (one,) = busy.found(LOCKS_T)["backup-running"]
+            report = busy.report(LOCKS_T, environment="development")
+        finally:
+            other.rollback()
+        ended = dump.wait()
+
+    assert (ended, (tmp_path / "dump").exists()) == (0, True)
+    assert re.match(r"t is in use: pid \d+ \(a backup by pg_dump, user postgres, for ", one.values["line"])
+    assert "backup-running" in {found.code for found in (*report.told, *report.refused)}
+    assert "backup-running" not in busy.found(LOCKS_T)
 
 
 def test_transaction_prepared(busy: Asking) -> None:
@@ -878,6 +946,7 @@ def test_the_command_asks_without_a_run(database: Database, capsys: pytest.Captu
 
     assert text[0] == 0
     assert text[1].startswith("preflight (development): nothing refused, nothing told, in ")
+    assert text[1].endswith(" ms; there is nothing to run\n")
     assert code == 0, printed
     assert json.loads(printed)["refused"] == []
 
@@ -885,13 +954,18 @@ def test_the_command_asks_without_a_run(database: Database, capsys: pytest.Captu
 def test_the_command_ends_with_three(
     database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """migrate-preflight in production without a backup: the whole finding, and exit code 3."""
+    """migrate-preflight in production without a backup: the whole finding, and exit code 3; only told where nothing is to run."""
+    cli.main(["migrate-down"])
     monkeypatch.setenv("PLANNER_ENV", "production")
     database.rows("CREATE TABLE t (id int); INSERT INTO t VALUES (1)")
+    capsys.readouterr()
 
-    code = cli.main(["migrate-preflight"])
+    idle = cli.main(["migrate-preflight"]), capsys.readouterr()
+    code = cli.main(["migrate-preflight", "PHASE=contract"])
     said = capsys.readouterr()
 
     assert code == 3
     assert "alembic.ini: backup-missing\n  what  there is no backup to rely on: " in said.out
     assert said.err == "\nnext: correct the first one above, then make migrate-preflight\n"
+    assert (idle[0], idle[1].err) == (0, "")
+    assert "told: alembic.ini: backup-missing: " in idle[1].out and "there is nothing to run" in idle[1].out

@@ -71,13 +71,16 @@ class Standing:
         }[self.state]
 
 
-def read(connection: Connection, schema: str) -> list[Standing]:
-    """All backfills of the database's history, in the order in which they were begun."""
+def read(
+    connection: Connection, schema: str, version_table: str = VERSION_TABLE, version_table_schema: str | None = None
+) -> list[Standing]:
+    """All backfills of the history that this version table belongs to, in the order in which they were begun."""
     there = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL"
     if not connection.exec_driver_sql(there, (f"{schema}.backfill",)).scalar_one():
         return []
-    deploys = deploy_lock.taken(connection, deploy_lock.of(connection, VERSION_TABLE, None))
-    found = connection.exec_driver_sql(_READ.format(schema=schema), (VERSION_TABLE,)).all()
+    deploys = deploy_lock.taken(connection, deploy_lock.of(connection, version_table, version_table_schema))
+    named = ".".join(filter(None, (version_table_schema, version_table)))
+    found = connection.exec_driver_sql(_READ.format(schema=schema), (named,)).all()
     return [_standing(tuple(row), deploys=deploys) for row in found]
 
 

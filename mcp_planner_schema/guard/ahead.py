@@ -46,9 +46,15 @@ def look(
     return told if told.ahead else None
 
 
-def require(connection: Connection, script: Any, settings: Settings) -> None:
+def require(
+    connection: Connection,
+    script: Any,
+    settings: Settings,
+    version_table: str = "alembic_version",
+    version_table_schema: str | None = None,
+) -> None:
     """Raise :class:`DatabaseAhead` where it is."""
-    found = look(connection, script, settings)
+    found = look(connection, script, settings, version_table, version_table_schema)
     if found is not None:
         raise DatabaseAhead(finding(found, script), found)
 

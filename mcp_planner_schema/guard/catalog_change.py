@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import bystanders, connect, fingerprint, judge, touched
+from mcp_planner_schema.guard import bystanders, connect, fingerprint, judge, source, touched
 from mcp_planner_schema.guard.findings import Broken, Busy, Finding, Refused, WrongUse
 from mcp_planner_schema.guard.fingerprint import Lines, Picture, stored
 from mcp_planner_schema.guard.fingerprint.stored import Delta
@@ -86,15 +86,13 @@ def _read(engine: Engine, schema: str, without: tuple[str, ...]) -> Picture | No
     """The whole catalog, on a fresh connection; None where a lock was not granted in time."""
     from sqlalchemy.exc import DBAPIError
 
-    with connect.opened(engine) as connection:
+    with connect.opened(engine, autocommit=True) as connection:
         try:
-            return fingerprint.read(connection, schema, without=without)
+            return fingerprint.at_once(connection, schema, without=without)
         except DBAPIError as error:
             if getattr(error.orig, "pgcode", None) != "55P03":
                 raise
             return None
-        finally:
-            connection.rollback()
 
 
 def differing(script: ScriptDirectory, heads: Sequence[str], found: Lines) -> list[str]:
@@ -105,6 +103,21 @@ def differing(script: ScriptDirectory, heads: Sequence[str], found: Lines) -> li
         return []
     wanted = stored.expected(script.dir, applied)
     return fingerprint.difference(fingerprint.structure(wanted), fingerprint.structure(found))
+
+
+def matching(script: ScriptDirectory, found: Lines) -> list[str]:
+    """The versions at which the revisions, as far as it is stored what they change, make exactly this of the catalog."""
+    there, real = stored.fingerprints(script.dir), fingerprint.structure(found)
+    told = [] if real else ["base"]
+    lines: Lines = frozenset()
+    for revision in [one.revision for one in reversed(list(script.walk_revisions()))]:
+        change = stored.delta(script.dir, revision) if revision in there else None
+        if change is None:
+            break
+        lines = stored.applied(lines, change)
+        if fingerprint.same(fingerprint.structure(lines), real):
+            told.append(revision)
+    return told
 
 
 def chain(script: ScriptDirectory, heads: Sequence[str]) -> list[str]:
@@ -198,7 +211,7 @@ def after(catalog: Catalog, engine: Engine, heads: Sequence[str], repeat: str) -
     return f"note: {differ} from what the revisions have made, as before: make migrate-drift" if told else None
 
 
-def write(catalog: Catalog, revision: str, now: Picture) -> list[Path]:
+def write(catalog: Catalog, revision: str, now: Picture, judged: judge.Judged | None) -> list[Path]:
     """Store what a new revision has changed, with its fingerprint: the files that were written, none where there is one.
 
     Raises :class:`WrongUse` where the database is not what the revisions before have made: what the new one changes here is
@@ -216,7 +229,8 @@ def write(catalog: Catalog, revision: str, now: Picture) -> list[Path]:
     step = _Step(catalog.picture, now)
     change = Delta(step.come, step.gone)
     lines = stored.applied(before, change)
-    return stored.write(catalog.folder, every, {revision: (fingerprint.of(lines), change)})
+    sources = {revision: source.checksum(judged.source, judged.sql)} if judged and judged.source else {}
+    return stored.write(catalog.folder, every, {revision: (fingerprint.of(lines), change)}, sources)
 
 
 class _Step:

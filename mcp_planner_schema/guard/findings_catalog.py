@@ -7,10 +7,11 @@ from mcp_planner_schema.guard.rule import Rule
 CATALOG_RULES = (
     Rule(
         "catalog-differs",
-        "the {direction} of revision {revision} has not changed the same here as where it was written: {differences}",
+        "the {direction} of revision {revision} has left something else here than where it was written: {differences}",
         "the next revision, and the application, rest on what it should have made; nobody would see it until one of them fails",
-        "what somebody has changed here by hand undone, or made a revision; where the revision itself was edited: make "
-        "migrate-fingerprint VERSION={revision}, and commit what it writes",
+        "what was made or changed here by hand (an index of the same name, a column) is undone first, as make migrate-doctor "
+        "shows, or becomes a revision before this one; where the revision was edited: make migrate-fingerprint VERSION="
+        "{revision}, and commit what it writes",
         waivable=True,
     ),
     Rule(

@@ -26,10 +26,11 @@ VERSION_RULES = (
     ),
     Rule(
         "stamp-differs",
-        "the version is to be set to {revision}, and the database is not what the revisions up to there make of it: "
+        "the version is to be set to {revision}, and the database is not what the revisions up to there make of it; it matches "
+        "{match}: "
         "{differences}",
         "every later upgrade and downgrade believes the version; if the schema is another one, they fail half-way or lose rows",
-        "the version that the database does match (make migrate-drift tells what it lacks of its own); or the reason why it is "
+        "the version that the database does match, named above where there is one; or the reason why it is "
         'right all the same, which the history keeps: make migrate-force VERSION={revision} REASON="…"',
     ),
     Rule(

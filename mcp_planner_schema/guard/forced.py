@@ -6,34 +6,44 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import catalog_change, connect, fingerprint
-from mcp_planner_schema.guard.findings import Finding, refuse
-from mcp_planner_schema.guard.fingerprint import stored
+from mcp_planner_schema.guard.findings import Broken, Finding, GuardError, refuse
+from mcp_planner_schema.guard.fingerprint import Lines, stored
 from mcp_planner_schema.guard.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+_MOVED = """
+SELECT h.direction, h.revision, h.who, h.finished_at::date::text AS day FROM {schema}.history h
+JOIN {schema}.run r ON r.id = h.run_id
+WHERE r.version_table = %s AND h.outcome IN ('done', 'skipped') AND h.direction IN ('upgrade', 'downgrade', 'stamp')
+ORDER BY h.id DESC LIMIT 1
+"""
 _SHOWN = 12
 """Lines of what differs that are shown: of a version far away it is everything."""
 
 
 def require(
-    connection: Connection, settings: Settings, script: Any, destination: Sequence[str], reason: str | None
-) -> None:
+    connection: Connection, settings: Settings, script: Any, destination: Sequence[str], reason: str | None,
+    version_table: str,
+) -> None:  # fmt: skip
     """Raise :class:`Refused` where the version may not be moved to ``destination`` (revisions, or ``base``).
 
     That takes a reason, or a database that is what the revisions up to there make of it; where the history has no fingerprints
     to tell that by, a reason in staging and production. ``connection`` is under the deployers' lock; ``script`` is Alembic's
-    folder.
+    folder, ``version_table`` as the guard's rows name it.
     """
     if reason:
         return
     revision = ", ".join(destination)
     if catalog_change.kept(script):
-        told = _differing(settings, script, destination, connection)
+        found = _lines(connection, settings, version_table)
+        told = _differing(script, destination, found)
         if told:
             more = [f"… and {len(told) - _SHOWN} lines more"] if len(told) > _SHOWN else []
-            values = {"revision": revision, "differences": "\n".join([*told[:_SHOWN], *more])}
+            values = {
+                "revision": revision, "differences": "\n".join([*told[:_SHOWN], *more]), "match": _match(script, found)
+            }  # fmt: skip
             refuse(
                 [Finding("stamp-differs", "alembic", revision, values)],
                 f'make migrate-force VERSION={revision} REASON="…"',
@@ -47,17 +57,38 @@ def require(
     )
 
 
-def _differing(settings: Settings, script: Any, destination: Sequence[str], connection: Connection) -> list[str]:
+def _lines(connection: Connection, settings: Settings, version_table: str) -> Lines:
+    with connect.opened(connection.engine, autocommit=True) as asking:
+        return fingerprint.together(fingerprint.at_once(asking, settings.schema, without=(version_table,)))
+
+
+def _differing(script: Any, destination: Sequence[str], found: Lines) -> list[str]:
     heads = [one for one in destination if one != "base"]
     applied = catalog_change.chain(script, heads)
     there = stored.fingerprints(script.dir)
     unknown = [one for one in applied if one not in there]
     if unknown:
         return [f"nothing is stored of what revision {unknown[0]} makes of the catalog"]
-    with connect.opened(connection.engine) as asking:
-        found = fingerprint.together(fingerprint.read(asking, settings.schema))
-        asking.rollback()
     return catalog_change.differing(script, heads, found)
+
+
+def _match(script: Any, found: Lines) -> str:
+    """The versions that the catalog does match, for people: several where one of them changes nothing in it."""
+    return " and ".join(catalog_change.matching(script, found)) or "no revision here"
+
+
+def reminded(connection: Connection, schema: str, version_table: str, error: GuardError) -> GuardError:
+    """The error of a step; where the version was moved by hand before it, that is as likely the reason as the file."""
+    if not isinstance(error, Broken) or "correct " not in error.next_command:
+        return error
+    moved = connection.exec_driver_sql(_MOVED.format(schema=schema), (version_table,)).first()
+    if moved is None or moved.direction != "stamp":
+        return error
+    return Broken(
+        f"{error.message}\nThe version was moved by hand before this, to {moved.revision} on {moved.day} by {moved.who}, and "
+        "nothing was run for it: where the database is not at that version, it is not the file that is wrong.",
+        f"make migrate-drift   (whether the database is what {moved.revision} makes of it); if it is: {error.next_command}",
+    )
 
 
 def reason(context: Any) -> str | None:

@@ -118,7 +118,7 @@ def _changed(run: Run, catalog: Catalog, at: Progress) -> None:
     assert at.picture is not None
     if run.settings.environment == "development" and at.direction == "upgrade":
         try:
-            written = catalog_change.write(catalog, at.name, at.picture)
+            written = catalog_change.write(catalog, at.name, at.picture, at.judged)
             for path in written:
                 run.say(f"     wrote {source.shown(path)}: commit it with the revision")
             if written:

@@ -179,15 +179,20 @@ def judge_steps(
     graph.explain(context.script, settings, (), repeat_of(context))
     paths = [script_of(step).path for step in steps]
     judged = dict(zip(map(name_of, steps), judge.judge_pending(context.script, paths, settings), strict=True))
-    findings = [finding for one in judged.values() for finding in one.findings]
-    if direction_of(steps[0]) == "downgrade":
-        findings += _one_way(judged)
-    elif settings.environment != "development":
-        findings += unknown(context.script, judged)
+    back = direction_of(steps[0]) == "downgrade"
+    findings = against(context.script, settings, judged, back=back)
     if beside is not None:
         findings += graph.edited(context.script, settings, beside, version_table(context.get_context()), heads)
     refuse(findings, f"correct what they name, then {repeat_of(context)}")
     return judged
+
+
+def against(script: Any, settings: Settings, judged: dict[str, Judged], *, back: bool) -> list[Finding]:
+    """What stands in the files against these revisions, in the direction in which they are to go."""
+    findings = [finding for one in judged.values() for finding in one.findings]
+    if back:
+        return findings + _one_way(judged)
+    return findings + (unknown(script, judged) if settings.environment != "development" else [])
 
 
 def version_table(migration: MigrationContext) -> str:

@@ -39,6 +39,10 @@ def run(context: Any, target_metadata: MetaData | None = None, **options: Any) -
     """
     config: Config = context.config
     from_command_line, form = config.cmd_opts is not None, "text"
+    told = config.attributes.get("only_options")
+    if told is not None:  # whoever asks without a run goes by the same version table: see inspect/environment.py
+        told.update(options)
+        return
     try:
         settings = settings_module.load(config)
         form = settings.log_format
@@ -178,7 +182,7 @@ def _run(
             return
         judged, why = plan.judge_steps(context, settings, steps, heads, beside), forced.reason(context)
         if steps[0].info.is_stamp:
-            forced.require(beside, settings, context.script, [progress.name_of(one) for one in steps], why)
+            forced.require(beside, settings, context.script, [progress.name_of(one) for one in steps], why, named)
         orphans = deploy_lock.end_orphans(beside, lock)
         if steps[0].info.is_stamp and migration.purge:
             steps = [_all_at_once(steps)]

@@ -21,6 +21,7 @@ from mcp_planner_schema.guard import (
     deadline,
     deploy_lock,
     failure,
+    forced,
     history,
     journal,
     ladder,
@@ -268,7 +269,9 @@ def failed_as(run: Run, one: Step, at: Progress, error: Exception) -> GuardError
     try:
         if failure.may_retry(error, at, run.beside, run.settings.lock_attempts):
             return None
-        return failure.meaning(error, at, run.beside, path, run.repeat)
+        meant = failure.meaning(error, at, run.beside, path, run.repeat)
+        named = plan.version_table(run.migration())
+        return meant if path is None else forced.reminded(run.beside, run.settings.schema, named, meant)
     except SQLAlchemyError:  # the other connection is gone too
         return Broken(f"Revision {at.name}: {failure.told(error)}\n{failure.state(at, run.beside)}", run.repeat)
 

@@ -11,20 +11,19 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcp_planner_schema.backfill import standing
-from mcp_planner_schema.guard import deploy_lock, manifest
+from mcp_planner_schema.guard import connect, deploy_lock, manifest
 from mcp_planner_schema.guard.evidence import own
 from mcp_planner_schema.guard.findings import WrongUse
-from mcp_planner_schema.guard.fingerprint import Line, Lines, difference, read, stored, together
+from mcp_planner_schema.guard.fingerprint import Line, Lines, at_once, entries, stored, together
 from mcp_planner_schema.guard.postcheck import identifier, pinned
-from mcp_planner_schema.inspect import route, status
+from mcp_planner_schema.inspect import environment, repair, route, status
+from mcp_planner_schema.inspect.environment import VersionTable
 
 if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
 
     from mcp_planner_schema.guard.settings import Settings
-
-_VERSION_TABLE = "alembic_version"
 
 # One that is being built now is no leftover: not every role sees that somebody is at it, but each sees the lock. Of a
 # partitioned index only the parts can be built: it is valid with the last.
@@ -73,20 +72,23 @@ class Ailment(NamedTuple):
 
 def examine(config: Config) -> list[Ailment]:
     """Everything that is found, in the order in which it would be cured."""
+    table = environment.version_table(config)
     with status.connected(config) as (connection, given):
-        heads = status.heads(connection)
-        with route.history(config, given, heads) as script:
+        heads = status.heads(connection, table)
+        with route.history(config, given, (), connection, table) as script:
             applied = [one.revision for one in script.iterate_revisions(heads, "base")][::-1] if heads else []
         expected, unknown = _expected(script.dir, applied)
-        alive = deploy_lock.taken(connection, deploy_lock.of(connection, _VERSION_TABLE, None))
-        found = [] if alive else list(_interrupted(connection, given, applied))
+        alive = deploy_lock.taken(connection, deploy_lock.of(connection, *table))
+        found = [] if alive else list(_interrupted(connection, given, applied, table))
         onward = next((one.cure for one in found if one.kind != "run"), None)
         with pinned(connection, search_path="pg_catalog, pg_temp"):
             found += [*_indexes(connection, given, expected, onward), *_constraints(connection, given, expected)]
             found += [] if alive else _left(connection, given)
         found += [*_stashes(connection, given), *unknown]
         if expected:
-            found += _unexplained(expected, together(read(connection, given.schema)), onward)
+            with connect.opened(connection.engine, autocommit=True) as asking:
+                there = together(at_once(asking, given.schema, without=(table.shown,)))
+            found += _unexplained(given, expected, there, onward)
         return found
 
 
@@ -99,13 +101,13 @@ def text(found: list[Ailment]) -> str:
 # --- what interrupted work leaves -------------------------------------------------------------------------------------
 
 
-def _interrupted(connection: Connection, given: Settings, applied: list[str]) -> Iterator[Ailment]:
+def _interrupted(connection: Connection, given: Settings, applied: list[str], table: VersionTable) -> Iterator[Ailment]:
     """Rows of the guard's tables about work that nobody is at."""
     if not _exists(connection, f"{given.schema}.run"):
         return
     with pinned(connection, search_path="pg_catalog, pg_temp"):
-        runs = _rows(connection, _RUNNING, given, (_VERSION_TABLE,))
-        begun = _rows(connection, _BEGUN, given, (_VERSION_TABLE, applied))
+        runs = _rows(connection, _RUNNING, given, (table.shown,))
+        begun = _rows(connection, _BEGUN, given, (table.shown, applied))
     for number, command, who, since in runs:
         what = f"run {number} ({command}, by {who}, {since}) says running, and nobody runs"
         yield Ailment("run", what, "make migrate-up   (the next run writes that it was interrupted, and goes on)")
@@ -115,7 +117,7 @@ def _interrupted(connection: Connection, given: Settings, applied: list[str]) ->
     for (revision, direction), operations in told.items():
         what = f"the {direction} of revision {revision} was interrupted: {', '.join(operations)}"
         yield Ailment("operation", what, _onward(direction, revision))
-    for one in standing.read(connection, given.schema):
+    for one in standing.read(connection, given.schema, *table):
         if one.state != "done":
             what = f"backfill {one.line()}"
             yield Ailment("backfill", what, _onward(one.direction, one.revision))
@@ -200,16 +202,16 @@ def _expected(folder: str, applied: list[str]) -> tuple[Lines, list[Ailment]]:
         return frozenset(), [Ailment("fingerprint", error.message, error.next_command)]
 
 
-def _unexplained(expected: Lines, found: Lines, onward: str | None) -> list[Ailment]:
-    told: list[Ailment] = []
-    for line in difference(expected, _without_invalid(found, expected)):
-        if line.startswith("    ") and told:
-            told[-1] = told[-1]._replace(what=f"{told[-1].what}\n{line}")
-        else:
-            told.append(Ailment("drift", f"{line}; no applied revision says so", onward or _EXPLAIN))
-    return told
+def _unexplained(given: Settings, expected: Lines, found: Lines, onward: str | None) -> Iterator[Ailment]:
+    every = [one for one in entries(expected, _without_invalid(found, expected)) if one.told]
+    repairs = repair.statements(every)
+    for one in every:
+        first, *more = one.told
+        undone = f"{_psql(given, repairs[one])}   ({_KEPT})" if one in repairs else _EXPLAIN
+        yield Ailment("drift", "\n".join([f"{first}; no applied revision says so", *more]), onward or undone)
 
 
+_KEPT = "or, if it is to stay, a revision that says so: make migrate-create NAME=add_what_is_there"
 _EXPLAIN = "make migrate-create NAME=add_what_is_there   (a revision that says so), or undo it: make db-shell, or psql"
 
 

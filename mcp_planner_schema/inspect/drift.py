@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import catalog_change, connect
 from mcp_planner_schema.guard.findings import WrongUse
-from mcp_planner_schema.guard.fingerprint import difference, of, read, stored, structure, together
-from mcp_planner_schema.inspect import route, status
+from mcp_planner_schema.guard.fingerprint import at_once, difference, of, stored, structure, together
+from mcp_planner_schema.inspect import environment, route, status
 
 if TYPE_CHECKING:
     from alembic.config import Config
-
-_VERSION_TABLE = "alembic_version"
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,10 @@ class Drift:
 
 def read_drift(config: Config) -> Drift:
     """Compare. Raises :class:`WrongUse` where nothing is stored for a revision that is applied."""
+    table = environment.version_table(config)
     with status.connected(config) as (connection, given):
-        heads = status.heads(connection)
-        with route.history(config, given, heads) as script:
+        heads = status.heads(connection, table)
+        with route.history(config, given, (), connection, table) as script:
             applied = catalog_change.chain(script, heads)
             if not catalog_change.kept(script):
                 raise WrongUse(
@@ -57,7 +56,8 @@ def read_drift(config: Config) -> Drift:
                     "make migrate-fingerprint VERSION=all   (and commit what it writes)",
                 )
             expected = stored.expected(script.dir, applied)
-        found = together(read(connection, given.schema, without=(_VERSION_TABLE,)))
+        with connect.opened(connection.engine, autocommit=True) as asking:
+            found = together(at_once(asking, given.schema, without=(table.shown,)))
         url = connection.engine.url
         told = difference(structure(expected), structure(found))
         every = difference(expected, found)

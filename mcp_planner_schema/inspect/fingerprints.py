@@ -6,11 +6,11 @@ not depend on the server's version, and nothing of rows or roles is among those 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import connect
+from mcp_planner_schema.guard import connect, judge, source
 from mcp_planner_schema.guard import settings as settings_module
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.fingerprint import Fingerprint, Lines, of, read, stored, together
@@ -33,26 +33,40 @@ def store(config: Config, wanted: str | None = None) -> tuple[Found, list[Path]]
 
     made = run(config, wanted)
     script = ScriptDirectory.from_config(config)
-    chain = [one.revision for one in script.walk_revisions()][::-1]
-    return made, stored.write(script.dir, chain, made) if made else []
+    chain = list(script.walk_revisions())[::-1]
+    if not made:
+        return made, []
+    sources = _sources(script, chain, settings_module.load(config))
+    return made, stored.write(script.dir, [one.revision for one in chain], made, sources)
 
 
 def run(config: Config, wanted: str | None = None) -> Found:
-    """Run the history: what is found from the revision ``wanted`` on, of ``all``, or from the first that has nothing stored.
+    """Run the history: what is found from the revision ``wanted`` on, of ``all``, or from the first that has nothing stored,
+    or has it of another text than its own.
 
     Raises :class:`WrongUse` for an unknown revision, :class:`Broken` where one does not run on the scratch database.
     """
     given = settings_module.load(config)
     with route.history(config, given, ()) as script:
         every = list(reversed(list(script.walk_revisions())))
-    first = _first(Path(script.dir), [one.revision for one in every], wanted)
+    first = _first(Path(script.dir), [one.revision for one in every], wanted, _sources(script, every, given))
     if first is None:
         return {}
     with trace.scratch(given) as target:
         return _through(config, script, target, every, first, given)
 
 
-def _first(folder: Path, chain: Sequence[str], wanted: str | None) -> int | None:
+def _sources(script: ScriptDirectory, every: Sequence[Script], given: Settings) -> dict[str, str]:
+    """The checksums of the revisions' texts, as the history and the stored locks keep them."""
+    judged = judge.judge_pending(script, [one.path for one in every], given)
+    return {
+        one.revision: source.checksum(found.source, found.sql)
+        for one, found in zip(every, judged, strict=True)
+        if found.source
+    }
+
+
+def _first(folder: Path, chain: Sequence[str], wanted: str | None, sources: Mapping[str, str]) -> int | None:
     """The place of the first revision to be written; the lines of those after it depend on it."""
     if wanted == "all":
         return 0 if chain else None
@@ -65,7 +79,9 @@ def _first(folder: Path, chain: Sequence[str], wanted: str | None) -> int | None
         (
             place
             for place, revision in enumerate(chain)
-            if revision not in there or not stored.catalog_place(folder, revision).exists()
+            if revision not in there
+            or not stored.catalog_place(folder, revision).exists()
+            or stored.source(folder, revision) not in (None, sources.get(revision))
         ),
         None,
     )

@@ -18,6 +18,7 @@ from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.settings import Settings
 from mcp_planner_schema.inspect import (
     ahead,
+    environment,
     lint,
     plan_database,
     plan_locks,
@@ -25,9 +26,9 @@ from mcp_planner_schema.inspect import (
     plan_time,
     route,
     statements,
-    status,
     table_stats,
 )
+from mcp_planner_schema.inspect.environment import VersionTable
 from mcp_planner_schema.inspect.plan_database import Facts
 from mcp_planner_schema.inspect.plan_locks import Known
 from mcp_planner_schema.inspect.plan_time import Deploy
@@ -52,6 +53,7 @@ class _Run:
     given: Settings
     script: ScriptDirectory
     facts: Facts
+    version_table: VersionTable
     steps: tuple[Script, ...]
     judged: tuple[Judged, ...]
 
@@ -79,14 +81,18 @@ def read(config: Config, *, to: str = "head", start: str | None = None, phase: s
     if start is not None:
         at = route.between(config, given, (), start).there
         heads = () if at == "base" else (at,)
-        return _plan(
-            config, given, plan_database.committed(ScriptDirectory.from_config(config).dir, heads), None, to, asked
-        )
+        facts = plan_database.committed(ScriptDirectory.from_config(config).dir, heads)
+        return _plan(config, given, facts, VersionTable(), None, to, asked)
+    table = environment.version_table(config)
     with plan_database.connected(config, str(config.attributes.get("repeat"))) as connection:
-        return _plan(config, given, plan_database.ask(connection), connection, to, asked)
+        with route.history(config, given, (), connection, table):
+            facts = plan_database.ask(connection, table)
+        return _plan(config, given, facts, table, connection, to, asked)
 
 
-def _plan(config: Config, given: Settings, facts: Facts, connection: Connection | None, to: str, asked: str) -> Plan:
+def _plan(
+    config: Config, given: Settings, facts: Facts, table: VersionTable, connection: Connection | None, to: str, asked: str
+) -> Plan:  # fmt: skip
     way = route.between(config, given, facts.heads, to)
     if way.back:
         raise WrongUse(
@@ -96,12 +102,12 @@ def _plan(config: Config, given: Settings, facts: Facts, connection: Connection 
     with route.history(config, given, facts.heads) as script:
         steps = tuple(one for name in way.steps if (one := script.get_revision(name)) is not None)
     judged = tuple(judge.judge_pending(script, [one.path for one in steps], given))
-    run = _Run(config, given, script, facts, steps, judged)
+    run = _Run(config, given, script, facts, table, steps, judged)
     revisions, notes = _revisions(run, way.here, asked)
     plan = Plan(facts.database, given.environment, way.here, way.there, sizes=facts.origin, notes=notes)
     if connection is None:
         return replace(plan, revisions=tuple(map(_weighed, revisions)))
-    edited = graph.edited(script, given, connection, status.VERSION_TABLE, facts.heads)
+    edited = graph.edited(script, given, connection, table.shown, facts.heads)
     connection.rollback()
     plan = replace(plan, said=tuple(Said(one, one.rule.refuses) for one in edited))
     return _with_activity(plan, run, connection, revisions)
@@ -183,7 +189,7 @@ def _with_activity(plan: Plan, run: _Run, connection: Connection, revisions: Seq
     there = sorted({table.name for one in revisions for table in one.locks.tables if table.there == "yes"})
     rates = plan_database.activity(connection, run.facts) if there else None
     users = plan_database.users(connection, run.given.schema, there) if there else []
-    before = plan_database.before(connection, run.given.schema, run.checksums)
+    before = plan_database.before(connection, run.given.schema, run.version_table, run.checksums)
     fills = {} if run.refused else ahead.by_revision(run.config, [one.revision for one in revisions])
     found = []
     for one in revisions:

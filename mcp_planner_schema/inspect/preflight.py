@@ -9,7 +9,8 @@ from mcp_planner_schema.guard import connect, graph, judge, plan, session, setti
 from mcp_planner_schema.guard.findings import Finding, Refused
 from mcp_planner_schema.guard.preflight import check, gate, pending
 from mcp_planner_schema.guard.preflight.check import Report
-from mcp_planner_schema.inspect import route, status
+from mcp_planner_schema.inspect import environment, route, status
+from mcp_planner_schema.inspect.environment import VersionTable
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -21,14 +22,15 @@ if TYPE_CHECKING:
 def ask(config: Config, target: str, *, contract: bool = False, accepted: str | None = None) -> Report:
     """Ask the configured server about the way from where the database is to ``target``, after what stands in the files.
 
-    As a run would: what is held for its phase, or is not for this environment, does not count. A pooler is a refusal too.
-    ``accepted`` are the codes that a run would accept.
+    As a run would: what is held for its phase, or is not for this environment, does not count. A pooler, and a server that
+    lets nobody in with settings of today, are refusals too.
+    ``accepted`` are the codes that a run would accept. Where there is nothing to run, nothing is refused, only told.
     """
-    given, codes = settings.load(config), gate.codes(accepted)
+    given, codes, table = settings.load(config), gate.codes(accepted), environment.version_table(config)
     try:
         way = route.find(config, target)
         folder, judged = _judged(config, given, way, contract=contract)
-        against = _against(config, given, way, judged)
+        against, told = _against(config, given, table, way, judged)
         back = "downgrade" if way.back else "upgrade"
         steps = [
             pending.of(folder, revision, back, one)
@@ -38,10 +40,12 @@ def ask(config: Config, target: str, *, contract: bool = False, accepted: str | 
         asking = connect.engine(connect.url(given), "mcp-planner-guard preflight")
         with connect.opened(asking) as connection:
             session.read(connection)
-        report = check.ask(connect.own(asking), given, steps, accepted=codes)
-        return replace(report, refused=(*against, *report.refused))
+        report = check.ask(connect.own(asking), given, steps, accepted=codes, version_table=table.shown)
+        if not judged:
+            return report.idle()
+        return replace(report, refused=(*against, *report.refused), told=(*told, *report.told))
     except Refused as refused:
-        if {one.code for one in refused.findings} != {"pooled-connection"}:
+        if not {one.code for one in refused.findings} <= {"pooled-connection", "server-too-old"}:
             raise
         return Report(given.environment, refused.findings)
 
@@ -60,13 +64,15 @@ def _judged(config: Config, given: Settings, way: route.Route, *, contract: bool
     return folder, taken
 
 
-def _against(config: Config, given: Settings, way: route.Route, judged: dict[str, Judged]) -> tuple[Finding, ...]:
-    """What a run would be refused for before it asks the server: headers, bodies, fingerprints, edits of what is applied."""
+def _against(
+    config: Config, given: Settings, table: VersionTable, way: route.Route, judged: dict[str, Judged]
+) -> tuple[list[Finding], list[Finding]]:
+    """What a run would be refused for before it asks the server, and what is told: headers, bodies, fingerprints, edits of
+    what is applied. A revision of which nothing is stored is written down by a run in development, and refused elsewhere."""
     if not judged:
-        return ()
-    found = [one for step in judged.values() for one in step.findings if one.rule.refuses]
-    with status.connected(config) as (connection, _), route.history(config, given, (), connection) as script:
-        if not way.back and given.environment != "development":
-            found += plan.unknown(script, judged)
-        found += graph.edited(script, given, connection, status.VERSION_TABLE, status.heads(connection))
-    return tuple(found)
+        return [], []
+    with status.connected(config) as (connection, _), route.history(config, given, (), connection, table) as script:
+        found = plan.against(script, given, judged, back=way.back)
+        found += graph.edited(script, given, connection, table.shown, status.heads(connection, table))
+        told = plan.unknown(script, judged) if given.environment == "development" and not way.back else []
+    return [one for one in found if one.rule.refuses], told

@@ -11,11 +11,15 @@ from mcp_planner_schema.guard import ahead, graph, plan
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.settings import Settings
 from mcp_planner_schema.inspect import status
+from mcp_planner_schema.inspect.environment import VersionTable, version_table
 
 if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
     from sqlalchemy import Connection
+
+
+_ALEMBICS = VersionTable()
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,9 @@ def find(config: Config, target: str) -> Route:
 
     Raises :class:`WrongUse` for what is no target from here, :class:`Refused` where the folder does not know the version.
     """
-    with status.connected(config) as (connection, given), history(config, given, (), connection) as script:
-        heads = status.heads(connection)
+    table = version_table(config)
+    with status.connected(config) as (connection, given), history(config, given, (), connection, table) as script:
+        heads = status.heads(connection, table)
         return _between(script, heads, target)
 
 
@@ -57,11 +62,13 @@ def _between(script: ScriptDirectory, heads: tuple[str, ...], target: str) -> Ro
 
 @contextmanager
 def history(
-    config: Config, given: Settings, heads: tuple[str, ...], connection: Connection | None = None
-) -> Iterator[ScriptDirectory]:
+    config: Config, given: Settings, heads: tuple[str, ...], connection: Connection | None = None,
+    table: VersionTable = _ALEMBICS,
+) -> Iterator[ScriptDirectory]:  # fmt: skip
     """The folder's history, judged as a whole; what its import raises while inside comes out naming the file.
 
-    With a ``connection``, raises :class:`DatabaseAhead` where the database has what no file here has.
+    With a ``connection``, raises :class:`DatabaseAhead` where the database has what no file here has; ``table`` holds its
+    version.
     """
     from alembic.script import ScriptDirectory
 
@@ -69,7 +76,7 @@ def history(
     repeat = str(config.attributes.get("repeat") or "the same call again")
     graph.explain(script, given, heads, repeat)
     if connection is not None:
-        ahead.require(connection, script, given)
+        ahead.require(connection, script, given, table.name, table.schema)
     with plan.explained(script, given, heads, repeat):
         yield script
 

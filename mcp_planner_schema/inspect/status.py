@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mcp_planner_schema.backfill import standing
 from mcp_planner_schema.backfill.standing import Standing
 from mcp_planner_schema.guard import ahead, connect, deploy_lock, graph, settings
+from mcp_planner_schema.inspect import environment
+from mcp_planner_schema.inspect.environment import VersionTable
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 
 
 VERSION_TABLE = "alembic_version"
-"""Whose runs are told of."""
+"""Whose runs are told of where nobody has asked the environment."""
+
+_ALEMBICS = VersionTable()
 
 
 @dataclass(frozen=True)
@@ -95,15 +99,16 @@ def read(config: Config) -> Status:
     """Ask the database and the folder. Imports the revisions, as Alembic does."""
     from mcp_planner_schema.inspect import route, stashes
 
+    table = environment.version_table(config)
     with connected(config) as (connection, given):
-        current = heads(connection)
+        current = heads(connection, table)
         with route.history(config, given, ()) as script:
             every = [(one.revision, one.doc) for one in reversed(list(script.walk_revisions()))]
             unknown = tuple(head for head in current if head not in dict(every))
             applied = set() if unknown else {one.revision for one in script.iterate_revisions(current, "base")}
             head = tuple(script.get_heads())
-        findings = graph.edited(script, given, connection, VERSION_TABLE, current)
-        further = ahead.look(connection, script, given) if unknown else None
+        findings = graph.edited(script, given, connection, table.shown, current)
+        further = ahead.look(connection, script, given, table.name, table.schema) if unknown else None
         url = connection.engine.url
         return Status(
             database=f"{url.database} at {connect.place(url)}",
@@ -113,9 +118,9 @@ def read(config: Config) -> Status:
             pending=() if unknown else tuple(f"{name}  {doc}" for name, doc in every if name not in applied),
             unknown=unknown,
             edited=tuple(f"{one.revision} was changed after it was applied ({one.where})" for one in findings),
-            last_runs=tuple(_runs(connection, given.schema)),
+            last_runs=tuple(_runs(connection, given.schema, table)),
             stashes=stashes.waiting(connection, given.schema),
-            backfills=tuple(_backfills(connection, given.schema)),
+            backfills=tuple(_backfills(connection, given.schema, table)),
             ahead=_further(further) if further else None,
         )
 
@@ -175,11 +180,12 @@ def _short(checksum: str | None) -> str:
     return (checksum or "unknown")[:11]
 
 
-def heads(connection: Connection) -> tuple[str, ...]:
+def heads(connection: Connection, table: VersionTable = _ALEMBICS) -> tuple[str, ...]:
     """What the version table says; ends the transaction it was read in."""
     from alembic.runtime.migration import MigrationContext
 
-    found = MigrationContext.configure(connection).get_current_heads()
+    named = {"version_table": table.name, "version_table_schema": table.schema}
+    found = MigrationContext.configure(connection, opts=named).get_current_heads()
     connection.rollback()
     return found
 
@@ -188,7 +194,7 @@ def _first_line(text: str | None) -> str:
     return (text or "").strip().partition("\n")[0]
 
 
-def _runs(connection: Connection, schema: str) -> list[str]:
+def _runs(connection: Connection, schema: str, table: VersionTable) -> list[str]:
     if not _exists(connection, f"{schema}.run"):
         return []
     rows = connection.exec_driver_sql(
@@ -196,16 +202,16 @@ def _runs(connection: Connection, schema: str) -> list[str]:
         f"FROM {schema}.run ORDER BY id DESC LIMIT 3"
     ).all()
     # A run whose process was killed says running until the next one finds it; the lock tells them apart.
-    alive = deploy_lock.taken(connection, deploy_lock.of(connection, VERSION_TABLE, None))
+    alive = deploy_lock.taken(connection, deploy_lock.of(connection, *table))
     state = {"running": "running" if alive else "killed; the next run will say interrupted"}
     lines = [f"{row[0]}: {row[1]}: {state.get(row[2], row[2])} ({row[3]}, by {row[4]})" for row in rows]
     ended_well = not rows or rows[0][2] == "done" or (rows[0][2] == "running" and alive)
     return lines if ended_well else [f"{lines[0]}; what happened: make migrate-report RUN={rows[0][0]}", *lines[1:]]
 
 
-def _backfills(connection: Connection, schema: str) -> list[Standing]:
+def _backfills(connection: Connection, schema: str, table: VersionTable) -> list[Standing]:
     """Those that are not done; where there is none, the one that the last run has done."""
-    every = standing.read(connection, schema)
+    every = standing.read(connection, schema, *table)
     there = [one for one in every if one.state != "done"]
     if there or not every:
         return there

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from mcp_planner_schema.guard.fingerprint.line import Line, Lines
 from mcp_planner_schema.guard.fingerprint.subject import Subject, part, subjects, without_partitions
@@ -21,38 +22,52 @@ _SAID = {
 }
 
 
+class Entry(NamedTuple):
+    """One object or part of one that differs: the line that was expected, the line that is there, and what is told of it."""
+
+    subject: Subject
+    wanted: Line | None
+    there: Line | None
+    told: tuple[str, ...]
+
+
 def difference(expected: Iterable[Line], found: Iterable[Line]) -> list[str]:
     """A line for each object or part of one that is missing, unexpected or different; below it, indented, how texts differ.
 
     Of a table that is missing or unexpected as a whole, its parts are not listed. Partitions that only ``found`` has are none
     (:func:`.without_partitions`).
     """
+    return [line for entry in entries(expected, found) for line in entry.told]
+
+
+def entries(expected: Iterable[Line], found: Iterable[Line]) -> Iterator[Entry]:
+    """The same, each with the two lines that it is about."""
     wanted = frozenset(expected)
     there = without_partitions(frozenset(found), wanted)
     gone, come = wanted - there, there - wanted
     if not gone and not come:
-        return []
+        return
     about = subjects(wanted | there)
     whole = {
         side: {Subject(line.kind, line.identity) for line in lines} for side, lines in (("gone", gone), ("come", come))
     }
     missing, unexpected = whole["gone"] - whole["come"], whole["come"] - whole["gone"]
-    entries: dict[Subject, dict[tuple[str, str], list[Line | None]]] = defaultdict(
+    by_subject: dict[Subject, dict[tuple[str, str], list[Line | None]]] = defaultdict(
         lambda: defaultdict(lambda: [None, None])
     )
     for place, lines in enumerate((gone, come)):
         for line in lines:
-            entries[about[line]][line.kind, line.identity][place] = line
-    told: list[str] = []
-    for subject in sorted(entries, key=lambda one: (one.name, one.kind)):
-        if subject in missing:
-            told.append(f"{subject} is missing")
-        elif subject in unexpected:
-            told.append(f"{subject} is unexpected")
-        else:
-            for key in sorted(entries[subject], key=_place):
-                told += _entry(subject, *entries[subject][key])
-    return told
+            by_subject[about[line]][line.kind, line.identity][place] = line
+    for subject in sorted(by_subject, key=lambda one: (one.name, one.kind)):
+        parts = by_subject[subject]
+        if subject in missing or subject in unexpected:
+            word = "missing" if subject in missing else "unexpected"
+            wanted_line, there_line = parts[subject.kind, subject.name]
+            yield Entry(subject, wanted_line, there_line, (f"{subject} is {word}",))
+            continue
+        for key in sorted(parts, key=_place):
+            wanted_line, there_line = parts[key]
+            yield Entry(subject, wanted_line, there_line, tuple(_entry(subject, wanted_line, there_line)))
 
 
 def _place(key: tuple[str, str]) -> tuple[int, str, str]:

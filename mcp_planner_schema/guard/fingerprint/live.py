@@ -11,7 +11,7 @@ from mcp_planner_schema.guard.evidence import own
 from mcp_planner_schema.guard.fingerprint import query
 from mcp_planner_schema.guard.fingerprint.canonical import canonical
 from mcp_planner_schema.guard.fingerprint.line import PARTS, Line, Lines, Picture
-from mcp_planner_schema.guard.postcheck import execute, pinned
+from mcp_planner_schema.guard.postcheck import execute, literal, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -57,16 +57,27 @@ def read(
     """
     if only is not None and not only:
         return {}
-    values = _values(schema, without, only)
-    found: dict[int, set[Line]] = {}
     few = only is not None and len(only) < _MANY
     with pinned(connection, **PREAMBLE, **(_FEW if few else {})):
         asked = query.text(_major(connection), only=only is not None)
         if few and _is_prepared(connection, asked):
             asked = _EXECUTE.format(_called(asked))
-        for at, kind, identity, definition in connection.exec_driver_sql(asked, values):
-            found.setdefault(at, set()).add(Line(kind, identity, canonical(kind, definition or "")))
-    return {at: frozenset(lines) for at, lines in found.items()}
+        return _sorted(connection, asked, schema, without, only)
+
+
+def at_once(connection: Connection, schema: str, *, without: Collection[str] = (VERSION_TABLE,)) -> dict[int, Lines]:
+    """:func:`read` of the whole database in one round trip, on a connection in autocommit.
+
+    Statements that are sent together are one transaction, and the settings end with it. Raises ValueError for a connection on
+    which a transaction would go on, and they with it.
+    """
+    if not connection.connection.dbapi_connection.autocommit:  # type: ignore[union-attr]  # it is connected
+        raise ValueError("the catalog is read at once on a connection in autocommit only")
+    local = {**PREAMBLE, "transaction_read_only": "on"}
+    setting = ", ".join(
+        f"pg_catalog.set_config({literal(name)}, {literal(value)}, true)" for name, value in local.items()
+    )
+    return _sorted(connection, f"SELECT {setting};\n{query.text(_major(connection), only=False)}", schema, without)
 
 
 def prepare(connection: Connection, schema: str) -> None:
@@ -77,6 +88,16 @@ def prepare(connection: Connection, schema: str) -> None:
         if not _is_prepared(connection, text):
             execute(connection, f"PREPARE {_called(text)} (text, text[], name[], text, oid[]) AS {text % _PLACES}")
         connection.exec_driver_sql(_EXECUTE.format(_called(text)), _values(schema, (), ())).all()
+
+
+def _sorted(
+    connection: Connection, asked: str, schema: str, without: Collection[str], only: Collection[int] | None = None
+) -> dict[int, Lines]:
+    """The lines that the question gives, by the object that they belong to."""
+    found: dict[int, set[Line]] = {}
+    for at, kind, identity, definition in connection.exec_driver_sql(asked, _values(schema, without, only)):
+        found.setdefault(at, set()).add(Line(kind, identity, canonical(kind, definition or "")))
+    return {at: frozenset(lines) for at, lines in found.items()}
 
 
 def _called(text: str) -> str:

@@ -76,6 +76,16 @@ def delta(folder: str | Path, revision: str) -> Delta | None:
         raise WrongUse(f"{path} cannot be read: {type(error).__name__}: {error}.", again) from None
 
 
+def source(folder: str | Path, revision: str) -> str | None:
+    """The checksum of the revision's text as it was when its file was written; None where that is not known."""
+    text = _text(catalog_place(folder, revision), None)
+    try:
+        found = json.loads(text or "{}").get("source")
+    except (ValueError, AttributeError):  # what is wrong with it is told by delta()
+        return None
+    return found if isinstance(found, str) else None
+
+
 def expected(folder: str | Path, revisions: Iterable[str]) -> Lines:
     """All lines that there must be when these revisions, in this order and from the first on, have gone up.
 
@@ -109,22 +119,27 @@ def applied(lines: Lines, change: Delta) -> Lines:
     return frozenset(line for line in lines - change.gone if line[:2] not in named) | change.come
 
 
-def write(folder: str | Path, chain: Sequence[str], made: Mapping[str, tuple[Fingerprint, Delta]]) -> list[Path]:
+def write(
+    folder: str | Path, chain: Sequence[str], made: Mapping[str, tuple[Fingerprint, Delta]],
+    sources: Mapping[str, str] | None = None,
+) -> list[Path]:  # fmt: skip
     """Write what was found for some revisions of ``chain`` (all there are, in order). Gives the files whose text has changed.
 
-    Lines of other revisions stay; those of revisions that are no longer there go.
+    ``sources`` are the checksums of the revisions' texts, so that it shows when one was edited since. Lines of other revisions
+    stay; those of revisions that are no longer there go.
     """
     kept = {} if set(chain) <= made.keys() else fingerprints(folder)
     now = kept | {revision: found for revision, (found, _) in made.items()}
     lines = [f"{revision} {now[revision]}\n" for revision in chain if revision in now]
     texts = {place(folder): "".join(lines)}
-    texts |= {catalog_place(folder, revision): text(change) for revision, (_, change) in made.items()}
+    for revision, (_, change) in made.items():
+        texts[catalog_place(folder, revision)] = text(change, (sources or {}).get(revision))
     return [path for path, new in texts.items() if _replace(path, new)]
 
 
-def text(change: Delta) -> str:
-    """The content of a revision's file: sorted, one line of the catalog in each of its own."""
-    sides = []
+def text(change: Delta, source: str | None = None) -> str:
+    """The content of a revision's file: sorted, one line of the catalog in each of its own; and of which text it is."""
+    sides = [f'  "source": {json.dumps(source)}'] if source else []
     for side in ("come", "gone"):
         lines = sorted(getattr(change, side))
         entries = ",\n".join(f"    {json.dumps(line, ensure_ascii=False)}" for line in lines)

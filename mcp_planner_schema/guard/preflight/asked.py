@@ -1,15 +1,16 @@
-"""The questions to the catalogs, in two statements: is there anything to ask about, and what is it. Failures are findings.
+"""The questions to the catalogs, in one round trip: is there anything to ask about, and what is it. Failures are findings.
 
-The first asks for each question whether there is such a thing at all (an invalid index, a slot): that costs a look into one
-catalog, while the question itself takes longer to be planned than all of them together. The second has one JSON value for each
-that is left; one that fails (a missing right) is found by asking one by one.
+For each question the server first looks whether there is such a thing at all (an invalid index, a slot): that costs a look into
+one catalog, while the question itself takes longer to be planned than all of them together. Each that is left gives one JSON
+value, or the error that it met (a missing right).
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,30 @@ from mcp_planner_schema.guard.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+_KEPT = "mcp_planner_guard"
+"""Settings of that name carry what was told from one statement to the next; they end with the transaction."""
+
+# A column of a question may be called like a variable of no such name only.
+_BLOCK = """
+DECLARE
+  mcp_answer pg_catalog.text;
+  mcp_told pg_catalog.jsonb := '{}';
+BEGIN
+QUESTIONS
+  PERFORM pg_catalog.set_config('KEPT.told', mcp_told::pg_catalog.text, true);
+END
+"""
+_QUESTION = """
+  BEGIN
+    IF ({when}) THEN
+      mcp_answer := ({sql})::pg_catalog.text;
+      mcp_told := mcp_told || pg_catalog.jsonb_build_object('{place}', pg_catalog.jsonb_build_array(mcp_answer, NULL));
+    END IF;
+  EXCEPTION WHEN OTHERS THEN
+    mcp_told := mcp_told || pg_catalog.jsonb_build_object('{place}', pg_catalog.jsonb_build_array(NULL, SQLERRM));
+  END;
+"""
 
 
 @dataclass(frozen=True)
@@ -87,55 +112,86 @@ def unanswered(question: str, problem: str, instead: str = "") -> Found:
     return found("preflight-unanswered", "preflight", question=question, problem=problem, instead=instead)
 
 
-def begin(connection: Connection, here: Here, questions: Iterable[Question], first: str) -> tuple[Any, list[Question]]:
-    """Run ``first``, a SELECT of one row, together with the conditions of the questions. Gives the row, and what is left."""
-    from sqlalchemy.exc import DBAPIError
+@dataclass(frozen=True)
+class Told:
+    """What the server has told: its own columns of ``first``, and of each question that there was reason to ask the answer, or
+    why there is none."""
 
+    first: tuple[Any, ...]
+    answers: Mapping[str, Any]
+    problems: Mapping[str, str]
+
+    def findings(self, here: Here, questions: Iterable[Question]) -> Iterator[Found]:
+        """What the answers mean, in the order of the questions."""
+        for one in questions:
+            if one.name in self.problems:
+                yield unanswered(one.name, self.problems[one.name])
+            elif self.answers.get(one.name) is not None:
+                yield from one.judge(self.answers[one.name], here)
+
+
+def wanted(here: Here, questions: Iterable[Question]) -> list[Question]:
+    """Those of the questions that this server can be asked, and whose findings somebody wants to know here."""
     environment = here.settings.environment
-    asked = [one for one in questions if any(level(code, environment) != LEAVES for code in one.codes)]
-    conditions = "".join(f",\n({one.when})" for one in asked if one.when)
-    try:
-        row = connection.exec_driver_sql(first + conditions, here.values).one()
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise
-        return connection.exec_driver_sql(first, here.values).one(), asked  # each failure is found by its own question
-    there = iter(row[len(row) - sum(1 for one in asked if one.when) :])
-    return row, [one for one in asked if not one.when or next(there)]
+    return [
+        one
+        for one in questions
+        if here.major >= one.since
+        and any(level(code, environment) != LEAVES for code in one.codes)
+        and one.sql(here) is not None
+    ]
 
 
-def ask(connection: Connection, here: Here, questions: Iterable[Question]) -> list[Found]:
-    """What all these questions find, in one round trip. To be called in autocommit: one failure is not another's."""
+def ask(connection: Connection, here: Here, questions: Iterable[Question], first: Mapping[str, str]) -> Told:
+    """Ask all these questions in one round trip, on a connection in autocommit. ``first`` are expressions by name, in order.
+
+    What is sent together is one transaction; a block for each question is one that may fail alone, and plans a question only
+    when there is something to ask about. Where that cannot be done (a time that is over, no PL/pgSQL), they are asked one by one.
+    """
     from sqlalchemy.exc import DBAPIError
 
-    wanted = [(one, sql) for one in questions if (sql := one.sql(here)) is not None]
+    listed = list(questions)
+    kept = ", ".join(
+        f"pg_catalog.set_config('{_KEPT}.{name}', ({sql})::pg_catalog.text, true)" for name, sql in first.items()
+    )
+    asked = "".join(
+        _QUESTION.format(place=place, when=one.when or "true", sql=one.sql(here)) for place, one in enumerate(listed)
+    )
+    given = ", ".join(f"pg_catalog.current_setting('{_KEPT}.{name}', true)" for name in (*first, "told"))
+    # The driver writes the values into the text: no value can know a quote that depends on it.
+    quote = f"$q{hashlib.sha256(f'{asked}{here.values}'.encode()).hexdigest()[:16]}$"
+    block = f"DO {quote}{_BLOCK.replace('KEPT', _KEPT).replace('QUESTIONS', asked)}{quote}"
     try:
-        told = _answers(connection, here.values, [sql for _, sql in wanted])
-        return [each for (one, _), value in zip(wanted, told, strict=True) for each in _judged(one, value, here)]
+        *row, told = connection.exec_driver_sql(f"SELECT {kept};\n{block};\nSELECT {given}", here.values).one()
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
-    results: list[Found] = []
-    for one, sql in wanted:
+        return _one_by_one(connection, here, listed, first)
+    answers, problems = dict[str, Any](), dict[str, str]()
+    for place, (value, problem) in json.loads(told).items():
+        name = listed[int(place)].name
+        if problem is None:
+            answers[name] = None if value is None else json.loads(value)
+        else:
+            problems[name] = problem.strip().splitlines()[0]
+    return Told(tuple(row), answers, problems)
+
+
+def _one_by_one(connection: Connection, here: Here, questions: Iterable[Question], first: Mapping[str, str]) -> Told:
+    from sqlalchemy.exc import DBAPIError
+
+    row = connection.exec_driver_sql(f"SELECT {', '.join(first.values())}", here.values).one()
+    answers, problems = dict[str, Any](), dict[str, str]()
+    for one in questions:
         try:
-            results += _judged(one, _answers(connection, here.values, [sql])[0], here)
+            text = f"SELECT ({one.sql(here)})::pg_catalog.text WHERE ({one.when or 'true'})"
+            for (told,) in connection.exec_driver_sql(text, here.values):
+                answers[one.name] = None if told is None else json.loads(told)
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise
-            results.append(unanswered(one.name, first_line(error)))
-    return results
-
-
-def _answers(connection: Connection, values: Mapping[str, Any], texts: list[str]) -> list[Any]:
-    if not texts:
-        return []
-    listed = ",\n".join(f"(({text})::text)" for text in texts)
-    row = connection.exec_driver_sql(f"SELECT {listed}", dict(values)).one()
-    return [None if told is None else json.loads(told) for told in row]
-
-
-def _judged(one: Question, value: Any, here: Here) -> list[Found]:
-    return [] if value is None else list(one.judge(value, here))
+            problems[one.name] = first_line(error)
+    return Told(tuple(map(str, row)), answers, problems)
 
 
 def first_line(error: BaseException) -> str:

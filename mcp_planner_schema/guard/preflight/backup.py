@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import connect, evidence
-from mcp_planner_schema.guard.findings_preflight import LEAVES, level
-from mcp_planner_schema.guard.preflight.asked import Found, Here, found, span
+from mcp_planner_schema.guard import connect
+from mcp_planner_schema.guard.preflight.asked import Found, Here, Question, found, span
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -28,11 +27,12 @@ _TOLD = re.compile(r"^\s*(age|restored)\s*[=:]\s*(\d{1,9})\s*(s|min|h|d)\s*$", r
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 # A database whose tables have no page yet has nothing to lose. What lies in partitions lies in tables too.
 _ROWS = """
-SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND left(n.nspname, 3) <> 'pg_'
-                 AND n.nspname <> 'information_schema' AND n.nspname !~ %(own)s AND c.relname <> %(version)s
-                 AND pg_catalog.pg_relation_size(c.oid) > 0),
-       pg_catalog.to_regclass(%(stash)s) IS NOT NULL
+SELECT pg_catalog.json_build_array(
+    EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+            WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND left(n.nspname, 3) <> 'pg_'
+              AND n.nspname <> 'information_schema' AND n.nspname !~ %(own)s AND c.relname <> %(version_name)s
+              AND pg_catalog.pg_relation_size(c.oid) > 0),
+    pg_catalog.to_regclass(%(stashes)s) IS NOT NULL)
 """
 _ARCHIVE = """
 SELECT s.archive, s.kept_at, extract(epoch FROM pg_catalog.clock_timestamp() - s.kept_at)::float8,
@@ -50,22 +50,33 @@ WHERE pg_catalog.pg_relation_size(c.oid) > 0
 """
 
 
-def ask(connection: Connection, here: Here) -> Iterator[Found]:
-    """Findings about the backup. Not asked of a database without rows, nor before a downgrade that makes its own archive."""
-    asked = here.settings.preflight
-    if asked.backup_age is None or level("backup-missing", here.settings.environment) == LEAVES:
-        return
+def values(here: Here) -> dict[str, str]:
+    """What the question is about."""
+    return {"version_name": here.version_table.rpartition(".")[2], "stashes": f"{here.settings.schema}.stash"}
+
+
+def _asked_rows(here: Here) -> str | None:
+    """Not asked before a downgrade that makes its own archive."""
+    if here.settings.preflight.backup_age is None:
+        return None
     if here.steps and here.steps[0].direction == "downgrade":
         from mcp_planner_schema.guard import archive
 
         if archive.wanted(here.settings):
-            return
-    names = {"own": evidence.own(here.settings.schema), "version": here.version_table.rpartition(".")[2],
-             "stash": f"{here.settings.schema}.stash"}  # fmt: skip
-    rows, stashes = connection.exec_driver_sql(_ROWS, names).one()
+            return None
+    return _ROWS
+
+
+ROWS = Question("the backup", ("backup-missing",), _asked_rows, lambda told, here: ())
+"""Whether there is anything to lose, and whether there may be an archive; :func:`ask` goes on from there."""
+
+
+def ask(connection: Connection, here: Here, there: list[bool] | None) -> Iterator[Found]:
+    """Findings about the backup, where ``there`` (the answer of :data:`ROWS`) says that there are rows."""
+    rows, stashes = there or (False, False)
     if not rows:
         return
-    if asked.backup_check:
+    if here.settings.preflight.backup_check:
         yield from _commanded(here)
     elif stashes:
         yield from _archived(connection, here)

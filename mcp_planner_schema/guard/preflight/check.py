@@ -25,7 +25,7 @@ from mcp_planner_schema.guard.preflight import (
     versions,
     violations,
 )
-from mcp_planner_schema.guard.preflight.asked import Found, Here
+from mcp_planner_schema.guard.preflight.asked import Found, Here, Told
 from mcp_planner_schema.guard.preflight.pending import Pending
 from mcp_planner_schema.guard.settings import Settings
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 QUESTIONS = (
     *server.QUESTIONS, *rights.QUESTIONS, *sessions.QUESTIONS, *leftovers.QUESTIONS, *keys.QUESTIONS, *disk.QUESTIONS,
-    *replicas.QUESTIONS, *ages.QUESTIONS, *versions.QUESTIONS,
+    *replicas.QUESTIONS, *ages.QUESTIONS, *versions.QUESTIONS, backup.ROWS,
 )  # fmt: skip
 OPEN = 4
 """Connections of a run that are open all the time: it migrates, holds the deployers' lock, writes beside and watches."""
@@ -43,12 +43,14 @@ _MORE = 2
 """Connections that it opens now and then besides, and one for each worker of a backfill: to verify, to archive."""
 
 # What role and database have set is read before it is overridden, in the order of the list.
-_BEGIN = """
-SELECT pg_catalog.current_setting('default_transaction_read_only'),
-       extract(epoch FROM pg_catalog.clock_timestamp())::float8,
-       pg_catalog.set_config('default_transaction_read_only', 'on', false),
-       pg_catalog.set_config('statement_timeout', %(timeout)s::text, false), pg_catalog.set_config('jit', 'off', false)
-"""
+_BEGIN = {
+    "read_only": "pg_catalog.current_setting('default_transaction_read_only')",
+    "clock": "extract(epoch FROM pg_catalog.clock_timestamp())::float8",
+    "now": "pg_catalog.set_config('transaction_read_only', 'on', true)",
+    "later": "pg_catalog.set_config('default_transaction_read_only', 'on', false)",
+    "timeout": "pg_catalog.set_config('statement_timeout', %(timeout)s::text, false)",
+    "jit": "pg_catalog.set_config('jit', 'off', false)",
+}
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,17 @@ class Report:
     accepted: tuple[Finding, ...] = ()
     told: tuple[Finding, ...] = ()
     ms: float = 0.0
+    pending: bool = True
+
+    def idle(self) -> Report:
+        """The same where there is nothing to run: nothing is refused."""
+        return replace(self, refused=(), accepted=(), told=(*self.refused, *self.accepted, *self.told), pending=False)
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain lists and strings."""
         groups = {"refused": self.refused, "accepted": self.accepted, "told": self.told}
         listed = {name: [_as_json(one) for one in found] for name, found in groups.items()}
-        return {"environment": self.environment, **listed, "ms": round(self.ms)}
+        return {"environment": self.environment, "pending": self.pending, **listed, "ms": round(self.ms)}
 
     def text(self) -> str:
         """The same for people."""
@@ -73,7 +80,8 @@ class Report:
         blocks += [f"accepted: {line(one)}" for one in self.accepted]
         blocks += [f"told: {line(one)}" for one in self.told]
         count = f"{len(self.refused) or 'nothing'} refused, {len(self.told) or 'nothing'} told"
-        return "\n\n".join([*blocks, f"preflight ({self.environment}): {count}, in {self.ms:.0f} ms"])
+        idle = "" if self.pending else "; there is nothing to run"
+        return "\n\n".join([*blocks, f"preflight ({self.environment}): {count}, in {self.ms:.0f} ms{idle}"])
 
 
 def ask(
@@ -90,8 +98,7 @@ def ask(
     more = max(OPEN - opened, 0) + _MORE + workers
     here = Here(settings, tuple(steps), 0, day or dt.datetime.now(dt.UTC).date(), version_table, tuple(ours), more)
     with connect.opened(engine, autocommit=True) as connection:
-        here, questions = _begun(connection, here, now)
-        found = list(_found(connection, here, questions))
+        found = list(_found(connection, *_asked(connection, here, now)))
     weighed = [(one.finding, one.weight(settings.environment)) for one in found]
     refused = [finding for finding, weight in weighed if weight == REFUSES]
     return Report(
@@ -108,31 +115,30 @@ def line(finding: Finding) -> str:
     return f"{finding.where}: {finding.code}: {finding.rule.happens.format_map(finding.values)}"
 
 
-def _begun(connection: Connection, here: Here, now: Callable[[], float]) -> tuple[Here, list[asked.Question]]:
-    """With what only the server knows, and the questions that have something to ask about. From here on nothing is written."""
+def _asked(connection: Connection, here: Here, now: Callable[[], float]) -> tuple[Here, Told]:
+    """With what only the server knows, and what it has answered. From here on nothing is written."""
     schemas, names = asked.columns(
         name for step in here.steps for name, mode in step.locks.items() if mode in lock_order.STRONG.values()
     )
     here.values.update(
         own=evidence.own(here.settings.schema), ours=list(here.ours), long=here.settings.preflight.transaction / 1000,
         timeout=here.settings.preflight.timeout, locked_schemas=schemas, locked_names=names,
-        **rights.values(here.steps, here.settings.schema), **disk.values(here),
+        **rights.values(here.steps, here.settings.schema), **disk.values(here), **backup.values(here),
     )  # fmt: skip
     here = replace(here, server=connection.connection.dbapi_connection.server_version)  # type: ignore[union-attr]
     before = now()
-    row, questions = asked.begin(connection, here, [one for one in QUESTIONS if here.major >= one.since], _BEGIN)
-    read_only, clock, *_ = row
-    return replace(here, read_only=read_only, skew=clock - (before + now()) / 2), questions
+    told = asked.ask(connection, here, asked.wanted(here, QUESTIONS), _BEGIN)
+    read_only, clock, *_ = told.first
+    return replace(here, read_only=read_only, skew=float(clock) - (before + now()) / 2), told
 
 
-def _found(connection: Connection, here: Here, questions: list[asked.Question]) -> Iterator[Found]:
+def _found(connection: Connection, here: Here, told: Told) -> Iterator[Found]:
     """All findings. What is asked with a statement of its own comes after what all have in common, tables last."""
-    yield from asked.ask(connection, here, questions)
-    groups = {"the backup": backup.ask, "rows": violations.ask}
-    if sessions.LONG in questions:
-        groups = {"sessions": sessions.ask} | groups
-    for name, group in groups.items():
-        yield from _told(name, group(connection, here))
+    yield from told.findings(here, QUESTIONS)
+    if sessions.LONG.name in told.answers:
+        yield from _told("sessions", sessions.ask(connection, here))
+    yield from _told("the backup", backup.ask(connection, here, told.answers.get(backup.ROWS.name)))
+    yield from _told("rows", violations.ask(connection, here))
 
 
 def _told(name: str, found: Iterator[Found]) -> Iterator[Found]:
