@@ -9,13 +9,13 @@ import os
 import subprocess
 from collections.abc import Callable
 
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import NullPool
 
 from bench.side_by_side import ROOT, alembic, create_database, medians, server
 from mcp_planner_schema import embedded
 from mcp_planner_schema.guard.evidence import own
-from mcp_planner_schema.guard.fingerprint import live, of, query, read, together
+from mcp_planner_schema.guard.fingerprint import Lines, at_once, live, of, query, read, together
 from mcp_planner_schema.guard.postcheck import execute, pinned
 
 SIZES = (500, 1000, 2000)
@@ -47,7 +47,7 @@ UNION SELECT i.indexrelid::bigint FROM pg_catalog.pg_index i WHERE i.indrelid = 
 def main() -> None:
     """Print milliseconds for the planner's schema and for 500 to 2,000 tables."""
     print(f"\nfingerprint of the whole catalog (medians of {RUNS} interleaved runs; load {os.getloadavg()[0]:.1f})")
-    print("| schema | lines | statements | new connection, ms | same connection, ms | the server's part, ms | one table, ms "
+    print("| schema | lines | round trips | new connection, ms | same connection, ms | the server's part, ms | one table, ms "
           "| pg_dump -s, ms | dump / new |\n|---|---|---|---|---|---|---|---|---|")  # fmt: skip
     with server() as where:
         url = create_database(where, "planner")
@@ -66,32 +66,47 @@ def main() -> None:
 
 
 def _measure(where: embedded.Server, database: str, table: str, shown: str) -> None:
-    engine = create_engine(where.url(database), poolclass=NullPool)
+    engine = create_engine(where.url(database), poolclass=NullPool).execution_options(isolation_level="AUTOCOMMIT")
+    within = create_engine(where.url(database), poolclass=NullPool)
     dump = [embedded.binary("pg_dump"), "-s", "-h", where.socket, "-p", str(where.port), "-U", "postgres", database]
-    sent: list[str] = []
-    with engine.connect() as connection:
+    with engine.connect() as connection, within.connect() as step:
         touched = connection.exec_driver_sql(_OF_TABLE, {"table": table}).scalars().all()
-        event.listen(connection, "before_cursor_execute", lambda *given: sent.append(given[2]))
-        found = together(read(connection, "migration"))
-        statements = len(sent)
+        found, trips = _listened(connection)
         contestants: dict[str, Callable[[], None]] = {
             "new": lambda: _told(engine.connect()),
             "same": lambda: _told(connection, close=False),
-            "server": lambda: _asked(connection),
-            "table": lambda: read(connection, "migration", touched) and None,
+            "server": lambda: _asked(step),
+            "table": lambda: read(step, "migration", touched) and None,
             "dump": lambda: subprocess.run(dump, check=True, capture_output=True) and None,
         }
         ms = {name: 1000 * seconds for name, seconds in medians(RUNS, contestants).items()}
     print(
-        f"| {shown} | {len(found):,} | {statements} | {ms['new']:.0f} | {ms['same']:.0f} | {ms['server']:.0f} | "
+        f"| {shown} | {len(found):,} | {trips} | {ms['new']:.0f} | {ms['same']:.0f} | {ms['server']:.0f} | "
         f"{ms['table']:.1f} | {ms['dump']:.0f} | {ms['dump'] / ms['new']:.1f} |"
     )
 
 
 def _told(connection: Connection, *, close: bool = True) -> None:
-    of(together(read(connection, "migration")))
+    of(together(at_once(connection, "migration")))
     if close:
         connection.close()
+
+
+class _Notices(list[str]):
+    """SQLAlchemy empties what it has logged; here it stays."""
+
+    def __setitem__(self, *_: object) -> None:
+        pass
+
+
+def _listened(connection: Connection) -> tuple[Lines, int]:
+    """The catalog, and how many messages the server says it took."""
+    connection.exec_driver_sql("SET client_min_messages = log; SET log_statement = 'all'")
+    heard = connection.connection.dbapi_connection.notices = _Notices()  # type: ignore[union-attr]
+    found = together(at_once(connection, "migration"))
+    trips = sum(one.startswith("LOG:  statement: ") for one in heard)
+    connection.exec_driver_sql("RESET log_statement; RESET client_min_messages")
+    return found, trips
 
 
 def _asked(connection: Connection) -> None:
