@@ -185,9 +185,7 @@ def _let_go(connection: Connection, table: Table, columns: Sequence[str]) -> str
         changing = [name for name in own if name in columns]
         if not changing:
             continue
-        match = " AND ".join(
-            f"r.{identifier(one)} = l.{identifier(two)}" for one, two in zip(theirs, own, strict=True)
-        )
+        match = " AND ".join(f"r.{identifier(one)} = l.{identifier(two)}" for one, two in zip(theirs, own, strict=True))
         stays = " AND ".join(f"l.{identifier(name)} = {typed(there[name])}" for name in changing)
         conditions.append(
             f"({stays} OR NOT EXISTS (SELECT FROM {identifier(schema)}.{identifier(referring)} AS r WHERE {match}))"
