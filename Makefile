@@ -20,8 +20,8 @@ TARGETS := help setup test test-all lint format lock bench bench-availability fi
 	migrate-preflight migrate-trace migrate-fingerprint migrate-verify migrate-drift migrate-doctor migrate-history \
 	migrate-report \
 	migrate-restore migrate-stash-list migrate-stash-show migrate-stash-verify migrate-stash-purge migrate-accept \
-	migrate-recover migrate-rebase migrate-reset backfill-pause backfill-resume backfill-stop db-start db-stop db-shell \
-	db-status example-data table-stats
+	migrate-recover migrate-rebase migrate-reset migrate-rehearsed staging-deploy backfill-pause backfill-resume \
+	backfill-stop db-start db-stop db-shell db-status example-data table-stats
 .PHONY: $(TARGETS)
 
 # Before anything runs: `make migrate-down 005` would go one step back first and complain about 005 afterwards.
@@ -115,6 +115,12 @@ migrate-stash-purge: setup ## Delete kept rows for good: ID=3 CONFIRM=migration_
 
 migrate-reset: setup ## Development only: drop everything and build it again
 	$(RUN)
+
+migrate-rehearsed: setup ## Whether what is pending was rehearsed on staging: [REHEARSAL=file] [PHASE=expand]
+	$(RUN)
+
+staging-deploy: setup ## Rehearse what is pending on a masked copy: DUMP=file, SOURCE_URL=… or GENERATE=1 (docs/staging.md)
+	@scripts/staging-deploy.sh
 
 backfill-pause: setup ## Let a running backfill wait, until it is resumed: [NAME=steps.title_length] [REVISION=031]
 	$(RUN)

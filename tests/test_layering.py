@@ -113,6 +113,7 @@ def test_the_guards_first_stations_come_in_their_order() -> None:
             "findings_catalog",
             "findings_versions",
             "findings_preflight",
+            "findings_staging",
             "findings",
             "address",
             "settings",

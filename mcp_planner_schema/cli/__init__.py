@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.cli import ask, change, development, kept, report, write
+from mcp_planner_schema.cli import ask, change, development, kept, rehearsed, report, write
 from mcp_planner_schema.cli.command import ALLOWED, ROOT, Command, Values, form
 from mcp_planner_schema.guard import saying
 from mcp_planner_schema.guard.findings import BROKEN, BUSY, WRONG_USE, GuardError, WrongUse
@@ -23,6 +23,7 @@ COMMANDS: dict[str, Command] = {
     **change.COMMANDS,
     **ask.COMMANDS,
     **report.COMMANDS,
+    **rehearsed.COMMANDS,
     **kept.COMMANDS,
     **write.COMMANDS,
     **development.COMMANDS,

@@ -62,6 +62,8 @@ _DEFAULTS = {
     "metrics_listen": "",
     "log_format": "text",
     "sensitive_log": "",
+    "rehearsal_dir": "",
+    "rehearsal_age": "7d",
 }
 # Where a machine may differ from the one beside it. What is archived at all is no matter of one shell.
 _VARIABLES = {
@@ -74,6 +76,7 @@ _VARIABLES = {
     "metrics_listen": "PLANNER_METRICS_LISTEN",
     "log_format": "PLANNER_LOG_FORMAT",
     "sensitive_log": "PLANNER_SENSITIVE_LOG",
+    "rehearsal_dir": "PLANNER_REHEARSAL_DIR",
 }
 
 
@@ -160,6 +163,8 @@ class Settings:
     metrics_listen: str
     log_format: str
     sensitive_log: str
+    rehearsal_dir: str
+    rehearsal_age: int
 
     @property
     def measured(self) -> bool:
@@ -213,8 +218,9 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         raise _refused("lock_attempts", value["lock_attempts"], "it is a number from 1 to 9999")
     if not re.fullmatch(r"\d{1,9}", value["inline_rows"]):
         raise _refused("inline_rows", value["inline_rows"], "it is a number of rows")
-    if not re.fullmatch(r"[1-9]\d{0,4}d", value["stash_retention"]):
-        raise _refused("stash_retention", value["stash_retention"], "it is a number of days: 90d")
+    for days in ("stash_retention", "rehearsal_age"):
+        if not re.fullmatch(r"[1-9]\d{0,4}d", value[days]):
+            raise _refused(days, value[days], "it is a number of days: 90d")
     if value["archive"] not in ("auto", "always"):
         raise _refused(
             "archive", value["archive"], "it is 'auto' or 'always'; staging and production never go back without one"
@@ -256,6 +262,8 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         archive_check_url=value["archive_check_url"],
         pg_bin=value["pg_bin"],
         preflight=_preflight(value),
+        rehearsal_dir=value["rehearsal_dir"] or f"{given.get('here', '.')}/rehearsals",
+        rehearsal_age=int(value["rehearsal_age"].removesuffix("d")),
         **_watching(value),
     )
 

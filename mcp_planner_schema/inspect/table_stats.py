@@ -41,7 +41,11 @@ class TableStats:
 
 def load(script_dir: str | Path) -> TableStats:
     """The committed file; where there is none, nothing was deployed yet."""
-    path = place(script_dir)
+    return read(place(script_dir))
+
+
+def read(path: Path) -> TableStats:
+    """A file of sizes, this history's or another; where there is none, nothing is known."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
         tables = read["tables"]

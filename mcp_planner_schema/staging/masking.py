@@ -1,0 +1,229 @@
+"""Masks the rows of a copy before it has an index, a foreign key or a trigger, and looks for what should be gone.
+
+Nothing fires there that would write the old values into an audit log, and what is made afterwards is made of masked rows. What
+a value becomes depends on it and on a salt that the server draws and forgets: the same value becomes the same everywhere, so
+what was equal stays equal, and nobody can find out by trying.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard.findings import Finding, Refused
+from mcp_planner_schema.guard.postcheck import execute, identifier, literal
+from mcp_planner_schema.guard.source import shown
+from mcp_planner_schema.staging.masks import TEXT, Column, Masks
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+SALT = "PLANNER_MASK_SALT"
+"""The variable that makes masked values the same from one copy to the next. It passes through the server's log then."""
+_DRAWN = "pg_catalog.concat(pg_catalog.gen_random_uuid(), pg_catalog.gen_random_uuid())"
+_SHORTEST = 4
+"""Characters from which on a value is looked for: what is shorter is met by chance."""
+
+# In the session's own schema: gone with it, and nothing of it is in the copy. Words keep their lengths and how often each
+# occurs, so that indexes and searches cost what they cost in production. Two letters identify nobody; a digit may.
+_FUNCTIONS = r"""
+CREATE FUNCTION pg_temp.mask_hash(value text) RETURNS text LANGUAGE sql STABLE STRICT AS $$
+  SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(
+    pg_catalog.current_setting('mcp_planner.mask_salt') || value, pg_catalog.getdatabaseencoding())), 'hex')
+$$;
+CREATE FUNCTION pg_temp.mask_word(word text) RETURNS text LANGUAGE sql STABLE STRICT AS $$
+  SELECT CASE
+    WHEN word ~ '^\d+$' THEN pg_catalog.left(pg_catalog.translate(pg_temp.mask_hash(word), 'abcdef', '012345'),
+                                             pg_catalog.length(word))
+    WHEN word ~ '\d' OR pg_catalog.length(word) > 2 THEN
+      pg_catalog.left(pg_catalog.translate(pg_temp.mask_hash(pg_catalog.lower(word)), '0123456789', 'ghijklmnop'),
+                      pg_catalog.length(word))
+    ELSE word END
+$$;
+CREATE FUNCTION pg_temp.mask_words(value text) RETURNS text LANGUAGE sql STABLE STRICT AS $$
+  SELECT coalesce(pg_catalog.string_agg(CASE WHEN part[1] ~ '\w' THEN pg_temp.mask_word(part[1]) ELSE part[1] END, ''
+                                        ORDER BY place), '')
+  FROM pg_catalog.regexp_matches(value, '\w+|\W+', 'g') WITH ORDINALITY AS found (part, place)
+$$;
+CREATE FUNCTION pg_temp.mask_harmless(value text) RETURNS boolean LANGUAGE sql STABLE STRICT AS $$
+  SELECT value ~ '^(\w+://)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' OR value ~ '^\d{4}-\d\d-\d\d([T ][0-9:.+Z-]*)?$'
+    OR value ~ '^-?\d{1,3}(\.\d+)?$' OR EXISTS (SELECT FROM pg_catalog.pg_enum WHERE enumlabel = value)
+    OR EXISTS (SELECT FROM pg_temp.mask_said h WHERE h.said = value)
+$$;
+CREATE FUNCTION pg_temp.mask_json(value jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE STRICT AS $$
+BEGIN
+  RETURN CASE pg_catalog.jsonb_typeof(value)
+    WHEN 'object' THEN coalesce((SELECT pg_catalog.jsonb_object_agg(e.key, pg_temp.mask_json(e.value))
+                                 FROM pg_catalog.jsonb_each(value) e), '{}')
+    WHEN 'array' THEN coalesce((SELECT pg_catalog.jsonb_agg(pg_temp.mask_json(e.value) ORDER BY e.place)
+                                FROM pg_catalog.jsonb_array_elements(value) WITH ORDINALITY AS e (value, place)), '[]')
+    WHEN 'string' THEN CASE WHEN pg_temp.mask_harmless(value #>> '{}') THEN value
+                            ELSE pg_catalog.to_jsonb(pg_temp.mask_words(value #>> '{}')) END
+    ELSE value END;
+END
+$$;
+CREATE TEMP TABLE mask_before (h bigint NOT NULL);
+CREATE TEMP TABLE mask_after (h bigint NOT NULL);
+"""
+_LEAVES = (
+    "(SELECT v.leaf #>> '{{}}' AS said FROM {rows} AS x, "
+    "LATERAL pg_catalog.jsonb_path_query(x.{name}::pg_catalog.jsonb, 'strict $.**') AS v (leaf) "
+    "WHERE pg_catalog.jsonb_typeof(v.leaf) = 'string') AS said"
+)
+# What the guard itself writes about people, and what errors quote of rows.
+_OWN = {
+    ("run", "who"): "'somebody'",
+    ("run", "host"): "'somewhere'",
+    ("run", "error"): "NULL",
+    ("run", "preflight"): "NULL",
+    ("history", "who"): "'somebody'",
+    ("history", "host"): "'somewhere'",
+    ("history", "error"): "NULL",
+    ("history", "scripts"): "NULL",
+    ("stash", "who"): "'somebody'",
+    ("stash", "why"): "NULL",
+    ("stash", "ended_by"): "NULL",
+}
+_HAS = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute
+               WHERE attrelid = pg_catalog.to_regclass(%s) AND attname = %s AND NOT attisdropped)
+"""
+
+
+def mask(connection: Connection, masks: Masks, columns: Sequence[Column], decided: Sequence[tuple[Column, str]]) -> None:
+    """Mask all that is decided, and prove it. The caller's transaction ends with it.
+
+    Raises :class:`Refused` where a value is still to be found, in whatever column; the copy is to be dropped then.
+    """
+    _prepare(connection, masks.harmless)
+    for column, rule in decided:
+        _remember(connection, column, rule)
+    for _, group in groupby(decided, key=lambda one: (one[0].schema, one[0].table)):
+        _change(connection, list(group))
+    execute(connection, "ANALYZE mask_before; ANALYZE mask_after")
+    left = [one.shown for one in columns if _left(connection, one)]
+    connection.commit()
+    if left:
+        values = {"columns": ", ".join(left), "file": shown(masks.path)}
+        raise Refused([Finding("mask-leaves", shown(masks.path), "", values)], f"edit {shown(masks.path)}")
+
+
+def mask_own(connection: Connection, schema: str) -> None:
+    """The same for the guard's tables: who ran it where, and what errors say. What downgrades have kept is given up."""
+    for (table, column), value in _OWN.items():
+        if connection.exec_driver_sql(_HAS, (f"{schema}.{table}", column)).scalar_one():
+            kept = f"WHERE {column} IS NOT NULL"
+            execute(connection, f"UPDATE {schema}.{table} SET {column} = {value} {kept}")
+    if connection.exec_driver_sql(_HAS, (f"{schema}.stash", "state")).scalar_one():
+        execute(connection, f"UPDATE {schema}.stash SET state = 'purged' WHERE state IN ('kept', 'partly restored')")
+
+
+def _prepare(connection: Connection, harmless: Sequence[str]) -> None:
+    execute(connection, "CREATE TEMP TABLE mask_said (said text PRIMARY KEY)")
+    for one in dict.fromkeys(harmless):
+        connection.exec_driver_sql("INSERT INTO pg_temp.mask_said VALUES (%s)", (one,))
+    execute(connection, _FUNCTIONS)
+    given = os.environ.get(SALT, "")
+    salt = literal(given) if given else _DRAWN
+    # DO gives nothing back: a salt that was drawn never leaves the server.
+    execute(connection, f"DO $do$ BEGIN PERFORM pg_catalog.set_config('mcp_planner.mask_salt', {salt}, false); END $do$")
+
+
+def _remember(connection: Connection, column: Column, rule: str) -> None:
+    """What is to be gone, and what takes its place: a value that somebody's mask happens to be is not what was left."""
+    if rule == "shuffle" or not (column.is_text or column.is_json):
+        return
+    said = _said(column)
+    made = "pg_temp.mask_words(said)" if rule == "json" else _masked(column, rule, "said")
+    execute(
+        connection,
+        f"WITH said AS (SELECT DISTINCT said.said FROM {said} WHERE NOT pg_temp.mask_harmless(said.said)), "
+        f"made AS MATERIALIZED (SELECT said, ({made})::pg_catalog.text AS made FROM said), "
+        "before AS (INSERT INTO pg_temp.mask_before SELECT pg_catalog.hashtextextended(said, 0) FROM made "
+        f"WHERE said IS DISTINCT FROM made AND pg_catalog.length(said) >= {_SHORTEST}) "
+        "INSERT INTO pg_temp.mask_after SELECT pg_catalog.hashtextextended(made, 0) FROM made WHERE made IS NOT NULL",
+    )
+
+
+def _change(connection: Connection, group: Sequence[tuple[Column, str]]) -> None:
+    for column, rule in group:
+        if rule == "shuffle":
+            execute(connection, _shuffled(column))
+    sets = [f"{identifier(one.name)} = {_value(one, rule)}" for one, rule in group if rule != "shuffle"]
+    if sets:
+        execute(connection, f"UPDATE {group[0][0].rows_of} AS x SET {', '.join(sets)}")
+
+
+def _shuffled(column: Column) -> str:
+    """Each value to another row: no row keeps what is its own but by chance, and the column is as it was as a whole."""
+    name, rows = identifier(column.name), column.rows_of
+    return (
+        f"UPDATE {rows} AS x SET {name} = other.value FROM ("
+        f"SELECT a.relation, a.place, b.value FROM (SELECT tableoid AS relation, ctid AS place, pg_catalog.row_number() OVER () AS n "
+        f"FROM {rows}) a JOIN (SELECT {name} AS value, pg_catalog.row_number() OVER (ORDER BY pg_catalog.random()) AS n "
+        f"FROM {rows}) b USING (n)) other WHERE x.tableoid = other.relation AND x.ctid = other.place"
+    )
+
+
+def _value(column: Column, rule: str) -> str:
+    name = f"x.{identifier(column.name)}"
+    if rule == "null":
+        return "NULL"
+    if rule == "json":
+        return f"(pg_temp.mask_json({name}::pg_catalog.jsonb))::{column.type}"
+    masked = f"({_masked(column, rule, f'{name}::pg_catalog.text')})::{column.type}"
+    if not column.is_text:
+        return f"CASE WHEN {name} IS NOT NULL THEN {masked} END"
+    said = f"{name}::pg_catalog.text IN (SELECT said FROM pg_temp.mask_said)"
+    return f"CASE WHEN {name} IS NULL OR {said} THEN {name} ELSE {masked} END"
+
+
+def _masked(column: Column, rule: str, value: str) -> str:
+    """SQL: what the text ``value`` becomes."""
+    hashed = f"pg_temp.mask_hash({value})"
+    words = f"pg_temp.mask_words({value})"
+    match rule:
+        case "null":
+            return "NULL"
+        case "hash":
+            return f"pg_catalog.left({hashed}, {min(32, column.limit or 32)})"
+        case "email":
+            return f"'user-' || pg_catalog.left({hashed}, 16) || '@example.invalid'"
+        case "unique-words" if column.limit is not None:
+            return f"pg_catalog.left({words}, {column.limit - 9}) || '-' || pg_catalog.left({hashed}, 8)"
+        case "unique-words":
+            return f"{words} || '-' || pg_catalog.left({hashed}, 8)"
+        case "words":
+            return words if column.limit is None else f"pg_catalog.left({words}, {column.limit})"
+        case _:
+            return literal(rule.removeprefix(TEXT))
+
+
+def _said(column: Column) -> str:
+    """What to read to see each text that a column holds, in JSON each string of it: ``said.said``."""
+    name = identifier(column.name)
+    if column.is_json:
+        return _LEAVES.format(rows=column.rows_of, name=name)
+    return f"(SELECT x.{name}::pg_catalog.text AS said FROM {column.rows_of} AS x WHERE x.{name} IS NOT NULL) AS said"
+
+
+def _left(connection: Connection, column: Column) -> bool:
+    """Whether a column holds a value that was to be gone."""
+    if not (column.is_text or column.is_json):
+        return False
+    return bool(
+        execute(
+            connection,
+            f"SELECT EXISTS (SELECT FROM {_said(column)} WHERE pg_catalog.length(said.said) >= {_SHORTEST} "
+            "AND pg_catalog.hashtextextended(said.said, 0) IN (SELECT h FROM pg_temp.mask_before) "
+            "AND pg_catalog.hashtextextended(said.said, 0) NOT IN (SELECT h FROM pg_temp.mask_after))",
+        ).scalar_one()
+    )
+
+
+def tables(decided: Sequence[tuple[Column, str]]) -> Iterator[str]:
+    """The tables whose rows were masked, quoted: what stood there before is still in their files, until they are written anew."""
+    seen = dict.fromkeys((one.schema, one.table) for one, _ in decided)
+    yield from (f"{identifier(schema)}.{identifier(table)}" for schema, table in seen)

@@ -1,0 +1,146 @@
+"""The application's queries, in a file of SQL that psql's readers know: named, with parameters that the data itself gives.
+
+``-- parameter: project`` stands above a query that gives one value, ``-- query: steps of a task`` above one that the application
+asks; ``:project`` in either is the value.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mcp_planner_schema.guard.findings import WrongUse
+from mcp_planner_schema.guard.source import shown
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_BLOCK = re.compile(r"^-- (parameter|query): (.+?)\s*$", re.MULTILINE)
+_NAMED = re.compile(r"(?<![:\w]):([a-z_][a-z_0-9]*)\b")
+LIMIT = "60s"
+"""How long one query may run; the application would not wait as long."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query by its name, with the names of its parameters."""
+
+    name: str
+    sql: str
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What a file holds. A parameter may be made of those above it."""
+
+    path: Path
+    parameters: tuple[Query, ...]
+    queries: tuple[Query, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How a query went: the median of its runs in milliseconds, blocks of 8 kB that it touched, and its plan, as lines.
+
+    Of one that failed ``error`` says why; of one that nothing could be asked with, ``skipped``. Nothing here is a row's value.
+    """
+
+    ms: float = 0.0
+    blocks: int = 0
+    plan: tuple[str, ...] = ()
+    error: str = ""
+    skipped: str = ""
+    runs: tuple[float, ...] = field(default=(), compare=False)
+
+
+def read(path: Path) -> Queries:
+    """Read the file. Raises :class:`WrongUse` where it is none, or names a parameter that it does not have."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongUse(f"The queries in {shown(path)} cannot be read: {error}.", "QUERIES=file scripts/staging-deploy.sh") from None
+    parameters: list[Query] = []
+    queries: list[Query] = []
+    parts = _BLOCK.split(text)[1:]
+    for kind, name, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        sql = body.strip().rstrip(";")
+        known = {one.name for one in parameters}
+        used = tuple(dict.fromkeys(found for found in _NAMED.findall(sql)))
+        unknown = [one for one in used if one not in known]
+        if unknown or not sql or name in {one.name for one in (*parameters, *queries)}:
+            why = f"there is no parameter {unknown[0]} above it" if unknown else "it is empty" if not sql else "the name is taken"
+            raise WrongUse(f"{shown(path)}: {kind} '{name}': {why}.", f"edit {shown(path)}, then scripts/staging-deploy.sh")
+        (parameters if kind == "parameter" else queries).append(Query(name, sql, used))
+    if not queries:
+        raise WrongUse(f"{shown(path)} has no query ('-- query: name' above each).", f"edit {shown(path)}")
+    return Queries(path, tuple(parameters), tuple(queries))
+
+
+def values(connection: Connection, queries: Queries) -> dict[str, str | None]:
+    """What each parameter is in these rows, as text; None where no row gives one, or the query for it fails."""
+    from sqlalchemy.exc import DBAPIError
+
+    found: dict[str, str | None] = {}
+    for one in queries.parameters:
+        try:
+            row = connection.exec_driver_sql(_bound(one), found).first()
+        except DBAPIError:
+            row = None
+        connection.rollback()
+        found[one.name] = None if row is None or row[0] is None else str(row[0])
+    return found
+
+
+def measure(connection: Connection, query: Query, given: Mapping[str, str | None], runs: int) -> Measured:
+    """Run a query once for its plan, and ``runs`` times for its time; nothing is changed, whatever it does."""
+    from sqlalchemy.exc import DBAPIError
+
+    missing = [name for name in query.parameters if given.get(name) is None]
+    if missing:
+        return Measured(skipped=f"no row gives {', '.join(missing)}")
+    sql = _bound(query)
+    try:
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{LIMIT}'")
+        times = []
+        plan: dict[str, Any] = {}
+        for turn in range(runs + 1):
+            # The first one warms up, and has the plan; to time each node would take longer than many a query.
+            timing = "" if turn == 0 else ", TIMING OFF"
+            asked = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON{timing}) {sql}"
+            told = connection.exec_driver_sql(asked, dict(given)).scalar_one()[0]
+            plan = plan or told
+            times.append(told["Execution Time"])
+            blocks = _blocks(told["Plan"])
+        return Measured(statistics.median(times[1:]), blocks, tuple(lines(plan["Plan"])), runs=tuple(times[1:]))
+    except DBAPIError as error:
+        said = str(error.orig).strip().splitlines()[0]
+        return Measured(error=f"{said} ({getattr(error.orig, 'pgcode', None) or 'no SQLSTATE'})")
+    finally:
+        connection.rollback()
+
+
+def lines(plan: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
+    """A plan as people read it: what is done to which table by which index. No condition, for that quotes values."""
+    what = str(plan["Node Type"])
+    index, table = plan.get("Index Name"), plan.get("Relation Name")
+    told = what + (f" using {index}" if index else "") + (f" on {table}" if table else "")
+    if plan.get("Function Name"):
+        told += f" on {plan['Function Name']}"
+    yield "  " * depth + told
+    for below in plan.get("Plans", ()):
+        yield from lines(below, depth + 1)
+
+
+def _blocks(plan: Mapping[str, Any]) -> int:
+    # A node's count holds those of the nodes below it.
+    return int(plan.get("Shared Hit Blocks", 0) + plan.get("Shared Read Blocks", 0))
+
+
+def _bound(query: Query) -> str:
+    """The query as the driver binds it."""
+    return _NAMED.sub(lambda found: f"%({found[1]})s", query.sql.replace("%", "%%"))
