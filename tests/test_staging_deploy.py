@@ -29,9 +29,11 @@ NAME = "planner_staging"
 PEOPLE = ("Agatha Torquay", "agatha@corp.example", "the butler's confession")
 """What stands in production's rows, and in no row of the copy."""
 NOTED = """
-UPDATE projects SET name = 'Agatha Torquay', description = 'the butler''s confession' WHERE id = (SELECT min(id::text)::uuid FROM projects);
-UPDATE steps SET final_content = 'the butler''s confession' WHERE id = (SELECT min(id::text)::uuid FROM steps WHERE final_content IS NOT NULL);
-INSERT INTO navigation_cursors (project_id, actor) SELECT min(id::text)::uuid, 'agatha@corp.example' FROM projects
+UPDATE projects SET name = 'Agatha Torquay', description = 'the butler''s confession'
+WHERE id = (SELECT min(id::text)::uuid FROM projects);
+UPDATE steps SET final_content = 'the butler''s confession'
+WHERE id = (SELECT min(id::text)::uuid FROM steps WHERE final_content IS NOT NULL);
+UPDATE navigation_cursors SET actor = 'agatha@corp.example' WHERE id = (SELECT min(id::text)::uuid FROM navigation_cursors)
 """
 
 
@@ -84,7 +86,9 @@ class Staging:
 
     def databases(self) -> list[str]:
         """What staging's server has, besides its own."""
-        rows = self.server.rows("SELECT datname FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1')")
+        rows = self.server.rows(
+            "SELECT datname FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1')"
+        )
         return sorted(name for (name,) in rows)
 
     def revision(self, upgrade: str, downgrade: str, *, reversible: str = "stash", expectations: str = "") -> Path:
@@ -147,7 +151,7 @@ def staging(staging_server: Database, production: Database, tmp_path: Path) -> I
 def everything(database: Database) -> str:
     """All rows of all tables of a database, the guard's too, as text."""
     tables = database.rows(
-        "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND relnamespace::regnamespace::text !~ '^(pg_|information)'"
+        "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND relnamespace::regnamespace::text !~ '^(pg_|info)'"
     )
     return "\n".join(str(database.rows(f"SELECT t::text FROM {table} t")) for (table,) in tables)
 
@@ -228,7 +232,9 @@ def test_a_dump_or_generated_rows_do_as_well(staging: Staging, tmp_path: Path) -
         [str(embedded.binary("pg_dump")), "--format=custom", f"--file={dump}", "-h", source.host, "-p", str(source.port),
          "-U", "postgres", source.name], check=True,
     )  # fmt: skip
-    stats.write_text(json.dumps({"version": ["022"], "server": "18.6", "tables": {"public.steps": {"rows": 1500, "bytes": 1}}}))
+    stats.write_text(
+        json.dumps({"version": ["022"], "server": "18.6", "tables": {"public.steps": {"rows": 1500, "bytes": 1}}})
+    )
 
     code, said = staging.run(SOURCE_URL="", DUMP=str(dump))
     assert code == 0, said
@@ -293,7 +299,13 @@ FAILS: dict[str, tuple[dict[str, str], str, int, str, str]] = {
     "a column nobody decided": ({"MASKS": "{tmp}/few.toml"}, "", 3, "copy", "mask-undecided"),
     "a folder that is none": ({"PLANNER_REHEARSAL_DIR": "{tmp}/half.dump/x"}, "", 2, "begin", "cannot be written"),
     "no room for the archive": ({"PLANNER_ARCHIVE_DIR": "{tmp}/half.dump/x"}, "", 3, "copy", "copy-impossible"),
-    "a source that is not there": ({"SOURCE_URL": "postgresql://x@/y?host=/nowhere"}, "", 1, "begin", "Nothing listens"),
+    "a source that is not there": (
+        {"SOURCE_URL": "postgresql://x@/y?host=/nowhere"},
+        "",
+        1,
+        "begin",
+        "Nothing listens",
+    ),
     "production": ({"PLANNER_ENV": "production"}, "", 3, "begin", "staging-misplaced"),
     "an upgrade that fails": ({}, 'op.execute("SELECT 1 / 0")', 1, "up", "division by zero"),
     "a downgrade that is refused": ({}, "lossless", 3, "back", "reversible-false"),
@@ -301,7 +313,9 @@ FAILS: dict[str, tuple[dict[str, str], str, int, str, str]] = {
 
 
 @pytest.mark.parametrize("what", FAILS)
-def test_each_step_fails_and_the_next_run_is_as_if_nothing_had_been(staging: Staging, tmp_path: Path, what: str) -> None:
+def test_each_step_fails_and_the_next_run_is_as_if_nothing_had_been(
+    staging: Staging, tmp_path: Path, what: str
+) -> None:
     """It ends with its exit code at its stage, leaves no half copy, says what to do; a run without the cause is green."""
     variables, revision, code, stage, word = FAILS[what]
     (tmp_path / "half.dump").write_bytes(b"PGDMP\x01\x10\x00" + b"\0" * 100)
@@ -337,7 +351,9 @@ def test_each_step_fails_and_the_next_run_is_as_if_nothing_had_been(staging: Sta
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("stage", ["copy", "up", "back"])
-def test_a_run_that_is_killed_leaves_nothing_that_the_next_minds(staging: Staging, stage: str, how: signal.Signals) -> None:
+def test_a_run_that_is_killed_leaves_nothing_that_the_next_minds(
+    staging: Staging, stage: str, how: signal.Signals
+) -> None:
     """Ended in the middle, by a signal that can be answered or not: no unmasked row can be read, and the next run is green."""
     path = staging.revision(
         'op.execute("CREATE TABLE t (id int PRIMARY KEY)")\nop.execute("SELECT pg_sleep(0.1)")',
@@ -357,7 +373,9 @@ def test_a_run_that_is_killed_leaves_nothing_that_the_next_minds(staging: Stagin
     said = started.communicate(timeout=120)[0]
 
     assert started.returncode == (75 if how == signal.SIGTERM else -9), said
-    until(lambda: not staging.server.rows("SELECT FROM pg_stat_activity WHERE application_name LIKE 'mcp-planner%'"), 60)
+    until(
+        lambda: not staging.server.rows("SELECT FROM pg_stat_activity WHERE application_name LIKE 'mcp-planner%'"), 60
+    )
     if how == signal.SIGTERM:
         assert not staging.newest()["green"]
     staging.server.rows("DROP ROLE IF EXISTS reader")

@@ -8,8 +8,7 @@ STAGING_RULES = (
     Rule(
         "not-rehearsed",
         "{problem}",
-        "what nobody has run on rows like production's shows there first how long it takes, what it slows down, and whether there "
-        "is a way back",
+        "how long it takes, what it slows down and whether there is a way back is then found out in production",
         "scripts/staging-deploy.sh, with a copy of production as it is now (docs/staging.md); or a recorded reason: "
         'REASON="…" scripts/production-migrate.sh',
     ),
@@ -53,14 +52,14 @@ STAGING_RULES = (
         "rehearsal-differs",
         "{after}, the copy is not what it was: {differences}",
         "the way back does not lead back, or the way there not to the same place twice: in production nobody would see it",
-        "a downgrade() that undoes all that upgrade() does; or Reversible: forward-only with the reason, where there is no way back",
+        "a downgrade() that undoes all that upgrade() does; or Reversible: forward-only, with the reason, where nothing does",
     ),
     Rule(
         "performance-impact",
         "the query '{query}' takes {factor} times as long: {before} before, {after} afterwards; {plan}",
         "the application asks it as often as before, and everything behind it waits",
-        "the index that it has lost (op.create_index_concurrently), or the query as the new schema wants it, deployed first; what "
-        "is meant to be so is said by a recorded reason in production",
+        "the index that it has lost (op.create_index_concurrently), or the query as the new schema wants it, deployed first; "
+        "what is meant to be so is said by a recorded reason in production",
     ),
     Rule(
         "query-broken",

@@ -76,7 +76,9 @@ def of_file(path: Path) -> Iterator[Archive]:
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for a writer
     except OSError as error:
-        raise impossible(f"{path} cannot be opened ({error.strerror})", "DUMP=file of pg_dump --format=custom") from None
+        raise impossible(
+            f"{path} cannot be opened ({error.strerror})", "DUMP=file of pg_dump --format=custom"
+        ) from None
     try:
         if not path.is_file():
             raise impossible(f"{path} is no ordinary file", "DUMP=file of pg_dump --format=custom")
@@ -106,7 +108,9 @@ def of_source(given: Settings, source: URL, folder: Path) -> Iterator[Archive]:
     except dump.Locked as error:
         raise Busy(f"A table of the source is locked by somebody: {error}", place.AGAIN) from None
     except OSError as error:
-        raise impossible(f"no file can be written in {folder} ({error.strerror})", "PLANNER_ARCHIVE_DIR=folder with room") from None
+        raise impossible(
+            f"no file can be written in {folder} ({error.strerror})", "PLANNER_ARCHIVE_DIR=folder with room"
+        ) from None
     finally:
         engine.dispose()
 
@@ -202,7 +206,9 @@ def like(programs: client.Programs, archive: Archive) -> tuple[str, str]:
     told = _asked(programs, archive.file, "--create", "--schema-only", "--no-tablespaces", "--file=-")
     found = _CREATE.search(told)
     if found is None:
-        raise Impossible("the archive does not say how its database was created", "an archive of pg_dump --format=custom")
+        raise Impossible(
+            "the archive does not say how its database was created", "an archive of pg_dump --format=custom"
+        )
     made = re.search(r"^; Archive created at (.+)$", _asked(programs, archive.file, "--list"), re.MULTILINE)
     return found[2].strip(), made[1].strip() if made else ""
 
@@ -263,8 +269,10 @@ def _compare(connection: Connection, content: Content) -> None:
     for table, before in content.tables:
         after = checksum(connection, table.rows_of, table.columns)
         if after != before:
-            problem = f"restored, {table.schema}.{table.name} has {after.rows} rows or other values than the source's {before.rows}"
-            raise Impossible(problem, "repeat it; if that changes nothing, the table cannot be dumped and restored exactly")
+            problem = f"restored, {table.schema}.{table.name} has {after.rows} rows, the source {before.rows}, or other values"
+            raise Impossible(
+                problem, "repeat it; if that changes nothing, the table cannot be dumped and restored exactly"
+            )
     connection.rollback()
 
 

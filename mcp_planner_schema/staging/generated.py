@@ -27,7 +27,9 @@ _SAMPLE = 20
 
 def stats(config: Config, named: str) -> TableStats:
     """The sizes to be reached: of the file that is named, or of the history's own."""
-    path = Path(named).expanduser() if named else table_stats.place(config.get_main_option("script_location") or "alembic")
+    path = (
+        Path(named).expanduser() if named else table_stats.place(config.get_main_option("script_location") or "alembic")
+    )
     found = table_stats.read(path)
     if not found.rows:
         raise impossible(f"{path} tells of no table", "make table-stats, against production; or DUMP=file")
@@ -35,7 +37,7 @@ def stats(config: Config, named: str) -> TableStats:
 
 
 def fill(config: Config, given: Settings, wanted: TableStats, target: URL) -> dict[str, Any]:
-    """Migrate to where production stands, and fill in rows. ``target`` is a database of ours, empty; its name is DATABASE_URL's."""
+    """Migrate to where production stands, and fill in rows. ``target`` is DATABASE_URL's, empty."""
     from alembic import command
 
     to = ", ".join(wanted.heads) or "base"

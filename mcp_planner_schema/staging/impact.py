@@ -60,7 +60,9 @@ class Impact:
             return None
         values = {
             "query": self.query,
-            "factor": f"{self.factor:.1f}" if self.slower else f"{self.factor:.1f} (blocks: {self._blocks_factor():.1f})",
+            "factor": f"{self.factor:.1f}"
+            if self.slower
+            else f"{self.factor:.1f} (blocks: {self._blocks_factor():.1f})",
             "before": _shown(self.before),
             "after": _shown(self.after),
             "plan": self.plan_told(),

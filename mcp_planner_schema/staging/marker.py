@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_THERE = """
-SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute
-               WHERE attrelid = pg_catalog.to_regclass(%s) AND attname = 'environment' AND NOT attisdropped)
-"""
+# The newest row of the guard's table ``environment`` counts. A dump of before that has no such table.
+_THERE = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL"
+_NEWEST = "SELECT name FROM {schema}.environment ORDER BY number DESC LIMIT 1"
+_WRITE = (
+    "INSERT INTO {schema}.environment (name, who, host, reason) VALUES (%s, 'somebody', 'somewhere', 'a masked copy')"
+)
 
 
 def read(connection: Connection, schema: str) -> str | None:
     """What the marker says; None where there is none. Ends the transaction it was read in."""
     found = None
     if connection.exec_driver_sql(_THERE, (f"{schema}.environment",)).scalar_one():
-        found = connection.exec_driver_sql(f"SELECT environment::text FROM {schema}.environment LIMIT 1").scalar()
+        found = connection.exec_driver_sql(_NEWEST.format(schema=schema)).scalar()
     connection.rollback()
     return found
 
@@ -25,4 +27,4 @@ def read(connection: Connection, schema: str) -> str | None:
 def write(connection: Connection, schema: str, environment: str) -> None:
     """Let the marker say ``environment``, where there is one. In the caller's transaction."""
     if connection.exec_driver_sql(_THERE, (f"{schema}.environment",)).scalar_one():
-        connection.exec_driver_sql(f"UPDATE {schema}.environment SET environment = %s", (environment,))
+        connection.exec_driver_sql(_WRITE.format(schema=schema), (environment,))

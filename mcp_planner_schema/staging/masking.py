@@ -82,6 +82,9 @@ _OWN = {
     ("history", "host"): "'somewhere'",
     ("history", "error"): "NULL",
     ("history", "scripts"): "NULL",
+    ("environment", "who"): "'somebody'",
+    ("environment", "host"): "'somewhere'",
+    ("environment", "reason"): "NULL",
     ("stash", "who"): "'somebody'",
     ("stash", "why"): "NULL",
     ("stash", "ended_by"): "NULL",
@@ -92,7 +95,9 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute
 """
 
 
-def mask(connection: Connection, masks: Masks, columns: Sequence[Column], decided: Sequence[tuple[Column, str]]) -> None:
+def mask(
+    connection: Connection, masks: Masks, columns: Sequence[Column], decided: Sequence[tuple[Column, str]]
+) -> None:
     """Mask all that is decided, and prove it. The caller's transaction ends with it.
 
     Raises :class:`Refused` where a value is still to be found, in whatever column; the copy is to be dropped then.
@@ -128,7 +133,9 @@ def _prepare(connection: Connection, harmless: Sequence[str]) -> None:
     given = os.environ.get(SALT, "")
     salt = literal(given) if given else _DRAWN
     # DO gives nothing back: a salt that was drawn never leaves the server.
-    execute(connection, f"DO $do$ BEGIN PERFORM pg_catalog.set_config('mcp_planner.mask_salt', {salt}, false); END $do$")
+    execute(
+        connection, f"DO $do$ BEGIN PERFORM pg_catalog.set_config('mcp_planner.mask_salt', {salt}, false); END $do$"
+    )
 
 
 def _remember(connection: Connection, column: Column, rule: str) -> None:
@@ -159,11 +166,12 @@ def _change(connection: Connection, group: Sequence[tuple[Column, str]]) -> None
 def _shuffled(column: Column) -> str:
     """Each value to another row: no row keeps what is its own but by chance, and the column is as it was as a whole."""
     name, rows = identifier(column.name), column.rows_of
+    places = f"SELECT tableoid AS relation, ctid AS place, pg_catalog.row_number() OVER () AS n FROM {rows}"
+    values = f"SELECT {name} AS value, pg_catalog.row_number() OVER (ORDER BY pg_catalog.random()) AS n FROM {rows}"
     return (
-        f"UPDATE {rows} AS x SET {name} = other.value FROM ("
-        f"SELECT a.relation, a.place, b.value FROM (SELECT tableoid AS relation, ctid AS place, pg_catalog.row_number() OVER () AS n "
-        f"FROM {rows}) a JOIN (SELECT {name} AS value, pg_catalog.row_number() OVER (ORDER BY pg_catalog.random()) AS n "
-        f"FROM {rows}) b USING (n)) other WHERE x.tableoid = other.relation AND x.ctid = other.place"
+        f"UPDATE {rows} AS x SET {name} = other.value "
+        f"FROM (SELECT a.relation, a.place, b.value FROM ({places}) a JOIN ({values}) b USING (n)) other "
+        "WHERE x.tableoid = other.relation AND x.ctid = other.place"
     )
 
 

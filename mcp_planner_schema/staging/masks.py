@@ -97,7 +97,8 @@ class Column:
     def can_hold_people(self) -> bool:
         """Whether somebody has to decide what becomes of it."""
         words = self.category in ("S", "C", "I") or (self.category == "U" and self.base not in _PLAIN)
-        return words or self.element in ("S", "C", "I", "U") or _PERSONAL.search(self.name) is not None
+        named = _PERSONAL.search(self.name) is not None and self.category not in ("E", "B")  # enums, booleans
+        return words or self.element in ("S", "C", "I", "U") or named
 
 
 @dataclass(frozen=True)
@@ -115,14 +116,16 @@ class Masks:
         return [".".join(one) for one in self.rules if one not in there]
 
     def decide(self, columns: Sequence[Column]) -> list[tuple[Column, str]]:
-        """Every column that is to be changed, with its rule. Raises :class:`Refused` where nobody has decided, or it cannot be."""
+        """Every column that is to be changed, with its rule. Raises :class:`Refused` where nobody has decided."""
         decided, undecided, wrong = [], [], []
         for one in columns:
             rule = self.rules.get((one.schema, one.table, one.name))
             if rule is None:
                 undecided += [one] if one.can_hold_people else []
             elif problem := _misfit(one, rule):
-                wrong.append(self._unusable(f"{one.shown} = {rule!r}: {problem}", "another rule for it (docs/staging.md)"))
+                wrong.append(
+                    self._unusable(f"{one.shown} = {rule!r}: {problem}", "another rule for it (docs/staging.md)")
+                )
             elif rule != "keep":
                 decided.append((one, rule))
         if undecided:
@@ -155,9 +158,13 @@ def read(path: Path) -> Masks:
     try:
         told = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise _refused(path, f"the rule file {shown(path)} cannot be read ({error.strerror})", "MASKS=file names another") from None
+        raise _refused(
+            path, f"the rule file {shown(path)} cannot be read ({error.strerror})", "MASKS=file names another"
+        ) from None
     except (ValueError, UnicodeDecodeError) as error:
-        raise _refused(path, f"the rule file {shown(path)} is no TOML: {error}", "correct the line that it names") from None
+        raise _refused(
+            path, f"the rule file {shown(path)} is no TOML: {error}", "correct the line that it names"
+        ) from None
     harmless, large = told.pop("harmless", []), told.pop("large_objects", "")
     if not isinstance(harmless, list) or not all(isinstance(one, str) for one in harmless):
         raise _refused(path, "harmless is a list of texts", 'harmless = ["system"]')
@@ -169,7 +176,9 @@ def read(path: Path) -> Masks:
             for name, rule in columns.items() if isinstance(columns, dict) else [("", None)]:
                 named = ".".join(filter(None, (schema, table, name)))
                 if not isinstance(rule, str) or not name:
-                    raise _refused(path, f"{named} is no rule of a column", 'a section [public.projects], and in it name = "words"')
+                    raise _refused(
+                        path, f"{named} is no rule of a column", 'a section [public.projects], and in it name = "words"'
+                    )
                 if rule not in RULES and not rule.startswith(TEXT):
                     known = f"{', '.join(RULES)}, {TEXT}…"
                     raise _refused(path, f"{named} = {rule!r}: there is no such rule", f"one of: {known}")
@@ -211,7 +220,9 @@ def _misfit(one: Column, rule: str) -> str:
 
 def _refused(path: Path, problem: str, instead: str) -> Refused:
     values = {"problem": problem, "instead": instead}
-    return Refused([Finding("mask-unusable", shown(path), "", values)], f"edit {shown(path)}, then scripts/staging-deploy.sh")
+    return Refused(
+        [Finding("mask-unusable", shown(path), "", values)], f"edit {shown(path)}, then scripts/staging-deploy.sh"
+    )
 
 
 def _key(name: str) -> str:

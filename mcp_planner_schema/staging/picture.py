@@ -40,7 +40,9 @@ def take(connection: Connection, schema: str, before: Mapping[str, Any] | None =
     tables = {}
     for space, name, kind, there in connection.exec_driver_sql(_COLUMNS, {"own": schema}).all():
         shown = f"{space}.{name}"
-        rows_of = f"{identifier(space)}.{identifier(name)}" if kind == "p" else f"ONLY {identifier(space)}.{identifier(name)}"
+        rows_of = (
+            f"{identifier(space)}.{identifier(name)}" if kind == "p" else f"ONLY {identifier(space)}.{identifier(name)}"
+        )
         had = former[shown]["columns"] if shown in former else there
         kept = {column: type for column, type in there.items() if had.get(column) == type}
         tables[shown] = {
@@ -61,7 +63,7 @@ def take(connection: Connection, schema: str, before: Mapping[str, Any] | None =
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """What is not the same: what counts, and what may be made anew each time (values of columns that the revisions add)."""
     was, now = (fingerprint.structure(Line(*line) for line in one["lines"]) for one in (before, after))
-    counts, notes = list(fingerprint.difference(was, now)), []
+    counts, notes = list(fingerprint.difference(was, now)), list[str]()
     for name, one in before["tables"].items():
         other = after["tables"].get(name)
         if other is None:

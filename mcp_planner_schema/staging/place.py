@@ -34,9 +34,13 @@ def refuse_elsewhere(given: Settings, target: URL) -> None:
     if given.environment == "staging" or (given.environment == "development" and given.disposable):
         return
     problem = (
-        "it counts as production" if given.environment == "production" else "nobody has said that it is staging's server"
+        "it counts as production"
+        if given.environment == "production"
+        else "nobody has said that it is staging's server"
     )
-    raise misplaced(target, problem, f"PLANNER_ENV=staging {AGAIN}   (where it really is one: a tunnel looks like this machine)")
+    raise misplaced(
+        target, problem, f"PLANNER_ENV=staging {AGAIN}   (where it really is one: a tunnel looks like this machine)"
+    )
 
 
 def misplaced(target: URL, problem: str, instead: str) -> Refused:
@@ -81,7 +85,9 @@ def refuse_what_is_not_ours(connection: Connection, target: URL, given: Settings
     finally:
         engine.dispose()
     if says == "production":
-        raise misplaced(target, "its own marker says that it is production's", "correct DATABASE_URL: name staging's database")
+        raise misplaced(
+            target, "its own marker says that it is production's", "correct DATABASE_URL: name staging's database"
+        )
     said = str(connection.exec_driver_sql(_SAID, (name,)).scalar() or "")
     if holds and not said.startswith(MARK) and confirm != name:
         raise misplaced(

@@ -63,7 +63,9 @@ def read(path: Path) -> Queries:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise WrongUse(f"The queries in {shown(path)} cannot be read: {error}.", "QUERIES=file scripts/staging-deploy.sh") from None
+        raise WrongUse(
+            f"The queries in {shown(path)} cannot be read: {error}.", "QUERIES=file scripts/staging-deploy.sh"
+        ) from None
     parameters: list[Query] = []
     queries: list[Query] = []
     parts = _BLOCK.split(text)[1:]
@@ -73,8 +75,16 @@ def read(path: Path) -> Queries:
         used = tuple(dict.fromkeys(found for found in _NAMED.findall(sql)))
         unknown = [one for one in used if one not in known]
         if unknown or not sql or name in {one.name for one in (*parameters, *queries)}:
-            why = f"there is no parameter {unknown[0]} above it" if unknown else "it is empty" if not sql else "the name is taken"
-            raise WrongUse(f"{shown(path)}: {kind} '{name}': {why}.", f"edit {shown(path)}, then scripts/staging-deploy.sh")
+            why = (
+                f"there is no parameter {unknown[0]} above it"
+                if unknown
+                else "it is empty"
+                if not sql
+                else "the name is taken"
+            )
+            raise WrongUse(
+                f"{shown(path)}: {kind} '{name}': {why}.", f"edit {shown(path)}, then scripts/staging-deploy.sh"
+            )
         (parameters if kind == "parameter" else queries).append(Query(name, sql, used))
     if not queries:
         raise WrongUse(f"{shown(path)} has no query ('-- query: name' above each).", f"edit {shown(path)}")
@@ -122,6 +132,13 @@ def measure(connection: Connection, query: Query, given: Mapping[str, str | None
         return Measured(error=f"{said} ({getattr(error.orig, 'pgcode', None) or 'no SQLSTATE'})")
     finally:
         connection.rollback()
+
+
+def measured(told: Mapping[str, Any]) -> Measured:
+    """One that JSON has kept, which knows no tuples."""
+    return Measured(
+        told["ms"], told["blocks"], tuple(told["plan"]), told["error"], told["skipped"], tuple(told["runs"])
+    )
 
 
 def lines(plan: Mapping[str, Any], depth: int = 0) -> Iterator[str]:

@@ -38,7 +38,9 @@ class Record:
         """Why this is no rehearsal of running ``wanted`` there, now. ``pending`` is the database that is to be migrated."""
         reasons = []
         if not self.green:
-            reasons.append(f"it is not green: {', '.join(dict.fromkeys(self.findings)) or 'it did not come to its end'}")
+            reasons.append(
+                f"it is not green: {', '.join(dict.fromkeys(self.findings)) or 'it did not come to its end'}"
+            )
         age = now - self.at
         if age > dt.timedelta(days=days):
             reasons.append(f"it is {_days(age)} old, and {days}d is the most (rehearsal_age)")
@@ -71,7 +73,7 @@ def whole(path: Path, text: str) -> Path:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-                os.replace(file.name, path)
+                Path(file.name).replace(path)
             except BaseException:
                 Path(file.name).unlink(missing_ok=True)
                 raise

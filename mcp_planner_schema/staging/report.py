@@ -1,4 +1,4 @@
-"""The end of a rehearsal: its record for machines, the same as a page for people, and the copy opened for those who work on it."""
+"""The end of a rehearsal: its record for machines, the same as a page for people, and the copy opened to others."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from mcp_planner_schema.guard.findings import GuardError
 from mcp_planner_schema.staging import copying, place, record, stages
 from mcp_planner_schema.staging.impact import Impact
-from mcp_planner_schema.staging.queries import Measured
+from mcp_planner_schema.staging.queries import Measured, measured
 from mcp_planner_schema.staging.rehearsal import Rehearsal
 
 _WITH_FINDINGS = ("measured-after", "look-back", "look-forth")
 _PAGE = """\
 # Rehearsal of ${ids or "nothing"}: ${"green" if told["green"] else "not green"}
 
-${told["at"]}, PostgreSQL ${told["server"] or "?"}, from ${", ".join(told["from"]) or "base"} to ${", ".join(told["to"]) or "base"}.
+${told["at"]}, PostgreSQL ${told["server"] or "?"}, from ${heads(told["from"])} to ${heads(told["to"])}.
 The copy: ${told["copy"].get("of", "none was made")}${", made " + told["copy"]["created"] if told["copy"].get("created") else ""}.
 
 % if told["green"]:
@@ -48,7 +48,8 @@ ${"##"} Steps
 | revision | direction | outcome | ms | waited ms | held ms | tries | rows |
 |---|---|---|---:|---:|---:|---:|---:|
 % for one in told["steps"]:
-| ${one["revision"]} | ${one["direction"]} | ${one["outcome"]} | ${ms(one["duration_ms"])} | ${ms(one["lock_wait_ms"])} | ${ms(one["hold_ms"])} | \
+| ${one["revision"]} | ${one["direction"]} | ${one["outcome"]} | ${ms(one["duration_ms"])} | ${ms(one["lock_wait_ms"])} | \
+${ms(one["hold_ms"])} | \
 ${one["attempts"]} | ${"" if one["rows_touched"] is None else one["rows_touched"]} |
 % endfor
 % else:
@@ -116,7 +117,9 @@ def content(this: Rehearsal, step: str, code: int) -> dict[str, Any]:
         "revisions": [{"id": one["id"], "checksum": one["checksum"]} for one in (up or start).get("revisions", ())],
         "findings": findings,
         "notes": notes,
-        "copy": {name: copied[name] for name in ("kind", "of", "created", "seconds", "masked", "sizes") if name in copied},
+        "copy": {
+            name: copied[name] for name in ("kind", "of", "created", "seconds", "masked", "sizes") if name in copied
+        },
         "steps": _quietly(lambda: stages.steps(this), []),
         "sizes": _quietly(lambda: stages.sizes(this), {}),
         "queries": [_query(one) for one in _impacts(this)],
@@ -125,14 +128,15 @@ def content(this: Rehearsal, step: str, code: int) -> dict[str, Any]:
 
 def text(this: Rehearsal, told: Mapping[str, Any]) -> str:
     """The same for people, as Markdown."""
-    from mako.template import Template
+    from mako.template import Template  # type: ignore[import-untyped]
 
     return str(
-        Template(_PAGE, strict_undefined=True).render(  # noqa: S702  # Markdown, of the project's own names
+        Template(_PAGE, strict_undefined=True).render(
             told=told,
             ids=", ".join(one["id"] for one in told["revisions"]),
             impacts=_impacts(this),
             ms=lambda number: f"{number:.0f}",
+            heads=lambda names: ", ".join(names) or "base",
             cell=lambda name: str(name).replace("|", "\\|"),
             time=lambda one: one.error or one.skipped or f"{one.ms:.2f} ms",
             factor=lambda one: "" if one.before.error or one.after.error or one.after.skipped else f"{one.factor:.2f}",
@@ -156,16 +160,17 @@ def _impacts(this: Rehearsal) -> list[Impact]:
 
 
 def _measured(kept: Mapping[str, Any]) -> dict[str, Measured]:
-    queries = kept.get("queries", {})
-    return {
-        name: Measured(**{key: tuple(value) if isinstance(value, list) else value for key, value in one.items()})
-        for name, one in queries.items()
-    }
+    return {name: measured(one) for name, one in kept.get("queries", {}).items()}
 
 
 def _query(one: Impact) -> dict[str, Any]:
     def side(measured: Measured) -> dict[str, Any]:
-        return {"ms": round(measured.ms, 3), "blocks": measured.blocks, "plan": list(measured.plan), "error": measured.error}
+        return {
+            "ms": round(measured.ms, 3),
+            "blocks": measured.blocks,
+            "plan": list(measured.plan),
+            "error": measured.error,
+        }
 
     return {"name": one.query, "before": side(one.before), "after": side(one.after)}
 

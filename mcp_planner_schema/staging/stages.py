@@ -82,7 +82,7 @@ def measure(this: Rehearsal, when: str) -> None:
         found = {one.name: queries.measure(connection, one, values, _runs()) for one in asked.queries}
         findings: list[Finding] = []
         if when != "before":
-            before = {name: queries.Measured(**_tuples(one)) for name, one in this.kept("measured-before")["queries"].items()}
+            before = {name: queries.measured(one) for name, one in this.kept("measured-before")["queries"].items()}
             by_name = {one.name: one for one in asked.queries}
             for one in impact.compare(before, found):
                 if one.doubtful:  # the clock alone: once more, longer
@@ -93,7 +93,9 @@ def measure(this: Rehearsal, when: str) -> None:
     kept = {"queries": {name: asdict(one) for name, one in found.items()}, "findings": _as_json(findings)}
     this.keep(f"measured-{when}", {**kept, "values": values})
     failed = sum(bool(one.error) for one in found.values())
-    print(f"measured {when}: {len(found)} queries, {failed} failed, {sum(one.ms for one in found.values()):.1f} ms together")
+    print(
+        f"measured {when}: {len(found)} queries, {failed} failed, {sum(one.ms for one in found.values()):.1f} ms together"
+    )
     _tell(findings)
 
 
@@ -141,7 +143,8 @@ def look(this: Rehearsal, when: str) -> None:
     first = this.kept("look-before") if when != "before" else None
     with this.connected() as connection:
         seen = picture.take(connection, this.given.schema, first)
-    findings, notes = [], []
+    findings: list[Finding] = []
+    notes: list[str] = []
     against = {"back": "before", "forth": "up"}.get(when)
     if against and (when != "back" or this.kept("back")["whole"]):
         counts, notes = picture.differences(this.kept(f"look-{against}"), seen)
@@ -150,14 +153,21 @@ def look(this: Rehearsal, when: str) -> None:
             values = {"after": after, "differences": picture.shortened(counts)}
             findings = [Finding("rehearsal-differs", "staging", "", values)]
     this.keep(f"look-{when}", {**seen, "findings": _as_json(findings), "notes": notes})
-    print(f"looked {when}: {seen['fingerprint']}, {len(seen['tables'])} tables" + (f", {len(notes)} notes" if notes else ""))
+    print(
+        f"looked {when}: {seen['fingerprint']}, {len(seen['tables'])} tables"
+        + (f", {len(notes)} notes" if notes else "")
+    )
     _tell(findings)
 
 
 def failed(this: Rehearsal, error: GuardError) -> None:
     """Keep why a stage has ended, for the report."""
     findings = error.findings if isinstance(error, Refused) else ()
-    said = f"refused ({', '.join(one.code for one in findings)}), {error.left}" if isinstance(error, Refused) else error.message
+    said = (
+        f"refused ({', '.join(one.code for one in findings)}), {error.left}"
+        if isinstance(error, Refused)
+        else error.message
+    )
     this.keep("failed", {"error": said, "findings": _as_json(findings)})
 
 
@@ -250,7 +260,9 @@ def _generated(this: Rehearsal, server: Connection) -> dict[str, Any]:
 
 
 def _newest(this: Rehearsal, connection: Connection) -> int:
-    there = connection.exec_driver_sql("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (f"{this.given.schema}.history",))
+    there = connection.exec_driver_sql(
+        "SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (f"{this.given.schema}.history",)
+    )
     if not there.scalar_one():
         return 0
     return int(connection.exec_driver_sql(f"SELECT coalesce(max(id), 0) FROM {this.given.schema}.history").scalar_one())
@@ -258,11 +270,6 @@ def _newest(this: Rehearsal, connection: Connection) -> int:
 
 def _as_json(findings: Sequence[Finding]) -> list[dict[str, str]]:
     return [{"code": one.code, "where": one.where, "revision": one.revision, "text": one.text()} for one in findings]
-
-
-def _tuples(one: dict[str, Any]) -> dict[str, Any]:
-    """As it was before JSON made lists of tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in one.items()}
 
 
 def _tell(findings: Sequence[Finding]) -> None:
