@@ -47,9 +47,11 @@ def _table_stats(config: Config, values: Values) -> int:
 
 
 def _findings(config: Config, values: Values) -> int:
-    from mcp_planner_schema.inspect import catalogue
+    from mcp_planner_schema.inspect import catalogue, runbook
 
     Path(ROOT / "docs" / "findings.md").write_text(catalogue.markdown(), encoding="utf-8")
+    page = Path(ROOT / "docs" / "runbook.md")
+    page.write_text(runbook.filled(page.read_text(encoding="utf-8")), encoding="utf-8")
     return DONE
 
 

@@ -1,0 +1,110 @@
+"""A backup before a deploy: what the configured check knows, or a file of the whole database that was restored and compared."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mcp_planner_schema.deploy import record
+from mcp_planner_schema.guard import archive, connect, evidence
+from mcp_planner_schema.guard.findings import Broken, Refused
+from mcp_planner_schema.guard.preflight import backup, gate
+from mcp_planner_schema.guard.preflight.asked import Here, size, span
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from mcp_planner_schema.deploy.record import Deploy
+    from mcp_planner_schema.guard.settings import Settings
+
+# A partition's rows come with its table; what earlier downgrades have kept has archives of its own, and nothing of it can go.
+_TABLES = """
+SELECT n.nspname::text, c.relname::text
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND left(n.nspname, 3) <> 'pg_'
+  AND n.nspname <> 'information_schema' AND n.nspname !~ %s
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                  WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+ORDER BY 1, 2
+"""
+
+
+def make(given: Settings, engine: Engine, deploy: Deploy, accepted: str | None, repeat: str) -> Iterator[str]:
+    """See to it that there is a backup from before the deploy, and write down which; one line for people for each thing said.
+
+    With ``backup_check`` configured its word is taken, and findings are refused unless ``accepted``. Else the file that this
+    deploy has written already counts, where it is there. Raises :class:`Refused`, :class:`Busy` or :class:`Broken`.
+    """
+    asked = given.preflight
+    if asked.backup_age is None:
+        yield "backup_age = never: nobody asks for a backup here"
+        return
+    with connect.opened(engine, autocommit=True) as connection:
+        if asked.backup_check:
+            yield from _checked(connection, given, deploy, accepted, repeat)
+            return
+        tables = [tuple(row) for row in connection.exec_driver_sql(_TABLES, (f"^{given.schema}_stash_[0-9]+$",))]
+        if not any(not _own(given, schema) for schema, _ in tables):
+            yield "the database has no tables yet: there is nothing to back up"
+            return
+    if deploy.backup and _usable(deploy, asked.backup_age / 1000):
+        yield f"the backup of this deploy is there: {deploy.backup['path']}, {span(deploy.age or 0)} old"
+        return
+    made = archive.make(given, engine, tables, f"before-deploy-{deploy.id}", repeat)
+    rows = sum(one[2] for one in made.tables)
+    kept = {
+        "path": str(made.path), "sha256": made.sha256, "bytes": made.bytes, "tables": len(made.tables), "rows": rows,
+        "server": made.server_version, "pg_dump": made.pg_dump_version,
+    }  # fmt: skip
+    with connect.opened(engine, autocommit=True) as connection:
+        record.save(connection, given.schema, deploy.id, kept)
+    yield (
+        f"{made.path}: {len(made.tables)} tables, {rows} rows, {size(made.bytes)}, "
+        f"restored and compared; sha256 {made.sha256}"
+    )
+
+
+def told(given: Settings, engine: Engine) -> list[str]:
+    """What a ``backup_check`` prints, of the newest file that a deploy has written. Raises :class:`Broken` where there is none."""
+    with connect.opened(engine, autocommit=True) as connection:
+        found = record.newest(connection, given.schema, saved=True)
+    if found is None or not _there(found):
+        raise Broken("There is no backup that a deploy has written, or its file is gone.", "make migrate-status")
+    age = max(0, int(found.age or 0))
+    return [f"age={age}s", f"restored={age}s"]
+
+
+def _checked(
+    connection: Connection, given: Settings, deploy: Deploy, accepted: str | None, repeat: str
+) -> Iterator[str]:  # fmt: skip
+    found = list(backup.ask(connection, Here(given, (), 0, dt.date.today())))
+    taken = gate.codes(accepted)
+    against = [one.finding for one in found if one.finding.code not in taken and one.finding.code != "backup-unproven"]
+    if against:
+        raise Refused(against, f"see to a backup, then {repeat}")
+    for one in found:
+        yield f"note: {one.finding.code}: {one.finding.rule.happens.format_map(one.finding.values)}"
+    record.save(connection, given.schema, deploy.id, {"check": given.preflight.backup_check.split()[0]})
+    yield "backup_check says that there is one"
+
+
+def _own(given: Settings, schema: str) -> bool:
+    import re
+
+    return re.match(evidence.own(given.schema), schema) is not None
+
+
+def _usable(deploy: Deploy, limit: float) -> bool:
+    return deploy.age is not None and deploy.age < limit and _there(deploy)
+
+
+def _there(deploy: Deploy) -> bool:
+    """Whether the file is in its place, as long as it was. Its checksum is read when it is restored."""
+    kept: Any = deploy.backup or {}
+    path = Path(str(kept.get("path", "")))
+    try:
+        return bool(kept.get("path")) and path.is_file() and path.stat().st_size == kept["bytes"]
+    except OSError:
+        return False

@@ -1,0 +1,218 @@
+"""What scripts/production-migrate.sh goes by: stages, the record of a deploy, the watch, and what it refuses at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mcp_planner_schema.deploy import record, stages, watch
+from mcp_planner_schema.deploy.stages import CONTRACT, EXPAND, Stages
+from mcp_planner_schema.guard import connect, history, settings
+from mcp_planner_schema.guard.findings import Broken, GuardError, WrongUse
+from tests.conftest import ROOT, Database
+
+SCRIPT = ROOT / "scripts" / "production-migrate.sh"
+E, M, C = "expand", "migrate", "contract"
+
+
+def called(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The script, as somebody calls it without a terminal."""
+    return subprocess.run(
+        [str(SCRIPT), *arguments], env={**os.environ, **environment}, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+
+
+# --- stages -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("phases", "kind", "found"),
+    [
+        ([], EXPAND, Stages()),
+        ([E, E], EXPAND, Stages(expand="2")),
+        ([E, M, C], EXPAND, Stages(expand="1", data="2", waits=("3",))),
+        ([E, M, E, C, E], EXPAND, Stages(expand="1", data="3", waits=("4", "5"))),
+        ([M, C], EXPAND, Stages(data="1", waits=("2",))),
+        ([C, E], EXPAND, Stages(waits=("1", "2"))),
+        ([], CONTRACT, Stages()),
+        ([C], CONTRACT, Stages(contract="1")),
+        ([C, C, E, C], CONTRACT, Stages(contract="2", waits=("3", "4"))),
+    ],
+    ids=lambda value: "-".join(value) or "nothing" if isinstance(value, list) else None,
+)
+def test_pending_revisions_have_their_stages(phases: list[str], kind: str, found: Stages) -> None:
+    """Expand to the first data, data to the first contract; a contract run takes what is next, and nothing behind an expand."""
+    pending = [(str(number), phase) for number, phase in enumerate(phases, 1)]
+
+    assert stages.split(pending, kind) == found
+
+
+def test_a_contract_does_not_overtake_its_expand() -> None:
+    """Asked for a contract while its expand is pending, it says what has to be run before."""
+    with pytest.raises(WrongUse, match="1, 2 would run before the contract"):
+        stages.split([("1", E), ("2", M), ("3", C)], CONTRACT)
+
+
+# --- the record -------------------------------------------------------------------------------------------------------
+
+
+def test_a_deploy_that_did_not_end_is_found_again(empty: Database) -> None:
+    """It is found while it is not done and the database is not behind its beginning; each kind has its own."""
+    engine = connect.engine(connect.url(settings.load(_config())), "the test")
+    who = history.Origin("somebody", "here", None)
+    with connect.opened(engine, autocommit=True) as connection:
+        record.prepare(connection, "migration")
+        number = record.begin(connection, "migration", EXPAND, "021", "no staging today", who)
+        record.at(connection, "migration", number, "backup")
+
+        found = record.unfinished(connection, "migration", EXPAND, ("020", "021", "022"))
+        behind = record.unfinished(connection, "migration", EXPAND, ("020",))
+        other = record.unfinished(connection, "migration", CONTRACT, ("020", "021"))
+        record.resume(connection, "migration", number, "still none")
+        record.end(connection, "migration", number, "023", 0)
+        done = record.unfinished(connection, "migration", EXPAND, ("020", "021"))
+
+    assert found is not None
+    assert (found.id, found.stage, found.start) == (number, "backup", "021")
+    assert (behind, other, done) == (None, None, None)
+    assert empty.rows("SELECT state, to_head, exit_code, reason FROM migration.deploy") == [
+        ("done", "023", 0, "no staging today; still none")
+    ]
+
+
+def _config() -> object:
+    from alembic.config import Config
+
+    return Config(str(ROOT / "alembic.ini"))
+
+
+# --- the watch --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def watching(empty: Database) -> Callable[..., list[str]]:
+    """Watches the empty database; gives what was said."""
+
+    def begin(**environment: str) -> list[str]:
+        said: list[str] = []
+        engine = connect.engine(connect.url(settings.load(_config())), "mcp-planner-guard deploy")
+        short = {"WATCH_SECONDS": "0", "WATCH_EVERY": "0.1"}
+        watch.watch(engine, watch.wanted({**short, **environment}), said.append, "again")
+        return said
+
+    return begin
+
+
+def test_a_healthy_application_is_let_be(watching: Callable[..., list[str]]) -> None:
+    """The command ends with 0, each time it is asked; without one that is said."""
+    with_command = watching(WATCH_COMMAND="true", WATCH_SECONDS="0.3")
+    without = watching()
+
+    assert "times healthy" in with_command[-1]
+    assert "WATCH_COMMAND is not set" in without[0]
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("sh -c 'echo no database; exit 7'", "sh ended with 7: no database"),
+        ("/not/there", "/not/there cannot be run"),
+        ("sleep 30", "sleep did not end within 0.2 s"),
+        ("sh -c 'echo postgresql://me:s3cret@host/db; exit 1'", r"postgresql://me:\*\*\*@host/db"),
+    ],
+)
+def test_an_application_that_is_not_healthy_stops_the_deploy(
+    watching: Callable[..., list[str]], command: str, says: str
+) -> None:
+    """Another exit code, no program, no answer: told in one sentence, and no password of what it prints."""
+    with pytest.raises(Broken, match=says):
+        watching(WATCH_COMMAND=command, WATCH_TIMEOUT="0.2")
+
+
+def test_some_failures_in_a_row_may_be(watching: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Fewer failures in a row than WATCH_FAILURES allows are told, and no more."""
+    file = tmp_path / "asked"
+    twice = f"sh -c 'echo >> {file}; test $(wc -l < {file}) -gt 2'"
+
+    said = watching(WATCH_COMMAND=twice, WATCH_FAILURES="2", WATCH_SECONDS="0.5")
+
+    assert sum("in a row" in line for line in said) == 2
+
+
+def test_errors_of_the_application_stop_the_deploy(empty: Database, watching: Callable[..., list[str]]) -> None:
+    """Transactions that are rolled back are counted by the server: too many since the change, and the watch ends."""
+
+    def fail() -> None:
+        with empty.connect(autocommit=False) as connection, connection.cursor() as cursor:
+            for _ in range(30):
+                cursor.execute("SELECT 1")
+                connection.rollback()
+            cursor.execute("SELECT pg_stat_force_next_flush()")
+
+    failing = threading.Timer(0.1, fail)
+    failing.start()
+
+    with pytest.raises(Broken, match="has rolled back"):
+        watching(WATCH_SECONDS="1.5")
+
+    failing.join()
+
+
+def test_who_waits_behind_the_migration_stops_the_deploy(empty: Database, watching: Callable[..., list[str]]) -> None:
+    """A session that waits for more than a second for one of the guard's is named."""
+    empty.rows("CREATE TABLE t ()")
+    with empty.connect(autocommit=False) as ours, empty.connect() as theirs, ours.cursor() as cursor:
+        cursor.execute("SET application_name = 'mcp-planner-guard x'; LOCK TABLE t")
+        waiting = threading.Thread(target=lambda: theirs.cursor().execute("SELECT FROM t"))
+        waiting.start()
+
+        with pytest.raises(Broken, match=r"pid \d+ \(the test\) waits for a lock of the migration's"):
+            watching(WATCH_SECONDS="10")
+        ours.rollback()
+        waiting.join()
+
+
+@pytest.mark.parametrize("name", ["WATCH_SECONDS", "WATCH_EVERY", "WATCH_TIMEOUT", "WATCH_FAILURES", "WATCH_ROLLBACKS"])
+def test_a_limit_of_the_watch_is_a_number(name: str) -> None:
+    """What is no number is refused before anything is watched."""
+    with pytest.raises(GuardError, match=f"{name} is 'soon'"):
+        watch.wanted({name: "soon"})
+
+
+# --- the script -------------------------------------------------------------------------------------------------------
+
+
+def test_the_script_has_nothing_to_do_at_head(database: Database) -> None:
+    """It ends with 0, writes nothing, and prints no way back; --help needs no database."""
+    done, helped = called(), called("--help", DATABASE_URL="")
+
+    assert (done.returncode, helped.returncode) == (0, 0)
+    assert done.stderr.splitlines()[-1] == "nothing to do"
+    assert "--contract" in helped.stdout
+    assert database.value("SELECT to_regclass('migration.deploy') IS NULL")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--fast"], "There is no option --fast."),
+        (["--contract"], "--reason says how it is known"),
+        (["--without-rehearsal"], "--without-rehearsal needs --reason"),
+        (["--reason"], "--reason needs a text"),
+        ([], "a deploy never takes the embedded server"),
+    ],
+    ids=["unknown", "contract", "rehearsal", "reason", "no database"],
+)
+def test_the_script_refuses_what_it_cannot_mean(arguments: list[str], says: str) -> None:
+    """Wrong use ends with 2 and the right form, before any database is asked."""
+    ended = called(*arguments, DATABASE_URL="")
+
+    assert ended.returncode == 2
+    assert says in ended.stderr
+    assert "next: " in ended.stderr
