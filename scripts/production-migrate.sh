@@ -61,7 +61,7 @@ done
 export PLANNER_ENV=${PLANNER_ENV:-production} REASON=$reason
 [ -n "$reason" ] || unset REASON
 unset PHASE # each step below says its own
-phase=expand
+phase='expand'
 [ -z "$contract" ] || phase=contract
 python=${PYTHON:-.venv/bin/python}
 command -v "$python" >/dev/null || wrong "There is no $python." 'make setup'
@@ -252,4 +252,4 @@ if [ -n "$data" ]; then
 fi
 step report
 report
-stage=done
+stage='done'

@@ -55,9 +55,11 @@ def test_the_pipeline_is_one() -> None:
     checked("check-jsonschema", "--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci", str(GITLAB))
 
 
-def test_the_job_is_one() -> None:
-    """Kubernetes' own schema knows every field of it, and none is unknown."""
-    checked("kubernetes-validate", "--strict", str(JOB))
+def test_the_job_is_one(tmp_path: Path) -> None:
+    """Kubernetes' own schema knows every field of it, and none is unknown. The checker knows no name that is generated."""
+    named = tmp_path / JOB.name
+    named.write_text(JOB.read_text().replace("generateName: planner-migrate-", "name: planner-migrate"))
+    checked("kubernetes-validate", "--strict", str(named))
 
 
 def test_what_a_template_may_do_is_the_least() -> None:

@@ -67,7 +67,7 @@ def make(given: Settings, engine: Engine, deploy: Deploy, accepted: str | None, 
 
 
 def told(given: Settings, engine: Engine) -> list[str]:
-    """What a ``backup_check`` prints, of the newest file that a deploy has written. Raises :class:`Broken` where there is none."""
+    """What a ``backup_check`` prints, of the newest file that a deploy has written. Raises :class:`Broken` where none is."""
     with connect.opened(engine, autocommit=True) as connection:
         found = record.newest(connection, given.schema, saved=True)
     if found is None or not _there(found):

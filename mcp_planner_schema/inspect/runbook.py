@@ -14,7 +14,7 @@ _PSQL = 'psql "$DATABASE_URL" -c '
 # Command, and what it is for. What is not here is a fault of a file (_EDIT), or asked before a run (_ASK).
 NEXT: dict[str, tuple[str, str]] = {
     # The database, or what was kept of it.
-    "applied-edited": ("make migrate-status", "shows which; the old text back (git), or `make migrate-accept VERSION=… REASON=…`"),
+    "applied-edited": ("make migrate-status", "shows which; the old text back, or `make migrate-accept VERSION=… REASON=…`"),
     "graph-broken": ("make migrate-validate", "names the files; two with one number: `make migrate-rebase VERSION=…`"),
     "numbering-duplicate": ("make migrate-rebase VERSION=…", "the one that no database has applied gets the next number"),
     "forward-only": ("make migrate-history", "there is no way back: a new revision forward, or the backup"),
