@@ -102,7 +102,6 @@ stage=begin id='' start='' database=''
 step() {
     stage=$1
     printf '\n== %s\n' "$stage" >&2
-    [ -z "$id" ] || deploy at ID="$id" STAGE="$stage"
 }
 
 ended() {
@@ -111,7 +110,7 @@ ended() {
     trap - EXIT
     rm -f "$answer"
     if [ -n "$id" ]; then
-        tell end ID="$id" CODE="$code" || printf 'note: how it ended could not be written down\n' >&2
+        tell end ID="$id" STAGE="$stage" CODE="$code" || printf 'note: how it ended could not be written down\n' >&2
     fi
     if [ -n "$start" ]; then
         printf '\n' >&2
@@ -241,7 +240,7 @@ else
     [ -z "$expand" ] || planner migrate-up PHASE=expand TO="$expand"
 fi
 step watch
-deploy watch
+deploy watch ID="$id"
 step verify
 verified
 if [ -n "$data" ]; then

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shlex
 import shutil
@@ -331,13 +332,12 @@ def test_a_report_that_cannot_be_written_ends_the_deploy(site: Site) -> None:
 # --- killed, and stopped ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.7])
 @pytest.mark.parametrize("step", ["preflight", "rehearsal", "backup", "expand", "watch", "verify", "data", "report"])
-def test_killed_in_any_step_it_goes_on(site: Site, step: str, delay: float) -> None:
+def test_killed_in_any_step_it_goes_on(site: Site, step: str) -> None:
     """SIGKILL to all of it, as a container's end is: the next call ends where an undisturbed one would have."""
     process = site.start(*WITHOUT)
     until(lambda: step in site.steps or process.poll() is not None, 120)
-    time.sleep(delay)  # somewhere in the step: any place will do
+    time.sleep(random.uniform(0, 1.5))  # somewhere in the step: any place will do
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 

@@ -87,19 +87,13 @@ def _begin(config: Config, values: Values) -> None:
             print(f"deploy {record.begin(connection, given.schema, _kind(values), start, reason, who)}\nstart {start}")
 
 
-def _at(config: Config, values: Values) -> None:
-    from mcp_planner_schema.deploy import record
-
-    with _opened(config) as (given, _, connection):
-        record.at(connection, given.schema, int(values["ID"]), values["STAGE"])
-
-
 def _end(config: Config, values: Values) -> None:
     from mcp_planner_schema.deploy import record
 
     with _opened(config) as (given, _, connection):
-        applied = _applied(config)
-        record.end(connection, given.schema, int(values["ID"]), applied[-1] if applied else "base", int(values["CODE"]))
+        number, applied = int(values["ID"]), _applied(config)
+        record.at(connection, given.schema, number, values["STAGE"])
+        record.end(connection, given.schema, number, applied[-1] if applied else "base", int(values["CODE"]))
 
 
 def _backup(config: Config, values: Values) -> None:
@@ -108,6 +102,7 @@ def _backup(config: Config, values: Values) -> None:
 
     with _opened(config) as (given, engine, connection):
         found = record.read(connection, given.schema, int(values["ID"]))
+        record.at(connection, given.schema, found.id, "backup")
     for line in backup.make(given, engine, found, os.environ.get("PREFLIGHT_ACCEPT"), str(config.attributes["repeat"])):
         runner.say(line)
 
@@ -120,11 +115,12 @@ def _backup_check(config: Config, values: Values) -> None:
 
 
 def _watch(config: Config, values: Values) -> None:
-    from mcp_planner_schema.deploy import watch
+    from mcp_planner_schema.deploy import record, watch
     from mcp_planner_schema.guard import runner
 
     asked = watch.wanted()
-    with _opened(config) as (_, engine, _):
+    with _opened(config) as (given, engine, connection):
+        record.at(connection, given.schema, int(values["ID"]), "watch")
         watch.watch(engine, asked, runner.say, str(config.attributes["repeat"]))
 
 
@@ -132,6 +128,7 @@ def _runs(config: Config, values: Values) -> None:
     from mcp_planner_schema.deploy import record
 
     with _opened(config) as (given, _, connection):
+        record.at(connection, given.schema, int(values["ID"]), "report")
         print("\n".join(map(str, record.runs(connection, given.schema, int(values["ID"])))))
 
 
@@ -144,7 +141,6 @@ def _back(config: Config, values: Values) -> None:
 VERBS: dict[str, Callable[[Config, Values], None]] = {
     "stages": _stages,
     "begin": _begin,
-    "at": _at,
     "end": _end,
     "backup": _backup,
     "backup-check": _backup_check,

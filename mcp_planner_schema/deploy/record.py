@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS {schema}.deploy (
     tool_version text NOT NULL
 );
 COMMENT ON TABLE {schema}.deploy IS 'One row a deploy by scripts/production-migrate.sh; a later call goes on with it';
-COMMENT ON COLUMN {schema}.deploy.stage IS 'The one that was begun last';
+COMMENT ON COLUMN {schema}.deploy.stage IS 'The last one that is known: of a deploy that was killed, runs and history say more';
 COMMENT ON COLUMN {schema}.deploy.reason IS 'Why without a rehearsal, or how it is known that no older release runs';
 COMMENT ON COLUMN {schema}.deploy.backup IS 'Path, SHA-256 and size of what was written before; or whose word was taken';
 """
@@ -107,7 +107,7 @@ def resume(connection: Connection, schema: str, number: int, reason: str | None)
 
 
 def at(connection: Connection, schema: str, number: int, stage: str) -> None:
-    """Write which stage it has come to."""
+    """Write which stage it has come to: by the commands of the deploy's own, which cost no process more."""
     connection.exec_driver_sql(f"UPDATE {schema}.deploy SET stage = %s WHERE id = %s", (stage, number))
 
 
