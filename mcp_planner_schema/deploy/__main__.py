@@ -71,7 +71,7 @@ def _begin(config: Config, values: Values) -> None:
     with _opened(config) as (given, engine, connection):
         lock = deploy_lock.of(connection, status.VERSION_TABLE, None)
         # A killed deploy may have left a run that is still at work: where the database stands is known when that is over.
-        with deploy_lock.held(engine, lock, given.deploy_lock_timeout, runner.say, repeat):
+        with deploy_lock.held(engine, lock, given.deploy_lock_timeout, saying.say, repeat):
             history.refuse_foreign(connection, given.schema, status.VERSION_TABLE, repeat)
             record.prepare(connection, given.schema)
             applied = _applied(config)
@@ -80,7 +80,7 @@ def _begin(config: Config, values: Values) -> None:
             if found:
                 record.resume(connection, given.schema, found.id, reason)
                 print(f"deploy {found.id}\nstart {found.start}")
-                runner.say(f"goes on with deploy {found.id}, which came to: {found.stage}")
+                saying.say(f"goes on with deploy {found.id}, which came to: {found.stage}")
                 return
             start = applied[-1] if applied else "base"
             who = history.origin(Path(config.get_main_option("script_location") or "."))
@@ -98,13 +98,13 @@ def _end(config: Config, values: Values) -> None:
 
 def _backup(config: Config, values: Values) -> None:
     from mcp_planner_schema.deploy import backup, record
-    from mcp_planner_schema.guard import runner
+    from mcp_planner_schema.guard import saying
 
     with _opened(config) as (given, engine, connection):
         found = record.read(connection, given.schema, int(values["ID"]))
         record.at(connection, given.schema, found.id, "backup")
     for line in backup.make(given, engine, found, os.environ.get("PREFLIGHT_ACCEPT"), str(config.attributes["repeat"])):
-        runner.say(line)
+        saying.say(line)
 
 
 def _backup_check(config: Config, values: Values) -> None:
@@ -116,12 +116,12 @@ def _backup_check(config: Config, values: Values) -> None:
 
 def _watch(config: Config, values: Values) -> None:
     from mcp_planner_schema.deploy import record, watch
-    from mcp_planner_schema.guard import runner
+    from mcp_planner_schema.guard import saying
 
     asked = watch.wanted()
     with _opened(config) as (given, engine, connection):
         record.at(connection, given.schema, int(values["ID"]), "watch")
-        watch.watch(engine, asked, runner.say, str(config.attributes["repeat"]))
+        watch.watch(engine, asked, saying.say, str(config.attributes["repeat"]))
 
 
 def _runs(config: Config, values: Values) -> None:

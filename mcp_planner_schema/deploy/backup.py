@@ -79,7 +79,7 @@ def told(given: Settings, engine: Engine) -> list[str]:
 def _checked(
     connection: Connection, given: Settings, deploy: Deploy, accepted: str | None, repeat: str
 ) -> Iterator[str]:  # fmt: skip
-    found = list(backup.ask(connection, Here(given, (), 0, dt.date.today())))
+    found = list(backup.ask(connection, Here(given, (), 0, dt.date.today()), [True, False]))
     taken = gate.codes(accepted)
     against = [one.finding for one in found if one.finding.code not in taken and one.finding.code != "backup-unproven"]
     if against:

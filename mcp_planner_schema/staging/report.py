@@ -128,7 +128,7 @@ def content(this: Rehearsal, step: str, code: int) -> dict[str, Any]:
 
 def text(this: Rehearsal, told: Mapping[str, Any]) -> str:
     """The same for people, as Markdown."""
-    from mako.template import Template  # type: ignore[import-untyped]
+    from mako.template import Template
 
     return str(
         Template(_PAGE, strict_undefined=True).render(
