@@ -64,7 +64,7 @@ def _begin(config: Config, values: Values) -> None:
     from pathlib import Path
 
     from mcp_planner_schema.deploy import record
-    from mcp_planner_schema.guard import deploy_lock, history, runner
+    from mcp_planner_schema.guard import deploy_lock, history, saying
     from mcp_planner_schema.inspect import status
 
     repeat = str(config.attributes["repeat"])
