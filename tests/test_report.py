@@ -22,7 +22,7 @@ from mcp_planner_schema import cli
 from mcp_planner_schema.guard import deploy_lock
 from mcp_planner_schema.guard.findings import Broken, GuardError
 from mcp_planner_schema.telemetry import report
-from mcp_planner_schema.telemetry.report import facts, gather, html, markdown, sections
+from mcp_planner_schema.telemetry.report import facts, gather, html, markdown, sections, timeline
 from tests.conftest import ROOT, Database, Project
 from tests.until import until
 
@@ -207,6 +207,7 @@ def test_a_run_that_failed_says_what_and_where(three: Database, project: Project
     assert "division by zero" in found.run.error
     text = Page(html.html(sections.page(found))).text
     assert "It went up from 001 to 002: 1 of 2 steps done." in text
+    assert found.next.command.startswith("correct ") and found.next.command.endswith(", then the same call again")
     assert text.index("division by zero") < text.index(found.next.command, text.index("What it said"))
 
 
@@ -318,11 +319,21 @@ def test_a_run_is_looked_at_while_it_waits_and_after_it_was_killed(three: Databa
         lock = deploy_lock.key("alembic_version", None)
         until(lambda: three.rows("SELECT pg_try_advisory_xact_lock(%s)", lock) == [(True,)])
         dead = read(project)
+    project.upgrade("002")
+    found = read(project, dead.run.id)
+    _, total, _ = timeline.rows(found)
 
     assert (alive.run.state, alive.steps[-1].revision, alive.steps[-1].outcome) == ("running", "002", "running")
     assert alive.waits[0].blockers[0].application == "the test"
     assert (dead.run.state, dead.steps[-1].outcome, dead.run.heads_after) == ("killed", "cut off", ("001",))
     assert dead.next.command == "alembic upgrade 002"
+    assert (found.run.state, found.steps, found.next.command) == (
+        "interrupted",
+        dead.steps,
+        "make migrate-report RUN=4",
+    )
+    assert total < (found.run.ended - found.run.started).total_seconds() * 1000 - 100
+    assert "Found dead" in Page(html.html(sections.page(found))).text
 
 
 @pytest.mark.long

@@ -92,4 +92,5 @@ def _ended(
     for one in failure.findings if isinstance(failure, Refused) else ():
         events.emit("finding", one.revision or None, on=on, code=one.code, where=one.where, weight="refused")
     said = connect.masked(str(failure), engine.url).strip().split("\n")[0] if failure else None
-    events.emit("run-ended", on=on, outcome=outcome, exit=code, error=said, **data)
+    then = connect.masked(failure.next_command, engine.url) if isinstance(failure, GuardError) else None
+    events.emit("run-ended", on=on, outcome=outcome, exit=code, error=said, next=then, **data)

@@ -27,14 +27,12 @@ def of(run: Run, steps: Sequence[Step], backfills: Sequence[Backfill], kept: Seq
             "Its finished steps stand and the server has rolled back the one it was in. The same command goes on there."
         )
         return Next(run.command, why)
+    if run.state == "failed" and run.exit_code == BUSY:
+        why = "Somebody was in the way, or it was stopped: nothing is to be corrected, and the same command goes on there."
+        return Next(told or run.command, why)
     if run.state == "failed":
         if told:
             return Next(told, "As the run itself said when it ended.")
-        if run.exit_code == BUSY:
-            return Next(
-                run.command,
-                "Somebody was in the way, or it was stopped: nothing is to be corrected, and the same command goes on.",
-            )
         return Next(
             run.command, "Correct what the error names; the same command then goes on with the step that failed."
         )

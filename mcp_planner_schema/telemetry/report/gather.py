@@ -208,6 +208,7 @@ def _unfinished(
         return []
     if any(one.revision == begun.revision and one.ended >= begun.at for one in steps):
         return []
+    # The end of one that was killed is written by the run that finds it, maybe hours later.
     own = [one for one in events if one.revision == begun.revision and one.at >= begun.at]
     until = run.read_at if run.state == "running" else own[-1].at
     tries = [one for one in own if one.kind == "try-failed"]

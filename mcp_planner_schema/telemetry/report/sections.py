@@ -64,9 +64,9 @@ def _summary(report: Report) -> str:
 
 def _numbers(report: Report) -> Iterator[tuple[str, str]]:
     run, steps = report.run, report.steps
-    until = run.ended or (run.read_at if run.state == "running" else None)
+    until = {"running": run.read_at, "done": run.ended, "failed": run.ended}.get(run.state)
     if until:
-        yield lasting((until - run.started).total_seconds() * 1000), "in all" if run.ended else "so far"
+        yield lasting((until - run.started).total_seconds() * 1000), "so far" if run.state == "running" else "in all"
     if steps:
         held = [*(one.held for one in steps if not one.parts), *(one.held or 0.0 for one in report.waits)]
         if held:
@@ -287,7 +287,10 @@ def _run(run: Run) -> Iterator[tuple[str, str]]:
     yield "Version", f"{heads(run.heads_before)} → {heads(run.heads_after)}"
     yield "Planned", many(run.planned, "step")
     yield "Began", when(run.started)
-    yield "Ended", when(run.ended) if run.ended else "not yet" if run.state == "running" else "not written"
+    if run.state == "interrupted" and run.ended:
+        yield "Found dead", when(run.ended)
+    else:
+        yield "Ended", when(run.ended) if run.ended else "not yet" if run.state == "running" else "not written"
     yield "Who", f"{run.who}, as {run.db_user}"
     yield "Host", f"{run.host}, process {run.pid}"
     yield "Commit", run.commit or "not known"

@@ -33,7 +33,9 @@ def rows(report: Report) -> tuple[dt.datetime, float, tuple[Row, ...]]:
     """When it begins, how many milliseconds it lasts, and a row for each step."""
     run, steps = report.run, report.steps
     begin = min([run.started, *(one.started for one in steps)])
-    end = max([run.ended or (run.read_at if run.state == "running" else begin), *(one.ended for one in steps)])
+    # Of one that was killed nobody knows when: what is written is when it was found.
+    last = run.read_at if run.state == "running" else run.ended if run.state in ("done", "failed") else None
+    end = max([last or begin, *(one.ended for one in steps)])
     total = max((end - begin).total_seconds() * 1000, 1.0)
     return begin, total, tuple(Row(one, _bars(one, report.waits, begin, total)) for one in steps)
 
