@@ -13,6 +13,7 @@ import re
 import secrets
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -150,8 +151,9 @@ def fill(
 
     Raises :class:`Impossible`, or :class:`Refused`.
     """
-    at = client.place(server)
+    at, times = client.place(server), [time.monotonic()]
     _restore(programs, at, name, archive.file, ["--section=pre-data", "--section=data"])
+    times.append(time.monotonic())
     engine = connect.own(connect.engine(at.url(name), "mcp-planner staging copy"))
     try:
         with stopping.opened(engine) as connection:
@@ -166,13 +168,19 @@ def fill(
         with stopping.opened(engine, autocommit=True) as connection:
             for table in masking.tables(decided):
                 execute(connection, f"VACUUM FULL {table}")
+        times.append(time.monotonic())
         _restore(programs, at, name, archive.file, ["--section=post-data"])
         finish(engine, given)
+        times.append(time.monotonic())
     finally:
         engine.dispose()
     return {
         "masked": {one.shown: rule.split(":")[0] for one, rule in decided},
         "rules_without_column": masks.unknown(there),
+        "phases": {
+            name: round(after - before, 1)
+            for name, before, after in zip(("restored", "masked", "indexed"), times[:-1], times[1:], strict=True)
+        },
     }
 
 

@@ -49,6 +49,11 @@ class Impact:
         """Only the clock speaks against it: it is to be measured once more."""
         return not self.after.error and self.slower and not self.heavier and not self.other_plan
 
+    @property
+    def clear(self) -> bool:
+        """Whether even the best of all later runs is worse than what was usual before."""
+        return min(self.after.runs, default=self.after.ms) > FACTOR * self.before.ms
+
     def finding(self, file: str) -> Finding | None:
         """What stands against it; None where it is as good as before."""
         if self.after.error:
@@ -56,7 +61,8 @@ class Impact:
         if self.before.error or self.before.skipped or self.after.skipped:
             return None
         more = self.after.blocks - self.before.blocks
-        if not self.slower and not (self.heavier and more >= BLOCKS):
+        slower = self.slower and (not self.doubtful or self.clear)
+        if not slower and not (self.heavier and more >= BLOCKS):
             return None
         values = {
             "query": self.query,

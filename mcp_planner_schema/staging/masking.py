@@ -25,48 +25,37 @@ SALT = "PLANNER_MASK_SALT"
 _DRAWN = "pg_catalog.concat(pg_catalog.gen_random_uuid(), pg_catalog.gen_random_uuid())"
 _SHORTEST = 4
 """Characters from which on a value is looked for: what is shorter is met by chance."""
+_CHANCE = 12
+"""Characters from which on no mask is some other original by chance."""
 
-# In the session's own schema: gone with it, and nothing of it is in the copy. Words keep their lengths and how often each
+# Written into each statement, for a function costs more to call than it does. Words keep their lengths and how often each
 # occurs, so that indexes and searches cost what they cost in production. Two letters identify nobody; a digit may.
-_FUNCTIONS = r"""
-CREATE FUNCTION pg_temp.mask_hash(value text) RETURNS text LANGUAGE sql STABLE STRICT AS $$
-  SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(
-    pg_catalog.current_setting('mcp_planner.mask_salt') || value, pg_catalog.getdatabaseencoding())), 'hex')
-$$;
-CREATE FUNCTION pg_temp.mask_word(word text) RETURNS text LANGUAGE sql STABLE STRICT AS $$
-  SELECT CASE
-    WHEN word ~ '^\d+$' THEN pg_catalog.left(pg_catalog.translate(pg_temp.mask_hash(word), 'abcdef', '012345'),
-                                             pg_catalog.length(word))
-    WHEN word ~ '\d' OR pg_catalog.length(word) > 2 THEN
-      pg_catalog.left(pg_catalog.translate(pg_temp.mask_hash(pg_catalog.lower(word)), '0123456789', 'ghijklmnop'),
-                      pg_catalog.length(word))
-    ELSE word END
-$$;
-CREATE FUNCTION pg_temp.mask_words(value text) RETURNS text LANGUAGE sql STABLE STRICT AS $$
-  SELECT coalesce(pg_catalog.string_agg(CASE WHEN part[1] ~ '\w' THEN pg_temp.mask_word(part[1]) ELSE part[1] END, ''
-                                        ORDER BY place), '')
-  FROM pg_catalog.regexp_matches(value, '\w+|\W+', 'g') WITH ORDINALITY AS found (part, place)
-$$;
-CREATE FUNCTION pg_temp.mask_harmless(value text) RETURNS boolean LANGUAGE sql STABLE STRICT AS $$
-  SELECT value ~ '^(\w+://)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' OR value ~ '^\d{4}-\d\d-\d\d([T ][0-9:.+Z-]*)?$'
-    OR value ~ '^-?\d{1,3}(\.\d+)?$' OR EXISTS (SELECT FROM pg_catalog.pg_enum WHERE enumlabel = value)
-    OR EXISTS (SELECT FROM pg_temp.mask_said h WHERE h.said = value)
-$$;
-CREATE FUNCTION pg_temp.mask_json(value jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE STRICT AS $$
-BEGIN
-  RETURN CASE pg_catalog.jsonb_typeof(value)
-    WHEN 'object' THEN coalesce((SELECT pg_catalog.jsonb_object_agg(e.key, pg_temp.mask_json(e.value))
-                                 FROM pg_catalog.jsonb_each(value) e), '{}')
-    WHEN 'array' THEN coalesce((SELECT pg_catalog.jsonb_agg(pg_temp.mask_json(e.value) ORDER BY e.place)
-                                FROM pg_catalog.jsonb_array_elements(value) WITH ORDINALITY AS e (value, place)), '[]')
-    WHEN 'string' THEN CASE WHEN pg_temp.mask_harmless(value #>> '{}') THEN value
-                            ELSE pg_catalog.to_jsonb(pg_temp.mask_words(value #>> '{}')) END
-    ELSE value END;
-END
-$$;
-CREATE TEMP TABLE mask_before (h bigint NOT NULL);
-CREATE TEMP TABLE mask_after (h bigint NOT NULL);
-"""
+_HASHED = (
+    "pg_catalog.encode(pg_catalog.sha256(pg_catalog.textsend("
+    "pg_catalog.current_setting('mcp_planner.mask_salt') || VALUE)), 'hex')"
+)
+_WORDS = rf"""(
+SELECT coalesce(pg_catalog.string_agg(CASE
+  WHEN w.part[1] IS NOT NULL THEN w.part[1]
+  WHEN w.part[2] IS NOT NULL THEN pg_catalog.left(
+    pg_catalog.translate({_HASHED.replace("VALUE", "w.part[2]")}, 'abcdef', '012345'), pg_catalog.length(w.part[2]))
+  WHEN pg_catalog.length(w.part[3]) < 3 AND w.part[3] !~ '\d' THEN w.part[3]
+  ELSE pg_catalog.left(
+    pg_catalog.translate({_HASHED.replace("VALUE", "pg_catalog.lower(w.part[3])")}, '0123456789', 'ghijklmnop'),
+    pg_catalog.length(w.part[3])) END, '' ORDER BY w.place), '')
+FROM pg_catalog.regexp_matches(VALUE, 'OTHER|(\m\d+\M)|(\w+)', 'g') WITH ORDINALITY AS w (part, place))"""
+# In a text of JSON a backslash and what follows it are one sign.
+_PLAIN, _ESCAPED = r"(\W+)", r"(\\u[0-9a-f]{4}|\\.|[^\w\\]+)"
+_HARMLESS = (
+    r"(VALUE ~ '^(?:(?:\w+://)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\d(?:[T ][0-9:.+Z-]*)?|"
+    r"-?\d{1,3}(?:\.\d+)?)$' OR VALUE IN (SELECT enumlabel::pg_catalog.text FROM pg_catalog.pg_enum UNION ALL "
+    "SELECT said FROM pg_temp.mask_said))"
+)
+_JSON = r"""(
+SELECT pg_catalog.string_agg(CASE WHEN j.part[2] IS NULL THEN coalesce(j.part[1], j.part[3])
+  WHEN HARMLESS THEN '"' || j.part[2] || '"' ELSE '"' || WORDS || '"' END, '' ORDER BY j.place)
+FROM pg_catalog.regexp_matches(VALUE, '("(?:[^"\\]|\\.)*"\s*:)|"((?:[^"\\]|\\.)*)"|([^"]+)', 'g')
+  WITH ORDINALITY AS j (part, place))"""
 _LEAVES = (
     "(SELECT v.leaf #>> '{{}}' AS said FROM {rows} AS x, "
     "LATERAL pg_catalog.jsonb_path_query(x.{name}::pg_catalog.jsonb, 'strict $.**') AS v (leaf) "
@@ -103,12 +92,14 @@ def mask(
     Raises :class:`Refused` where a value is still to be found, in whatever column; the copy is to be dropped then.
     """
     _prepare(connection, masks.harmless)
+    rules = dict(decided)
     for column, rule in decided:
-        _remember(connection, column, rule)
+        if rule != "shuffle" and (column.is_text or column.is_json):
+            _remember(connection, column)
     for _, group in groupby(decided, key=lambda one: (one[0].schema, one[0].table)):
         _change(connection, list(group))
-    execute(connection, "ANALYZE mask_before; ANALYZE mask_after")
-    left = [one.shown for one in columns if _left(connection, one)]
+    execute(connection, "ANALYZE mask_before")
+    left = [one.shown for one in columns if _left(connection, one, rules.get(one))]
     connection.commit()
     if left:
         values = {"columns": ", ".join(left), "file": shown(masks.path)}
@@ -129,7 +120,7 @@ def _prepare(connection: Connection, harmless: Sequence[str]) -> None:
     execute(connection, "CREATE TEMP TABLE mask_said (said text PRIMARY KEY)")
     for one in dict.fromkeys(harmless):
         connection.exec_driver_sql("INSERT INTO pg_temp.mask_said VALUES (%s)", (one,))
-    execute(connection, _FUNCTIONS)
+    execute(connection, "CREATE TEMP TABLE mask_before (h bigint NOT NULL)")
     given = os.environ.get(SALT, "")
     salt = literal(given) if given else _DRAWN
     # DO gives nothing back: a salt that was drawn never leaves the server.
@@ -138,19 +129,13 @@ def _prepare(connection: Connection, harmless: Sequence[str]) -> None:
     )
 
 
-def _remember(connection: Connection, column: Column, rule: str) -> None:
-    """What is to be gone, and what takes its place: a value that somebody's mask happens to be is not what was left."""
-    if rule == "shuffle" or not (column.is_text or column.is_json):
-        return
-    said = _said(column)
-    made = "pg_temp.mask_words(said)" if rule == "json" else _masked(column, rule, "said")
+def _remember(connection: Connection, column: Column) -> None:
+    """Keep the hashes of what is to be gone; texts without a word that a mask would change are as they are."""
+    said = "said.said"
     execute(
         connection,
-        f"WITH said AS (SELECT DISTINCT said.said FROM {said} WHERE NOT pg_temp.mask_harmless(said.said)), "
-        f"made AS MATERIALIZED (SELECT said, ({made})::pg_catalog.text AS made FROM said), "
-        "before AS (INSERT INTO pg_temp.mask_before SELECT pg_catalog.hashtextextended(said, 0) FROM made "
-        f"WHERE said IS DISTINCT FROM made AND pg_catalog.length(said) >= {_SHORTEST}) "
-        "INSERT INTO pg_temp.mask_after SELECT pg_catalog.hashtextextended(made, 0) FROM made WHERE made IS NOT NULL",
+        f"INSERT INTO pg_temp.mask_before SELECT DISTINCT pg_catalog.hashtextextended({said}, 0) FROM {_said(column)} "
+        f"WHERE pg_catalog.length({said}) >= {_SHORTEST} AND {said} ~ '\\w{{3}}|\\d' AND NOT {_HARMLESS.replace('VALUE', said)}",
     )
 
 
@@ -180,7 +165,7 @@ def _value(column: Column, rule: str) -> str:
     if rule == "null":
         return "NULL"
     if rule == "json":
-        return f"(pg_temp.mask_json({name}::pg_catalog.jsonb))::{column.type}"
+        return f"{_json(f'{name}::pg_catalog.text')}::{column.type}"
     masked = f"({_masked(column, rule, f'{name}::pg_catalog.text')})::{column.type}"
     if not column.is_text:
         return f"CASE WHEN {name} IS NOT NULL THEN {masked} END"
@@ -190,8 +175,7 @@ def _value(column: Column, rule: str) -> str:
 
 def _masked(column: Column, rule: str, value: str) -> str:
     """SQL: what the text ``value`` becomes."""
-    hashed = f"pg_temp.mask_hash({value})"
-    words = f"pg_temp.mask_words({value})"
+    hashed, words = _HASHED.replace("VALUE", value), _words(value, _PLAIN)
     match rule:
         case "null":
             return "NULL"
@@ -209,6 +193,15 @@ def _masked(column: Column, rule: str, value: str) -> str:
             return literal(rule.removeprefix(TEXT))
 
 
+def _words(value: str, other: str) -> str:
+    return _WORDS.replace("OTHER", other).replace("VALUE", value)
+
+
+def _json(value: str) -> str:
+    harmless, words = _HARMLESS.replace("VALUE", "j.part[2]"), _words("j.part[2]", _ESCAPED)
+    return _JSON.replace("VALUE", value).replace("HARMLESS", harmless).replace("WORDS", words)
+
+
 def _said(column: Column) -> str:
     """What to read to see each text that a column holds, in JSON each string of it: ``said.said``."""
     name = identifier(column.name)
@@ -217,16 +210,19 @@ def _said(column: Column) -> str:
     return f"(SELECT x.{name}::pg_catalog.text AS said FROM {column.rows_of} AS x WHERE x.{name} IS NOT NULL) AS said"
 
 
-def _left(connection: Connection, column: Column) -> bool:
-    """Whether a column holds a value that was to be gone."""
+def _left(connection: Connection, column: Column, rule: str | None) -> bool:
+    """Whether a column holds a value that was to be gone.
+
+    In one that is masked, a short value of the signs that masks are made of is one.
+    """
     if not (column.is_text or column.is_json):
         return False
+    made = f"AND NOT (pg_catalog.length(said.said) < {_CHANCE} AND said.said !~ '[A-Zq-z]')" if rule else ""
     return bool(
         execute(
             connection,
-            f"SELECT EXISTS (SELECT FROM {_said(column)} WHERE pg_catalog.length(said.said) >= {_SHORTEST} "
-            "AND pg_catalog.hashtextextended(said.said, 0) IN (SELECT h FROM pg_temp.mask_before) "
-            "AND pg_catalog.hashtextextended(said.said, 0) NOT IN (SELECT h FROM pg_temp.mask_after))",
+            f"SELECT EXISTS (SELECT FROM {_said(column)} WHERE pg_catalog.length(said.said) >= {_SHORTEST} {made} "
+            "AND pg_catalog.hashtextextended(said.said, 0) IN (SELECT h FROM pg_temp.mask_before))",
         ).scalar_one()
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +132,12 @@ def measure(connection: Connection, query: Query, given: Mapping[str, str | None
         return Measured(error=f"{said} ({getattr(error.orig, 'pgcode', None) or 'no SQLSTATE'})")
     finally:
         connection.rollback()
+
+
+def together(one: Measured, again: Measured) -> Measured:
+    """What two rounds of runs say of a query."""
+    runs = (*one.runs, *again.runs)
+    return again if again.error else replace(again, ms=statistics.median(runs), runs=runs)
 
 
 def measured(told: Mapping[str, Any]) -> Measured:

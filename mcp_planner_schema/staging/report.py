@@ -118,7 +118,9 @@ def content(this: Rehearsal, step: str, code: int) -> dict[str, Any]:
         "findings": findings,
         "notes": notes,
         "copy": {
-            name: copied[name] for name in ("kind", "of", "created", "seconds", "masked", "sizes") if name in copied
+            name: copied[name]
+            for name in ("kind", "of", "created", "seconds", "phases", "masked", "sizes")
+            if name in copied
         },
         "steps": _quietly(lambda: stages.steps(this), []),
         "sizes": _quietly(lambda: stages.sizes(this), {}),
