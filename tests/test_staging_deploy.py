@@ -29,10 +29,14 @@ NAME = "planner_staging"
 PEOPLE = ("Agatha Torquay", "agatha@corp.example", "the butler's confession")
 """What stands in production's rows, and in no row of the copy."""
 NOTED = """
+SET session_replication_role = replica;
 UPDATE projects SET name = 'Agatha Torquay', description = 'the butler''s confession'
 WHERE id = (SELECT min(id::text)::uuid FROM projects);
 UPDATE steps SET final_content = 'the butler''s confession'
 WHERE id = (SELECT min(id::text)::uuid FROM steps WHERE final_content IS NOT NULL);
+INSERT INTO steps (project_id, task_id, title, prev_id)
+SELECT project_id, id, 'Step ' || n, 'step://' || gen_random_uuid() FROM generate_series(1, 30000) n,
+    (SELECT project_id, id FROM tasks ORDER BY id LIMIT 1) t;
 UPDATE navigation_cursors SET actor = 'agatha@corp.example' WHERE id = (SELECT min(id::text)::uuid FROM navigation_cursors)
 """
 
@@ -128,7 +132,7 @@ def production(head_template: Any) -> Iterator[Database]:
     """Production at head, with example projects and what people have written."""
     with _clone(head_template) as cloned:
         with cloned.connect() as connection:
-            example_data.load(connection, projects=60)
+            example_data.load(connection, projects=8)
         cloned.rows(NOTED)
         cloned.rows("VACUUM (ANALYZE)")
         yield cloned
@@ -160,7 +164,7 @@ def test_a_rehearsal_from_one_server_to_another(staging: Staging, head_template:
     """A copy of production at 020 is masked, migrated, taken back and forth; the record is green, and production may go."""
     with _clone(head_template) as source:
         with source.connect() as connection:
-            example_data.load(connection, projects=60)
+            example_data.load(connection, projects=8)
         source.rows(NOTED)
         down = subprocess.run(
             [sys.executable, "-m", "mcp_planner_schema", "migrate-down", "TO=020"], cwd=staging.folder, check=False,

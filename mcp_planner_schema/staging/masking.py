@@ -98,7 +98,7 @@ def mask(
             _remember(connection, column)
     for _, group in groupby(decided, key=lambda one: (one[0].schema, one[0].table)):
         _change(connection, list(group))
-    execute(connection, "ANALYZE mask_before")
+    execute(connection, "CREATE INDEX ON pg_temp.mask_before (h); ANALYZE pg_temp.mask_before")
     left = [one.shown for one in columns if _left(connection, one, rules.get(one))]
     connection.commit()
     if left:
