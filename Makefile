@@ -41,7 +41,7 @@ help: ## List the targets
 
 setup: .venv/installed ## Make .venv from requirements.lock (every other target does it by itself)
 
-migrate-create: setup ## New revision with its header: NAME=add_x [TYPE=schema|data|function] [AUTO=1]; KIND=rename_column … writes a change of several
+migrate-create: setup ## New revision with its header: NAME=add_x [TYPE=schema|data|function] [AUTO=1] [FORMAT=sql]; KIND=rename_column … writes a change of several
 	$(RUN)
 
 migrate-up: setup ## Migrate up, to head or TO=003; PHASE=expand stops before a contract; DRY_RUN=1 prints the SQL

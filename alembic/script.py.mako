@@ -27,13 +27,17 @@ Author: ${in_docstring(author) if author is not UNDEFINED else "undecided"}
 Date: ${create_date.date()}
 Dependencies: ${", ".join(filter(None, map(comma, (down_revision, depends_on)))) or None}
 Type: ${kind if kind is not UNDEFINED else "schema"}
-Phase: ${"migrate" if rows is not UNDEFINED and rows else "expand"}
+Phase: ${"migrate" if rows is not UNDEFINED and rows or stem is not UNDEFINED and kind == "data" else "expand"}
 Transaction: ${transactions.get(up_revision, "single") if transactions is not UNDEFINED else "single"}
 Reversible: undecided
 """
 
 % if files is not UNDEFINED and files:
 from mcp_planner_schema.operations import expect, sql
+% elif stem is not UNDEFINED:
+from alembic import op
+
+from mcp_planner_schema.operations import expect
 % else:
 import sqlalchemy as sa
 from alembic import op
@@ -54,10 +58,10 @@ sql_files = [
 expectations = [
 ]
 
-
+<% in_sql = stem(up_revision, message, create_date) if stem is not UNDEFINED else None %>
 def upgrade() -> None:
-    ${"sql.apply(sql_files)" if files is not UNDEFINED and files else ROWS.replace("{number}", up_revision) if rows is not UNDEFINED and rows else upgrades or "pass"}
+    ${f'op.run_sql("{in_sql}.up.sql")' if in_sql else "sql.apply(sql_files)" if files is not UNDEFINED and files else ROWS.replace("{number}", up_revision) if rows is not UNDEFINED and rows else upgrades or "pass"}
 
 
 def downgrade() -> None:
-    ${"sql.revert(sql_files)" if files is not UNDEFINED and files else STAYS if rows is not UNDEFINED and rows else downgrades or "pass"}
+    ${f'op.run_sql("{in_sql}.down.sql")' if in_sql else "sql.revert(sql_files)" if files is not UNDEFINED and files else STAYS if rows is not UNDEFINED and rows else downgrades or "pass"}

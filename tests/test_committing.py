@@ -29,9 +29,12 @@ MOVE: dict[str, Any] = {
 
 
 def _nowhere(op: Any) -> None:
-    """Without an env.py nobody knows where a script lies; test_scripts.py runs some, within the step's transaction."""
+    """Without an env.py nobody knows where a file lies; test_scripts.py and test_plain_sql.py run some, within the step's
+    transaction."""
     with pytest.raises(NotImplementedError):
         op.run_script("001/x.sql")
+    with pytest.raises(NotImplementedError):
+        op.run_sql("001_add_x.up.sql")
 
 
 CALLS: dict[str, Callable[[Any], None]] = {
@@ -63,6 +66,7 @@ CALLS: dict[str, Callable[[Any], None]] = {
     "refuse_used_enum_values": lambda op: op.refuse_used_enum_values("e", ["A"]),
     "replace_index_concurrently": lambda op: op.replace_index_concurrently("i", "t", ["a"]),
     "run_script": _nowhere,
+    "run_sql": _nowhere,
     "set_not_null_concurrently": lambda op: op.set_not_null_concurrently("t", "a"),
     "sync_columns": lambda op: op.sync_columns(**SYNC),
     "sync_moved_column": lambda op: op.sync_moved_column(**MOVE),

@@ -152,8 +152,8 @@ CASES = {
 }  # fmt: skip
 SHORT = "replace index"
 SIDES = ("process", "session", "process") * 1000
-# What only goes back, and scripts, which say for themselves what happens when they are stopped.
-NOT_HERE = {"give_back_backfill", "run_script"}
+# What only goes back, and files, which say for themselves what happens when they are stopped.
+NOT_HERE = {"give_back_backfill", "run_script", "run_sql"}
 
 # What the catalog of the schema leaves out: partitions, and whether what belongs to them is whole.
 INSIDE = """

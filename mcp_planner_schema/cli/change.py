@@ -22,16 +22,30 @@ def _create(config: Config, values: Values) -> int:
 
     if values.get("KIND"):
         return _generate(config, values)
-    given = sorted(values.keys() - {"NAME", "TYPE", "AUTO", "AUTHOR"})
+    given = sorted(values.keys() - {"NAME", "TYPE", "AUTO", "AUTHOR", "FORMAT"})
     if given or not values.get("NAME"):
         said = f"{given[0]} goes with KIND." if given else "migrate-create needs NAME."
         raise WrongUse(said, form("migrate-create", COMMANDS["migrate-create"]))
+    if values.get("FORMAT", "sql") != "sql" or ("FORMAT" in values and "AUTO" in values):
+        said = f"FORMAT is {values['FORMAT']!r}; it is sql, or left out." if values["FORMAT"] != "sql" else _BY_HAND
+        raise WrongUse(said, "make migrate-create NAME=add_complexity_analysis FORMAT=sql")
     config.attributes["new_revision"] = {
-        key: values[name] for key, name in (("type", "TYPE"), ("author", "AUTHOR")) if values.get(name)
+        key: values[name]
+        for key, name in (("type", "TYPE"), ("author", "AUTHOR"), ("format", "FORMAT"))
+        if values.get(name)
     }
-    command.revision(config, message=values["NAME"], autogenerate=values.get("AUTO") == "1")
+    made = command.revision(config, message=values["NAME"], autogenerate=values.get("AUTO") == "1")
+    if "FORMAT" in values:
+        from mcp_planner_schema.generate import sql_body
+        from mcp_planner_schema.guard.source import shown
+
+        for path in sql_body.write(Path(made.path)):  # type: ignore[union-attr]  # one revision, for AUTO is refused
+            print(shown(path))
     print("next: fill it in, then make migrate-validate", file=sys.stderr)
     return DONE
+
+
+_BY_HAND = "AUTO=1 writes operations in Python; what stands in a SQL file is written by hand."
 
 
 def _generate(config: Config, values: Values) -> int:
@@ -200,8 +214,8 @@ COMMANDS: dict[str, Command] = {
     "migrate-create": Command(
         _create,
         (),
-        ("NAME", "TYPE", "AUTO", "AUTHOR", "KIND", *_OF_KINDS),
-        "NAME=add_complexity_analysis [TYPE=schema|data|function] [AUTO=1]",
+        ("NAME", "TYPE", "AUTO", "AUTHOR", "FORMAT", "KIND", *_OF_KINDS),
+        "NAME=add_complexity_analysis [TYPE=schema|data|function] [AUTO=1] [FORMAT=sql]",
     ),
     "migrate-up": Command(
         _up, (), ("TO", "DRY_RUN", "REASON", *ALLOWED), "[TO=003] [PHASE=expand|contract] [DRY_RUN=1]"

@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, connect, ladder, plan, source, trial
+from mcp_planner_schema.guard import checksum, connect, ladder, plan, source, sql_body, trial
 from mcp_planner_schema.guard.deadline import Missed
 from mcp_planner_schema.guard.findings import Broken, Busy, Finding, GuardError, Refused
 from mcp_planner_schema.guard.judge import later
@@ -97,7 +97,8 @@ def meaning(error: Exception, progress: Progress, beside: Connection, path: str 
         then = f"correct {place.partition('(')[2].rstrip(')') or progress.where.split(':')[0]}{waived}, then {repeat}"
     if f"failed: revision {progress.name}: " in said:
         return Broken(f"{said}\n{left}", then)
-    return Broken(f"{place}: {kind}{said}\n{left}", then)
+    written = connect.masked(_written(error, original), beside.engine.url)
+    return Broken(f"{place}: {kind}{said}\n{written}{left}", then)
 
 
 def _too_long(progress: Progress, repeat: str) -> Refused:
@@ -223,7 +224,26 @@ def _status(connection: Connection, xid: str) -> str | None:
 
 
 def _at(error: BaseException, path: str | None) -> str:
+    if body := sql_body.of(error):
+        return f" ({sql_body.where(body, _position(error))[0]})"
     if path is None:
         return ""
     lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if one.filename == path]
     return f" ({source.shown(Path(path))}:{lines[-1]})" if lines else ""
+
+
+def _written(error: BaseException, original: BaseException) -> str:
+    """The line of a SQL body that the server's error is about, as it stands there; empty where it is no such error."""
+    body = sql_body.of(error)
+    if body is None:
+        return ""
+    place, text = sql_body.where(body, _position(original))
+    return f"{place.rpartition(':')[2]:>5} | {text}\n"
+
+
+def _position(error: BaseException) -> int | None:
+    """The character of the statement that the server's error is about, counted from 1."""
+    known = error.__cause__ if isinstance(error, trial.CommitInside) and error.__cause__ else error
+    diag = getattr(getattr(known, "orig", None) or known, "diag", None)
+    position = getattr(diag, "statement_position", None)
+    return int(position) if position else None

@@ -16,6 +16,7 @@ from mcp_planner_schema.guard.findings_backfill import BACKFILL_RULES
 from mcp_planner_schema.guard.findings_catalog import CATALOG_RULES
 from mcp_planner_schema.guard.findings_lint import LINT_RULES
 from mcp_planner_schema.guard.findings_preflight import PREFLIGHT_RULES
+from mcp_planner_schema.guard.findings_sql import SQL_RULES
 from mcp_planner_schema.guard.findings_staging import STAGING_RULES
 from mcp_planner_schema.guard.findings_versions import VERSION_RULES
 from mcp_planner_schema.guard.rule import Rule as Rule
@@ -484,5 +485,6 @@ RULES = {
     rule.code: rule
     for rule in (
         *_RULES, *LINT_RULES, *BACKFILL_RULES, *CATALOG_RULES, *PREFLIGHT_RULES, *VERSION_RULES, *STAGING_RULES,
+        *SQL_RULES,
     )
 }  # fmt: skip

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import opaque, reading, restore
+from mcp_planner_schema.guard import lexer, opaque, reading, restore
 from mcp_planner_schema.guard.back import Back
 from mcp_planner_schema.guard.postcheck import execute, identifier
 from mcp_planner_schema.guard.transaction import OWN
@@ -175,17 +175,11 @@ def _later_not_null(connection: Connection, back: Back, send: Any, text: str) ->
 
 
 def statements(text: str) -> list[str]:
-    """The statements of one string. Quotes, comments and dollar quotes are what they are; BEGIN ATOMIC stays whole."""
-    found, current, atomic = [], "", 0
-    for token in _tokens(text):
-        word = token.upper()
-        atomic += (word == "ATOMIC") + (atomic > 0 and word == "CASE") - (atomic > 0 and word == "END")
-        if token == ";" and not atomic:
-            found.append(current)
-            current = ""
-        else:
-            current += token
-    return [one for one in [*found, current] if code_of(one, escapes=False).strip()]
+    """The statements of one string, cut as PostgreSQL's scanner does; what cannot be read stays whole."""
+    try:
+        return [text[one.tokens[0].at : one.tokens[-1].end] for one in lexer.pieces(text) if one.tokens]
+    except lexer.Unusable:
+        return [text]
 
 
 def without_not_null(text: str, wanted: set[str]) -> tuple[str, set[str]]:

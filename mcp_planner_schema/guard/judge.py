@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import body, header, script_calls, source
+from mcp_planner_schema.guard import body, header, script_calls, source, sql_body_calls
 from mcp_planner_schema.guard.findings import Finding, WrongUse
 from mcp_planner_schema.guard.settings import Settings
 
@@ -55,7 +55,7 @@ def _scripts(sql: Path) -> Path:
 
 def texts(read: source.Source, sql: Path) -> dict[str, str | None]:
     """The texts of all files that belong to a revision, by where they lie; None for one that cannot be read."""
-    return {**body.sql_files(read, sql), **script_calls.texts(read, _scripts(sql))}
+    return {**sql_body_calls.texts(read), **body.sql_files(read, sql), **script_calls.texts(read, _scripts(sql))}
 
 
 def judge(path: Path, settings: Settings, *, sql: Path, required: bool, today: dt.date) -> Judged:
@@ -78,6 +78,7 @@ def judge(path: Path, settings: Settings, *, sql: Path, required: bool, today: d
     against_body = [
         *body.judge(read, parsed, settings, sql),
         *script_calls.judge(read, parsed, settings, _scripts(sql)),
+        *sql_body_calls.judge(read, parsed),
     ]
     findings = [*read.flaws, *_name(path, settings), *against_header, *against_body]
     standing = [one for one in findings if not (one.rule.waivable and parsed.waives(one.code, today))]
@@ -102,6 +103,7 @@ def judge_all(script: ScriptDirectory, settings: Settings, day: dt.date | None =
     required = _requiring(paths, settings)
     sql = sql_folder(script)
     judged = [judge(path, settings, sql=sql, required=path in required, today=day) for path in paths]
+    judged += [Judged(path, None, None, (sql_body_calls.orphan(path),)) for path in sql_body_calls.orphans(paths)]
     return _with(judged, numbering(paths) if settings.headers == "required" else [])
 
 

@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import applied_where, body, graph, judge, moves, rewrite, script_calls, source
+from mcp_planner_schema.guard import (
+    applied_where,
+    body,
+    graph,
+    judge,
+    moves,
+    rewrite,
+    script_calls,
+    source,
+    sql_body_calls,
+)
 from mcp_planner_schema.guard import settings as settings_module
 from mcp_planner_schema.guard.findings import Finding, Refused, WrongUse, refuse
 from mcp_planner_schema.guard.source import Source
@@ -193,8 +203,10 @@ def _one(plan: Plan, folder: Path, one: Member, rest: Sequence[Member], down: tu
     names = dict(_renamed(folder, one, rest, new, twice=twice)) if new != one.revision else {}
     depends_on = tuple(plan.ids.get(name, name) for name in one.depends_on)
     named = {old.removeprefix("scripts/"): name.removeprefix("scripts/") for old, name in names.items()}
+    bodies = {name: new + name.removeprefix(one.revision) for name in sql_body_calls.names(one.source)}
+    bodies = {old: name for old, name in bodies.items() if name != old}
     try:
-        text = rewrite.rewritten(one.source, rewrite.Change(new, down, depends_on, named))
+        text = rewrite.rewritten(one.source, rewrite.Change(new, down, depends_on, named | bodies))
     except rewrite.Unclear as unclear:
         raise refused(one.revision, f"in {one.source.shown}, {unclear}", "move it by hand") from None
     path = one.path
@@ -202,9 +214,11 @@ def _one(plan: Plan, folder: Path, one: Member, rest: Sequence[Member], down: tu
         path = path.with_name(new + path.name.removeprefix(one.revision))
     plan.written[one.path] = (path, text)
     plan.moved.update({_place(folder, old): _place(folder, name) for old, name in names.items()})
+    plan.moved.update({path.with_name(old): path.with_name(name) for old, name in bodies.items()})
     said = f"{source.shown(one.path)} -> {path.name}" if path != one.path else source.shown(path)
     plan.lines.append(f"{said}: follows {', '.join(down)}")
     plan.lines += [f"  {source.placed(old)} -> {source.placed(name)}" for old, name in sorted(names.items())]
+    plan.lines += [f"  {old} -> {name}" for old, name in bodies.items()]
 
 
 def _renamed(folder: Path, one: Member, rest: Sequence[Member], new: str, *, twice: bool) -> Iterator[tuple[str, str]]:

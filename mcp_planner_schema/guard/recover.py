@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import body, connect, judge, script, source, sql_file
+from mcp_planner_schema.guard import body, connect, judge, script, source, sql_body, sql_file
 from mcp_planner_schema.guard import settings as settings_module
 from mcp_planner_schema.guard.findings import Broken, Finding, Refused
 
@@ -154,7 +154,7 @@ def _files(kept: Kept, here: object, *, own: bool) -> dict[str, str]:
         raise refused(kept.revision, f"what is kept is the source of {found.revision}", "take the file from git")
     for name in below:
         kind, _, rest = name.partition("/")
-        if not (sql_file.NAME if kind == "sql" else script.NAME).fullmatch(rest):
+        if not {"sql": sql_file.NAME, "scripts": script.NAME, "versions": sql_body.NAME}[kind].fullmatch(rest):
             raise refused(kept.revision, f"{name!r} is no name of a file of a revision", "take the file from git")
     name = _name(kept)
     if own:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -78,6 +79,10 @@ def new_revision(
         arguments.update(
             author=author(given.get("author", "")), kind=kind, files=files, rows=rows, transactions=transactions
         )
+        if given.get("format") == "sql":
+            arguments.update(files=False, rows=False, stem=functools.partial(_stem, migration.script))
+            if kind == "data":  # nothing in it is an operation that would have to commit by itself
+                arguments["transactions"] = {}
         if not files and len(transactions) < len(directives):
             say(committing.EXPLAINED)
         for note in arguments.pop("notes", ()):
@@ -98,6 +103,12 @@ def _name(scripts: Sequence[Any], number: str, settings: Settings) -> None:
 def _commits(script: Any) -> bool:
     containers = (*script.upgrade_ops_list, *script.downgrade_ops_list)
     return any(committing.commits(one) for container in containers for one in container.ops)
+
+
+def _stem(script: Any, number: str, message: str, date: Any) -> str:
+    """What Alembic calls the file of a new revision, without its ending."""
+    path = script._rev_path("", number, message, date)  # nobody else knows file_template; a test holds it to this
+    return str(path).removesuffix(".py")
 
 
 def in_docstring(text: str) -> str:

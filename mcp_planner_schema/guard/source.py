@@ -29,7 +29,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
 # How files stand below a revision's text: each after its name, with a line more where its last one does not end.
-_PLACED = re.compile(r"# (sql/[^\n:]+|scripts/[^\n:]+):")
+_PLACED = re.compile(r"# ((?:sql|scripts|versions)/[^\n:]+):")
 _UNENDED = "#\\ no newline at the end"
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -174,8 +174,11 @@ def kept(source: Source, files: Mapping[str, str | None]) -> str:
 
 
 def placed(name: str) -> str:
-    """Where a revision's file lies below the folder of the history: a SQL file is called without its ``sql/``."""
-    return name if name.count("/") > 1 else f"sql/{name}"
+    """Where a revision's file lies below the folder of the history: a SQL file is called without its ``sql/``.
+
+    A body in SQL lies beside the revision, and is called ``versions/026_add_x.up.sql`` wherever that is.
+    """
+    return name if name.count("/") > 1 or name.endswith((".up.sql", ".down.sql")) else f"sql/{name}"
 
 
 def commented(name: str, text: str) -> str:

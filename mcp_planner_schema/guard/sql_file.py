@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mcp_planner_schema.guard.lexer import Token as Token
+from mcp_planner_schema.guard.lexer import Unusable as Unusable
+from mcp_planner_schema.guard.lexer import statements as statements
+
 NAME = re.compile(r"[0-9A-Za-z_]+/[0-9a-z_]+\.sql")
 """``011/touch_updated_at.sql``: the revision's folder below ``sql/``, and the file in it."""
 
@@ -17,38 +21,13 @@ ROUTINES = ("FUNCTION", "PROCEDURE")
 _AFTER = ("COMMENT", "ALTER", "GRANT", "REVOKE")
 """What may follow the CREATE: it goes when the object is dropped, or does no harm when it stays."""
 
-# As PostgreSQL's own scanner cuts it, as far as the ends of statements depend on it; comments nest, so they only begin here.
-_TOKEN = re.compile(
-    r"""(?P<space>\s+|--[^\n]*)
-    |(?P<comment>/\*)
-    |(?P<string>[eE]'(?:[^'\\]|\\.|'')*'|(?:[uU]&|[bBxXnN])?'(?:[^']|'')*')
-    |(?P<name>(?:[uU]&)?"(?:[^"]|"")+")
-    |(?P<dollar>\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$)
-    |(?P<word>[^\W\d][\w$]*)
-    |(?P<other>::|:=|\d[\w.]*|.)""",
-    re.DOTALL | re.VERBOSE,
-)
 # Signs that need no space before or after them, for drops that read as a person would write them.
 _CLOSE, _OPEN = frozenset("[]().,%"), frozenset("[(.%")
-_OPENED = re.compile(r"""['"]|\$(?:[^\W\d]\w*)?\$""")
 # What ends a routine's result type; none of these can be a word of one.
 _OPTIONS = {
     "LANGUAGE", "AS", "STABLE", "VOLATILE", "IMMUTABLE", "SET", "COST", "ROWS", "STRICT", "CALLED", "SECURITY", "EXTERNAL",
     "WINDOW", "PARALLEL", "SUPPORT", "TRANSFORM", "LEAKPROOF", "NOT", "BEGIN", "RETURN", "RETURNS",
 }  # fmt: skip
-
-
-class Unusable(ValueError):
-    """The file is not there, cannot be read, or holds something else than the one object it is for."""
-
-
-@dataclass(frozen=True)
-class Token:
-    """One word, name, literal or sign; ``word`` is it in capitals where it is an unquoted word or a sign, else empty."""
-
-    text: str
-    word: str
-    at: int
 
 
 @dataclass(frozen=True)
@@ -93,9 +72,13 @@ def text_of(path: Path) -> str:
     try:
         text = raw.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        raise Unusable(f"it is not UTF-8 at byte {error.start}") from None
-    if "\0" in text or "\r" in text or text.startswith("\ufeff"):
-        raise Unusable("it holds a NUL byte, a CR without LF, or begins with a byte order mark")
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise Unusable(f"it is not UTF-8 at byte {error.start}", line) from None
+    if text.startswith("\ufeff"):
+        raise Unusable("it begins with a byte order mark")
+    for sign, name in (("\0", "a NUL byte"), ("\r", "a CR without LF")):
+        if sign in text:
+            raise Unusable(f"it holds {name}", text.count("\n", 0, text.index(sign)) + 1)
     return text
 
 
@@ -141,56 +124,6 @@ def parse(name: str, text: str) -> SqlFile:
     defaults = sum(len(part) != len(whole) for part, whole in zip(types, arguments, strict=True))
     shape = f"{drop} {_sql(_result(first, end + 1))} with {defaults} defaults"
     return SqlFile(name, text, drop, shape, replaces, _catalog_name(called[-1]))
-
-
-def statements(text: str) -> list[list[Token]]:
-    """The statements of a text, each as its tokens. Raises :class:`Unusable` for what psql would not read as it stands."""
-    found: list[list[Token]] = [[]]
-    depth = body = 0  # parentheses, and BEGIN ATOMIC … END
-    for token in _tokens(text):
-        if token.word == ";" and not depth and not body:
-            found.append([])
-            continue
-        depth += {"(": 1, ")": -1}.get(token.word, 0)
-        before = found[-1][-1].word if found[-1] else ""
-        if found[-1] and found[-1][0].word == "CREATE":
-            body += before == "BEGIN" and token.word == "ATOMIC" and not body
-            body += bool(body) and token.word == "CASE"
-            body -= bool(body) and token.word == "END"
-        found[-1].append(token)
-    if found.pop():
-        raise Unusable("its last statement does not end in a semicolon")
-    return [statement for statement in found if statement]
-
-
-def _tokens(text: str) -> list[Token]:
-    found, at = [], 0
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        assert match is not None, "the last alternative takes any character"
-        at, kind = match.end(), match.lastgroup if match.lastgroup != "tag" else "dollar"
-        if kind == "comment":
-            at = _end_of_comment(text, match.end())
-        elif kind == "other" and (match.group() == "\\" or _OPENED.match(text, match.start())):
-            # psql takes what follows a backslash for a command of its own.
-            line = text.count("\n", 0, match.start()) + 1
-            command = re.match(r"\\[a-z]+", text[match.start() : match.start() + 20])
-            if command:
-                raise Unusable(f"line {line} has {command.group()}, which is a command of psql's")
-            raise Unusable(f"line {line} has a {match.group()} that ends nowhere, or outside of a literal")
-        elif kind != "space":
-            plain = match.group() if kind in ("word", "other") else ""
-            found.append(Token(match.group(), plain.upper(), match.start()))
-    return found
-
-
-def _end_of_comment(text: str, at: int) -> int:
-    depth = 1
-    for match in re.compile(r"/\*|\*/").finditer(text, at):
-        depth += 1 if match.group() == "/*" else -1
-        if not depth:
-            return match.end()
-    raise Unusable("a comment ends nowhere")
 
 
 def _qualified(tokens: Sequence[Token], at: int) -> tuple[list[Token], int]:

@@ -40,7 +40,8 @@ def opened(captured: Captured) -> tuple[Captured, list[str]]:
                 dataclasses.replace(sent, text=text, tokens=tokens, transaction=transaction, inside=True)
                 for text, tokens in inside
             ]
-            untold += [f"line {sent.line}: {one}" for one in dict.fromkeys(why)]
+            named = f"{sent.path.name} " if sent.path else ""
+            untold += [f"{named}line {sent.line}: {one}" for one in dict.fromkeys(why)]
     return Captured(tuple(found), captured.problem), untold
 
 

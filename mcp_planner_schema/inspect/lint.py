@@ -115,7 +115,7 @@ def _judge(
     one: Script, captured: Captured, past: Past, stats: TableStats, program: str | None
 ) -> Iterator[tuple[Finding, bool]]:
     for sent, table, code, values in _hits(captured, past, stats, program):
-        finding = source.finding(Path(one.path), sent.line, code, **values)
+        finding = source.finding(sent.path or Path(one.path), sent.line, code, **values)
         stands = finding.rule.refuses and not (code in SIZED and stats.small(table))
         yield Finding(finding.code, finding.where, one.revision, finding.values), stands
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import offline, sql_file
+from mcp_planner_schema.guard import offline, sql_body, sql_file
 from mcp_planner_schema.guard.sql_file import Token
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class Sent:
     """One statement. ``transaction`` numbers the one it runs in; 0 for a statement that commits by itself.
 
     ``operation``: one of ``mcp_planner_schema.operations`` has sent it, and not the author. ``inside``: it stands in a DO block.
+    ``path`` is the SQL file that ``line`` is of, None where that is the revision itself.
     """
 
     text: str
@@ -35,6 +36,7 @@ class Sent:
     transaction: int
     operation: bool = False
     inside: bool = False
+    path: Path | None = None
 
     def shown(self) -> str:
         """Its beginning, in one line."""
@@ -115,11 +117,12 @@ class _Catcher:
 
     def _catch(self, text: str) -> None:
         text = text.replace(offline.TAB, "\t").strip()
-        (line, operation), whole = self._sender(), text if text.endswith(";") else text + ";"
+        (line, operation, path), whole = self._sender(), text if text.endswith(";") else text + ";"
         try:
             found = sql_file.statements(whole)
         except sql_file.Unusable as error:
-            self.problem = self.problem or f"line {line}: what it sends cannot be read: {error}"
+            named = f"{path.name} " if path else ""
+            self.problem = self.problem or f"{named}line {line}: what it sends cannot be read: {error}"
             return
         inside = 0  # an operation's own BEGIN … COMMIT, where each statement commits by itself
         for place, tokens in enumerate(found):
@@ -129,10 +132,13 @@ class _Catcher:
                 continue
             end = found[place + 1][0].at if place + 1 < len(found) else len(whole)
             code = whole[tokens[0].at : end].strip().rstrip(";").rstrip()
-            self.sent.append(Sent(code, tuple(tokens), line, inside if self._alone else self._transaction, operation))
+            transaction = inside if self._alone else self._transaction
+            self.sent.append(Sent(code, tuple(tokens), line, transaction, operation, path=path))
 
-    def _sender(self) -> tuple[int, bool]:
-        """The line of the revision's body that is running, and whether it is an operation that sends."""
+    def _sender(self) -> tuple[int, bool, Path | None]:
+        """The line of the revision's body that is running, whether it is an operation that sends, and of which SQL file."""
+        if body := sql_body.sent():
+            return body.statement.line, False, body.path
         frame: FrameType | None = sys._getframe(2)
         line, operation = 1, False
         while frame is not None:
@@ -143,4 +149,4 @@ class _Catcher:
                 if frame.f_code.co_name == self._body:
                     break
             frame = frame.f_back
-        return line, operation
+        return line, operation, None

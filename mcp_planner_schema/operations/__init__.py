@@ -20,7 +20,7 @@ NAMES = (
     "drop_index_concurrently", "drop_moved_sync", "drop_not_null", "drop_sync", "drop_table_alias", "ensure_column",
     "ensure_constraint", "fill_column", "fill_moved_column", "fill_synced_columns", "give_back_backfill", "invalidate_constraint",
     "leave_enum_value", "refuse_used_enum_values", "reindex_concurrently", "replace_index_concurrently", "run_script",
-    "set_not_null_concurrently", "sync_columns", "sync_moved_column", "validate_constraint",
+    "run_sql", "set_not_null_concurrently", "sync_columns", "sync_moved_column", "validate_constraint",
 )  # fmt: skip
 """What ``op`` knows besides Alembic's own."""
 

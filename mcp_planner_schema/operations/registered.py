@@ -12,4 +12,5 @@ from mcp_planner_schema.operations import moves as moves
 from mcp_planner_schema.operations import partition_ops as partition_ops
 from mcp_planner_schema.operations import render as render
 from mcp_planner_schema.operations import scripts as scripts
+from mcp_planner_schema.operations import sql_body as sql_body
 from mcp_planner_schema.operations import sync as sync

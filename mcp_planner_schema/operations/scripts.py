@@ -119,7 +119,7 @@ def _alone(context: MigrationContext, called: Called, entry: Entry) -> None:
     def work(connection: Connection, say: Say) -> int | None:
         began = time.monotonic()
         if called.script.tree is not None:
-            _again(context, lambda: _send(connection, called, say))
+            again(context, lambda: _send(connection, called, say))
             done.append(digests[0])
         else:
             if done:
@@ -128,7 +128,7 @@ def _alone(context: MigrationContext, called: Called, entry: Entry) -> None:
                 entry.detail["done"] = [*done, digests[place]]
                 # In one transaction with how far it has come: of a statement that was killed both are there, or none.
                 mark = journal.remembering(context, entry)
-                _again(context, functools.partial(sql_script.send, connection, one, called.arguments, say, mark))
+                again(context, functools.partial(sql_script.send, connection, one, called.arguments, say, mark))
                 if one.alone or not mark:
                     journal.remember(context, entry)
                 done.append(digests[place])
@@ -144,8 +144,8 @@ def _mark_sent(step: journal.Step | None) -> None:
         step.sent = True
 
 
-def _again(context: MigrationContext, send: Callable[[], Any]) -> None:
-    """In autocommit nobody tries the step again: what meets a lock is sent again here."""
+def again(context: MigrationContext, send: Callable[[], Any]) -> None:
+    """Send in autocommit, where nobody tries the step again: what meets a lock is sent again here."""
     from sqlalchemy.exc import DBAPIError
 
     connection = context.connection
