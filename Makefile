@@ -15,7 +15,7 @@ COMMAND = @$(PY) -m mcp_planner_schema $@ $(GIVEN:%=--make=%)
 # Not where RUN may be given: make migrate-report RUN=42.
 RUN = $(COMMAND)
 
-TARGETS := help setup test test-all lint format lock bench bench-availability findings schema-doc schema-sql known-revisions \
+TARGETS := help setup test test-all lint format lock bench bench-availability findings schema-doc schema-sql known-revisions init \
 	migrate-create migrate-up migrate-down migrate-goto migrate-plan migrate-status migrate-force migrate-validate \
 	migrate-preflight migrate-trace migrate-fingerprint migrate-verify migrate-drift migrate-doctor migrate-history \
 	migrate-report \
@@ -40,6 +40,9 @@ help: ## List the targets
 	@touch $@
 
 setup: .venv/installed ## Make .venv from requirements.lock (every other target does it by itself)
+
+init: setup ## A project of somebody's own under guard, laid into an empty folder: DIR=../notes
+	$(RUN)
 
 migrate-create: setup ## New revision with its header: NAME=add_x [TYPE=schema|data|function] [AUTO=1] [FORMAT=sql]; KIND=rename_column … writes a change of several
 	$(RUN)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.cli import ask, change, development, kept, rehearsed, report, write
+from mcp_planner_schema.cli import ask, change, development, kept, rehearsed, report, start, write
 from mcp_planner_schema.cli.command import ALLOWED, ROOT, Command, Values, form
 from mcp_planner_schema.guard import saying
 from mcp_planner_schema.guard.findings import BROKEN, BUSY, WRONG_USE, GuardError, WrongUse
@@ -28,6 +28,12 @@ COMMANDS: dict[str, Command] = {
     **write.COMMANDS,
     **development.COMMANDS,
 }
+COMMANDS |= start.commands(COMMANDS)
+
+
+def console() -> int:
+    """``mcp-planner-schema``, as it is installed."""
+    return main(sys.argv[1:])
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -96,4 +102,9 @@ def _typed(name: str, values: Values) -> str:
 def _config(repeat: str) -> Config:
     from alembic.config import Config
 
-    return Config(str(ROOT / "alembic.ini"), stdout=sys.stdout, attributes={"repeat": repeat})
+    path = ROOT / "alembic.ini"
+    if not path.is_file() and not repeat.startswith(f"make {start.NAME}"):
+        raise WrongUse(
+            "There is no alembic.ini here, so this is no project whose schema is migrated.", "mcp-planner-schema init"
+        )
+    return Config(str(path), stdout=sys.stdout, attributes={"repeat": repeat})

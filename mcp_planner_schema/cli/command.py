@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from alembic.config import Config
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+_OWN = Path(__file__).resolve().parent.parent.parent
+ROOT = Path.cwd() if (Path.cwd() / "alembic.ini").is_file() else _OWN
+"""The project: the folder that a command is typed in, or, from elsewhere, the checkout that the package belongs to."""
+
 Values = Mapping[str, str]
 ALLOWED = ("PHASE", "HOLD_LIMIT", "CANCEL_BLOCKERS", "WORKERS", "PROGRESS", "PREFLIGHT_ACCEPT")
 """What whoever runs it allows for once; the guard reads them from ``config.attributes``, or from ``-x`` of ``alembic``."""
