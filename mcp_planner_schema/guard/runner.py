@@ -85,7 +85,7 @@ def _heard(context: Any, settings: Settings, target_metadata: MetaData | None, o
 
 
 def _online(context: Any, settings: Settings, target_metadata: MetaData | None, options: dict[str, Any]) -> None:
-    from mcp_planner_schema.guard import plan, scope
+    from mcp_planner_schema.guard import plan, scope, version_apply
 
     with _connection(context, settings) as (connection, engine):
         configure = functools.partial(
@@ -95,6 +95,7 @@ def _online(context: Any, settings: Settings, target_metadata: MetaData | None, 
                 "dialect_name": "postgresql",
                 "compare_server_default": True,  # or `alembic check` passes over a default that differs
                 **options,
+                "on_version_apply": version_apply.called(context, settings, options),
                 "transaction_per_migration": True,
                 "connection": connection,
                 "include_name": scope.include_name(connection, settings.schema, options.get("include_name")),
@@ -234,7 +235,7 @@ def _take_all(
     context: Any, this: Run, connection: Connection, steps: list[Step], judged: Mapping[str, Judged]
 ) -> None:  # fmt: skip
     """Each step, one after the other. What is raised says what stays."""
-    from mcp_planner_schema.guard import plan, progress, tries
+    from mcp_planner_schema.guard import plan, progress, tries, version_apply
 
     settings = this.settings
     if not steps[0].info.is_stamp:
@@ -253,6 +254,7 @@ def _take_all(
             at = ", ".join(this.heads) or "base"
             raise Broken(f"The connection to the server was lost; the database is at {at}.", this.repeat)
         this.still_held(this.called(progress.name_of(one)))
+        version_apply.ask_before(this.callbacks, this.migration(), this.beside, one)
         try:
             tries.take(this, one, judged.get(progress.name_of(one)))
         except Refused as refused:

@@ -26,6 +26,7 @@ _DEFAULTS = {
     "headers_from": "",
     "type_words": "create, add, alter, drop, rename, move, split, merge, fill, seed, backfill, validate, remove, replace",
     "allowed_imports": "",
+    "on_version_apply": "",
     "deadline": "200ms",
     "lock_timeout": "200ms",
     "statement_timeout": "30s",
@@ -142,6 +143,7 @@ class Settings:
     headers_from: str
     type_words: tuple[str, ...]
     allowed_imports: tuple[str, ...]
+    on_version_apply: tuple[str, ...]
     budgets: Budgets
     hold_limit: int
     lock_attempts: int
@@ -246,6 +248,7 @@ def load(config: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         headers_from=value["headers_from"],
         type_words=type_words,
         allowed_imports=_words(value["allowed_imports"]),
+        on_version_apply=_words(value["on_version_apply"]),
         budgets=Budgets(*(_milliseconds(field.name, value) for field in fields(Budgets))),
         hold_limit=_milliseconds("hold_limit", value),
         lock_attempts=int(value["lock_attempts"]),
