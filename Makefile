@@ -21,7 +21,8 @@ TARGETS := help setup test test-all lint format lock bench bench-availability fi
 	migrate-report \
 	migrate-restore migrate-stash-list migrate-stash-show migrate-stash-verify migrate-stash-purge migrate-accept \
 	migrate-recover migrate-rebase migrate-reset migrate-rehearsed staging-deploy backfill-pause backfill-resume \
-	backfill-stop db-start db-stop db-shell db-status example-data table-stats
+	backfill-stop db-start db-stop db-shell db-status example-data table-stats \
+	migrate-export migrate-import migrate-adopt
 .PHONY: $(TARGETS)
 
 # Before anything runs: `make migrate-down 005` would go one step back first and complain about 005 afterwards.
@@ -124,6 +125,15 @@ migrate-rehearsed: setup ## Whether what is pending was rehearsed on staging: [R
 
 staging-deploy: setup ## Rehearse what is pending on a masked copy: DUMP=file, SOURCE_URL=… or GENERATE=1 (docs/staging.md)
 	@scripts/staging-deploy.sh
+
+migrate-export: setup ## Write the history for another tool: FORMAT=golang-migrate DIR=migrations [TO=003]
+	$(RUN)
+
+migrate-import: setup ## Revisions from another tool's folder: FROM=golang-migrate DIR=migrations [AUTHOR=…]
+	$(RUN)
+
+migrate-adopt: setup ## Take a database over from another tool: FROM=golang-migrate [TABLE=…] [AT=003] [KEEP=1] [REASON="why"]
+	$(RUN)
 
 backfill-pause: setup ## Let a running backfill wait, until it is resumed: [NAME=steps.title_length] [REVISION=031]
 	$(RUN)

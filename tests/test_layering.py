@@ -59,6 +59,7 @@ MAY_USE = {
     "operations": {"operations", "backfill", "guard"},
     "inspect": {"inspect", "guard", "backfill", "operations", "models", "compatible", ""},
     "embedded": {"embedded"},
+    "interop": {"interop", "inspect", "operations", "guard"},
 }
 
 
@@ -85,7 +86,7 @@ def test_the_guard_knows_of_telemetry_in_one_place_and_only_where_it_is_asked_fo
         assert used <= {"guard", "telemetry", ""}
 
 
-@pytest.mark.parametrize("own", ["guard", "models", "backfill", "operations", "inspect"])
+@pytest.mark.parametrize("own", ["guard", "models", "backfill", "operations", "inspect", "interop"])
 def test_modules_of_a_part_import_each_other_one_way(own: str) -> None:
     """Within a part there is an order in which the modules could have been written: no cycle when they are loaded."""
     uses = {

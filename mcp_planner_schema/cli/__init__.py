@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.cli import ask, change, development, kept, rehearsed, report, start, write
+from mcp_planner_schema.cli import ask, change, development, kept, other_tools, rehearsed, report, start, write
 from mcp_planner_schema.cli.command import ALLOWED, ROOT, Command, Values, form
 from mcp_planner_schema.guard import saying
 from mcp_planner_schema.guard.findings import BROKEN, BUSY, WRONG_USE, GuardError, WrongUse
@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     **rehearsed.COMMANDS,
     **kept.COMMANDS,
     **write.COMMANDS,
+    **other_tools.COMMANDS,
     **development.COMMANDS,
 }
 COMMANDS |= start.commands(COMMANDS)
@@ -89,7 +90,7 @@ def _parse(arguments: Sequence[str]) -> tuple[str, Command, Values]:
     for key in command.needs:
         if not values.get(key):
             raise WrongUse(f"{name} needs {key}.", form(name, command))
-    for key in ("DRY_RUN", "FULL", "JSON", "AUTO", "ALONG"):
+    for key in ("DRY_RUN", "FULL", "JSON", "AUTO", "ALONG", "KEEP"):
         if values.get(key, "1") != "1":
             raise WrongUse(f"{key} is {values[key]!r}; it is 1 or left out.", form(name, command))
     return name, command, values

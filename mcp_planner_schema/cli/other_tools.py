@@ -1,0 +1,80 @@
+"""What other migration tools have made, and what they are given: folders out and in, databases taken over."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.cli.command import Command, Values, form
+from mcp_planner_schema.guard.findings import DONE, WrongUse
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+_TOOLS = ("golang-migrate",)
+
+
+def _known(command: str, said: str) -> None:
+    if said not in _TOOLS:
+        raise WrongUse(
+            f"{said!r} is no tool that is known here. Known are: {', '.join(_TOOLS)}.", form(command, COMMANDS[command])
+        )
+
+
+def _folder(values: Values) -> Path:
+    return Path(values["DIR"]).expanduser().absolute()
+
+
+def _export(config: Config, values: Values) -> int:
+    from mcp_planner_schema.guard.source import shown
+    from mcp_planner_schema.interop.golang import export
+
+    _known("migrate-export", values["FORMAT"])
+    folder = _folder(values)
+    made = export.write(config, folder, values.get("TO"))
+    for path in made:
+        print(shown(path))
+    print(f"{len(made)} files written into {shown(folder)}" if made else "nothing has changed", file=sys.stderr)
+    return DONE
+
+
+def _import(config: Config, values: Values) -> int:
+    from mcp_planner_schema.guard.source import shown
+    from mcp_planner_schema.interop.golang import imported
+
+    _known("migrate-import", values["FROM"])
+    made = imported.write(config, _folder(values), values.get("AUTHOR", ""))
+    for path in made:
+        print(shown(path))
+    then = "make migrate-validate, then make migrate-fingerprint VERSION=all" if made else "make migrate-status"
+    print(f"{sum(path.suffix == '.py' for path in made)} revisions written; next: {then}", file=sys.stderr)
+    return DONE
+
+
+def _adopt(config: Config, values: Values) -> int:
+    from mcp_planner_schema.interop.golang import adopt
+    from mcp_planner_schema.interop.golang import row as rows
+
+    _known("migrate-adopt", values["FROM"])
+    told = adopt.adopt(
+        config,
+        table=values.get("TABLE", rows.TABLE),
+        at=values.get("AT"),
+        keeping=values.get("KEEP") == "1",
+        reason=values.get("REASON"),
+    )
+    print("\n".join(told))
+    return DONE
+
+
+COMMANDS: dict[str, Command] = {
+    "migrate-export": Command(_export, ("FORMAT", "DIR"), ("TO",), "FORMAT=golang-migrate DIR=migrations [TO=003]"),
+    "migrate-import": Command(_import, ("FROM", "DIR"), ("AUTHOR",), "FROM=golang-migrate DIR=migrations"),
+    "migrate-adopt": Command(
+        _adopt,
+        ("FROM",),
+        ("TABLE", "AT", "KEEP", "REASON"),
+        'FROM=golang-migrate [TABLE=schema_migrations] [AT=003] [KEEP=1] [REASON="why"]',
+    ),
+}

@@ -1,0 +1,120 @@
+"""golang-migrate's row kept in step with the revisions, in the transaction of each step: both tools can be used meanwhile.
+
+``on_version_apply = mcp_planner_schema.interop.golang.keep:in_step`` in alembic.ini lets the guard call it; it does something in
+a database that ``make migrate-adopt FROM=golang-migrate KEEP=1`` has said so of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from mcp_planner_schema.guard import plan, settings
+from mcp_planner_schema.guard.findings import Broken, WrongUse
+from mcp_planner_schema.guard.postcheck import literal
+from mcp_planner_schema.interop.golang import row as rows
+from mcp_planner_schema.interop.golang import versions
+
+if TYPE_CHECKING:
+    from alembic.runtime.migration import MigrationContext
+    from sqlalchemy import Connection
+
+NAME = "mcp_planner_schema.interop.golang.keep:in_step"
+"""What stands in alembic.ini."""
+
+_AGAIN = "make migrate-adopt FROM=golang-migrate KEEP=1"
+_TABLE = """
+CREATE TABLE IF NOT EXISTS {schema}.adopted (
+    version_table text NOT NULL,
+    tool         text NOT NULL,
+    relation     text NOT NULL,
+    keep         boolean NOT NULL,
+    version      text,
+    revision     text NOT NULL,
+    adopted_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    db_user      text NOT NULL DEFAULT session_user,
+    PRIMARY KEY (version_table, tool)
+);
+COMMENT ON TABLE {schema}.adopted IS 'Another tool that has migrated this database, and whether its version is kept in step'
+"""
+
+
+def remember(
+    connection: Connection,
+    schema: str,
+    version_table: str,
+    table: str,
+    *,
+    keep: bool,
+    version: int | None,
+    revision: str,
+) -> None:
+    """Write down that the database was taken over from golang-migrate, and whether its row is to be kept."""
+    connection.exec_driver_sql(_TABLE.format(schema=schema))
+    connection.exec_driver_sql(
+        f"INSERT INTO {schema}.adopted (version_table, tool, relation, keep, version, revision) "
+        "VALUES (%s, 'golang-migrate', %s, %s, %s, %s) ON CONFLICT (version_table, tool) DO UPDATE SET "
+        "relation = excluded.relation, keep = excluded.keep, version = excluded.version, revision = excluded.revision, "
+        "adopted_at = excluded.adopted_at, db_user = excluded.db_user",
+        (version_table, table, keep, None if version is None else str(version), revision),
+    )
+
+
+def kept(connection: Connection, schema: str, version_table: str) -> str | None:
+    """The table that is kept in step in this database; None where none is."""
+    there = connection.exec_driver_sql(
+        f"SELECT pg_catalog.to_regclass({literal(schema + '.adopted')}) IS NOT NULL"
+    ).scalar_one()
+    if not there:
+        return None
+    found: str | None = connection.exec_driver_sql(
+        f"SELECT relation FROM {schema}.adopted WHERE version_table = %s AND tool = 'golang-migrate' AND keep",
+        (version_table,),
+    ).scalar()
+    return found
+
+
+class _InStep:
+    """What Alembic calls after each step, in its transaction, and the guard before it."""
+
+    def before(self, ctx: MigrationContext, beside: Connection, step: Any) -> None:
+        """Raise where golang-migrate is at work, or its row is not where the step begins: then nothing of it is done."""
+        if (kept_here := _kept_here(ctx, beside)) is None or step.info.is_stamp:
+            return
+        table, there = kept_here
+        rows.refuse_at_work(beside, table, "the same command")
+        found, at = rows.read(beside, table), step.from_revisions_no_deps
+        if found.dirty or found.version != _version(at, there):
+            raise Broken(
+                f"golang-migrate's row in {table} says {found}, and this step begins at {', '.join(at) or 'base'} (version "
+                f"{_version(at, there)}): somebody has migrated with golang-migrate meanwhile, or it has failed half-way. "
+                "Nothing was changed.",
+                _AGAIN,
+            )
+
+    def __call__(self, ctx: MigrationContext, step: Any, heads: Collection[str], run_args: Any) -> None:
+        """Write the row. What this raises undoes the step."""
+        assert ctx.connection is not None
+        if kept_here := _kept_here(ctx, ctx.connection):
+            table, there = kept_here
+            rows.alone(ctx.connection, table, "the same command")
+            rows.set_to(ctx.connection, table, _version(tuple(heads), there))
+
+
+in_step = _InStep()
+
+
+def _kept_here(ctx: MigrationContext, connection: Connection) -> tuple[str, dict[str, int]] | None:
+    """The table that is kept in this database, and the versions of the revisions."""
+    assert ctx.config is not None, "the guard runs with one"
+    table = kept(connection, settings.load(ctx.config).schema, plan.version_table(ctx))
+    if table is None:
+        return None
+    return table, {place.revision: place.version for place in versions.places(ctx.opts["script"])}
+
+
+def _version(heads: Collection[str], there: dict[str, int]) -> int | None:
+    known = [there[one] for one in heads if one in there]
+    if len(known) != len(heads) or len(known) > 1:
+        raise WrongUse(f"golang-migrate has no version for {', '.join(heads)}.", _AGAIN)
+    return known[0] if known else None
