@@ -20,8 +20,8 @@ TARGETS := help setup test test-all lint format lock bench bench-availability fi
 	migrate-preflight migrate-trace migrate-fingerprint migrate-verify migrate-drift migrate-doctor migrate-history \
 	migrate-report \
 	migrate-restore migrate-stash-list migrate-stash-show migrate-stash-verify migrate-stash-purge migrate-accept \
-	migrate-recover migrate-rebase migrate-reset migrate-rehearsed staging-deploy backfill-pause backfill-resume \
-	backfill-stop db-start db-stop db-shell db-status example-data table-stats \
+	migrate-recover migrate-rebase migrate-reset migrate-rehearsed staging-deploy config environment-set \
+	backfill-pause backfill-resume backfill-stop db-start db-stop db-shell db-status example-data table-stats \
 	migrate-export migrate-import migrate-adopt
 .PHONY: $(TARGETS)
 
@@ -51,7 +51,7 @@ migrate-create: setup ## New revision with its header: NAME=add_x [TYPE=schema|d
 migrate-up: setup ## Migrate up, to head or TO=003; PHASE=expand stops before a contract; DRY_RUN=1 prints the SQL
 	$(RUN)
 
-migrate-down: setup ## Go back one step, STEPS=2 or TO=003; DRY_RUN=1 shows what would go
+migrate-down: setup ## Go back one step, STEPS=2 or TO=003; DRY_RUN=1 shows what would go; production: CONFIRM=<database>
 	$(RUN)
 
 migrate-goto: setup ## Go to VERSION=003, up or down
@@ -63,7 +63,7 @@ migrate-plan: setup ## What an upgrade would do, revision by revision: [TO=003] 
 migrate-status: setup ## Where the database stands and what is pending; JSON=1
 	$(RUN)
 
-migrate-force: setup ## Move only the version: VERSION=003 [REASON="why"], which staging and production demand
+migrate-force: setup ## Move only the version: VERSION=003 [REASON="why"], which staging and production demand; production: CONFIRM=<database>
 	$(RUN)
 
 migrate-accept: setup ## Let an edited applied revision stand as it is now: VERSION=003 REASON="why"
@@ -114,7 +114,7 @@ migrate-stash-show: setup ## Everything about one stash: ID=3 [JSON=1]
 migrate-stash-verify: setup ## Read the kept rows again, compare with the manifest: [ID=3]
 	$(RUN)
 
-migrate-stash-purge: setup ## Delete kept rows for good: ID=3 CONFIRM=migration_stash_3
+migrate-stash-purge: setup ## Delete kept rows for good: ID=3 CONFIRM=migration_stash_3; production: CONFIRM=<database>.migration_stash_3
 	$(RUN)
 
 migrate-reset: setup ## Development only: drop everything and build it again
@@ -133,6 +133,12 @@ migrate-import: setup ## Revisions from another tool's folder: FROM=golang-migra
 	$(RUN)
 
 migrate-adopt: setup ## Take a database over from another tool: FROM=golang-migrate [TABLE=…] [AT=003] [KEEP=1] [REASON="why"]
+	$(RUN)
+
+config: setup ## The value of each setting, and from where it is; JSON=1
+	$(RUN)
+
+environment-set: setup ## Say to a database what it is from now on, as to a copy: ENV=staging CONFIRM=<its name> [REASON="why"]
 	$(RUN)
 
 backfill-pause: setup ## Let a running backfill wait, until it is resumed: [NAME=steps.title_length] [REVISION=031]

@@ -24,6 +24,7 @@ from pytest_postgresql.janitor import DatabaseJanitor
 
 from mcp_planner_schema import embedded
 
+os.environ["PLANNER_DOTENV"] = "none"  # what somebody has written for this machine is no matter of the tests
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = max(path.name for path in (ROOT / "alembic" / "versions").glob("*.py"))[:3]
 """The planner's newest revision, so that a new one breaks no test that only means "the end"."""

@@ -71,6 +71,52 @@ def test_a_wrong_password_is_one_sentence(guarded: Database, revision: Project) 
     assert "\nnext: " in done.stderr
 
 
+@pytest.mark.parametrize("place", ["PGPASSWORD", "PGPASSFILE", "DATABASE_URL"])
+def test_a_password_of_the_file_env_opens_and_is_never_told(
+    guarded: Database, revision: Project, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Whichever way .env gives it, the right one opens; a wrong one is one sentence without a part of it."""
+    for name in ("DATABASE_URL", "PLANNER_DOTENV"):
+        monkeypatch.delenv(name, raising=False)
+    until(lambda: not works(f"postgresql://jane:wr0ng@/app?host={guarded.host}&port={guarded.port}"))
+    url = f"postgresql://jane{{}}@/app?host={guarded.host}&port={guarded.port}"
+    told = {}
+
+    for password in (SECRET, "wr0ng%pw"):
+        passfile = revision.folder / "pgpass"
+        passfile.write_text(f"*:*:*:jane:{password.replace(':', chr(92) + ':')}\n")
+        passfile.chmod(0o600)
+        lines = {
+            "PGPASSWORD": f"DATABASE_URL='{url.format('')}'\nPGPASSWORD='{password}'\n",
+            "PGPASSFILE": f"DATABASE_URL='{url.format('')}'\nPGPASSFILE={passfile}\n",
+            "DATABASE_URL": f"DATABASE_URL='{url.format(':' + password)}'\n",
+        }
+        (revision.folder / ".env").write_text(lines[place])
+        (revision.folder / ".env").chmod(0o600)
+        told[password] = revision.alembic("current")
+
+    assert told[SECRET].returncode == 0, told[SECRET].stderr
+    assert told["wr0ng%pw"].returncode == 1
+    assert "does not accept the password of user jane" in told["wr0ng%pw"].stderr
+    for done in told.values():
+        assert "wr0ng" not in done.stderr + done.stdout
+        assert "s3cr" not in done.stderr + done.stdout
+
+
+def test_a_service_that_no_file_has_is_one_sentence(revision: Project, tmp_path: Path) -> None:
+    """The service is named, and where the file is to be named."""
+    (tmp_path / "services").write_text("[other]\nhost=h\npassword=geheim\n")
+
+    done = revision.alembic(
+        "current", DATABASE_URL="postgresql:///?service=planner", PGSERVICEFILE=str(tmp_path / "services")
+    )
+
+    assert done.returncode == 1
+    assert "No service file has the service planner." in done.stderr
+    assert "PGSERVICEFILE" in done.stderr
+    assert "geheim" not in done.stderr
+
+
 def works(url: str) -> bool:
     """Whether a login with this URL succeeds."""
     try:

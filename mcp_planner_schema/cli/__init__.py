@@ -11,9 +11,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.cli import ask, change, development, kept, other_tools, rehearsed, report, start, write
-from mcp_planner_schema.cli.command import ALLOWED, ROOT, Command, Values, form
+from mcp_planner_schema.cli import ask, change, config, development, kept, other_tools, rehearsed, report, start, write
+from mcp_planner_schema.cli.command import ALLOWED, ROOT, Command, Values, form, typed
 from mcp_planner_schema.guard import saying
+from mcp_planner_schema.guard.declared import SETTINGS
 from mcp_planner_schema.guard.findings import BROKEN, BUSY, WRONG_USE, GuardError, WrongUse
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ COMMANDS: dict[str, Command] = {
     **write.COMMANDS,
     **other_tools.COMMANDS,
     **development.COMMANDS,
+    **config.COMMANDS,
 }
 COMMANDS |= start.commands(COMMANDS)
+_VARIABLES = {one.variable: name for name, one in SETTINGS.items()}
 
 
 def console() -> int:
@@ -43,8 +46,8 @@ def main(arguments: Sequence[str]) -> int:
 
     command = None
     try:
-        name, command, values = _parse(arguments)
-        return command.does(_config(_typed(name, values)), values)
+        name, command, values, given = _parse(arguments)
+        return command.does(_config(typed(name, values, given), given), values)
     except GuardError as error:
         saying.last(error)
         return error.code
@@ -52,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{error}\n\nnext: make migrate-status", file=sys.stderr)
         return WRONG_USE
     except KeyboardInterrupt as stop:
-        again = _typed(name, values) if command else "make help"
+        again = typed(name, values, given) if command else "make help"
         print(f"{str(stop) or 'Stopped.'}\n\nnext: {again}", file=sys.stderr)
         return BUSY
     except BrokenPipeError:  # … | head
@@ -60,13 +63,15 @@ def main(arguments: Sequence[str]) -> int:
         return BROKEN
 
 
-def _parse(arguments: Sequence[str]) -> tuple[str, Command, Values]:
+def _parse(arguments: Sequence[str]) -> tuple[str, Command, Values, Values]:
+    """The command, what it was given, and the settings that were given along, by their names."""
     if not arguments or arguments[0] not in COMMANDS:
         known = "\n".join(f"  {form(name, one)}" for name, one in COMMANDS.items())
         said = f"There is no command {arguments[0]!r}." if arguments else "Which command?"
         raise WrongUse(f"{said} Known are:\n{known}", "make help")
     name, command = arguments[0], COMMANDS[arguments[0]]
     values: dict[str, str] = {}
+    given: dict[str, str] = {}
     for argument in arguments[1:]:
         if argument.startswith(
             "--make="
@@ -77,13 +82,16 @@ def _parse(arguments: Sequence[str]) -> tuple[str, Command, Values]:
             key, equals, value = argument.partition("=")
             if not equals:
                 raise WrongUse(f"{argument!r} is not of the form NAME=value.", form(name, command))
-        if key not in command.needs + command.takes:
+        if key not in command.needs + command.takes + tuple(_VARIABLES):
             raise WrongUse(f"{name} knows no {key}.", form(name, command))
         if not value.strip() and key not in command.needs:
             raise WrongUse(f"{key} is empty. Leave it out, or say which is meant.", form(name, command))
-        values[key] = value
-    for key in ALLOWED:  # also before the command: PHASE=expand make migrate-up
-        if key in command.takes and os.environ.get(key, "").strip():
+        if key in command.needs + command.takes:
+            values[key] = value
+        else:
+            given[_VARIABLES[key]] = value.strip()
+    for key in (*ALLOWED, "CONFIRM"):  # also before the command: PHASE=expand make migrate-up
+        if key in command.needs + command.takes and os.environ.get(key, "").strip():
             values.setdefault(key, os.environ[key].strip())
     if "PREFLIGHT_ACCEPT" in values and "REASON" in command.takes and os.environ.get("REASON", "").strip():
         values.setdefault("REASON", os.environ["REASON"].strip())
@@ -93,14 +101,10 @@ def _parse(arguments: Sequence[str]) -> tuple[str, Command, Values]:
     for key in ("DRY_RUN", "FULL", "JSON", "AUTO", "ALONG", "KEEP"):
         if values.get(key, "1") != "1":
             raise WrongUse(f"{key} is {values[key]!r}; it is 1 or left out.", form(name, command))
-    return name, command, values
+    return name, command, values, given
 
 
-def _typed(name: str, values: Values) -> str:
-    return " ".join([f"make {name}", *(f"{key}={value}" for key, value in values.items() if key != "REASON")])
-
-
-def _config(repeat: str) -> Config:
+def _config(repeat: str, given: Values) -> Config:
     from alembic.config import Config
 
     path = ROOT / "alembic.ini"
@@ -108,4 +112,4 @@ def _config(repeat: str) -> Config:
         raise WrongUse(
             "There is no alembic.ini here, so this is no project whose schema is migrated.", "mcp-planner-schema init"
         )
-    return Config(str(path), stdout=sys.stdout, attributes={"repeat": repeat})
+    return Config(str(path), stdout=sys.stdout, attributes={"repeat": repeat, "settings": dict(given)})

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.cli.command import ALLOWED, ROOT, Command, Values, allow, form
+from mcp_planner_schema.cli.command import ALLOWED, ROOT, Command, Values, allow, form, typed
 from mcp_planner_schema.guard.findings import DONE, WrongUse
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def _keep_known(config: Config, *, renamed: bool = False) -> int:
     from mcp_planner_schema.guard import settings
     from mcp_planner_schema.inspect import known
 
-    if settings.load(config).environment != "development":
+    if settings.load(config).rules.stored:
         return DONE
     lost = known.lost(ROOT) if not renamed else []
     if lost:
@@ -111,7 +110,8 @@ def _down(config: Config, values: Values) -> int:
         raise WrongUse(f"{way.there} lies ahead of {way.here}.", f"make migrate-up TO={way.there}")
     dry = bool(values.get("DRY_RUN"))
     # A step that is named cannot be counted twice, neither by a second deployer nor by who repeats the command.
-    config.attributes["repeat"] = f"make migrate-down TO={way.there}{' DRY_RUN=1' if dry else ''}"
+    again = {"TO": way.there} | {name: values[name] for name in ("DRY_RUN", "CONFIRM") if name in values}
+    config.attributes["repeat"] = typed("migrate-down", again, config.attributes.get("settings", {}))
     config.attributes["dry_run"] = dry
     allow(config, values)
     return _go(config, way.there, back=True)
@@ -153,7 +153,7 @@ def _goto(config: Config, values: Values) -> int:
 def _force(config: Config, values: Values) -> int:
     from alembic import command
 
-    config.attributes["reason"] = values.get("REASON")
+    allow(config, values)
     command.stamp(config, values["VERSION"])
     return DONE
 
@@ -174,9 +174,9 @@ def _recover(config: Config, values: Values) -> int:
 
 
 def _rebase(config: Config, values: Values) -> int:
-    from mcp_planner_schema.guard import rebase
+    from mcp_planner_schema.guard import rebase, settings
 
-    urls = os.environ.get("PLANNER_KNOWN_URLS", "")
+    urls = settings.load(config).known_urls
     along = bool(values.get("ALONG"))
     print("\n".join(rebase.rebase(config, values["VERSION"], values.get("ONTO"), urls, along=along)))
     print("next: make migrate-validate", file=sys.stderr)
@@ -221,10 +221,17 @@ COMMANDS: dict[str, Command] = {
         _up, (), ("TO", "DRY_RUN", "REASON", *ALLOWED), "[TO=003] [PHASE=expand|contract] [DRY_RUN=1]"
     ),
     "migrate-down": Command(
-        _down, (), ("STEPS", "TO", "DRY_RUN", "REASON", *ALLOWED[1:]), '[STEPS=1] [TO=003] [DRY_RUN=1] [REASON="why"]'
+        _down,
+        (),
+        ("STEPS", "TO", "DRY_RUN", "REASON", "CONFIRM", *ALLOWED[1:]),
+        '[STEPS=1] [TO=003] [DRY_RUN=1] [REASON="why"] [CONFIRM=mcp_task_prod]',
     ),
-    "migrate-goto": Command(_goto, ("VERSION",), ("REASON", *ALLOWED), "VERSION=003 [PHASE=expand|contract]"),
-    "migrate-force": Command(_force, ("VERSION",), ("REASON",), 'VERSION=003 [REASON="why"]'),
+    "migrate-goto": Command(
+        _goto, ("VERSION",), ("REASON", "CONFIRM", *ALLOWED), "VERSION=003 [PHASE=expand|contract]"
+    ),
+    "migrate-force": Command(
+        _force, ("VERSION",), ("REASON", "CONFIRM"), 'VERSION=003 [REASON="why"] [CONFIRM=mcp_task_prod]'
+    ),
     "migrate-accept": Command(_accept, ("VERSION", "REASON"), (), 'VERSION=003 REASON="why"'),
     "migrate-recover": Command(_recover, ("VERSION",), ("DIR",), "VERSION=026 [DIR=/tmp/recovered]"),
     "migrate-rebase": Command(_rebase, ("VERSION",), ("ONTO", "ALONG"), "VERSION=026 [ONTO=025] [ALONG=1]"),

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mcp_planner_schema.guard.declared import SETTINGS
+
 if TYPE_CHECKING:
     from alembic.config import Config
 
@@ -34,6 +36,13 @@ def allow(config: Config, values: Values) -> None:
     for key in ALLOWED:
         config.attributes[key.lower()] = values.get(key)
     config.attributes["reason"] = values.get("REASON")
+    config.attributes["confirm"] = values.get("CONFIRM")
+
+
+def typed(name: str, values: Values, given: Values) -> str:
+    """The command as it was typed, to be printed where it is to be typed again. A reason may be long, and is left out."""
+    told = [f"{key}={value}" for key, value in values.items() if key != "REASON"]
+    return " ".join([f"make {name}", *told, *(f"{SETTINGS[key].variable}={value}" for key, value in given.items())])
 
 
 def form(name: str, command: Command) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +15,16 @@ if TYPE_CHECKING:
 def _embedded(action: str) -> Callable[[Config, Values], int]:
     def does(config: Config, values: Values) -> int:
         from mcp_planner_schema import embedded
+        from mcp_planner_schema.guard import given
 
-        if os.environ.get("DATABASE_URL"):
+        named = given.read(config).values["database_url"]
+        if named.text:
             raise WrongUse(
-                "DATABASE_URL is set, so that server is used and no other; this command is for the embedded one.",
-                f"env -u DATABASE_URL make db-{action}",
+                f"{named.place} is set ({named.source}), so that server is used and no other; this command is for the "
+                "embedded one.",
+                f"env -u DATABASE_URL make db-{action}"
+                if named.source == given.ENVIRONMENT
+                else f"take it out of {named.source}, then make db-{action}",
             )
         try:
             if action == "start":

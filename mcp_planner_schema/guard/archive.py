@@ -42,7 +42,7 @@ class Archive:
 
 def wanted(settings: Settings) -> bool:
     """Whether a downgrade here goes on only with an archive."""
-    return settings.archive == "always" or settings.environment != "development"
+    return settings.archive == "always" or settings.rules.archives
 
 
 def make(settings: Settings, engine: Engine, tables: Sequence[tuple[str, str]], revision: str, repeat: str) -> Archive:

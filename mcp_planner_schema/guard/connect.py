@@ -174,7 +174,7 @@ def masked(text: str, target: URL | None) -> str:
         for form in sorted(forms, key=len, reverse=True):
             text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
     text = re.sub(r"(\b[a-z][\w+]*://[^:/@\s]*):\S*@", r"\1:***@", text)
-    return re.sub(r"\b((?:password|passwd|pwd)\s*=\s*)('[^']*'|[^\s&]+)", r"\1***", text, flags=re.IGNORECASE)
+    return re.sub(r"\b((?:(?:ssl)?password|passwd|pwd)\s*=\s*)('[^']*'|[^\s&]+)", r"\1***", text, flags=re.IGNORECASE)
 
 
 def outside(error: BaseException, target: URL, repeat: str) -> GuardError:
@@ -221,7 +221,10 @@ def failure(error: BaseException, target: URL) -> GuardError:
     sentences = (
         (r"password authentication failed|no password supplied|authentication failed",
          f"PostgreSQL at {where} does not accept the password of user {user}.",
-         "export DATABASE_URL with the right password, or put it into ~/.pgpass"),
+         "export DATABASE_URL with the right password, or put it into ~/.pgpass or .env"),
+        (r"definition of service .* not found|service file .* not found",
+         f"No service file has the service {target.query.get('service', 'that PGSERVICE names')}.",
+         "export PGSERVICEFILE=…/pg_service.conf (or write it into .env), or correct the service in DATABASE_URL"),
         (r"no pg_hba\.conf entry", f"PostgreSQL at {where} lets nobody in as {user} from here (pg_hba.conf).",
          "ask the server's administrator for a pg_hba.conf entry, then repeat the command"),
         (r"permission denied for database", f"The role {user} may not connect to {name} at {where}.",

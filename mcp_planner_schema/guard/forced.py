@@ -49,7 +49,7 @@ def require(
                 f'make migrate-force VERSION={revision} REASON="…"',
             )
         return
-    if settings.environment == "development":
+    if not settings.rules.explains:
         return
     values = {"environment": settings.environment, "revision": revision}
     refuse(

@@ -116,7 +116,7 @@ def _changed(run: Run, catalog: Catalog, at: Progress) -> None:
     from mcp_planner_schema.guard import catalog_change
 
     assert at.picture is not None
-    if run.settings.environment == "development" and at.direction == "upgrade":
+    if not run.settings.rules.stored and at.direction == "upgrade":
         try:
             written = catalog_change.write(catalog, at.name, at.picture, at.judged)
             for path in written:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import header, judge, plan, source
+from mcp_planner_schema.guard import environments, header, judge, plan, source
 from mcp_planner_schema.guard.findings import Finding, Refused, WrongUse
 from mcp_planner_schema.guard.progress import name_of, script_of
 from mcp_planner_schema.guard.saying import say
@@ -49,7 +49,7 @@ def allowed(context: Any, settings: Settings, destination: Any, steps: list[Step
 
 def first_waiting(phases: Iterable[str], environment: str, asked: str) -> int | None:
     """The place of the first revision that may not run now, of these phases in their order: it waits with all behind it."""
-    if asked == "contract" or (not asked and environment == "development"):
+    if asked == "contract" or (not asked and not environments.of(environment).contract_waits):
         return None
     return next((place for place, phase in enumerate(phases) if phase == "contract"), None)
 

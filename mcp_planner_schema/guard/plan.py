@@ -192,7 +192,7 @@ def against(script: Any, settings: Settings, judged: dict[str, Judged], *, back:
     findings = [finding for one in judged.values() for finding in one.findings]
     if back:
         return findings + _one_way(judged)
-    return findings + (unknown(script, judged) if settings.environment != "development" else [])
+    return findings + (unknown(script, judged) if settings.rules.stored else [])
 
 
 def version_table(migration: MigrationContext) -> str:

@@ -124,7 +124,7 @@ def _revisions(run: _Run, here: str, asked: str) -> tuple[tuple[Revision, ...], 
     written = none if run.refused else plan_sql.written(run.config, here, names)
     deploy = Deploy()
     by_name = dict(zip(names, run.judged, strict=True))
-    missing = guard_plan.unknown(run.script, by_name) if run.given.environment != "development" else []
+    missing = guard_plan.unknown(run.script, by_name) if run.given.rules.stored else []
     found: list[Revision] = []
     for one, judged in zip(run.steps, run.judged, strict=True):
         said = [Said(finding, finding.rule.refuses) for finding in judged.findings]

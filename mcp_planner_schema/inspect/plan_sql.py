@@ -48,7 +48,14 @@ def _run(config: Config, here: str, revisions: Sequence[str]) -> Written:
     quiet, output = copy.copy(config), io.StringIO()
     quiet.output_buffer = output
     repeat = f"alembic upgrade {way} --sql"
-    quiet.attributes = {"only_shown": True, "phase": "contract", "repeat": repeat, "sql_begins": begins}
+    given = config.attributes.get("settings", {})
+    quiet.attributes = {
+        "only_shown": True,
+        "phase": "contract",
+        "repeat": repeat,
+        "sql_begins": begins,
+        "settings": given,
+    }
     command.upgrade(quiet, way, sql=True)
     text = output.getvalue()
     ends = [*begins, ("", len(text))]
