@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import deploy_lock, settings
+from mcp_planner_schema.guard import banner, deploy_lock, settings
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.saying import say
 from mcp_planner_schema.inspect import status
@@ -65,6 +65,11 @@ def drop_everything(config: Config) -> None:
     Raises :class:`WrongUse` unless somebody has said that this is a development database, or it is the embedded one.
     """
     given = settings.load(config)
+    if not given.rules.resets and given.said:
+        raise WrongUse(
+            f"There is no reset in {given.environment}: it destroys everything in the database.",
+            "make migrate-down TO=… DRY_RUN=1   (what going back would take)",
+        )
     if not given.disposable:
         raise WrongUse(
             f"A reset destroys everything in the database, and nobody has said that this one may be destroyed "
@@ -72,6 +77,7 @@ def drop_everything(config: Config) -> None:
             "PLANNER_ENV=development make migrate-reset   (if it really is one; a tunnel looks like this machine)",
         )
     with status.connected(config) as (asking, _):
+        banner.compared(config, asking, given, changes=True)
         engine = asking.engine
     lock = deploy_lock.key("alembic_version", None)
     with (

@@ -34,7 +34,7 @@ def test_without_a_reason_the_version_stays(two: Project, empty: Database, monke
     ):
         monkeypatch.setenv("PLANNER_ENV", environment)
         with pytest.raises(Refused) as caught:
-            command.stamp(two.config(reason=reason), target)
+            command.stamp(two.config(reason=reason, confirm=empty.name), target)
         assert [one.code for one in caught.value.findings] == ["stamp-unexplained"]
         assert f'make migrate-force VERSION={target} REASON="…"' in caught.value.next_command
 
@@ -49,9 +49,10 @@ def test_with_a_reason_it_is_moved_and_the_reason_kept(
     monkeypatch.setenv("PLANNER_ENV", "production")
     monkeypatch.setattr(cli, "ROOT", two.folder)
 
-    made = cli.main(["migrate-force", "VERSION=002", "REASON=restored from Monday"])
-    typed = two.alembic("-x", "reason=a typing error", "stamp", "001")
-    without = two.alembic("stamp", "002")
+    confirm = f"confirm={empty.name}"
+    made = cli.main(["migrate-force", "VERSION=002", "REASON=restored from Monday", f"CONFIRM={empty.name}"])
+    typed = two.alembic("-x", "reason=a typing error", "-x", confirm, "stamp", "001")
+    without = two.alembic("-x", confirm, "stamp", "002")
     capsys.readouterr()
     cli.main(["migrate-history"])
 
@@ -73,7 +74,7 @@ def test_a_database_that_matches_takes_no_reason(
     empty.rows("UPDATE alembic_version SET version_num = '001'")
     monkeypatch.setenv("PLANNER_ENV", environment)
 
-    command.stamp(two.config(), "002")
+    command.stamp(two.config(confirm=empty.name), "002")
 
     assert stamps(empty) == [("002", None)]
 
@@ -91,10 +92,10 @@ def test_a_database_that_is_another_takes_a_reason(
     told = {}
     for target in ("002", "base", "003"):
         with pytest.raises(Refused) as caught:
-            command.stamp(two.config(), target)
+            command.stamp(two.config(confirm=empty.name), target)
         assert [one.code for one in caught.value.findings] == ["stamp-differs"]
         told[target] = caught.value.text()
-    command.stamp(two.config(reason="it will be"), "002")
+    command.stamp(two.config(reason="it will be", confirm=empty.name), "002")
 
     assert "nothing is stored of what revision 002 makes" in told["002"]
     assert "table public.t1 is unexpected" in told["base"]
@@ -157,8 +158,8 @@ def test_a_purge_needs_a_reason_too(two: Project, empty: Database, monkeypatch: 
     empty.rows("UPDATE alembic_version SET version_num = 'gone'")
     monkeypatch.setenv("PLANNER_ENV", "production")
 
-    with pytest.raises(Refused):
-        command.stamp(two.config(), "001", purge=True)
-    command.stamp(two.config(reason="the branch was given up"), "001", purge=True)
+    with pytest.raises(Refused, match="stamp-unexplained"):
+        command.stamp(two.config(confirm=empty.name), "001", purge=True)
+    command.stamp(two.config(reason="the branch was given up", confirm=empty.name), "001", purge=True)
 
     assert stamps(empty) == [("001", "the branch was given up")]

@@ -84,6 +84,8 @@ BROKEN_ELSEWHERE = {
     "rehearsal-differs": "test_staging_deploy.py::test_a_way_back_that_does_not_lead_back_is_found",
     "performance-impact": "test_staging.py::test_a_slower_query_is_a_finding",
     "query-broken": "test_staging.py::test_a_query_that_fails_afterwards_is_a_finding",
+    "environment-differs": "test_environment.py::test_a_copy_of_production_is_found_out",
+    "unconfirmed": "test_environment.py::test_production_is_not_left_or_stamped_without_its_name",
     "squawk-objects": "test_lint.py::test_squawk_is_asked_about_what_no_rule_of_ours_knows",
     **{code: f"test_preflight.py::test_{code.replace('-', '_')}" for code in LEVELS},
     **{
@@ -144,6 +146,8 @@ KEPT_ELSEWHERE = {
     "rehearsal-differs": "test_staging.py::test_what_a_revision_fills_may_be_filled_otherwise",
     "performance-impact": "test_staging.py::test_noise_is_no_finding",
     "query-broken": "test_staging_deploy.py::test_a_rehearsal_from_one_server_to_another",
+    "environment-differs": "test_environment.py::test_a_copy_becomes_staging",
+    "unconfirmed": "test_environment.py::test_with_the_name_it_goes",
     "squawk-objects": "test_lint.py::test_squawk_leaves_alone_what_is_in_order",
     "stash-damaged": "test_stashes.py::test_verify_reads_every_kept_row",
     "stash-retained": "test_stashes.py::test_a_purge_deletes_the_rows_and_keeps_the_manifest",

@@ -923,7 +923,7 @@ def test_a_stored_file_that_is_damaged_is_named(refused: Project, empty: Databas
 
 def test_a_stamp_is_not_asked_about(refused: Project, empty: Database, production: None) -> None:
     """Moving only the version touches nothing that preflight asks for."""
-    command.stamp(refused.config(reason="it was built by hand"), "head")
+    command.stamp(refused.config(reason="it was built by hand", confirm=empty.name), "head")
 
     assert empty.value("SELECT version_num FROM alembic_version") == "001"
 
@@ -934,7 +934,7 @@ def test_the_way_back_is_asked_about_too(refused: Project, empty: Database, monk
     monkeypatch.setenv("PLANNER_ENV", "production")
 
     with pytest.raises(Refused) as caught:
-        refused.downgrade("base")
+        command.downgrade(refused.config(confirm=empty.name), "base")
 
     assert [one.code for one in caught.value.findings] == ["key-near-end"]
 

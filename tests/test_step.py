@@ -13,10 +13,12 @@ from typing import Any
 
 import psycopg2
 import pytest
+from alembic import command
 from psycopg2.extensions import TRANSACTION_STATUS_INERROR
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 
 from mcp_planner_schema import embedded
+from mcp_planner_schema.guard import declare
 from mcp_planner_schema.guard.findings import Broken, Busy
 from tests.conftest import Database, Project, _private_folder
 from tests.until import until
@@ -260,7 +262,12 @@ def test_no_rows_contents_in_an_error(busy: Database, project: Project, body: st
 def test_what_was_skipped_on_the_way_up_is_skipped_on_the_way_down(
     busy: Database, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Skipped in production, taken back where no environment is named: its downgrade does not run. Applied, it does."""
+    """Skipped in production, taken back in a copy that has become development: its downgrade does not run. Applied, it does."""
+
+    def becomes(environment: str) -> None:
+        monkeypatch.setenv("PLANNER_ENV", environment)
+        declare.declare(project.config(repeat="make environment-set"), environment, busy.name)
+
     project.configure(backup_age="never")
     busy.rows("INSERT INTO busy VALUES (1)")
     project.revision("001", "create_a", 'op.execute("INSERT INTO busy VALUES (2)")', 'op.execute("INSERT INTO busy VALUES (3)")',
@@ -268,12 +275,12 @@ def test_what_was_skipped_on_the_way_up_is_skipped_on_the_way_down(
     monkeypatch.setenv("PLANNER_ENV", "production")
     project.upgrade()
 
-    monkeypatch.setenv("PLANNER_ENV", "development")
+    becomes("development")
     project.downgrade("base")
     kept = busy.rows("SELECT id FROM busy")
     project.upgrade()
-    monkeypatch.setenv("PLANNER_ENV", "production")
-    project.downgrade("base")
+    becomes("production")
+    command.downgrade(project.config(confirm=busy.name), "base")
 
     assert kept == [(1,)]
     assert busy.rows("SELECT direction, outcome FROM migration.history ORDER BY id") == [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mcp_planner_schema.backfill import standing
 from mcp_planner_schema.backfill.spec import typed
 from mcp_planner_schema.backfill.standing import Standing
-from mcp_planner_schema.guard import connect, settings
+from mcp_planner_schema.guard import banner, connect, settings
 from mcp_planner_schema.guard.findings import Broken, WrongUse
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def ask(config: Config, action: str, name: str | None, revision: str | None) -> 
     engine = connect.engine(connect.url(given), f"mcp-planner-guard backfill-{action}")
     repeat = str(config.attributes.get("repeat") or typed(action, name or "…"))
     with connect.opened(engine, autocommit=True) as connection:
+        banner.met(config, connection, given, changes=True)
         try:
             one = _meant(standing.read(connection, given.schema), action, name, revision)
             moved = connection.exec_driver_sql(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.example_data.project import COLUMNS, project_id
 from mcp_planner_schema.example_data.rows import rows
-from mcp_planner_schema.guard import connect, settings
+from mcp_planner_schema.guard import banner, connect, settings
 from mcp_planner_schema.guard.findings import Broken, Busy, WrongUse
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def fill(config: Config, *, projects: int, seed: int = 1) -> str:
         raise connect.failure(error, target) from None
     terminal = sys.stderr.isatty()
     try:
+        banner.met(config, connection, given, changes=True)
         with connection, connection.begin():
             return load(connection, projects=projects, seed=seed, say=_line if terminal else None).text()
     finally:

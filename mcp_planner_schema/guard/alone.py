@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mcp_planner_schema.guard import (
+    banner,
     budget,
     checksum,
     connect,
@@ -21,6 +22,7 @@ from mcp_planner_schema.guard import (
     history,
     interrupt,
     ladder,
+    marker,
     session,
     watch,
 )
@@ -50,8 +52,11 @@ class Alone:
 
 
 @contextmanager
-def deploying(config: Config) -> Iterator[Alone]:
-    """Hold the deployers' lock, so that no upgrade or downgrade runs meanwhile. Changes nothing by itself."""
+def deploying(config: Config, *, marked: bool = True) -> Iterator[Alone]:
+    """Hold the deployers' lock, so that no upgrade or downgrade runs meanwhile. Changes nothing by itself.
+
+    Raises :class:`Refused` where the database says that it is another environment's, unless it is not to be ``marked`` so.
+    """
     from sqlalchemy.exc import SQLAlchemyError
 
     given, repeat = settings_module.load(config), str(config.attributes["repeat"])
@@ -61,6 +66,9 @@ def deploying(config: Config) -> Iterator[Alone]:
     try:
         with connect.opened(asking) as connection:
             session.read(connection)
+            banner.shown(config, connection, given)
+            if marked:
+                banner.compared(config, connection, given, changes=True)
             history.refuse_foreign(connection, given.schema, VERSION_TABLE, repeat)
             lock = deploy_lock.of(connection, VERSION_TABLE, None)
             connection.rollback()
@@ -75,11 +83,13 @@ def deploying(config: Config) -> Iterator[Alone]:
 
 
 @contextmanager
-def told(here: Alone) -> Iterator[int]:
+def told(here: Alone, *, marks: bool = True) -> Iterator[int]:
     """While inside, a row of ``run`` says that this runs, and afterwards how it ended; gives its number."""
     schema = here.settings.schema
     with connect.opened(here.engine, autocommit=True) as beside:
         history.prepare(beside, schema)
+        if marks:
+            marker.keep(beside, here.settings, here.origin, say)
         number, dead = history.begin(
             beside, schema, here.origin, version_table=VERSION_TABLE,
             command=connect.masked(here.repeat, here.engine.url), heads=here.heads, planned=0,

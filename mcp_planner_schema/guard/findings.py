@@ -14,6 +14,7 @@ from alembic.util import CommandError
 
 from mcp_planner_schema.guard.findings_backfill import BACKFILL_RULES
 from mcp_planner_schema.guard.findings_catalog import CATALOG_RULES
+from mcp_planner_schema.guard.findings_environment import ENVIRONMENT_RULES
 from mcp_planner_schema.guard.findings_lint import LINT_RULES
 from mcp_planner_schema.guard.findings_preflight import PREFLIGHT_RULES
 from mcp_planner_schema.guard.findings_sql import SQL_RULES
@@ -485,6 +486,6 @@ RULES = {
     rule.code: rule
     for rule in (
         *_RULES, *LINT_RULES, *BACKFILL_RULES, *CATALOG_RULES, *PREFLIGHT_RULES, *VERSION_RULES, *STAGING_RULES,
-        *SQL_RULES,
+        *SQL_RULES, *ENVIRONMENT_RULES,
     )
 }  # fmt: skip

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema import __version__
-from mcp_planner_schema.guard import backfill_tables, events, journal, lineage, manifest_tables
+from mcp_planner_schema.guard import backfill_tables, events, journal, lineage, manifest_tables, marker
 from mcp_planner_schema.guard.findings import Broken
 from mcp_planner_schema.guard.trial import COMMIT_GUARD
 
@@ -203,7 +203,7 @@ def prepare(connection: Connection, schema: str) -> None:
     from sqlalchemy.exc import ProgrammingError
 
     names = [f"{schema}.{table}" for table in ("run", "history", "journal", "backfill", "backfill_range", "stash", "stash_object",
-             "commit_guard", "revision", "event")]  # fmt: skip
+             "commit_guard", "revision", "event", "environment")]  # fmt: skip
     missing, no_schema = connection.exec_driver_sql(_MISSING, {"schema": schema, "names": names}).one()
     if not missing:
         return
@@ -217,6 +217,7 @@ def prepare(connection: Connection, schema: str) -> None:
         + COMMIT_GUARD
         + lineage.TABLES
         + events.TABLES
+        + marker.TABLES
     )
     try:
         connection.exec_driver_sql(tables.format(schema=schema))
@@ -328,14 +329,26 @@ def write(connection: Connection, schema: str, run: int, who: Origin, entry: Ent
     return str(connection.exec_driver_sql(written, tuple(values.values())).scalar_one())
 
 
-def upgraded_as(connection: Connection, schema: str, version_table: str, revision: str) -> str | None:
-    """How the newest upgrade of a revision ended that counts: ``done`` or ``skipped``; None where none is known."""
-    outcome: str | None = connection.exec_driver_sql(
-        f"SELECT h.outcome FROM {schema}.history h JOIN {schema}.run r ON r.id = h.run_id WHERE h.revision = %s "
-        "AND h.direction = 'upgrade' AND h.outcome IN ('done', 'skipped') AND r.version_table = %s ORDER BY h.id DESC LIMIT 1",
-        (revision, version_table),
-    ).scalar()
-    return outcome
+def upgraded_as(connection: Connection, schema: str, version_table: str) -> dict[str, str]:
+    """For each revision how its newest upgrade ended that counts: ``done`` or ``skipped``. Reads only.
+
+    What is skipped on the way down, and nothing is expected of, is what was skipped on the way up, whatever the database
+    counts as by now.
+    """
+    if not _has_history(connection, schema):
+        return {}
+    rows = connection.exec_driver_sql(
+        f"SELECT DISTINCT ON (h.revision) h.revision, h.outcome FROM {schema}.history h JOIN {schema}.run r ON r.id = h.run_id "
+        "WHERE h.direction = 'upgrade' AND h.outcome IN ('done', 'skipped') AND r.version_table = %s "
+        "ORDER BY h.revision, h.id DESC",
+        (version_table,),
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def _has_history(connection: Connection, schema: str) -> bool:
+    asked = "SELECT pg_catalog.to_regclass(%s::text) IS NOT NULL"
+    return bool(connection.exec_driver_sql(asked, (f"{schema}.history",)).scalar_one())
 
 
 def applied(connection: Connection, schema: str, version_table: str) -> dict[str, tuple[int, str, str, str]]:
@@ -345,10 +358,7 @@ def applied(connection: Connection, schema: str, version_table: str) -> dict[str
 
     Two histories in one database, each with its version table, may use the same ids; only the named one's count.
     """
-    if (
-        connection.exec_driver_sql("SELECT pg_catalog.to_regclass(%s::text)", (f"{schema}.history",)).scalar_one()
-        is None
-    ):
+    if not _has_history(connection, schema):
         return {}
     rows = connection.exec_driver_sql(
         "SELECT DISTINCT ON (h.revision) h.revision, h.id, h.finished_at::date::text, h.checksum, h.source, h.direction "

@@ -33,6 +33,14 @@ class Judged:
     sql: Mapping[str, str | None] = field(default_factory=dict)
 
 
+def left_out(one: Judged | None, settings: Settings, recorded: str | None = None) -> bool:
+    """Whether a revision is not run here: as it was ``recorded`` when it came, else as its header says (``Environments:``)."""
+    if recorded:
+        return recorded == "skipped"
+    header = one.header if one else None
+    return header is not None and settings.environment not in header.environments
+
+
 def files(script: ScriptDirectory) -> list[Path]:
     """Every file Alembic would take for a revision, by name. Reads the folders, imports nothing."""
     folders = [Path(folder) for folder in script.version_locations or [f"{script.dir}/versions"]]

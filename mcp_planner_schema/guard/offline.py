@@ -13,6 +13,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import body, budget, judge, plan, postcheck
+from mcp_planner_schema.guard.environments import ENVIRONMENTS
 from mcp_planner_schema.guard.findings import Finding, GuardError, Refused
 from mcp_planner_schema.guard.progress import name_of, script_of
 from mcp_planner_schema.guard.settings import Settings
@@ -30,6 +31,39 @@ _NOTE = """\
 -- rollback in here keeps nothing of what it destroys. Run online, the guard does both.
 -- For the environment {environment} (PLANNER_ENV says which).
 
+"""
+# The marker is asked as online: a dump of another database brings it along.
+_MARKED = """
+DECLARE
+  marked pg_catalog.text;
+BEGIN
+  IF EXISTS (
+    SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+    WHERE n.nspname OPERATOR(pg_catalog.=) '{schema}' AND c.relname OPERATOR(pg_catalog.=) 'environment'
+      AND c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relhasrules AND NOT c.relrowsecurity
+      AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+  ) THEN
+    SELECT name INTO marked FROM {schema}.environment ORDER BY number DESC LIMIT 1;
+    IF marked OPERATOR(pg_catalog.<>) '{environment}' THEN
+      RAISE EXCEPTION 'this was written for {environment}, and the database says that it is %', marked;
+    END IF;
+  END IF;
+END
+"""
+_CAME = """
+DECLARE
+  came pg_catalog.text;
+BEGIN
+  IF pg_catalog.to_regclass('{schema}.history') IS NOT NULL THEN
+    SELECT h.outcome INTO came FROM {schema}.history h
+    WHERE h.revision OPERATOR(pg_catalog.=) {name} AND h.direction OPERATOR(pg_catalog.=) 'upgrade'
+      AND h.outcome OPERATOR(pg_catalog.<>) 'failed'
+    ORDER BY h.id DESC LIMIT 1;
+    IF came OPERATOR(pg_catalog.=) '{outcome}' THEN
+      RAISE EXCEPTION USING MESSAGE = {message};
+    END IF;
+  END IF;
+END
 """
 TAB = "\ue009"  # private use; stands for a tab until Alembic, which would make four spaces of it, has passed it on
 
@@ -78,6 +112,8 @@ def write(context: Any, settings: Settings, target_metadata: MetaData | None, op
             yield _said(settings, migration, step, judged.get(name_of(step)), buffer, plan.repeat_of(context))
 
     buffer.write(_NOTE.format(schema=settings.schema, environment=settings.environment))
+    asked = _MARKED.format(schema=settings.schema, environment=settings.environment)
+    buffer.write(f"{postcheck.do_block(asked)};\n\n")
     context.configure(**arguments, fn=guarded)
     with redirect_stdout(sys.stderr), context.begin_transaction():  # what a revision prints is no SQL
         context.run_migrations()
@@ -154,7 +190,10 @@ def _said(
         limit()
         if begins := _begins_at(migration, step):
             write(begins)
-        if header and settings.environment not in header.environments:
+        if header and header.environments != ENVIRONMENTS and not upgrade:
+            write(_as_it_came(settings, name, judged) + ";")
+        if judge.left_out(judged, settings):
+            assert header is not None
             write(f"-- Nothing to do: not for {settings.environment}, only for {', '.join(header.environments)}")
             return
         try:
@@ -204,6 +243,20 @@ def _begins_at(migration: MigrationContext, step: Step) -> str:
         )
         + ";"
     )
+
+
+def _as_it_came(settings: Settings, name: str, judged: judge.Judged | None) -> str:
+    """A DO block that stops the file where the revision was run when it came, and would be skipped here; or the reverse."""
+    skips = judge.left_out(judged, settings)
+    told = (
+        "was run here when it came, and this would skip it"
+        if skips
+        else "was skipped here when it came, and this would undo it"
+    )
+    return postcheck.do_block(
+        _CAME.format(schema=settings.schema, name=postcheck.literal(name), outcome="done" if skips else "skipped",
+                     message=postcheck.literal(f"{name} {told}; run it online, where that is known"))
+    )  # fmt: skip
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import alone, connect, manifest
+from mcp_planner_schema.guard import alone, banner, connect, manifest
 from mcp_planner_schema.guard.findings import Broken, Finding, Refused, WrongUse
 from mcp_planner_schema.guard.manifest import Stash
 from mcp_planner_schema.guard.postcheck import execute, identifier
@@ -31,14 +31,16 @@ _FORGOTTEN = "UPDATE {schema}.stash_object SET sum_0 = NULL, sum_1 = NULL, algor
 def purge(config: Config, number: int, confirmed: str) -> list[str]:
     """Drop the kept rows of a stash, and delete its archive. Gives lines for people.
 
-    ``confirmed`` is the name of its schema, as typed. Raises :class:`WrongUse` for another name, :class:`Refused` within
+    ``confirmed`` is the name of its schema, as typed, in production with the database's before it. Raises
+    :class:`WrongUse` or, in production, :class:`Refused` for another name, :class:`Refused` within
     the retention, for the newest, and where the manifest names a schema that is no stash.
     """
     with alone.deploying(config) as here:
         schema, folder = here.settings.schema, here.settings.archive_dir
         with connect.opened(here.engine) as connection:
             stash = manifest.find(connection, schema, number)
-            _named(schema, stash, confirmed)
+            _own(schema, stash)
+            _confirm(connection, here, stash, confirmed)
             if stash.state != "purged":
                 _refuse(connection, here, stash)
         if stash.state == "purged":
@@ -48,7 +50,7 @@ def purge(config: Config, number: int, confirmed: str) -> list[str]:
             return lines + _without_archive(stash, folder, here.repeat)
 
 
-def _named(schema: str, stash: Stash, confirmed: str) -> None:
+def _own(schema: str, stash: Stash) -> None:
     name = manifest.schema_of(schema, stash.id)
     if stash.kept_in != name:
         raise _refused(
@@ -56,7 +58,14 @@ def _named(schema: str, stash: Stash, confirmed: str) -> None:
             "find out who has written to the manifest; what lies elsewhere is no stash and is not touched",
             f"make migrate-stash-show ID={stash.id}",
         )  # fmt: skip
-    if confirmed != name:
+
+
+def _confirm(connection: Connection, here: alone.Alone, stash: Stash, confirmed: str) -> None:
+    name = stash.kept_in
+    if here.settings.rules.confirms:
+        deed = f"stash {stash.id} would be deleted for good"
+        banner.confirmed(connection, here.settings, confirmed, deed, here.repeat, inside=name)
+    elif confirmed != name:
         raise WrongUse(
             f"CONFIRM is {confirmed!r}; to delete stash {stash.id} for good, type the name of its schema: {name}.",
             f"make migrate-stash-purge ID={stash.id} CONFIRM={name}",
@@ -90,7 +99,7 @@ def _drop(connection: Connection, here: alone.Alone, number: int) -> list[str]:
     schema = here.settings.schema
     execute(connection, f"LOCK TABLE {schema}.stash IN SHARE ROW EXCLUSIVE MODE")
     stash = manifest.find(connection, schema, number)
-    _named(schema, stash, manifest.schema_of(schema, number))
+    _own(schema, stash)
     _refuse(connection, here, stash)
     wanted = [one.relation for one in stash.objects if one.relation]
     tables = list(connection.exec_driver_sql(_THERE, (stash.kept_in, wanted)).scalars())

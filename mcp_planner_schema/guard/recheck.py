@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, connect, intact, manifest
+from mcp_planner_schema.guard import banner, checksum, connect, intact, manifest
 from mcp_planner_schema.guard import settings as settings_module
 from mcp_planner_schema.guard.manifest import Object, Stash
 from mcp_planner_schema.guard.postcheck import execute
@@ -42,6 +42,7 @@ def recheck(config: Config, number: int | None) -> Report:
     engine = connect.own(asking)
     try:
         with connect.opened(engine) as connection:
+            banner.met(config, connection, given, changes=False)
             if number is not None:
                 found = [manifest.find(connection, given.schema, number)]
             else:

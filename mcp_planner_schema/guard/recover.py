@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import body, connect, judge, script, source, sql_body, sql_file
+from mcp_planner_schema.guard import banner, body, connect, judge, script, source, sql_body, sql_file
 from mcp_planner_schema.guard import settings as settings_module
 from mcp_planner_schema.guard.findings import Broken, Finding, Refused
 
@@ -62,7 +62,7 @@ def recover(config: Config, revision: str, folder: Path | None, version_table: s
     here = ScriptDirectory.from_config(config)
     versions = Path((here.version_locations or [f"{here.dir}/versions"])[0])
     places = _places(Path(here.dir), versions) if folder is None else _places(folder, folder / "versions")
-    kept = _ask(given, repeat, revision, version_table)
+    kept = _ask(config, given, repeat, revision, version_table)
     wanted = _files(kept, here, own=folder is None)
     written = write(places, wanted, revision)
     commit = f", commit {kept.git_commit[:12]}" if kept.git_commit else ""
@@ -107,7 +107,7 @@ def _path(places: Mapping[str, Path], name: str) -> Path:
     return places[first].joinpath(*rest)
 
 
-def _ask(given: settings_module.Settings, repeat: str, revision: str, version_table: str) -> Kept:
+def _ask(config: Config, given: settings_module.Settings, repeat: str, revision: str, version_table: str) -> Kept:
     from sqlalchemy.exc import SQLAlchemyError
 
     target = connect.url(given)
@@ -115,6 +115,7 @@ def _ask(given: settings_module.Settings, repeat: str, revision: str, version_ta
     try:
         with connect.opened(engine) as connection:
             connection.execution_options(postgresql_readonly=True)
+            banner.met(config, connection, given, changes=False)
             kept = _kept(connection, given.schema, revision, version_table)
     except SQLAlchemyError as error:
         raise connect.outside(error, target, repeat) from error

@@ -85,7 +85,7 @@ def _heard(context: Any, settings: Settings, target_metadata: MetaData | None, o
 
 
 def _online(context: Any, settings: Settings, target_metadata: MetaData | None, options: dict[str, Any]) -> None:
-    from mcp_planner_schema.guard import plan, scope, version_apply
+    from mcp_planner_schema.guard import banner, plan, scope, version_apply
 
     with _connection(context, settings) as (connection, engine):
         configure = functools.partial(
@@ -109,6 +109,7 @@ def _online(context: Any, settings: Settings, target_metadata: MetaData | None, 
             # A new revision file: run_migrations() would ask the database for its heads, which nothing here needs.
             migration.opts["fn"]((), migration)
             return
+        banner.met(context.config, connection, settings, changes="destination_rev" in migration.opts)
         if "destination_rev" not in migration.opts:
             with (
                 _alone(context, settings, engine),
@@ -127,6 +128,7 @@ def _online(context: Any, settings: Settings, target_metadata: MetaData | None, 
             dead_runs.end(settings, migration, engine, heads, typed)
             say(f"nothing to do: the database is at {', '.join(heads) or 'base'}")
             return
+        _confirm(context, settings, connection, heads, steps)
         with plan.explained(context.script, settings, heads, plan.repeat_of(context)):
             work = plan.pin(context, migration, heads, steps) or work
         from mcp_planner_schema.guard import interrupt
@@ -146,12 +148,14 @@ def _run(
 
     from mcp_planner_schema.guard import (
         allowed,
+        banner,
         connect,
         deploy_lock,
         forced,
         history,
         lineage,
         listening,
+        marker,
         plan,
         progress,
         recorded,
@@ -177,6 +181,7 @@ def _run(
         connect.opened(engine, autocommit=True) as beside,
         connect.opened(engine, autocommit=True) as watcher,
     ):
+        marker.require(beside, settings, banner.place(beside))  # it may have been set while this one waited
         heads, steps = plan.read(context, settings, migration, work)
         if not steps:
             say(f"nothing to do: another run has brought the database to {', '.join(heads) or 'base'}")
@@ -205,6 +210,7 @@ def _run(
 
             preflight = gate.passed(context, this, steps, judged)
         history.prepare(beside, settings.schema)
+        marker.keep(beside, settings, origin, say)
         lineage.complete(beside, settings.schema, named, context.script, heads)
         longest = max(len(progress.name_of(one)) for one in steps)
         if longest > 32:  # what Alembic's column holds
@@ -229,6 +235,24 @@ def _run(
             if note:
                 say(note)
         say(f"done: {len(steps)} step{'s' if len(steps) != 1 else ''}, the database is at {', '.join(heads) or 'base'}")
+
+
+def _confirm(
+    context: Any, settings: Settings, connection: Connection, heads: tuple[str, ...], steps: list[Step]
+) -> None:  # fmt: skip
+    """Raise :class:`Refused` where these steps destroy or forget something, and nobody has named the database."""
+    from mcp_planner_schema.guard import allowed, banner, plan
+    from mcp_planner_schema.guard.progress import direction_of, name_of
+
+    way, here = direction_of(steps[0]), ", ".join(heads) or "base"
+    if way == "upgrade" or (way == "downgrade" and allowed.only_shown(context, back=True)):
+        return
+    if way == "stamp":
+        deed = f"the version is moved from {here} to {', '.join(map(name_of, steps))}, and nothing is run"
+    else:
+        deed = f"{', '.join(map(name_of, steps))} would be taken back"
+    given = context.get_x_argument(as_dictionary=True).get("confirm") or context.config.attributes.get("confirm")
+    banner.confirmed(connection, settings, given, deed, plan.repeat_of(context))
 
 
 def _take_all(

@@ -14,6 +14,7 @@ from mcp_planner_schema.guard import (
     downgrade,
     history,
     inline,
+    judge,
     lock_order,
     manifest,
     plan,
@@ -112,13 +113,10 @@ def _postcheck(at: Progress, connection: Connection, wanted: list[postcheck.Expe
 
 def skipped(run: Run, at: Progress, connection: Connection) -> bool:
     """Whether the revision is not for here. What was skipped on the way up is on the way down, wherever this runs now."""
+    recorded: dict[str, str] = {}
     if at.direction == "downgrade":
-        named = plan.version_table(run.migration())
-        before = history.upgraded_as(connection, run.settings.schema, named, at.name)
-        if before:
-            return before == "skipped"
-    header = at.judged.header if at.judged else None
-    return header is not None and run.settings.environment not in header.environments
+        recorded = history.upgraded_as(connection, run.settings.schema, plan.version_table(run.migration()))
+    return judge.left_out(at.judged, run.settings, recorded.get(at.name))
 
 
 @contextmanager

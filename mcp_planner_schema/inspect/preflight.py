@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import connect, graph, judge, plan, session, settings
+from mcp_planner_schema.guard import banner, connect, graph, history, judge, marker, plan, session, settings
 from mcp_planner_schema.guard.findings import Finding, Refused
 from mcp_planner_schema.guard.preflight import check, gate, pending
 from mcp_planner_schema.guard.preflight.check import Report
@@ -30,12 +30,12 @@ def ask(config: Config, target: str, *, contract: bool = False, accepted: str | 
     try:
         way = route.find(config, target)
         folder, judged = _judged(config, given, way, contract=contract)
-        against, told = _against(config, given, table, way, judged)
+        against, told, recorded = _against(config, given, table, way, judged)
         back = "downgrade" if way.back else "upgrade"
         steps = [
             pending.of(folder, revision, back, one)
             for revision, one in judged.items()
-            if one.header is None or given.environment in one.header.environments
+            if not judge.left_out(one, given, recorded.get(revision) if way.back else None)
         ]
         asking = connect.engine(connect.url(given), "mcp-planner-guard preflight")
         with connect.opened(asking) as connection:
@@ -57,7 +57,7 @@ def _judged(config: Config, given: Settings, way: route.Route, *, contract: bool
         folder = script.dir
     taken: dict[str, Judged] = {}
     for revision, one in zip(way.steps, found, strict=True):
-        held = one.header is not None and one.header.phase == "contract" and given.environment != "development"
+        held = one.header is not None and one.header.phase == "contract" and given.rules.contract_waits
         if held and not (way.back or contract):
             break
         taken[revision] = one
@@ -66,13 +66,17 @@ def _judged(config: Config, given: Settings, way: route.Route, *, contract: bool
 
 def _against(
     config: Config, given: Settings, table: VersionTable, way: route.Route, judged: dict[str, Judged]
-) -> tuple[list[Finding], list[Finding]]:
+) -> tuple[list[Finding], list[Finding], dict[str, str]]:
     """What a run would be refused for before it asks the server, and what is told: headers, bodies, fingerprints, edits of
-    what is applied. A revision of which nothing is stored is written down by a run in development, and refused elsewhere."""
+    what is applied. A revision of which nothing is stored is written down by a run in development, and refused elsewhere.
+    And how what is applied has come: done, or skipped."""
     if not judged:
-        return [], []
+        return [], [], {}
     with status.connected(config) as (connection, _), route.history(config, given, (), connection, table) as script:
-        found = plan.against(script, given, judged, back=way.back)
+        marked = marker.differing(connection, given, banner.place(connection))
+        found = [marked] if marked else []
+        found += plan.against(script, given, judged, back=way.back)
         found += graph.edited(script, given, connection, table.shown, status.heads(connection, table))
-        told = plan.unknown(script, judged) if given.environment == "development" and not way.back else []
-    return [one for one in found if one.rule.refuses], told
+        told = plan.unknown(script, judged) if not given.rules.stored and not way.back else []
+        recorded = history.upgraded_as(connection, given.schema, table.shown)
+    return [one for one in found if one.rule.refuses], told, recorded

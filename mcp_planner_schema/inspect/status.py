@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.backfill import standing
 from mcp_planner_schema.backfill.standing import Standing
-from mcp_planner_schema.guard import ahead, connect, deploy_lock, graph, settings
+from mcp_planner_schema.guard import ahead, banner, connect, deploy_lock, graph, settings
+from mcp_planner_schema.guard import history as guard_history
 from mcp_planner_schema.inspect import environment
 from mcp_planner_schema.inspect.environment import VersionTable
 
@@ -31,7 +32,8 @@ _ALEMBICS = VersionTable()
 class Status:
     """One answer to "where are we?". ``pending`` are revisions in the order they would run; ``edited`` were changed since.
 
-    ``unknown`` are heads that no file here has; ``ahead`` is then what the database knows of such revisions.
+    ``skipped`` are applied and were not run, as not for this environment. ``unknown`` are heads that no file here has;
+    ``ahead`` is then what the database knows of such revisions.
     """
 
     database: str
@@ -41,6 +43,7 @@ class Status:
     pending: tuple[str, ...]
     unknown: tuple[str, ...]
     edited: tuple[str, ...]
+    skipped: tuple[str, ...]
     last_runs: tuple[str, ...]
     stashes: dict[str, Any] | None = None
     backfills: tuple[Standing, ...] = ()
@@ -61,6 +64,7 @@ class Status:
             *(f"unknown    {revision}: no file here has it" for revision in self.unknown),
             *(f"{'':10} {line}" for line in self._ahead()),
             *(f"edited     {line}" for line in self.edited),
+            *(f"skipped    {line}: it was not for this environment when it came" for line in self.skipped),
             *(f"run        {line}" for line in self.last_runs),
             *(f"backfill   {one.line()}" for one in self.backfills),
             *(
@@ -92,6 +96,7 @@ def connected(config: Config) -> Iterator[tuple[Connection, settings.Settings]]:
     except OperationalError as error:
         raise connect.failure(error, target) from None
     with connection:
+        banner.met(config, connection, read, changes=False)
         yield connection, read
 
 
@@ -107,6 +112,7 @@ def read(config: Config) -> Status:
             unknown = tuple(head for head in current if head not in dict(every))
             applied = set() if unknown else {one.revision for one in script.iterate_revisions(current, "base")}
             head = tuple(script.get_heads())
+        recorded = guard_history.upgraded_as(connection, given.schema, table.shown)
         findings = graph.edited(script, given, connection, table.shown, current)
         further = ahead.look(connection, script, given, table.name, table.schema) if unknown else None
         url = connection.engine.url
@@ -118,6 +124,11 @@ def read(config: Config) -> Status:
             pending=() if unknown else tuple(f"{name}  {doc}" for name, doc in every if name not in applied),
             unknown=unknown,
             edited=tuple(f"{one.revision} was changed after it was applied ({one.where})" for one in findings),
+            skipped=tuple(
+                f"{name}  {doc.rstrip('.')}"
+                for name, doc in every
+                if name in applied and recorded.get(name) == "skipped"
+            ),
             last_runs=tuple(_runs(connection, given.schema, table)),
             stashes=stashes.waiting(connection, given.schema),
             backfills=tuple(_backfills(connection, given.schema, table)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import judge
+from mcp_planner_schema.guard import history, judge
 from mcp_planner_schema.guard.postcheck import CATALOG_PATH, Expectation, execute, expectations, pinned
 from mcp_planner_schema.inspect import route, status
 
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import Script
     from sqlalchemy import Connection
-
-    from mcp_planner_schema.guard.settings import Settings
 
 _GONE = ("42P01", "42703", "42883", "42704")
 """SQLSTATEs of a query whose table, column, function or type does not exist."""
@@ -32,15 +30,21 @@ class Report:
 def verify(config: Config) -> Report:
     """Check what each applied revision promised, as far as no later one has promised otherwise.
 
-    Each question is a transaction of its own that is rolled back. A revision that is not for this environment has changed
-    nothing here, so nothing is expected of it.
+    Each question is a transaction of its own that is rolled back. A revision that was skipped here, as not for this environment,
+    has changed nothing, so nothing is expected of it.
     """
     with status.connected(config) as (connection, settings):
         current = status.heads(connection)
         with route.history(config, settings, (), connection) as script:
             applied = list(reversed(list(script.iterate_revisions(current, "base")))) if current else []
         judged = judge.judge_pending(script, [one.path for one in applied], settings)
-        standing = _standing([one for one, found in zip(applied, judged, strict=True) if _runs_here(found, settings)])
+        recorded = history.upgraded_as(connection, settings.schema, status.VERSION_TABLE)
+        here = [
+            one
+            for one, found in zip(applied, judged, strict=True)
+            if not judge.left_out(found, settings, recorded.get(one.revision))
+        ]
+        standing = _standing(here)
         failures = [line for one in standing if (line := _unmet(connection, *one))]
         return Report(len(applied), len(standing), tuple(failures))
 
@@ -61,10 +65,6 @@ def _standing(applied: list[Script]) -> list[tuple[str, Expectation, bool]]:
                 }
             newest[one.subject] = (place, one)
     return [(applied[place].revision, one, place < taken_at) for place, one in newest.values()]
-
-
-def _runs_here(judged: judge.Judged, settings: Settings) -> bool:
-    return judged.header is None or settings.environment in judged.header.environments
 
 
 def _unmet(connection: Connection, revision: str, one: Expectation, something_taken: bool) -> str:

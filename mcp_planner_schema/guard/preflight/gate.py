@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import forced, plan, progress
+from mcp_planner_schema.guard import forced, history, judge, plan, progress
 from mcp_planner_schema.guard.findings import RULES, Refused, WrongUse
 from mcp_planner_schema.guard.preflight import check, pending
 from mcp_planner_schema.guard.preflight.pending import Pending
@@ -26,10 +26,13 @@ def passed(context: Any, run: Run, steps: Sequence[Step], judged: Mapping[str, J
     Gives what was accepted and why, for the run's row; None where nothing was. Writes nothing.
     """
     accept, reason = accepted(context)
-    wanted = of_steps(run.folder, run.settings, steps, judged)
+    back = bool(steps) and progress.direction_of(steps[0]) == "downgrade"
+    named = plan.version_table(run.migration())
+    recorded = history.upgraded_as(run.beside, run.settings.schema, named) if back else {}
+    wanted = of_steps(run.folder, run.settings, steps, judged, recorded)
     found = check.ask(
         run.engine, run.settings, wanted, accepted=accept, ours=run.processes(), opened=check.OPEN, workers=run.asked.workers,
-        version_table=plan.version_table(run.migration()),
+        version_table=named,
     )  # fmt: skip
     for one in found.told:
         run.emit("finding", line=f"note: {check.line(one)}", code=one.code, where=one.where, weight="told")
@@ -64,13 +67,12 @@ def codes(given: str | None) -> frozenset[str]:
 
 
 def of_steps(
-    folder: str, settings: Settings, steps: Sequence[Step], judged: Mapping[str, Judged]
+    folder: str, settings: Settings, steps: Sequence[Step], judged: Mapping[str, Judged], recorded: Mapping[str, str]
 ) -> list[Pending]:  # fmt: skip
-    """What the steps are known to touch; not those that are skipped in this environment."""
+    """What the steps are known to touch; not those that are skipped here: by their headers, on the way down as ``recorded``."""
     found = []
     for step in steps:
         name = progress.name_of(step)
-        header = judged[name].header if name in judged else None
-        if header is None or settings.environment in header.environments:
+        if not judge.left_out(judged.get(name), settings, recorded.get(name)):
             found.append(pending.of(folder, name, progress.direction_of(step), judged.get(name)))
     return found
