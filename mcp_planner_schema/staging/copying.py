@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import client, connect, dump
+from mcp_planner_schema.guard import client, connect, dump, history, marker
 from mcp_planner_schema.guard.checksum import checksum
 from mcp_planner_schema.guard.client import Impossible
 from mcp_planner_schema.guard.findings import Busy, Finding, Refused
 from mcp_planner_schema.guard.postcheck import execute, identifier
-from mcp_planner_schema.staging import marker, masking, place, stopping
+from mcp_planner_schema.staging import masking, place, stopping
 from mcp_planner_schema.staging.masks import Masks, columns, large_objects
 
 if TYPE_CHECKING:
@@ -187,7 +187,8 @@ def fill(
 def finish(engine: Engine, given: Settings) -> None:
     """Say what it is, and count anew what the planner goes by: no statistic of an unmasked row is left."""
     with stopping.opened(engine) as connection:
-        marker.write(connection, given.schema, given.environment)
+        if marker.read(connection, given.schema):  # production's word, which the dump has brought along
+            marker.declare(connection, given.schema, given.environment, history.origin(Path.cwd()), "a masked copy")
         connection.commit()
     with stopping.opened(engine, autocommit=True) as connection:
         execute(connection, "VACUUM (ANALYZE)")

@@ -73,7 +73,7 @@ def refuse_what_is_not_ours(connection: Connection, target: URL, given: Settings
 
     One that says of itself that it is production's is never dropped.
     """
-    from mcp_planner_schema.staging import marker
+    from mcp_planner_schema.guard import marker
 
     name = target.database or ""
     if not exists(connection, name):
@@ -81,10 +81,10 @@ def refuse_what_is_not_ours(connection: Connection, target: URL, given: Settings
     engine = connect.engine(target, "mcp-planner staging")
     try:
         with connect.opened(engine) as there:
-            says, holds = marker.read(there, given.schema), bool(execute(there, _ROWS).scalar_one())
+            said_by, holds = marker.read(there, given.schema), bool(execute(there, _ROWS).scalar_one())
     finally:
         engine.dispose()
-    if says == "production":
+    if said_by and said_by.name == "production":
         raise misplaced(
             target, "its own marker says that it is production's", "correct DATABASE_URL: name staging's database"
         )
