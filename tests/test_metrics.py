@@ -242,6 +242,29 @@ def test_a_gateway_gets_what_a_run_has_to_say(empty: Database, project: Project)
     assert "_created" not in got[1][2]
 
 
+def test_a_backfill_says_how_far_it_is(empty: Database, project: Project, tmp_path: Path) -> None:
+    """Rows done, expected and a second, under the backfill's name; gone with the next run."""
+    file = tmp_path / "planner.prom"
+    project.configure(metrics_file=str(file))
+    empty.rows(
+        "CREATE TABLE t (id int PRIMARY KEY, k int); INSERT INTO t SELECT n FROM generate_series(1, 3000) n; ANALYZE t"
+    )
+    project.revision(
+        "001", "fill_t", "op.backfill('t', set={'k': 'id'}, where='k IS NULL', verify='SELECT count(*) FROM t WHERE k IS NULL')",
+        "op.execute('UPDATE t SET k = NULL WHERE false')", type="data", transaction="none", phase="migrate",
+    )  # fmt: skip
+    project.upgrade()
+    while_filling = read(file.read_text())
+    project.revision("002", "create_a", 'op.execute("CREATE TABLE a (id int)")', 'op.execute("DROP TABLE a")')
+    project.upgrade()
+
+    told = {name: value for name, value in while_filling.items() if name.startswith("backfill_rows_")}
+    named = {name.partition("{")[2] for name in told}
+    assert len(named) == 1
+    assert [value for name, value in told.items() if "_done" in name or "_expected" in name] == [3000, 3000]
+    assert not [name for name in read(file.read_text()) if name.startswith("backfill_")]
+
+
 @pytest.mark.long
 def test_a_run_that_could_not_even_connect_is_a_failed_one(
     empty: Database, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

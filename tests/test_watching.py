@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
 import re
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import psycopg2
 import pytest
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.pool import NullPool
 
 from mcp_planner_schema.guard import ladder, underway
 from mcp_planner_schema.guard.findings import Busy
-from tests.conftest import Database, Project
+from tests.conftest import Database, Project, some
 from tests.until import until
 
 SECRET = "SELECT 'a secret of the holder', * FROM a"
@@ -183,6 +191,66 @@ def test_a_build_that_takes_long_is_told_after_five_seconds(
     ]  # fmt: skip
     assert len(shares) >= 2
     assert shares == sorted(set(shares))
+
+
+SLOW = """
+CREATE FUNCTION slow(k int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
+$$BEGIN IF current_setting('application_name') = 'slow' THEN PERFORM pg_sleep(0.01); END IF; RETURN k; END$$;
+CREATE TABLE t (id int, k text);
+INSERT INTO t SELECT n, repeat('x', 300) FROM generate_series(1, 3000) n;
+CREATE INDEX ix ON t (slow(id));
+"""
+THROTTLED = "SET vacuum_cost_delay = '20ms'; SET vacuum_cost_limit = 5; SET vacuum_cost_page_dirty = 5; "
+STATEMENTS = {
+    "VACUUM": (THROTTLED, "VACUUM t", r"VACUUM of t: scanning heap, \d+ of 125 blocks \(\d+ %\)"),
+    "VACUUM FULL": ("", "VACUUM FULL t", r"VACUUM FULL of t: rebuilding index, \d+ of 125 blocks \(\d+ %\)"),
+    "CLUSTER": ("", "CLUSTER t USING ix", r"CLUSTER of t: rebuilding index.*"),
+    "ANALYZE": (THROTTLED, "ANALYZE t (k)", r"ANALYZE of t: acquiring sample rows, \d+ of 125 blocks \(\d+ %\)"),
+    "REINDEX": ("", "REINDEX INDEX ix", r"index ix on t: building index: scanning table, \d+ of 125 blocks \(\d+ %\)"),
+    "COPY": ("", "COPY (SELECT slow(id) FROM t) TO STDOUT", r"COPY TO: pipe, \d+ rows"),
+}
+
+
+@pytest.mark.parametrize("what", some(STATEMENTS))
+def test_the_server_says_how_far_each_kind_of_long_statement_is(empty: Database, what: str) -> None:
+    """A session at work is looked at from another one: phase, how many of how many, and of which table."""
+    empty.rows(SLOW)
+    before, statement, expected = STATEMENTS[what]
+
+    with empty.connect() as worker, worker.cursor() as cursor, opened(empty) as beside:
+        for one in filter(None, [*before.split("; "), "SET application_name = 'slow'"]):
+            cursor.execute(one)
+        thread = threading.Thread(target=lambda: run(cursor, statement))
+        thread.start()
+        pid, seen = worker.info.backend_pid, set[str]()
+
+        def found() -> bool:
+            at = underway.look(beside, pid)
+            seen.update([at.line()] if at else [])
+            return any(re.fullmatch(expected, line) for line in seen)
+
+        try:
+            until(found)
+        finally:
+            empty.rows("SELECT pg_cancel_backend(%s)", pid)
+            thread.join(30)
+
+
+def run(cursor: Any, statement: str) -> None:
+    """Run it until it is cancelled."""
+    with contextlib.suppress(psycopg2.errors.QueryCanceled):
+        if statement.startswith("COPY"):
+            cursor.copy_expert(statement, io.StringIO())
+        else:
+            cursor.execute(statement)
+
+
+@contextmanager
+def opened(database: Database) -> Iterator[Connection]:
+    """The watcher's connection, as a run opens it."""
+    engine = create_engine(database.url.replace("postgresql:", "postgresql+psycopg2:"), poolclass=NullPool)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield connection
 
 
 @pytest.mark.long

@@ -37,7 +37,8 @@ WITH at (command, relid, index, phase, done, whole, unit) AS (
   FROM pg_catalog.pg_stat_progress_copy p WHERE p.pid = %(pid)s::int4
 )
 SELECT at.command, at.phase, coalesce(at.done, 0), coalesce(at.whole, 0), at.unit,
-       CASE WHEN n.nspname = 'public' THEN c.relname::text ELSE pg_catalog.concat(n.nspname::text, '.', c.relname::text) END,
+       CASE WHEN n.nspname = 'public' THEN c.relname::text
+            WHEN c.oid IS NOT NULL THEN pg_catalog.concat(n.nspname::text, '.', c.relname::text) END,
        i.relname::text
 FROM at LEFT JOIN pg_catalog.pg_class c ON c.oid = at.relid LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_class i ON i.oid = at.index

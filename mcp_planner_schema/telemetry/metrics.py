@@ -103,7 +103,8 @@ def require() -> None:
 class Metrics:
     """All metrics of one database. What stands in the application's own registry stays alone.
 
-    ``counts``: what earlier runs have stored was heard, so that counters may go on from there.
+    ``counts``: what earlier runs have stored was heard, so that counters may go on from there. ``over`` are metrics of which
+    what an earlier run has said holds no more.
     """
 
     def __init__(self, database: str) -> None:
@@ -113,6 +114,7 @@ class Metrics:
         self.database, self.registry, self.counts = database, CollectorRegistry(), False
         self._lock, self._made = threading.RLock(), dict[str, Any]()
         self._since: float | None = None
+        self.over: tuple[str, ...] = ()
         for one in METRICS:
             named = (PREFIX + one.name, one.says, ("database", *one.labels))
             if one.kind == "histogram":
@@ -178,6 +180,7 @@ class Metrics:
         self.set("running", 1)
         self.set("run_start_timestamp_seconds", at)
         self.set("wait_seconds", 0)
+        self.over = tuple(PREFIX + name for name in _OF_A_RUN)
         for name in _OF_A_RUN:
             self.forget(name)
         self._since = at

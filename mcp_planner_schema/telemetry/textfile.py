@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard.events import Event
 from mcp_planner_schema.telemetry.metrics import PREFIX, Metrics
@@ -78,7 +78,14 @@ def _merged(old: Iterable[Family], metrics: Metrics) -> Iterator[Family]:
     kept = {family.name: family for family in old if family.name.startswith(PREFIX)}
     for family in metrics.collect():
         before = kept.pop(family.name, None)
-        others = [one for one in before.samples if one.labels.get("database") != metrics.database] if before else []
-        family.samples += others
+        family.samples += _of_others(before, metrics) if before else []
         yield family
-    yield from kept.values()
+    for name, family in kept.items():
+        if name in metrics.over:
+            family.samples = _of_others(family, metrics)
+        if family.samples:
+            yield family
+
+
+def _of_others(family: Family, metrics: Metrics) -> list[Any]:
+    return [one for one in family.samples if one.labels.get("database") != metrics.database]
