@@ -8,7 +8,6 @@ own that can be rolled back and tried again. A test pins this behaviour of Alemb
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -65,7 +64,7 @@ def run(context: Any, target_metadata: MetaData | None = None, **options: Any) -
         from mcp_planner_schema.guard import plan
 
         told = str(stop) if " " in str(stop) else "Stopped between two steps; the finished ones stay."
-        print(f"{told}\n\nnext: {plan.repeat_of(context)}", file=sys.stderr)
+        saying.stopped(told, plan.repeat_of(context), form)
         raise SystemExit(BUSY) from None
 
 

@@ -58,11 +58,20 @@ def tell(kind: str, text: str, values: Mapping[str, Any], at: dt.datetime | None
 
 def last(error: GuardError) -> None:
     """The last word of a command that failed. For people always on stderr, whatever the application does with its log."""
-    if error.form == "json":
+    _last(error.message, error.next_command, error.code, error.form)
+
+
+def stopped(text: str, next_command: str, form: str) -> None:
+    """The last word of one that was stopped."""
+    _last(text, next_command, 75, form)
+
+
+def _last(text: str, next_command: str, code: int, form: str) -> None:
+    if form == "json":
         with as_asked("json"):
-            tell("error", error.message, {"exit": error.code, "next": error.next_command})
+            tell("error", text, {"exit": code, "next": next_command})
     else:
-        print(error.text(), file=sys.stderr)
+        print(f"{text}\n\nnext: {next_command}", file=sys.stderr)
 
 
 def _out(line: str) -> None:
