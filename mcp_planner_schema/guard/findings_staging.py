@@ -9,8 +9,8 @@ STAGING_RULES = (
         "not-rehearsed",
         "{problem}",
         "how long it takes, what it slows down and whether there is a way back is then found out in production",
-        "scripts/staging-deploy.sh, with a copy of production as it is now (docs/staging.md); or a recorded reason: "
-        'REASON="…" scripts/production-migrate.sh',
+        "scripts/staging-deploy.sh, with a copy of production as it is now (docs/staging.md); or the reason, which is written "
+        'down: scripts/production-migrate.sh --without-rehearsal --reason "…"',
     ),
     Rule(
         "staging-misplaced",
