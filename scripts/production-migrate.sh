@@ -95,7 +95,7 @@ planner() { run "$python" -m mcp_planner_schema "$@"; }
 tell() { "$python" -m mcp_planner_schema.deploy "$@" ${contract:+CONTRACT=1}; } # at the end: no signal cuts it off
 deploy() { run "$python" -m mcp_planner_schema.deploy "$@" ${contract:+CONTRACT=1}; }
 knows() { # whether this version of the project has a command
-    case $("$python" -m mcp_planner_schema 2>&1 || true) in *" $1"*) ;; *) return 1 ;; esac
+    grep -qs "\"$1\": Command" mcp_planner_schema/cli/*.py
 }
 
 stage=begin id='' start='' database=''

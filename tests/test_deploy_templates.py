@@ -124,6 +124,7 @@ def branch(clone: Path, empty: Database) -> Iterator[tuple[Path, dict[str, str]]
         return subprocess.run(command, cwd=clone, capture_output=True, text=True, check=True).stdout.strip()
 
     run("git", "init", "-q", "-b", "main")
+    (clone / ".git" / "info" / "exclude").write_text(".venv\n")  # a link here, a folder on a runner
     run("git", "add", "-A")
     run(*git, "commit", "-qm", "before")
     base = run("git", "rev-parse", "HEAD")
@@ -143,7 +144,7 @@ def branch(clone: Path, empty: Database) -> Iterator[tuple[Path, dict[str, str]]
         yield clone, given
     finally:
         shutil.rmtree(temporary)
-        shutil.rmtree("/tmp/base", ignore_errors=True)
+        shutil.rmtree(f"{clone}.base", ignore_errors=True)
 
 
 REVISION = '''"""Create ci_notes.
@@ -173,7 +174,7 @@ expectations = [expect.table("ci_notes")]
 
 
 def upgrade() -> None:
-    op.create_table("ci_notes", sa.Column("id", sa.BigInteger, primary_key=True))
+    op.create_table("ci_notes", sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True))
 
 
 def downgrade() -> None:
