@@ -94,9 +94,6 @@ run() {
 planner() { run "$python" -m mcp_planner_schema "$@"; }
 tell() { "$python" -m mcp_planner_schema.deploy "$@" ${contract:+CONTRACT=1}; } # at the end: no signal cuts it off
 deploy() { run "$python" -m mcp_planner_schema.deploy "$@" ${contract:+CONTRACT=1}; }
-knows() { # whether this version of the project has a command
-    grep -qs "\"$1\": Command" mcp_planner_schema/cli/*.py
-}
 
 stage=begin id='' start='' database=''
 step() {
@@ -172,11 +169,8 @@ preflight() {
 }
 
 rehearsed() {
-    local code=3
-    if knows migrate-rehearsed; then
-        code=0
-        if [ -n "$contract" ]; then planner migrate-rehearsed; else planner migrate-rehearsed PHASE=expand; fi || code=$?
-    fi
+    local code=0
+    if [ -n "$contract" ]; then planner migrate-rehearsed; else planner migrate-rehearsed PHASE=expand; fi || code=$?
     [ "$code" -ne 3 ] || [ -n "$without" ] ||
         printf 'or, for a reason that is written down: %s --without-rehearsal --reason TEXT\n' "$again" >&2
     [ "$code" -eq 3 ] && [ -n "$without" ] || return "$code"
@@ -201,7 +195,6 @@ verified() {
 report() {
     local one
     deploy runs ID="$id" >"$answer"
-    knows migrate-report || { printf 'note: this version writes no report: make migrate-history\n' >&2; return 0; }
     while read -r one; do
         planner migrate-report RUN="$one"
         [ -z "${REPORT_DIR:-}" ] || planner migrate-report RUN="$one" OUT="$REPORT_DIR/run-$one.html"

@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 
 from mcp_planner_schema import embedded
-from mcp_planner_schema.cli import COMMANDS
 from tests.conftest import ROOT, Database, _private_folder
 from tests.test_deploy import SCRIPT
 from tests.test_phases import version
@@ -315,7 +314,6 @@ def test_a_step_that_fails_ends_the_deploy_there(site: Site, fault: Fault) -> No
     site.whole()
 
 
-@pytest.mark.skipif("migrate-report" not in COMMANDS, reason="this version has no migrate-report")
 def test_a_report_that_cannot_be_written_ends_the_deploy(site: Site) -> None:
     """Everything is applied; the deploy is not done until its report is."""
     code = site.run(*WITHOUT, REPORT_DIR="/not/there")
