@@ -81,9 +81,8 @@ def new_revision(
         )
         if given.get("format") == "sql":
             arguments.update(files=False, rows=False, stem=functools.partial(_stem, migration.script))
-            if kind == "data":  # nothing in it is an operation that would have to commit by itself
-                arguments["transactions"] = {}
-        if not files and len(transactions) < len(directives):
+            arguments["transactions"] = {}  # whether its SQL needs one is for who writes it
+        elif not files and len(transactions) < len(directives):
             say(committing.EXPLAINED)
         for note in arguments.pop("notes", ()):
             say(f"{note} See the comments in the new revision.")
