@@ -11,9 +11,8 @@ PY := .venv/bin/python
 # reads it: what looks like a variable or a command in it ($(shell …), $5, `…`) arrives as it was typed.
 GIVEN := $(foreach v,$(filter-out PYTHON PYTEST MAKEFLAGS SHELL,$(.VARIABLES)),$(if $(filter command,$(origin $(v))),$(v)))
 $(foreach v,$(GIVEN),$(eval export override $(v) := $$(value $(v))))
+# Not called RUN: that may be given, make migrate-report RUN=42.
 COMMAND = @$(PY) -m mcp_planner_schema $@ $(GIVEN:%=--make=%)
-# Not where RUN may be given: make migrate-report RUN=42.
-RUN = $(COMMAND)
 
 TARGETS := help setup test test-all lint format lock bench bench-availability findings schema-doc schema-sql known-revisions init \
 	migrate-create migrate-up migrate-down migrate-goto migrate-plan migrate-status migrate-force migrate-validate \
@@ -43,130 +42,130 @@ help: ## List the targets
 setup: .venv/installed ## Make .venv from requirements.lock (every other target does it by itself)
 
 init: setup ## A project of somebody's own under guard, laid into an empty folder: DIR=../notes
-	$(RUN)
+	$(COMMAND)
 
 migrate-create: setup ## New revision with its header: NAME=add_x [TYPE=schema|data|function] [AUTO=1] [FORMAT=sql]; KIND=rename_column … writes a change of several
-	$(RUN)
+	$(COMMAND)
 
 migrate-up: setup ## Migrate up, to head or TO=003; PHASE=expand stops before a contract; DRY_RUN=1 prints the SQL
-	$(RUN)
+	$(COMMAND)
 
 migrate-down: setup ## Go back one step, STEPS=2 or TO=003; DRY_RUN=1 shows what would go; production: CONFIRM=<database>
-	$(RUN)
+	$(COMMAND)
 
 migrate-goto: setup ## Go to VERSION=003, up or down
-	$(RUN)
+	$(COMMAND)
 
 migrate-plan: setup ## What an upgrade would do, revision by revision: [TO=003] [FROM=002: without a database] [FULL=1] [FORMAT=markdown] [JSON=1]
-	$(RUN)
+	$(COMMAND)
 
 migrate-status: setup ## Where the database stands and what is pending; JSON=1
-	$(RUN)
+	$(COMMAND)
 
 migrate-force: setup ## Move only the version: VERSION=003 [REASON="why"], which staging and production demand; production: CONFIRM=<database>
-	$(RUN)
+	$(COMMAND)
 
 migrate-accept: setup ## Let an edited applied revision stand as it is now: VERSION=003 REASON="why"
-	$(RUN)
+	$(COMMAND)
 
 migrate-recover: setup ## Write the file of a revision that only the database has: VERSION=026 [DIR=/tmp/recovered]
-	$(RUN)
+	$(COMMAND)
 
 migrate-rebase: setup ## Put a revision that nobody has applied after another: VERSION=026 [ONTO=025] [ALONG=1]
-	$(RUN)
+	$(COMMAND)
 
 migrate-validate: setup ## Judge every revision file, and the SQL of those to be deployed; needs no database
-	$(RUN)
+	$(COMMAND)
 
 migrate-preflight: setup ## Ask the server everything that a run would be refused for, and change nothing: [TO=003] [JSON=1]
-	$(RUN)
+	$(COMMAND)
 
 migrate-trace: setup ## Run the pending revisions on a scratch database and store the locks they take: [VERSION=003|all]
-	$(RUN)
+	$(COMMAND)
 
 migrate-fingerprint: setup ## Write what each new revision makes of the catalog, found on a scratch database: [VERSION=003|all]
-	$(RUN)
+	$(COMMAND)
 
 migrate-verify: setup ## Run every expectation of the applied revisions
-	$(RUN)
+	$(COMMAND)
 
 migrate-drift: setup ## Whether the database is what its revisions have made of it; JSON=1
-	$(RUN)
+	$(COMMAND)
 
 migrate-doctor: setup ## What interrupted work has left, and what no revision explains, each with its cure; JSON=1
-	$(RUN)
+	$(COMMAND)
 
 migrate-history: setup ## What was run, when, by whom; JSON=1
-	$(RUN)
+	$(COMMAND)
 
 migrate-report: setup ## What happened in one run, the newest or RUN=42: [FORMAT=markdown|html] [OUT=report.html] [JSON=1]
 	$(COMMAND)
 
 migrate-restore: setup ## Give back what a downgrade of VERSION=003 kept: [ID=3] [ARCHIVE=file.dump] [DRY_RUN=1]
-	$(RUN)
+	$(COMMAND)
 
 migrate-stash-list: setup ## What downgrades have kept; JSON=1
-	$(RUN)
+	$(COMMAND)
 
 migrate-stash-show: setup ## Everything about one stash: ID=3 [JSON=1]
-	$(RUN)
+	$(COMMAND)
 
 migrate-stash-verify: setup ## Read the kept rows again, compare with the manifest: [ID=3]
-	$(RUN)
+	$(COMMAND)
 
 migrate-stash-purge: setup ## Delete kept rows for good: ID=3 CONFIRM=migration_stash_3; production: CONFIRM=<database>.migration_stash_3
-	$(RUN)
+	$(COMMAND)
 
 migrate-reset: setup ## Development only: drop everything and build it again
-	$(RUN)
+	$(COMMAND)
 
 migrate-rehearsed: setup ## Whether what is pending was rehearsed on staging: [REHEARSAL=file] [PHASE=expand]
-	$(RUN)
+	$(COMMAND)
 
 staging-deploy: setup ## Rehearse what is pending on a masked copy: DUMP=file, SOURCE_URL=… or GENERATE=1 (docs/staging.md)
 	@scripts/staging-deploy.sh
 
 migrate-export: setup ## Write the history for another tool: FORMAT=golang-migrate DIR=migrations [TO=003]
-	$(RUN)
+	$(COMMAND)
 
 migrate-import: setup ## Revisions from another tool's folder: FROM=golang-migrate DIR=migrations [AUTHOR=…]
-	$(RUN)
+	$(COMMAND)
 
 migrate-adopt: setup ## Take a database over from another tool: FROM=golang-migrate [TABLE=…] [AT=003] [KEEP=1] [REASON="why"]
-	$(RUN)
+	$(COMMAND)
 
 config: setup ## The value of each setting, and from where it is; JSON=1
-	$(RUN)
+	$(COMMAND)
 
 environment-set: setup ## Say to a database what it is from now on, as to a copy: ENV=staging CONFIRM=<its name> [REASON="why"]
-	$(RUN)
+	$(COMMAND)
 
 backfill-pause: setup ## Let a running backfill wait, until it is resumed: [NAME=steps.title_length] [REVISION=031]
-	$(RUN)
+	$(COMMAND)
 
 backfill-resume: setup ## Let a paused backfill go on: [NAME=…] [REVISION=031]
-	$(RUN)
+	$(COMMAND)
 
 backfill-stop: setup ## End a running backfill after its batch; migrate-up goes on there: [NAME=…] [REVISION=031]
-	$(RUN)
+	$(COMMAND)
 
 table-stats: setup ## Write the sizes of the tables, which migrate-validate goes by, from DATABASE_URL
-	$(RUN)
+	$(COMMAND)
 
 example-data: setup ## Fill every table with believable rows: PROJECTS=100 [SEED=1]
-	$(RUN)
+	$(COMMAND)
 
 db-start: setup ## Start the embedded PostgreSQL
-	$(RUN)
+	$(COMMAND)
 
 db-stop: setup ## Stop the embedded PostgreSQL
-	$(RUN)
+	$(COMMAND)
 
 db-shell: setup ## psql on the embedded PostgreSQL
-	$(RUN)
+	$(COMMAND)
 
 db-status: setup ## Whether the embedded PostgreSQL runs, and where
-	$(RUN)
+	$(COMMAND)
 
 test: setup ## The whole suite but the long tests
 	@$(PY) -m pytest -n 2 $(PYTEST)
@@ -184,16 +183,16 @@ format: setup ## Let ruff put the code in shape
 	@$(PY) -m ruff check --fix .
 
 findings: setup ## Write docs/findings.md from the catalogue
-	$(RUN)
+	$(COMMAND)
 
 schema-doc: setup ## Write docs/schema.md, tables and diagram, from the models
-	$(RUN)
+	$(COMMAND)
 
 schema-sql: setup ## Write alembic/schema.sql, the whole schema to read, from alembic/catalog
-	$(RUN)
+	$(COMMAND)
 
 known-revisions: setup ## Write what the package knows of its revisions, for check_compatible
-	$(RUN)
+	$(COMMAND)
 
 lock: setup ## Write requirements.lock from pyproject.toml
 	@.venv/bin/uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
