@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from mcp_planner_schema.guard.settings import Settings
+    from mcp_planner_schema.inspect.environment import VersionTable
 
 COMMAND = "make migrate-adopt FROM=golang-migrate"
 _SHOWN = 12
@@ -37,7 +38,7 @@ def adopt(
     step from now on. Raises :class:`Broken` where a file is half done, :class:`Refused` where the catalog is another one and
     no ``reason`` is given; then nothing is changed.
     """
-    from mcp_planner_schema.inspect import route, status
+    from mcp_planner_schema.inspect import environment, route, status
 
     given = settings.load(config)
     if keeping and keep.NAME not in given.on_version_apply:
@@ -45,9 +46,10 @@ def adopt(
             "KEEP=1 needs the guard to call what keeps the row, with every run of everybody.",
             f"write on_version_apply = {keep.NAME} below [guard] in alembic.ini, then {COMMAND} KEEP=1",
         )
+    own = environment.version_table(config)
     with status.connected(config) as (connection, _), route.history(config, given, ()) as script:
-        row, heads, line = rows.read(connection, table), status.heads(connection), versions.places(script)
-        found = _catalog(connection, given, table)
+        row, heads, line = rows.read(connection, table), status.heads(connection, own), versions.places(script)
+        found = _catalog(connection, given, own.shown, table)
         place = _named(line, at) if at else _at(script, line, table, row, found)
     revision = place.revision if place else "base"
     version = place.version if place else None
@@ -59,13 +61,18 @@ def adopt(
         if rows.read(ctx.connection, table) != row:
             raise Busy(f"{table} has changed meanwhile. Nothing was changed here.", COMMAND)
         with connect.opened(ctx.connection.engine) as fresh:
-            now = _catalog(fresh, given, table)
+            now = _catalog(fresh, given, own.shown, table)
             fresh.rollback()
         _require(script, line, revision, now, reason, at)
-        _note(ctx.connection, given, table, row, version, revision, keeping=keeping)
+        full = rows.full_name(ctx.connection, table)
+        keep.remember(
+            ctx.connection, given.schema, own.shown, full, keep=keeping, version=row.version, revision=revision
+        )
+        if keeping or row.dirty:
+            rows.set_to(ctx.connection, table, version)
 
     if tuple(heads) == ((revision,) if place else ()):
-        _alone(config, given, record)
+        _alone(given, own, record)
     else:
         _stamp(config, revision, f"{said}; {reason}" if reason else said, record)
     lines = [f"{said}; the database is at {revision}"]
@@ -78,8 +85,8 @@ def adopt(
     return lines
 
 
-def _catalog(connection: Connection, given: Settings, table: str) -> Lines:
-    return fingerprint.together(fingerprint.read(connection, given.schema, without=("alembic_version", table)))
+def _catalog(connection: Connection, given: Settings, *without: str) -> Lines:
+    return fingerprint.together(fingerprint.read(connection, given.schema, without=without))
 
 
 def _named(line: Sequence[Place], at: str) -> Place | None:
@@ -124,19 +131,9 @@ def _require(
     if not told:
         return
     more = [f"… and {len(told) - _SHOWN} lines more"] if len(told) > _SHOWN else []
-    values = {"revision": revision, "differences": "\n".join([*told[:_SHOWN], *more])}
+    match = " and ".join(catalog_change.matching(script, found)) or "no revision here"
+    values = {"revision": revision, "differences": "\n".join([*told[:_SHOWN], *more]), "match": match}
     raise Refused([Finding("stamp-differs", "alembic", revision, values)], f'{again} REASON="…"')
-
-
-def _note(
-    connection: Connection, given: Settings, table: str, row: Row, version: int | None, revision: str, *, keeping: bool
-) -> None:
-    full = rows.full_name(connection, table)
-    keep.remember(
-        connection, given.schema, "alembic_version", full, keep=keeping, version=row.version, revision=revision
-    )
-    if keeping or row.dirty:
-        rows.set_to(connection, table, version)
 
 
 def _stamp(config: Config, revision: str, reason: str, record: Any) -> None:
@@ -149,7 +146,7 @@ def _stamp(config: Config, revision: str, reason: str, record: Any) -> None:
         config.attributes.pop("on_version_apply")
 
 
-def _alone(config: Config, given: Settings, record: Any) -> None:
+def _alone(given: Settings, own: VersionTable, record: Any) -> None:
     """The version is right already: only what is remembered changes, under the deployers' lock as well."""
     from types import SimpleNamespace
 
@@ -158,7 +155,7 @@ def _alone(config: Config, given: Settings, record: Any) -> None:
 
     engine = connect.engine(connect.url(given), "mcp-planner-guard adopt")
     with connect.opened(engine, autocommit=True) as beside:
-        lock = deploy_lock.of(beside, "alembic_version", None)
+        lock = deploy_lock.of(beside, own.name, own.schema)
         with deploy_lock.held(engine, lock, given.deploy_lock_timeout, say, COMMAND):
             history.prepare(beside, given.schema)
             with connect.opened(engine) as connection:
