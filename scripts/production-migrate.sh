@@ -123,13 +123,13 @@ trap ended EXIT
 
 # --- what is there to do ----------------------------------------------------------------------------------------------
 
-place='' environment='' here='' backup='' expand='' data='' last='' waits='' left=''
+place='' environment='' here='' backup='' expand='' data='' last='' waits='' left='' begun=''
 deploy stages >"$answer"
 while read -r name value; do
     case $name in
         database) database=$value ;; place) place=$value ;; environment) environment=$value ;; here) here=$value ;;
         backup) backup=$value ;; expand) expand=$value ;; data) data=$value ;; last) last=$value ;;
-        waits) waits=$value ;; left) left=$value ;;
+        waits) waits=$value ;; left) left=$value ;; begun) begun=$value ;;
     esac
 done <"$answer"
 printf 'database %s at %s (%s), at revision %s\n' "$database" "$place" "$environment" "$here" >&2
@@ -206,7 +206,7 @@ report() {
 step preflight
 [ -z "$last" ] || preflight
 step rehearsal
-[ -z "$last" ] || rehearsed
+[ -z "$last" ] || [ -n "$begun" ] || rehearsed # asked once: of a deploy that goes on, it was at its beginning
 if [ -n "$dry" ]; then
     step plan
     [ -z "$last" ] || plan

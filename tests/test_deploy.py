@@ -68,18 +68,19 @@ def test_a_deploy_that_did_not_end_is_found_again(empty: Database) -> None:
     who = history.Origin("somebody", "here", None)
     with connect.opened(engine, autocommit=True) as connection:
         record.prepare(connection, "migration")
-        number = record.begin(connection, "migration", EXPAND, "021", "no staging today", who)
+        number = record.begin(connection, "migration", EXPAND, "021", {"022": "a"}, "no staging today", who)
         record.at(connection, "migration", number, "backup")
 
         found = record.unfinished(connection, "migration", EXPAND, ("020", "021", "022"))
         behind = record.unfinished(connection, "migration", EXPAND, ("020",))
         other = record.unfinished(connection, "migration", CONTRACT, ("020", "021"))
-        record.resume(connection, "migration", number, "still none")
+        record.resume(connection, "migration", number, {"022": "b", "023": "c"}, "still none")
         record.end(connection, "migration", number, "023", 0)
         done = record.unfinished(connection, "migration", EXPAND, ("020", "021"))
 
     assert found is not None
-    assert (found.id, found.stage, found.start) == (number, "backup", "021")
+    assert (found.id, found.stage, found.start, found.revisions) == (number, "backup", "021", {"022": "a"})
+    assert empty.value("SELECT revisions FROM migration.deploy") == {"022": "b", "023": "c"}
     assert (behind, other, done) == (None, None, None)
     assert empty.rows("SELECT state, to_head, exit_code, reason FROM migration.deploy") == [
         ("done", "023", 0, "no staging today; still none")

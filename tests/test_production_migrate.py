@@ -14,11 +14,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from alembic.config import Config
 
 from mcp_planner_schema import embedded
+from mcp_planner_schema.deploy import stages
+from mcp_planner_schema.staging import record as staging_record
 from tests.conftest import ROOT, Database, _private_folder
 from tests.test_deploy import SCRIPT
 from tests.test_phases import version
@@ -345,6 +349,30 @@ def test_killed_in_any_step_it_goes_on(site: Site, step: str) -> None:
     if site.said.splitlines()[-1] == "nothing to do":  # it had come to its end before the blow
         assert step == "report"
     site.whole()
+
+
+def test_what_was_rehearsed_is_not_asked_for_in_the_middle(site: Site) -> None:
+    """With a green rehearsal no reason is needed; nor is one behind the expand, where no rehearsal has begun."""
+    folder = site.folder / "rehearsals"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DATABASE_URL", site.database.url)
+        environment.setenv("PLANNER_ENV", "production")
+        revisions = stages.ask(Config(str(ROOT / "alembic.ini")), stages.EXPAND).revisions
+    content = {
+        "format": 1, "at": datetime.now(UTC).isoformat(), "green": True, "findings": [],
+        "server": site.database.value("SHOW server_version"), "from": [BEFORE], "to": [MIGRATE],
+        "revisions": [{"id": one, "checksum": checksum} for one, checksum in revisions.items()],
+    }  # fmt: skip
+    staging_record.write(folder, content)
+    given = {"PLANNER_REHEARSAL_DIR": str(folder)}
+
+    stopped = site.run("--yes", **given, WATCH_COMMAND="false")
+    at = version(site.database)
+    code = site.run("--yes", **given)
+
+    assert (stopped, at, code) == (1, EXPAND, 0), site.said
+    site.whole()
+    assert site.database.value("SELECT reason IS NULL FROM migration.deploy")
 
 
 def test_killed_alone_its_command_ends_first(site: Site) -> None:

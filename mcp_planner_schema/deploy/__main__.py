@@ -55,6 +55,8 @@ def _stages(config: Config, values: Values) -> None:
         "database": asked.database, "place": asked.place, "environment": asked.environment, "here": asked.here,
         "backup": asked.backup, "expand": found.expand, "data": found.data, "contract": found.contract,
         "last": found.last, "waits": ",".join(found.waits), "left": left.id if left else "",
+        # What an unfinished deploy was begun for was rehearsed from where it began, and is not asked for in the middle.
+        "begun": "yes" if left and asked.revisions.items() <= left.revisions.items() else "",
     }  # fmt: skip
     print("\n".join(f"{name} {value}" for name, value in lines.items()))
 
@@ -76,15 +78,16 @@ def _begin(config: Config, values: Values) -> None:
             record.prepare(connection, given.schema)
             applied = _applied(config)
             found = record.unfinished(connection, given.schema, _kind(values), applied)
-            reason = values.get("REASON") or None
+            reason, revisions = values.get("REASON") or None, stages.ask(config, _kind(values)).revisions
             if found:
-                record.resume(connection, given.schema, found.id, reason)
+                record.resume(connection, given.schema, found.id, revisions, reason)
                 print(f"deploy {found.id}\nstart {found.start}")
                 saying.say(f"goes on with deploy {found.id}, which came to: {found.stage}")
                 return
             start = applied[-1] if applied else "base"
             who = history.origin(Path(config.get_main_option("script_location") or "."))
-            print(f"deploy {record.begin(connection, given.schema, _kind(values), start, reason, who)}\nstart {start}")
+            number = record.begin(connection, given.schema, _kind(values), start, revisions, reason, who)
+            print(f"deploy {number}\nstart {start}")
 
 
 def _end(config: Config, values: Values) -> None:

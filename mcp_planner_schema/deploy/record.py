@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS {schema}.deploy (
     exit_code    integer,
     reason       text,
     backup       jsonb,
+    revisions    jsonb NOT NULL DEFAULT '{{}}',
     started_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     finished_at  timestamptz,
     who          text NOT NULL,
@@ -35,10 +36,11 @@ CREATE TABLE IF NOT EXISTS {schema}.deploy (
 COMMENT ON TABLE {schema}.deploy IS 'One row a deploy by scripts/production-migrate.sh; a later call goes on with it';
 COMMENT ON COLUMN {schema}.deploy.stage IS 'The last one that is known: of a deploy that was killed, runs and history say more';
 COMMENT ON COLUMN {schema}.deploy.reason IS 'Why without a rehearsal, or how it is known that no older release runs';
+COMMENT ON COLUMN {schema}.deploy.revisions IS 'What it was begun for, with checksums: rehearsed, or waived for the reason';
 COMMENT ON COLUMN {schema}.deploy.backup IS 'Path, SHA-256 and size of what was written before; or whose word was taken';
 """
 _READ = """
-SELECT id, kind, state, stage, from_head, backup,
+SELECT id, kind, state, stage, from_head, backup, revisions,
        pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - (backup ->> 'at')::timestamptz)
 FROM {schema}.deploy
 """
@@ -54,6 +56,7 @@ class Deploy:
     stage: str
     start: str
     backup: Mapping[str, Any] | None
+    revisions: Mapping[str, str]
     age: float | None
 
 
@@ -87,22 +90,28 @@ def read(connection: Connection, schema: str, number: int) -> Deploy:
     return Deploy(*connection.exec_driver_sql(f"{_READ.format(schema=schema)} WHERE id = %s", (number,)).one())
 
 
-def begin(connection: Connection, schema: str, kind: str, start: str, reason: str | None, who: Origin) -> int:
+def begin(
+    connection: Connection, schema: str, kind: str, start: str, revisions: Mapping[str, str], reason: str | None,
+    who: Origin,
+) -> int:  # fmt: skip
     """Write a new deploy as running; gives its id."""
     number: int = connection.exec_driver_sql(
-        f"INSERT INTO {schema}.deploy (kind, state, stage, from_head, reason, who, host, git_commit, tool_version) "
-        "VALUES (%s, 'running', 'begin', %s, %s, %s, %s, %s, %s) RETURNING id",
-        (kind, start, reason, who.who, who.host, who.git_commit, __version__),
+        f"INSERT INTO {schema}.deploy (kind, state, stage, from_head, revisions, reason, who, host, git_commit, "
+        "tool_version) VALUES (%s, 'running', 'begin', %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+        (kind, start, json.dumps(revisions), reason, who.who, who.host, who.git_commit, __version__),
     ).scalar_one()
     return number
 
 
-def resume(connection: Connection, schema: str, number: int, reason: str | None) -> None:
+def resume(
+    connection: Connection, schema: str, number: int, revisions: Mapping[str, str], reason: str | None
+) -> None:  # fmt: skip
     """Write that it runs again; a reason that is given now goes behind the one that there was."""
     connection.exec_driver_sql(
         f"UPDATE {schema}.deploy SET state = 'running', exit_code = NULL, finished_at = NULL, "
+        "revisions = revisions || %s::jsonb, "
         "reason = pg_catalog.concat_ws('; ', reason, nullif(%s, reason)) WHERE id = %s",
-        (reason, number),
+        (json.dumps(revisions), reason, number),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import connect, judge, settings
+from mcp_planner_schema.guard import connect, judge, settings, source
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.inspect import route, status
 
@@ -38,13 +38,17 @@ class Stages:
 
 @dataclass(frozen=True)
 class Asked:
-    """Where a database stands, and what is to be done. ``here`` is a revision or ``base``."""
+    """Where a database stands, and what is to be done. ``here`` is a revision or ``base``.
+
+    ``revisions`` are those of this run, with their checksums.
+    """
 
     database: str
     place: str
     environment: str
     here: str
     stages: Stages
+    revisions: dict[str, str]
     backup: str
 
 
@@ -66,7 +70,13 @@ def ask(config: Config, kind: str) -> Asked:
         connection.rollback()
     pending = [(one, found.header.phase if found.header else "") for (one, _), found in zip(files, judged, strict=True)]
     backup = "never" if given.preflight.backup_age is None else "check" if given.preflight.backup_check else "archive"
-    return Asked(name, connect.place(url), given.environment, way.here, split(pending, kind), backup)
+    ordered = split(pending, kind)
+    sums = {
+        one: source.checksum(read.source, read.sql) if read.source else ""
+        for (one, _), read in zip(files, judged, strict=True)
+        if ordered.last and one not in ordered.waits
+    }
+    return Asked(name, connect.place(url), given.environment, way.here, ordered, sums, backup)
 
 
 def split(pending: Sequence[tuple[str, str]], kind: str) -> Stages:
