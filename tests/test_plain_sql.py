@@ -553,7 +553,7 @@ def test_struck_behind_any_statement_nothing_is_done_twice(
 def typed(project: Project, monkeypatch: pytest.MonkeyPatch) -> Any:
     """``make migrate-create`` in the project; gives the exit code."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@203.0.113.1/none")
-    monkeypatch.setattr(cli, "_config", lambda repeat: project.config(repeat=repeat))
+    monkeypatch.setattr(cli, "_config", lambda repeat, *_: project.config(repeat=repeat))
     return lambda *values: cli.main(["migrate-create", *values])
 
 

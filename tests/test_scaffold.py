@@ -58,10 +58,17 @@ def goes_there_and_back(folder: Path, database: Database, python: Path | None = 
             assert database.value("SELECT to_regclass('notes') IS NOT NULL") == (step[0] == "migrate-up")
 
 
+@pytest.mark.long
 def test_an_empty_folder_becomes_a_project(tmp_path: Path, empty: Database) -> None:
-    """init lays down what the other commands need, and they work there, on revisions of that folder."""
+    """The other commands work there, on revisions of that folder."""
     goes_there_and_back(tmp_path, empty)
 
+
+def test_what_the_commands_need_is_laid_down(tmp_path: Path) -> None:
+    """init writes Alembic's files, and a Makefile that knows every command about somebody's own revisions."""
+    code = cli.main(["init", f"DIR={tmp_path}"])
+
+    assert code == 0
     made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert {"alembic.ini", "alembic/env.py", "alembic/script.py.mako", "models.py", "Makefile", "README.md"} <= made
     listed = subprocess.run(["make", "help"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
