@@ -133,7 +133,8 @@ ELSEWHERE = {
     "backfill-stop": "tests/test_backfill_control.py", "example-data": "tests/test_example_data.py",
     "table-stats": "console blocks of the pages", "environment-set": "tests/test_environment.py",
     "migrate-import": "tests/test_golang.py", "migrate-export": "tests/test_golang.py",
-    "init": "tests/test_scaffold.py", "migrate-adopt": "tests/test_golang_database.py", "staging-deploy": "tests/test_staging_deploy.py",
+    "migrate-adopt": "tests/test_golang_database.py", "staging-deploy": "tests/test_staging_deploy.py",
+    "init": "tests/test_scaffold.py",
 }  # fmt: skip
 
 
