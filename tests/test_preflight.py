@@ -966,6 +966,9 @@ def test_the_command_ends_with_three(
 
     assert code == 3
     assert "alembic.ini: backup-missing\n  what  there is no backup to rely on: " in said.out
-    assert said.err == "\nnext: correct the first one above, then make migrate-preflight\n"
-    assert (idle[0], idle[1].err) == (0, "")
+    shown, _, rest = said.err.partition("\n")
+    assert shown.startswith(f"production: {database.name} at ")
+    assert rest == "\nnext: correct the first one above, then make migrate-preflight\n"
+    assert idle[0] == 0
+    assert re.fullmatch(r"production: .*\n", idle[1].err)
     assert "told: alembic.ini: backup-missing: " in idle[1].out and "there is nothing to run" in idle[1].out

@@ -57,6 +57,7 @@ def _adopt(config: Config, values: Values) -> int:
     from mcp_planner_schema.interop.golang import row as rows
 
     _known("migrate-adopt", values["FROM"])
+    config.attributes["confirm"] = values.get("CONFIRM")
     told = adopt.adopt(
         config,
         table=values.get("TABLE", rows.TABLE),
@@ -74,7 +75,7 @@ COMMANDS: dict[str, Command] = {
     "migrate-adopt": Command(
         _adopt,
         ("FROM",),
-        ("TABLE", "AT", "KEEP", "REASON"),
-        'FROM=golang-migrate [TABLE=schema_migrations] [AT=003] [KEEP=1] [REASON="why"]',
+        ("TABLE", "AT", "KEEP", "REASON", "CONFIRM"),
+        'FROM=golang-migrate [TABLE=schema_migrations] [AT=003] [KEEP=1] [REASON="why"] [CONFIRM=mcp_task_prod]',
     ),
 }

@@ -150,11 +150,12 @@ def _alone(given: Settings, own: VersionTable, record: Any) -> None:
     """The version is right already: only what is remembered changes, under the deployers' lock as well."""
     from types import SimpleNamespace
 
-    from mcp_planner_schema.guard import deploy_lock, history
+    from mcp_planner_schema.guard import banner, deploy_lock, history, marker
     from mcp_planner_schema.guard.saying import say
 
     engine = connect.engine(connect.url(given), "mcp-planner-guard adopt")
     with connect.opened(engine, autocommit=True) as beside:
+        marker.require(beside, given, banner.place(beside))
         lock = deploy_lock.of(beside, own.name, own.schema)
         with deploy_lock.held(engine, lock, given.deploy_lock_timeout, say, COMMAND):
             history.prepare(beside, given.schema)
