@@ -110,7 +110,7 @@ def resume(
     connection.exec_driver_sql(
         f"UPDATE {schema}.deploy SET state = 'running', exit_code = NULL, finished_at = NULL, "
         "revisions = revisions || %s::jsonb, "
-        "reason = pg_catalog.concat_ws('; ', reason, nullif(%s, reason)) WHERE id = %s",
+        "reason = nullif(pg_catalog.concat_ws('; ', reason, nullif(%s, reason)), '') WHERE id = %s",
         (json.dumps(revisions), reason, number),
     )
 
