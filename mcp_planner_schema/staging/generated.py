@@ -10,7 +10,7 @@ from mcp_planner_schema import example_data
 from mcp_planner_schema.guard import connect
 from mcp_planner_schema.guard.findings import Broken
 from mcp_planner_schema.inspect import table_stats
-from mcp_planner_schema.staging import copying, masking
+from mcp_planner_schema.staging import copying, masking, pending
 from mcp_planner_schema.staging.copying import impossible
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def fill(config: Config, given: Settings, wanted: TableStats, target: URL) -> di
         command.upgrade(config, to)
         try:
             made = _load(engine.connect(), wanted)
-        except Broken as error:
-            if "not at head" not in error.message and "has no table" not in error.message:
+        except Broken:
+            if not pending.read(config).revisions:
                 raise
             # The rows are made for the newest schema: they go in there, and back with it.
             command.upgrade(config, "head")
@@ -78,6 +78,7 @@ def _load(connection: Connection, wanted: TableStats) -> Mapping[str, int]:
 
 def projects(wanted: TableStats, sample: Mapping[str, int], sampled: int) -> int:
     """How many projects have as many rows, all tables together, as the statistics say."""
-    total = sum(wanted.rows.get(f"public.{table}", 0) for table in sample)
-    each = sum(sample.values()) / sampled
+    known = [table for table in sample if f"public.{table}" in wanted.rows]
+    total = sum(wanted.rows[f"public.{table}"] for table in known)
+    each = sum(sample[table] for table in known) / sampled
     return max(sampled, round(total / each)) if each else sampled
