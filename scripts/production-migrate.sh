@@ -178,8 +178,10 @@ rehearsed() {
 }
 
 saved() {
-    # shellcheck disable=SC2086 # words, as backup_check has them
+    set -f # words, as backup_check has them, and no patterns of files
+    # shellcheck disable=SC2086
     [ -z "${BACKUP_COMMAND:-}" ] || run $BACKUP_COMMAND
+    set +f
     deploy backup ID="$id"
     if [ "$backup" = archive ]; then # preflight, which every run asks once more, knows the file by this
         PLANNER_BACKUP_CHECK="$(printf %q "$python") -m mcp_planner_schema.deploy backup-check"

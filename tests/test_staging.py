@@ -124,6 +124,21 @@ def test_no_value_of_a_masked_column_is_left(empty: Database, rules: Any) -> Non
     assert empty.value("SELECT bool_and(email LIKE 'user-%@example.invalid') FROM people")
 
 
+@pytest.mark.parametrize("collation", ["C", "pg_c_utf8"])
+def test_a_name_in_any_alphabet_is_masked(empty: Database, rules: Any, collation: str) -> None:
+    """Whatever the collation takes for a letter: no name stays, be it Cyrillic, Chinese or of two signs."""
+    names = ["Иван Петров", "王伟", "Ὀδυσσεύς 7", "Zoë O'Hara-Łoś"]
+    empty.rows(f'CREATE TABLE people (name text COLLATE "{collation}", extra jsonb)')
+    for name in names:
+        empty.rows("INSERT INTO people VALUES (%s, jsonb_build_object('name', %s::text))", name, name)
+
+    masked(empty, rules('[public.people]\nname = "words"\nextra = "json"'))
+
+    whole = str(empty.rows("SELECT name, extra::text FROM people"))
+    assert [word for name in names for word in re.findall(r"\w+", name) if word in whole and len(word) > 1] == []
+    assert empty.value("SELECT count(*) FROM people WHERE name ~ '^.{10,11}$' AND name LIKE '% %'") >= 1
+
+
 def test_what_was_masked_here_and_stands_there_is_found(empty: Database, rules: Any) -> None:
     """A log that keeps the names which the table has lost is refused by its name, and no value is in what is said."""
     empty.rows(PEOPLE)
@@ -195,12 +210,17 @@ def test_a_rule_that_cannot_be_in_force_is_refused(rules: Any, text: str, said: 
 def test_the_guards_own_rows_say_nothing_about_people(database: Database) -> None:
     """Who ran what where, and what errors quote of rows, is gone; what downgrades have kept is given up."""
     database.rows("UPDATE migration.run SET error = 'Key (name)=(Agatha) already exists'")
+    database.rows(
+        "INSERT INTO migration.event (run_id, at, kind, data) "
+        "SELECT id, now(), 'run-ended', '{\"error\": \"Agatha\"}' FROM migration.run LIMIT 1"
+    )
 
     with opened(database) as connection:
         masking.mask_own(connection, "migration")
         connection.commit()
 
     assert database.rows("SELECT DISTINCT who, host, error FROM migration.run") == [("somebody", "somewhere", None)]
+    assert database.value("SELECT count(*) FROM migration.event") == 0
 
 
 # --- queries ----------------------------------------------------------------------------------------------------------

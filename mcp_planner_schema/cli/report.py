@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.cli.command import Command, Values
+from mcp_planner_schema.guard import whole_file
 from mcp_planner_schema.guard.findings import DONE, WrongUse
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ def _report(config: Config, values: Values) -> int:
         print(text, end="" if text.endswith("\n") else "\n")
         return DONE
     try:
-        out.write_text(text, encoding="utf-8")
+        if out.exists() and not out.is_file():  # /dev/stdout
+            out.write_text(text, encoding="utf-8")
+        else:  # errors in it may quote rows
+            whole_file.write(out, text)
     except OSError as error:
         raise WrongUse(f"{out} cannot be written: {error.strerror}.", _FORM) from None
     print(f"wrote {out}", file=sys.stderr)

@@ -51,12 +51,13 @@ def _stages(config: Config, values: Values) -> None:
         from mcp_planner_schema.deploy import record
 
         left = record.unfinished(connection, given.schema, _kind(values), _applied(config))
+        fresh = left is not None and left.since < given.rehearsal_age * 86_400
     lines = {
         "database": asked.database, "place": asked.place, "environment": asked.environment, "here": asked.here,
         "backup": asked.backup, "expand": found.expand, "data": found.data, "contract": found.contract,
         "last": found.last, "waits": ",".join(found.waits), "left": left.id if left else "",
         # What an unfinished deploy was begun for was rehearsed from where it began, and is not asked for in the middle.
-        "begun": "yes" if left and asked.revisions.items() <= left.revisions.items() else "",
+        "begun": "yes" if left and fresh and asked.revisions.items() <= left.revisions.items() else "",
     }  # fmt: skip
     print("\n".join(f"{name} {value}" for name, value in lines.items()))
 
@@ -74,7 +75,6 @@ def _begin(config: Config, values: Values) -> None:
         lock = deploy_lock.of(connection, status.VERSION_TABLE, None)
         # A killed deploy may have left a run that is still at work: where the database stands is known when that is over.
         with deploy_lock.held(engine, lock, given.deploy_lock_timeout, saying.say, repeat):
-            history.refuse_foreign(connection, given.schema, status.VERSION_TABLE, repeat)
             record.prepare(connection, given.schema)
             applied = _applied(config)
             found = record.unfinished(connection, given.schema, _kind(values), applied)
@@ -159,11 +159,14 @@ def _kind(values: Values) -> str:
 
 @contextmanager
 def _opened(config: Config) -> Iterator[tuple[Settings, Engine, Connection]]:
-    from mcp_planner_schema.guard import connect, settings
+    from mcp_planner_schema.guard import connect, history, settings
+    from mcp_planner_schema.inspect import status
 
     given = settings.load(config)
     engine = connect.engine(connect.url(given), "mcp-planner-guard deploy")
     with connect.opened(engine, autocommit=True) as connection:
+        # Before anything of the guard's is read: a view in its place would run its maker's code as whoever deploys.
+        history.refuse_foreign(connection, given.schema, status.VERSION_TABLE, str(config.attributes["repeat"]))
         yield given, engine, connection
 
 

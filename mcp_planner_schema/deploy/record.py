@@ -41,14 +41,16 @@ COMMENT ON COLUMN {schema}.deploy.backup IS 'Path, SHA-256 and size of what was 
 """
 _READ = """
 SELECT id, kind, state, stage, from_head, backup, revisions,
-       pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - (backup ->> 'at')::timestamptz)
+       pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - (backup ->> 'at')::timestamptz),
+       pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - started_at)
 FROM {schema}.deploy
 """
 
 
 @dataclass(frozen=True)
 class Deploy:
-    """One row. ``start`` is the revision, or ``base``, that the database was at before; ``age`` of the backup is in seconds."""
+    """One row. ``start`` is the revision, or ``base``, that the database was at before; ``age`` of the backup, and the time
+    ``since`` it began, are in seconds."""
 
     id: int
     kind: str
@@ -58,6 +60,7 @@ class Deploy:
     backup: Mapping[str, Any] | None
     revisions: Mapping[str, str]
     age: float | None
+    since: float
 
 
 def prepare(connection: Connection, schema: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import shlex
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -191,7 +192,7 @@ def refuse_foreign(connection: Connection, schema: str, table: str, repeat: str)
         raise Broken(
             "; ".join(why for _, why in found) + ": code or rows of somebody else's would decide what the guard does. "
             "Nothing was changed.",
-            f"psql -c '{'; '.join(sql for sql, _ in found)}'   (as a superuser), then {repeat}",
+            f"psql -c {shlex.quote('; '.join(sql for sql, _ in found))}   (as a superuser), then {repeat}",
         )
 
 

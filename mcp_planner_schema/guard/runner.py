@@ -180,6 +180,8 @@ def _run(
         connect.opened(engine, autocommit=True) as beside,
         connect.opened(engine, autocommit=True) as watcher,
     ):
+        # It also writes what it sees: a standby that is away, or a lock, may not keep it from ending a step that is late.
+        watcher.exec_driver_sql("SET synchronous_commit = off; SET statement_timeout = '2s'")
         marker.require(beside, settings, banner.place(beside))  # it may have been set while this one waited
         heads, steps = plan.read(context, settings, migration, work)
         if not steps:

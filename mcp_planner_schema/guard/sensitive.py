@@ -22,8 +22,10 @@ def note(path: str, run: int, revision: str, queries: Mapping[int, str]) -> None
         json.dumps({"at": at, "run": run or None, "revision": revision, "pid": pid, "query": text}, ensure_ascii=False)
         for pid, text in queries.items()
     ]
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(f"{path} is no file")
         if stat.S_IMODE(os.fstat(handle).st_mode) & 0o077:
             raise OSError(f"{path} may be read by others; chmod 600 {path}")
         os.write(handle, ("\n".join(lines) + "\n").encode())

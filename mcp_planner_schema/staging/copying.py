@@ -166,8 +166,10 @@ def fill(
             masking.mask_own(connection, given.schema)
             connection.commit()
         with stopping.opened(engine, autocommit=True) as connection:
-            for table in masking.tables(decided):
+            for table in (*masking.tables(decided), *masking.own_tables(connection, given.schema)):
                 execute(connection, f"VACUUM FULL {table}")
+            if masks.large_objects != "keep":
+                execute(connection, "VACUUM FULL pg_catalog.pg_largeobject")
         times.append(time.monotonic())
         _restore(programs, at, name, archive.file, ["--section=post-data"])
         finish(engine, given)
@@ -194,9 +196,13 @@ def finish(engine: Engine, given: Settings) -> None:
         execute(connection, "VACUUM (ANALYZE)")
 
 
-def put(server: Connection, target: URL, name: str, told: str) -> None:
-    """Put the copy in the place of the database that is there. It stays closed to others until :func:`open_to_others`."""
+def put(server: Connection, target: URL, given: Settings, name: str, told: str) -> None:
+    """Put the copy in the place of the database that is there. It stays closed to others until :func:`open_to_others`.
+
+    Raises :class:`Refused` where that has become somebody else's since the beginning.
+    """
     there = target.database or ""
+    place.refuse_what_is_not_ours(server, target, given, os.environ.get("CONFIRM", ""))
     busy = server.exec_driver_sql(_OTHERS, (there,)).scalars().all()
     if busy:
         raise Busy(f"Something of ours works in {there} just now: {', '.join(busy)}.", place.AGAIN)

@@ -34,18 +34,21 @@ _HASHED = (
     "pg_catalog.encode(pg_catalog.sha256(pg_catalog.textsend("
     "pg_catalog.current_setting('mcp_planner.mask_salt') || VALUE)), 'hex')"
 )
+_W = r"\u0001-\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u007f"
+r"""The signs of ASCII that are in no word. \w and \m would go by the collation: under C they know ASCII only, and every name in
+another alphabet would stay as it is."""
 _WORDS = rf"""(
 SELECT coalesce(pg_catalog.string_agg(CASE
   WHEN w.part[1] IS NOT NULL THEN w.part[1]
   WHEN w.part[2] IS NOT NULL THEN pg_catalog.left(
     pg_catalog.translate({_HASHED.replace("VALUE", "w.part[2]")}, 'abcdef', '012345'), pg_catalog.length(w.part[2]))
-  WHEN pg_catalog.length(w.part[3]) < 3 AND w.part[3] !~ '\d' THEN w.part[3]
+  WHEN pg_catalog.length(w.part[3]) < 3 AND w.part[3] ~ '^[A-Za-z_]+$' THEN w.part[3]
   ELSE pg_catalog.left(
     pg_catalog.translate({_HASHED.replace("VALUE", "pg_catalog.lower(w.part[3])")}, '0123456789', 'ghijklmnop'),
     pg_catalog.length(w.part[3])) END, '' ORDER BY w.place), '')
-FROM pg_catalog.regexp_matches(VALUE, 'OTHER|(\m\d+\M)|(\w+)', 'g') WITH ORDINALITY AS w (part, place))"""
+FROM pg_catalog.regexp_matches(VALUE, 'OTHER|([0-9]+)(?![^{_W}])|([^{_W}]+)', 'g') WITH ORDINALITY AS w (part, place))"""
 # In a text of JSON a backslash and what follows it are one sign.
-_PLAIN, _ESCAPED = r"(\W+)", r"(\\u[0-9a-f]{4}|\\.|[^\w\\]+)"
+_PLAIN, _ESCAPED = rf"([{_W}]+)", rf"(\\u[0-9a-f]{{4}}|\\.|(?:(?!\\)[{_W}])+)"
 _HARMLESS = (
     r"(VALUE ~ '^(?:(?:\w+://)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\d(?:[T ][0-9:.+Z-]*)?|"
     r"-?\d{1,3}(?:\.\d+)?)$' OR VALUE IN (SELECT enumlabel::pg_catalog.text FROM pg_catalog.pg_enum UNION ALL "
@@ -67,6 +70,13 @@ _OWN = {
     ("run", "host"): "'somewhere'",
     ("run", "error"): "NULL",
     ("run", "preflight"): "NULL",
+    ("run", "command"): "'masked'",
+    ("run", "db_user"): "'somebody'",
+    ("deploy", "who"): "'somebody'",
+    ("deploy", "host"): "'somewhere'",
+    ("deploy", "reason"): "NULL",
+    ("deploy", "backup"): "NULL",
+    ("adopted", "db_user"): "'somebody'",
     ("history", "who"): "'somebody'",
     ("history", "host"): "'somewhere'",
     ("history", "error"): "NULL",
@@ -112,8 +122,17 @@ def mask_own(connection: Connection, schema: str) -> None:
         if connection.exec_driver_sql(_HAS, (f"{schema}.{table}", column)).scalar_one():
             kept = f"WHERE {column} IS NOT NULL"
             execute(connection, f"UPDATE {schema}.{table} SET {column} = {value} {kept}")
+    if connection.exec_driver_sql(_HAS, (f"{schema}.event", "data")).scalar_one():  # errors, blockers, commands
+        execute(connection, f"DELETE FROM {schema}.event")
     if connection.exec_driver_sql(_HAS, (f"{schema}.stash", "state")).scalar_one():
         execute(connection, f"UPDATE {schema}.stash SET state = 'purged' WHERE state IN ('kept', 'partly restored')")
+
+
+def own_tables(connection: Connection, schema: str) -> list[str]:
+    """The guard's tables in which something was masked, quoted: what stood there before is still in their files."""
+    named = dict.fromkeys([*(table for table, _ in _OWN), "event"])
+    there = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL"
+    return [f"{schema}.{one}" for one in named if connection.exec_driver_sql(there, (f"{schema}.{one}",)).scalar_one()]
 
 
 def _prepare(connection: Connection, harmless: Sequence[str]) -> None:
@@ -132,10 +151,11 @@ def _prepare(connection: Connection, harmless: Sequence[str]) -> None:
 def _remember(connection: Connection, column: Column) -> None:
     """Keep the hashes of what is to be gone; texts without a word that a mask would change are as they are."""
     said = "said.said"
+    words = rf"{said} ~ '[A-Za-z0-9_]{{3}}|[0-9]|[^\u0001-\u007f]'"
     execute(
         connection,
         f"INSERT INTO pg_temp.mask_before SELECT DISTINCT pg_catalog.hashtextextended({said}, 0) FROM {_said(column)} "
-        f"WHERE pg_catalog.length({said}) >= {_SHORTEST} AND {said} ~ '\\w{{3}}|\\d' AND NOT {_HARMLESS.replace('VALUE', said)}",
+        f"WHERE pg_catalog.length({said}) >= {_SHORTEST} AND {words} AND NOT {_HARMLESS.replace('VALUE', said)}",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -93,7 +94,7 @@ def refuse_what_is_not_ours(connection: Connection, target: URL, given: Settings
         raise misplaced(
             target,
             "it holds tables, and no run of this script has made it",
-            f"CONFIRM={name} {AGAIN}   (if all that is in it may go)",
+            f"CONFIRM={shlex.quote(name)} {AGAIN}   (if all that is in it may go)",
         )
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mcp_planner_schema.guard import whole_file
 from mcp_planner_schema.guard.findings import Finding, Refused, WrongUse
 
 if TYPE_CHECKING:
@@ -68,15 +67,7 @@ def whole(path: Path, text: str) -> Path:
     """Write a file that is there with all its text, or as it was. Raises :class:`WrongUse` where that cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", encoding="utf-8", delete=False) as file:
-            try:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        whole_file.write(path, text)
     except OSError as error:
         raise WrongUse(
             f"{path} cannot be written ({error.strerror}).",

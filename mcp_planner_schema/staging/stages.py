@@ -62,7 +62,7 @@ def copy(this: Rehearsal) -> None:
                 created, made = copying.like(programs, archive)
                 with copying.closed(server, this.target, created) as name:
                     told = copying.fill(this.given, server, name, archive, programs, rules)
-                    copying.put(server, this.target, name, f"of {archive.told}")
+                    copying.put(server, this.target, this.given, name, f"of {archive.told}")
             told |= {"of": archive.told, "created": made}
     with this.connected() as connection:
         told |= {"kind": kind, "seconds": round(time.monotonic() - began, 1), "history": _newest(this, connection)}
@@ -256,7 +256,7 @@ def _generated(this: Rehearsal, server: Connection) -> dict[str, Any]:
     wanted = generated.stats(this.config, os.environ.get("STATS", "").strip())
     of = f"example data, as many rows as {sum(wanted.rows.values()):,} of {', '.join(wanted.heads) or 'base'}"
     with copying.closed(server, this.target, generated.CREATED) as name:
-        copying.put(server, this.target, name, of)
+        copying.put(server, this.target, this.given, name, of)
     return {**generated.fill(this.config, this.given, wanted, this.target), "of": of, "created": ""}
 
 

@@ -43,7 +43,9 @@ def write(path: Path, metrics: Metrics) -> None:
     text = generate_latest(_Several([*_merged(_old(path), metrics)]))
     beside = path.with_name(f"{path.name}.{os.getpid()}")  # node_exporter reads *.prom
     try:
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        with contextlib.suppress(FileNotFoundError):
+            beside.unlink()  # of a process that was killed; or a link that somebody has laid there
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
         with os.fdopen(handle, "wb") as file:
             os.fchmod(handle, 0o644)  # whatever the umask: another account reads it
             file.write(text)

@@ -72,7 +72,7 @@ def adopt(
             rows.set_to(ctx.connection, table, version)
 
     if tuple(heads) == ((revision,) if place else ()):
-        _alone(given, own, record)
+        _alone(given, own, record, config.attributes.get("confirm"))
     else:
         _stamp(config, revision, f"{said}; {reason}" if reason else said, record)
     lines = [f"{said}; the database is at {revision}"]
@@ -146,7 +146,7 @@ def _stamp(config: Config, revision: str, reason: str, record: Any) -> None:
         config.attributes.pop("on_version_apply")
 
 
-def _alone(given: Settings, own: VersionTable, record: Any) -> None:
+def _alone(given: Settings, own: VersionTable, record: Any, confirm: Any) -> None:
     """The version is right already: only what is remembered changes, under the deployers' lock as well."""
     from types import SimpleNamespace
 
@@ -155,9 +155,10 @@ def _alone(given: Settings, own: VersionTable, record: Any) -> None:
 
     engine = connect.engine(connect.url(given), "mcp-planner-guard adopt")
     with connect.opened(engine, autocommit=True) as beside:
-        marker.require(beside, given, banner.place(beside))
+        banner.confirmed(beside, given, confirm, "golang-migrate's row would be taken over", COMMAND)
         lock = deploy_lock.of(beside, own.name, own.schema)
         with deploy_lock.held(engine, lock, given.deploy_lock_timeout, say, COMMAND):
+            marker.require(beside, given, banner.place(beside))
             history.prepare(beside, given.schema)
             with connect.opened(engine) as connection:
                 record(SimpleNamespace(connection=connection), None, (), {})
