@@ -161,10 +161,12 @@ def sent() -> Place | None:
 
 def of(error: BaseException | None) -> Place | None:
     """The statement of which an error has come."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # an error that is raised again from its own cause is a circle
         place: Place | None = getattr(error, _AT, None)
         if place is not None:
             return place
+        seen.add(id(error))
         error = error.__cause__
     return None
 
