@@ -25,7 +25,7 @@ from mcp_planner_schema.guard import archive, client, connect, dump, settings
 from mcp_planner_schema.guard.archive import Archive
 from mcp_planner_schema.guard.findings import Busy, Refused
 from mcp_planner_schema.guard.settings import Settings
-from tests.conftest import ROOT, Database
+from tests.conftest import ROOT, Database, some
 from tests.test_stash import NASTY, QUOTED, shown
 from tests.until import until
 
@@ -361,7 +361,7 @@ FAKES: dict[str, tuple[dict[str, str], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FAKES)
+@pytest.mark.parametrize("name", some(FAKES))
 def test_a_program_that_does_not_do_its_work_is_noticed(place: Place, programs: Callable[..., str], name: str) -> None:
     """Whatever pg_dump or pg_restore gets wrong: refused with its reason, no file, no scratch database, the table as it was."""
     run(place.database, SIMPLE)

@@ -13,7 +13,7 @@ import pytest
 from mcp_planner_schema import cli, embedded
 from mcp_planner_schema.guard.findings import Refused
 from tests.catalog import catalog, difference
-from tests.conftest import Database, Project
+from tests.conftest import Database, Project, some
 from tests.test_stash import sql
 
 REAL = embedded.binary("pg_dump").parent
@@ -159,7 +159,7 @@ FAILURES: dict[str, tuple[dict[str, str], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("failure", some(FAILURES))
 def test_without_an_archive_the_downgrade_is_refused(
     failure: str, empty: Database, project: Project, archives: Path, programs: Callable[..., None], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

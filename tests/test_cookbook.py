@@ -18,7 +18,7 @@ from mcp_planner_schema.guard.findings import Refused
 from mcp_planner_schema.inspect import lint, table_stats
 from mcp_planner_schema.inspect.table_stats import TableStats
 from tests.catalog import difference
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, some
 from tests.test_generate import AtWork, Way, shape, way
 
 __all__ = ["way"]  # a fixture
@@ -171,7 +171,7 @@ ORDER = [
 ]
 
 
-@each
+@pytest.mark.parametrize("recipe", some(RECIPES), ids=lambda one: one.name)
 def test_instead(way: Way, recipe: Recipe) -> None:
     """On a table with rows, and with somebody at work, it goes up, down and up again; nothing fails, no value is lost."""
     way.begin(TABLES)

@@ -57,11 +57,7 @@ def clone() -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     "page",
-    [
-        pytest.param(page, marks=[pytest.mark.long] if page in ("docs/7-testing.md", "docs/runbook.md") else [])
-        for page in PAGES
-        if commands(page)
-    ],
+    [pytest.param(page, marks=[pytest.mark.long] if page != "README.md" else []) for page in PAGES if commands(page)],
 )
 def test_every_command_of_a_page_does_what_it_says(page: str, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each command of the page ends with the exit code it promises, in the page's order, from an empty folder on."""

@@ -21,7 +21,7 @@ from alembic.config import Config
 
 from mcp_planner_schema import example_data
 from tests.catalog import catalog, difference
-from tests.conftest import ROOT, Database, Project
+from tests.conftest import ROOT, Database, Project, some
 from tests.test_offline import run, written
 from tests.test_progress import Load, ask, new_project, new_task
 from tests.until import until
@@ -605,7 +605,7 @@ OLD = {
 }
 
 
-@pytest.mark.parametrize("case", OLD)
+@pytest.mark.parametrize("case", some(OLD))
 def test_old_references_are_filled(
     empty: Database, planner: Config, begin_at: Callable[[str], None], case: str
 ) -> None:

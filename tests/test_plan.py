@@ -116,8 +116,10 @@ def test_the_sql_is_what_alembic_writes(empty: Database, project: Project) -> No
     first, second = found.revisions
     written = io.StringIO()
     command.upgrade(Config(project.config().config_file_name, output_buffer=written), "001:003", sql=True)
-    head, _, statements = written.getvalue().partition("\n\n")
+    head, _, rest = written.getvalue().partition("\n\n")
+    marker, _, statements = rest.partition("\n\n")
     assert head.startswith("\\set ON_ERROR_STOP on\n-- Written by")
+    assert "this was written for" in marker
     assert (first.sql or "").split() + (second.sql or "").split() == statements.split()
     assert "ADD flag boolean" in (first.sql or "") and "ADD note text" in (second.sql or "")
 

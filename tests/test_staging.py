@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from alembic.config import Config
 
 from mcp_planner_schema.cli import main
-from mcp_planner_schema.guard import connect, settings
+from mcp_planner_schema.guard import connect, marker, settings
 from mcp_planner_schema.guard.findings import Refused, WrongUse
 from mcp_planner_schema.guard.settings import Settings
 from mcp_planner_schema.staging import copying, impact, masking, masks, picture, place, queries, record
@@ -416,8 +416,10 @@ def test_what_is_no_copy_is_not_replaced(new_database: Any) -> None:
     with place.server(url) as server:
         place.say_what_it_is(server, database.name, "of a test")
     ask()
-    database.rows("CREATE SCHEMA migration; CREATE TABLE migration.environment (number int, name text);"
-                  "INSERT INTO migration.environment VALUES (2, 'production'), (1, 'staging')")  # fmt: skip
+    database.rows("CREATE SCHEMA migration;" + marker.TABLES.format(schema="migration"))
+    database.rows(
+        "INSERT INTO migration.environment (name, who, host) VALUES ('staging', 'a', 'b'), ('production', 'a', 'b')"
+    )
     with refused("staging-misplaced"):
         ask(confirm=database.name)
 
