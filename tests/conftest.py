@@ -49,15 +49,19 @@ def some(cases: Iterable[str]) -> list[Any]:
     return [pytest.param(case, marks=[pytest.mark.long] if place % 3 else []) for place, case in enumerate(cases)]
 
 
-IN_THIRDS = frozenset(
-    ["test_archive", "test_archived_downgrade", "test_automatic", "test_constraint_operations", "test_deadline", "test_deploy_lock", "test_environment", "test_foreign_history", "test_generate", "test_index_operations", "test_move", "test_navigation", "test_offline", "test_phases", "test_progress", "test_rehearsal", "test_restore", "test_restore_archive", "test_restore_hard", "test_scripts", "test_seeds", "test_sql", "test_stash", "test_stashes", "test_three_phase", "test_trial"]
-)
+IN_THIRDS = {
+    "test_archive", "test_archived_downgrade", "test_automatic", "test_constraint_operations", "test_deadline",
+    "test_deploy_lock", "test_environment", "test_foreign_history", "test_generate", "test_index_operations", "test_move",
+    "test_navigation", "test_offline", "test_phases", "test_progress", "test_rehearsal", "test_restore",
+    "test_restore_archive", "test_restore_hard", "test_scripts", "test_seeds", "test_sql", "test_stash", "test_stashes",
+    "test_three_phase", "test_trial",
+}  # fmt: skip
 """Files that take long as a whole."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the files :data:`IN_THIRDS` every third test runs with the whole suite, and all in ``make test-all`` or by themselves."""
+    """Of the files :data:`IN_THIRDS` every third test runs with the whole suite, and all of them in ``make test-all``."""
     if len(items) < 1000:
         return
     places: Counter[str] = Counter()
