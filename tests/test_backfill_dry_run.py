@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_planner_schema import cli
+from mcp_planner_schema.cli import change
 from mcp_planner_schema.inspect import ahead
 from tests.conftest import Database, Project
 from tests.test_backfill import ROWS, TABLE, begin, locked, ordinary  # noqa: F401  # a fixture
@@ -153,7 +153,7 @@ def test_one_command_shows_the_counts_and_the_sql(
     begin(project, calls + 'WHERE t.id = batch.id", where="filled.id < 9", name="gone")')
     capsys.readouterr()
 
-    code = cli._up(project.config(), {"DRY_RUN": "1"})
+    code = change._up(project.config(), {"DRY_RUN": "1"})
 
     shown = capsys.readouterr()
     file = tmp_path / "shown.sql"
