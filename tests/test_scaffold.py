@@ -74,9 +74,10 @@ def test_what_the_commands_need_is_laid_down(tmp_path: Path) -> None:
     listed = subprocess.run(["make", "help"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert "  migrate-up           [TO=003]" in listed
     assert "example-data" not in listed
+    alone = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS")}
     shown = subprocess.run(
-        ["make", "-n", "migrate-down", "TO=001"], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
+        ["make", "-n", "migrate-down", "TO=001"], cwd=tmp_path, capture_output=True, text=True, check=True, env=alone
+    )  # what was given to the make that runs the tests is not given to this one
     assert "-m mcp_planner_schema migrate-down --make=TO" in shown.stdout
 
 
