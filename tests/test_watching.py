@@ -161,7 +161,12 @@ def test_how_far_an_index_build_is_comes_from_the_server(
     empty.rows(
         "CREATE TABLE t (id int, k text); INSERT INTO t SELECT n, repeat('x', 300) FROM generate_series(1, 60000) n"
     )
-    index(project)
+    # Half a second at least, however fast the machine: it sleeps for every hundredth row.
+    empty.rows(
+        "CREATE FUNCTION slow(k int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS "
+        "$$BEGIN IF k % 100 = 0 THEN PERFORM pg_sleep(0.001); END IF; RETURN k; END$$"
+    )
+    index(project, "op.create_index_concurrently('ix', 't', [sa.text('slow(id)')])")
 
     project.upgrade()
 
