@@ -107,6 +107,34 @@ def test_the_environments_version_table_counts(
     assert empty.value("SELECT to_regclass('alembic_version')") is None
 
 
+def test_what_goes_without_a_run_goes_by_it_too(
+    two: Project, empty: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """verify, trace, table-stats and accept too, and what changes something waits for who deploys by that table."""
+    from mcp_planner_schema.guard import deploy_lock
+
+    (two.folder / "alembic" / "env.py").write_text(ELSEWHERE)
+    two.configure(deploy_lock_timeout="300ms")
+    two.upgrade()
+    capsys.readouterr()
+
+    told = {name: (cli.main([name]), capsys.readouterr().out) for name in ("migrate-verify", "migrate-trace")}
+    sizes = cli.main(["table-stats"])
+    first = next(two.versions.glob("001_*.py"))
+    first.write_text(first.read_text().replace("t1 ()", "t1 ( )"))
+    with empty.connect() as deployer, deployer.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", (deploy_lock.key("ver", "public"),))
+        waits = cli.main(["migrate-accept", "VERSION=001", "REASON=a blank"])
+    accepted = cli.main(["migrate-accept", "VERSION=001", "REASON=a blank"])
+
+    assert told["migrate-verify"][0] == 0 and "of 2 applied revisions" in told["migrate-verify"][1]
+    assert told["migrate-trace"][0] == 0 and "create" not in told["migrate-trace"][1].lower()
+    assert sizes == 0
+    assert json.loads((two.folder / "alembic" / "table-stats.json").read_text())["version"] == ["002"]
+    assert (waits, accepted) == (75, 0)
+    assert empty.rows("SELECT DISTINCT version_table FROM migration.run") == [("public.ver",)]
+
+
 def test_what_no_file_has_is_told_as_that(two: Project, capsys: pytest.CaptureFixture[str]) -> None:
     """drift, doctor and plan of a database that is ahead say by what, what that means, and what to deploy."""
     two.upgrade()

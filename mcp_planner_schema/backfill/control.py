@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mcp_planner_schema.backfill import standing
 from mcp_planner_schema.backfill.spec import typed
 from mcp_planner_schema.backfill.standing import Standing
-from mcp_planner_schema.guard import banner, connect, settings
+from mcp_planner_schema.guard import banner, connect, settings, version_table
 from mcp_planner_schema.guard.findings import Broken, WrongUse
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def ask(config: Config, action: str, name: str | None, revision: str | None) -> 
     with connect.opened(engine, autocommit=True) as connection:
         banner.met(config, connection, given, changes=True)
         try:
-            one = _meant(standing.read(connection, given.schema), action, name, revision)
+            one = _meant(standing.read(connection, given.schema, *version_table.of(config)), action, name, revision)
             moved = connection.exec_driver_sql(
                 f"UPDATE {given.schema}.backfill SET wanted = %s WHERE id = %s AND state <> 'done'",
                 (_WANTED[action], one.id),

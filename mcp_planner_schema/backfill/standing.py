@@ -12,7 +12,6 @@ from mcp_planner_schema.guard import deploy_lock
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-VERSION_TABLE = "alembic_version"
 
 # A run whose process was killed says running until the next one finds it; the deployers' lock tells them apart.
 _READ = """
@@ -71,9 +70,7 @@ class Standing:
         }[self.state]
 
 
-def read(
-    connection: Connection, schema: str, version_table: str = VERSION_TABLE, version_table_schema: str | None = None
-) -> list[Standing]:
+def read(connection: Connection, schema: str, version_table: str, version_table_schema: str | None) -> list[Standing]:
     """All backfills of the history that this version table belongs to, in the order in which they were begun."""
     there = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL"
     if not connection.exec_driver_sql(there, (f"{schema}.backfill",)).scalar_one():

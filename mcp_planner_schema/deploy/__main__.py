@@ -67,12 +67,11 @@ def _begin(config: Config, values: Values) -> None:
     from pathlib import Path
 
     from mcp_planner_schema.deploy import record
-    from mcp_planner_schema.guard import deploy_lock, history, saying
-    from mcp_planner_schema.inspect import status
+    from mcp_planner_schema.guard import deploy_lock, history, saying, version_table
 
     repeat = str(config.attributes["repeat"])
     with _opened(config) as (given, engine, connection):
-        lock = deploy_lock.of(connection, status.VERSION_TABLE, None)
+        lock = deploy_lock.of(connection, *version_table.of(config))
         # A killed deploy may have left a run that is still at work: where the database stands is known when that is over.
         with deploy_lock.held(engine, lock, given.deploy_lock_timeout, saying.say, repeat):
             record.prepare(connection, given.schema)
@@ -159,14 +158,15 @@ def _kind(values: Values) -> str:
 
 @contextmanager
 def _opened(config: Config) -> Iterator[tuple[Settings, Engine, Connection]]:
-    from mcp_planner_schema.guard import connect, history, settings
-    from mcp_planner_schema.inspect import status
+    from mcp_planner_schema.guard import connect, history, settings, version_table
 
     given = settings.load(config)
     engine = connect.engine(connect.url(given), "mcp-planner-guard deploy")
     with connect.opened(engine, autocommit=True) as connection:
         # Before anything of the guard's is read: a view in its place would run its maker's code as whoever deploys.
-        history.refuse_foreign(connection, given.schema, status.VERSION_TABLE, str(config.attributes["repeat"]))
+        history.refuse_foreign(
+            connection, given.schema, version_table.of(config).shown, str(config.attributes["repeat"])
+        )
         yield given, engine, connection
 
 

@@ -29,21 +29,21 @@ def write(config: Config, values: Mapping[str, str], say: Callable[[str], None] 
     from sqlalchemy.exc import DBAPIError
 
     from mcp_planner_schema.generate import kinds
-    from mcp_planner_schema.guard import connect, settings
+    from mcp_planner_schema.guard import connect, settings, version_table
     from mcp_planner_schema.guard.findings import WrongUse
     from mcp_planner_schema.guard.scope import author, next_number
-    from mcp_planner_schema.inspect import status
 
     given = settings.load(config)
     repeat = "make migrate-create KIND=" + values["KIND"]
     if given.headers != "required":
         raise WrongUse("KIND writes revisions with headers and numbers; here headers is not required.", "make help")
     script = ScriptDirectory.from_config(config)
-    heads = tuple(script.get_heads())
+    heads, table = tuple(script.get_heads()), version_table.of(config)
     with connect.opened(connect.engine(connect.url(given), "mcp-planner-guard create")) as connection:
-        if status.heads(connection) != heads or len(heads) > 1:
+        stands = version_table.heads(connection, table)
+        if stands != heads or len(heads) > 1:
             raise WrongUse(
-                f"The database is at {', '.join(status.heads(connection)) or 'base'}, the newest revision is "
+                f"The database is at {', '.join(stands) or 'base'}, the newest revision is "
                 f"{', '.join(heads) or 'none'}: what is written follows what the database has.",
                 "make migrate-up",
             )

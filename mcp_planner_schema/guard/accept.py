@@ -28,8 +28,8 @@ def accept(config: Config, revision: str, reason: str) -> list[str]:
         script = ScriptDirectory.from_config(config)
         graph.explain(script, here.settings, (), here.repeat)
         with connect.opened(here.engine) as connection:
-            found = edits.read(script, here.settings, connection, alone.VERSION_TABLE, here.heads)
-            applied = history.applied(connection, here.settings.schema, alone.VERSION_TABLE)
+            found = edits.read(script, here.settings, connection, here.table.shown, here.heads)
+            applied = history.applied(connection, here.settings.schema, here.table.shown)
         edit = next((one for one in found if one.revision == revision), None)
         if edit is None:
             if revision in applied:

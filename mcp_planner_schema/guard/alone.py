@@ -24,18 +24,19 @@ from mcp_planner_schema.guard import (
     ladder,
     marker,
     session,
+    version_table,
     watch,
 )
 from mcp_planner_schema.guard import settings as settings_module
 from mcp_planner_schema.guard.findings import Broken, Busy, GuardError
 from mcp_planner_schema.guard.saying import say
 from mcp_planner_schema.guard.settings import Budgets, Settings
+from mcp_planner_schema.guard.version_table import VersionTable
 
 if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection, Engine
 
-VERSION_TABLE = "alembic_version"
 Found = TypeVar("Found")
 
 
@@ -46,6 +47,7 @@ class Alone:
     settings: Settings
     engine: Engine
     origin: history.Origin
+    table: VersionTable
     heads: tuple[str, ...]
     repeat: str
     still_held: Callable[[str], None]
@@ -60,6 +62,7 @@ def deploying(config: Config, *, marked: bool = True) -> Iterator[Alone]:
     from sqlalchemy.exc import SQLAlchemyError
 
     given, repeat = settings_module.load(config), str(config.attributes["repeat"])
+    table = version_table.of(config)
     target = connect.url(given)
     asking = connect.engine(target, "mcp-planner-guard " + connect.masked(repeat, target))
     engine = connect.own(asking)
@@ -69,12 +72,12 @@ def deploying(config: Config, *, marked: bool = True) -> Iterator[Alone]:
             banner.shown(config, connection, given)
             if marked:
                 banner.compared(config, connection, given, changes=True)
-            history.refuse_foreign(connection, given.schema, VERSION_TABLE, repeat)
-            lock = deploy_lock.of(connection, VERSION_TABLE, None)
+            history.refuse_foreign(connection, given.schema, table.shown, repeat)
+            lock = deploy_lock.of(connection, *table)
             connection.rollback()
             with deploy_lock.held(engine, lock, given.deploy_lock_timeout, say, repeat) as still_held:
                 who = history.origin(Path(config.get_main_option("script_location") or "."))
-                yield Alone(given, engine, who, _heads(connection), repeat, still_held)
+                yield Alone(given, engine, who, table, version_table.heads(connection, table), repeat, still_held)
     except SQLAlchemyError as error:
         raise connect.outside(error, target, repeat) from error
     finally:
@@ -91,7 +94,7 @@ def told(here: Alone, *, marks: bool = True) -> Iterator[int]:
         if marks:
             marker.keep(beside, here.settings, here.origin, say)
         number, dead = history.begin(
-            beside, schema, here.origin, version_table=VERSION_TABLE,
+            beside, schema, here.origin, version_table=here.table.shown,
             command=connect.masked(here.repeat, here.engine.url), heads=here.heads, planned=0,
         )  # fmt: skip
     for line in dead:
@@ -145,14 +148,6 @@ def attempt(here: Alone, budgets: Budgets, work: Callable[[Connection], Found], 
             raise Busy(f"The command {message}. Everything was rolled back.", here.repeat)
         say(f"waits: {message}")
         time.sleep(ladder.pause(tries))
-
-
-def _heads(connection: Connection) -> tuple[str, ...]:
-    from alembic.runtime.migration import MigrationContext
-
-    found = MigrationContext.configure(connection).get_current_heads()
-    connection.rollback()
-    return tuple(found)
 
 
 def _end(here: Alone, number: int, error: str | None) -> None:

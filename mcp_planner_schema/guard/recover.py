@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import banner, body, connect, judge, script, source, sql_body, sql_file
+from mcp_planner_schema.guard import banner, body, connect, judge, script, source, sql_body, sql_file, version_table
 from mcp_planner_schema.guard import settings as settings_module
 from mcp_planner_schema.guard.findings import Broken, Finding, Refused
 
@@ -50,7 +50,7 @@ class Kept:
     file: str | None
 
 
-def recover(config: Config, revision: str, folder: Path | None, version_table: str = "alembic_version") -> list[str]:
+def recover(config: Config, revision: str, folder: Path | None) -> list[str]:
     """Write the kept files of ``revision`` below ``folder`` (without one: where the history's own lie). Gives lines for people.
 
     Raises :class:`Refused` where nothing is kept, its checksum differs, a name is none, or another file stands there; then
@@ -62,7 +62,7 @@ def recover(config: Config, revision: str, folder: Path | None, version_table: s
     here = ScriptDirectory.from_config(config)
     versions = Path((here.version_locations or [f"{here.dir}/versions"])[0])
     places = _places(Path(here.dir), versions) if folder is None else _places(folder, folder / "versions")
-    kept = _ask(config, given, repeat, revision, version_table)
+    kept = _ask(config, given, repeat, revision, version_table.of(config).shown)
     wanted = _files(kept, here, own=folder is None)
     written = write(places, wanted, revision)
     commit = f", commit {kept.git_commit[:12]}" if kept.git_commit else ""
@@ -107,7 +107,7 @@ def _path(places: Mapping[str, Path], name: str) -> Path:
     return places[first].joinpath(*rest)
 
 
-def _ask(config: Config, given: settings_module.Settings, repeat: str, revision: str, version_table: str) -> Kept:
+def _ask(config: Config, given: settings_module.Settings, repeat: str, revision: str, table: str) -> Kept:
     from sqlalchemy.exc import SQLAlchemyError
 
     target = connect.url(given)
@@ -116,7 +116,7 @@ def _ask(config: Config, given: settings_module.Settings, repeat: str, revision:
         with connect.opened(engine) as connection:
             connection.execution_options(postgresql_readonly=True)
             banner.met(config, connection, given, changes=False)
-            kept = _kept(connection, given.schema, revision, version_table)
+            kept = _kept(connection, given.schema, revision, table)
     except SQLAlchemyError as error:
         raise connect.outside(error, target, repeat) from error
     finally:
@@ -129,16 +129,14 @@ def _ask(config: Config, given: settings_module.Settings, repeat: str, revision:
     return kept
 
 
-def _kept(connection: Connection, schema: str, revision: str, version_table: str) -> Kept | None:
+def _kept(connection: Connection, schema: str, revision: str, table: str) -> Kept | None:
     names = {"history": f"{schema}.history", "revision": f"{schema}.revision"}
     history, noted = connection.exec_driver_sql(_THERE, names).one()
-    row = (
-        connection.exec_driver_sql(_KEPT.format(schema=schema), (revision, version_table)).first() if history else None
-    )
+    row = connection.exec_driver_sql(_KEPT.format(schema=schema), (revision, table)).first() if history else None
     if row is None:
         return None
     asked = f"SELECT file FROM {schema}.revision WHERE revision = %s AND version_table = %s"
-    file = connection.exec_driver_sql(asked, (revision, version_table)).scalar() if noted else None
+    file = connection.exec_driver_sql(asked, (revision, table)).scalar() if noted else None
     return Kept(revision, row[0], row[1], row[2], row[3], row[4], row[5] or "", file)
 
 

@@ -65,11 +65,11 @@ def _known(
     elif not manifest.exists(connection, schema):
         return None
     else:
-        mine = (alone.VERSION_TABLE, digest)
+        mine = (here.table.shown, digest)
         found = manifest.read(connection, schema, "s.version_table = %s AND s.archive_sha256 = %s", mine)
         if not found:
             named = "s.version_table = %s AND pg_catalog.regexp_replace(s.archive, '^.*/', '') = %s"
-            same_name = manifest.read(connection, schema, named, (alone.VERSION_TABLE, path.name))
+            same_name = manifest.read(connection, schema, named, (here.table.shown, path.name))
             if same_name:
                 raise _other_file(path, same_name[0], revision)
             return None
@@ -120,14 +120,14 @@ def _back(
         found = unpack.known(scratch, connection, place, of.objects)
         _refuse_older(connection, of, found)
     else:
-        found = unpack.whole(scratch, connection, place, schema, alone.VERSION_TABLE)
+        found = unpack.whole(scratch, connection, place, schema, here.table.shown)
     if not any(one.relation for one in found.objects):
         raise refused(
             revision, "; ".join(found.lines) or "no table in the archive has rows",
             "take another archive", "make migrate-stash-list",
         )  # fmt: skip
     manifest.write(
-        connection, schema, number[0], run=number[1], version_table=alone.VERSION_TABLE, revision=revision, who=who,
+        connection, schema, number[0], run=number[1], version_table=here.table.shown, revision=revision, who=who,
         why=f"from the archive {file[0].name}", days=here.settings.stash_retention, objects=found.objects,
         archive=(str(file[0]), file[1]),
     )  # fmt: skip
@@ -145,7 +145,7 @@ def _begin(here: alone.Alone, connection: Connection, run: int | None) -> tuple[
     if run is None:
         history.prepare(connection, schema)
         run, _ = history.begin(
-            connection, schema, here.origin, version_table=alone.VERSION_TABLE, command="", heads=here.heads, planned=0
+            connection, schema, here.origin, version_table=here.table.shown, command="", heads=here.heads, planned=0
         )
     return manifest.next_id(connection, schema), run
 

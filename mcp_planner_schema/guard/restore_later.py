@@ -105,7 +105,7 @@ def _chosen(connection: Connection, here: alone.Alone, revision: str, number: in
         )
     found: Sequence[Stash] = (
         manifest.read(connection, schema, "s.revision = %s AND s.version_table = %s AND s.direction = 'downgrade'",
-                      (revision, alone.VERSION_TABLE)) if manifest.exists(connection, schema) else ()
+                      (revision, here.table.shown)) if manifest.exists(connection, schema) else ()
     )  # fmt: skip
     waits = next((one for one in found if one.state in WAITING), None)
     if waits is None:

@@ -39,7 +39,7 @@ def run(context: Any, target_metadata: MetaData | None = None, **options: Any) -
     config: Config = context.config
     from_command_line, form = config.cmd_opts is not None, "text"
     told = config.attributes.get("only_options")
-    if told is not None:  # whoever asks without a run goes by the same version table: see inspect/environment.py
+    if told is not None:  # whoever asks without a run goes by the same version table: see guard/version_table.py
         told.update(options)
         return
     try:

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcp_planner_schema.backfill import standing
-from mcp_planner_schema.guard import connect, deploy_lock, manifest
+from mcp_planner_schema.guard import connect, deploy_lock, manifest, version_table
 from mcp_planner_schema.guard.evidence import own
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.fingerprint import Line, Lines, at_once, entries, stored, together
 from mcp_planner_schema.guard.postcheck import identifier, pinned
-from mcp_planner_schema.inspect import environment, repair, route, status
-from mcp_planner_schema.inspect.environment import VersionTable
+from mcp_planner_schema.guard.version_table import VersionTable
+from mcp_planner_schema.inspect import repair, route, status
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -72,9 +72,9 @@ class Ailment(NamedTuple):
 
 def examine(config: Config) -> list[Ailment]:
     """Everything that is found, in the order in which it would be cured."""
-    table = environment.version_table(config)
+    table = version_table.of(config)
     with status.connected(config) as (connection, given):
-        heads = status.heads(connection, table)
+        heads = version_table.heads(connection, table)
         with route.history(config, given, (), connection, table) as script:
             applied = [one.revision for one in script.iterate_revisions(heads, "base")][::-1] if heads else []
         expected, unknown = _expected(script.dir, applied)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import catalog_change, connect
+from mcp_planner_schema.guard import catalog_change, connect, version_table
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.fingerprint import at_once, difference, of, stored, structure, together
-from mcp_planner_schema.inspect import environment, route, status
+from mcp_planner_schema.inspect import route, status
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -45,9 +45,9 @@ class Drift:
 
 def read_drift(config: Config) -> Drift:
     """Compare. Raises :class:`WrongUse` where nothing is stored for a revision that is applied."""
-    table = environment.version_table(config)
+    table = version_table.of(config)
     with status.connected(config) as (connection, given):
-        heads = status.heads(connection, table)
+        heads = version_table.heads(connection, table)
         with route.history(config, given, (), connection, table) as script:
             applied = catalog_change.chain(script, heads)
             if not catalog_change.kept(script):

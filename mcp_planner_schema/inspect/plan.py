@@ -14,11 +14,12 @@ from mcp_planner_schema.backfill.progress import lasting
 from mcp_planner_schema.guard import body, budget, graph, judge, phases, source
 from mcp_planner_schema.guard import plan as guard_plan
 from mcp_planner_schema.guard import settings as settings_module
+from mcp_planner_schema.guard import version_table as version_table_module
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.settings import Settings
+from mcp_planner_schema.guard.version_table import VersionTable
 from mcp_planner_schema.inspect import (
     ahead,
-    environment,
     lint,
     plan_database,
     plan_locks,
@@ -28,7 +29,6 @@ from mcp_planner_schema.inspect import (
     statements,
     table_stats,
 )
-from mcp_planner_schema.inspect.environment import VersionTable
 from mcp_planner_schema.inspect.plan_database import Facts
 from mcp_planner_schema.inspect.plan_locks import Known
 from mcp_planner_schema.inspect.plan_time import Deploy
@@ -83,7 +83,7 @@ def read(config: Config, *, to: str = "head", start: str | None = None, phase: s
         heads = () if at == "base" else (at,)
         facts = plan_database.committed(ScriptDirectory.from_config(config).dir, heads)
         return _plan(config, given, facts, VersionTable(), None, to, asked)
-    table = environment.version_table(config)
+    table = version_table_module.of(config)
     with plan_database.connected(config, str(config.attributes.get("repeat"))) as connection:
         with route.history(config, given, (), connection, table):
             facts = plan_database.ask(connection, table)

@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import blockers, connect
+from mcp_planner_schema.guard import blockers, connect, version_table
 from mcp_planner_schema.guard.findings import Broken
 from mcp_planner_schema.guard.stored_locks import MODES
+from mcp_planner_schema.guard.version_table import VersionTable
 from mcp_planner_schema.inspect import status, table_sizes, table_stats
-from mcp_planner_schema.inspect.environment import VersionTable
 from mcp_planner_schema.inspect.planned import Before
 from mcp_planner_schema.inspect.table_sizes import Rates, Size
 from mcp_planner_schema.inspect.table_stats import TableStats
@@ -65,10 +65,10 @@ def connected(config: Config, repeat: str) -> Iterator[Connection]:
             raise connect.outside(error, connection.engine.url, repeat) from error
 
 
-def ask(connection: Connection, version_table: VersionTable) -> Facts:
+def ask(connection: Connection, table: VersionTable) -> Facts:
     """The version, and every table as it is now."""
     url = connection.engine.url
-    heads, server = status.heads(connection, version_table), table_stats.server(connection)
+    heads, server = version_table.heads(connection, table), table_stats.server(connection)
     connection.rollback()
     sizes, at = table_sizes.read(connection), time.monotonic()
     return Facts(heads, f"{url.database} at {connect.place(url)}", server, sizes, "of this database", at)
@@ -113,13 +113,11 @@ def waits_for(mode: str, user: str) -> bool:
     return held >= _WAITS_FOR.get(mode, len(MODES)) and not (mode == "SHARE" and MODES[held] == mode)
 
 
-def before(
-    connection: Connection, schema: str, version_table: VersionTable, checksums: Mapping[str, str]
-) -> dict[str, Before]:
+def before(connection: Connection, schema: str, table: VersionTable, checksums: Mapping[str, str]) -> dict[str, Before]:
     """What the newest upgrade of each revision took here, where it was of the same text (``checksums``)."""
     there = "SELECT pg_catalog.to_regclass(%s::text) IS NOT NULL"
     if not connection.exec_driver_sql(there, (f"{schema}.history",)).scalar_one():
         return {}
-    rows = connection.exec_driver_sql(_BEFORE.format(schema=schema), (version_table.shown, list(checksums))).all()
+    rows = connection.exec_driver_sql(_BEFORE.format(schema=schema), (table.shown, list(checksums))).all()
     connection.rollback()
     return {name: Before(*took) for name, checksum, *took in rows if checksum == checksums[name]}

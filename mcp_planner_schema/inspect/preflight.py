@@ -5,12 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import banner, connect, graph, history, judge, marker, plan, session, settings
+from mcp_planner_schema.guard import (
+    banner,
+    connect,
+    graph,
+    history,
+    judge,
+    marker,
+    plan,
+    session,
+    settings,
+    version_table,
+)
 from mcp_planner_schema.guard.findings import Finding, Refused
 from mcp_planner_schema.guard.preflight import check, gate, pending
 from mcp_planner_schema.guard.preflight.check import Report
-from mcp_planner_schema.inspect import environment, route, status
-from mcp_planner_schema.inspect.environment import VersionTable
+from mcp_planner_schema.guard.version_table import VersionTable
+from mcp_planner_schema.inspect import route, status
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -26,7 +37,7 @@ def ask(config: Config, target: str, *, contract: bool = False, accepted: str | 
     lets nobody in with settings of today, are refusals too.
     ``accepted`` are the codes that a run would accept. Where there is nothing to run, nothing is refused, only told.
     """
-    given, codes, table = settings.load(config), gate.codes(accepted), environment.version_table(config)
+    given, codes, table = settings.load(config), gate.codes(accepted), version_table.of(config)
     try:
         way = route.find(config, target)
         folder, judged = _judged(config, given, way, contract=contract)
@@ -76,7 +87,7 @@ def _against(
         marked = marker.differing(connection, given, banner.place(connection))
         found = [marked] if marked else []
         found += plan.against(script, given, judged, back=way.back)
-        found += graph.edited(script, given, connection, table.shown, status.heads(connection, table))
+        found += graph.edited(script, given, connection, table.shown, version_table.heads(connection, table))
         told = plan.unknown(script, judged) if not given.rules.stored and not way.back else []
         recorded = history.upgraded_as(connection, given.schema, table.shown)
     return [one for one in found if one.rule.refuses], told, recorded

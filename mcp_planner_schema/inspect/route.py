@@ -7,19 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import ahead, graph, plan
+from mcp_planner_schema.guard import ahead, graph, plan, version_table
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.settings import Settings
+from mcp_planner_schema.guard.version_table import VersionTable
 from mcp_planner_schema.inspect import status
-from mcp_planner_schema.inspect.environment import VersionTable, version_table
 
 if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
     from sqlalchemy import Connection
-
-
-_ALEMBICS = VersionTable()
 
 
 @dataclass(frozen=True)
@@ -37,9 +34,9 @@ def find(config: Config, target: str) -> Route:
 
     Raises :class:`WrongUse` for what is no target from here, :class:`Refused` where the folder does not know the version.
     """
-    table = version_table(config)
+    table = version_table.of(config)
     with status.connected(config) as (connection, given), history(config, given, (), connection, table) as script:
-        heads = status.heads(connection, table)
+        heads = version_table.heads(connection, table)
         return _between(script, heads, target)
 
 
@@ -63,7 +60,7 @@ def _between(script: ScriptDirectory, heads: tuple[str, ...], target: str) -> Ro
 @contextmanager
 def history(
     config: Config, given: Settings, heads: tuple[str, ...], connection: Connection | None = None,
-    table: VersionTable = _ALEMBICS,
+    table: VersionTable | None = None,
 ) -> Iterator[ScriptDirectory]:  # fmt: skip
     """The folder's history, judged as a whole; what its import raises while inside comes out naming the file.
 
@@ -76,7 +73,7 @@ def history(
     repeat = str(config.attributes.get("repeat") or "the same call again")
     graph.explain(script, given, heads, repeat)
     if connection is not None:
-        ahead.require(connection, script, given, table.name, table.schema)
+        ahead.require(connection, script, given, *(table or VersionTable()))
     with plan.explained(script, given, heads, repeat):
         yield script
 

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.backfill import standing
 from mcp_planner_schema.backfill.standing import Standing
-from mcp_planner_schema.guard import ahead, banner, connect, deploy_lock, graph, settings
+from mcp_planner_schema.guard import ahead, banner, connect, deploy_lock, graph, settings, version_table
 from mcp_planner_schema.guard import history as guard_history
-from mcp_planner_schema.inspect import environment
-from mcp_planner_schema.inspect.environment import VersionTable
+from mcp_planner_schema.guard.version_table import VersionTable
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -22,10 +21,7 @@ if TYPE_CHECKING:
     from mcp_planner_schema.compatible import Compatibility
 
 
-VERSION_TABLE = "alembic_version"
 """Whose runs are told of where nobody has asked the environment."""
-
-_ALEMBICS = VersionTable()
 
 
 @dataclass(frozen=True)
@@ -104,9 +100,9 @@ def read(config: Config) -> Status:
     """Ask the database and the folder. Imports the revisions, as Alembic does."""
     from mcp_planner_schema.inspect import route, stashes
 
-    table = environment.version_table(config)
+    table = version_table.of(config)
     with connected(config) as (connection, given):
-        current = heads(connection, table)
+        current = version_table.heads(connection, table)
         with route.history(config, given, ()) as script:
             every = [(one.revision, one.doc) for one in reversed(list(script.walk_revisions()))]
             unknown = tuple(head for head in current if head not in dict(every))
@@ -189,16 +185,6 @@ def _moved(row: dict[str, Any]) -> str:
 
 def _short(checksum: str | None) -> str:
     return (checksum or "unknown")[:11]
-
-
-def heads(connection: Connection, table: VersionTable = _ALEMBICS) -> tuple[str, ...]:
-    """What the version table says; ends the transaction it was read in."""
-    from alembic.runtime.migration import MigrationContext
-
-    named = {"version_table": table.name, "version_table_schema": table.schema}
-    found = MigrationContext.configure(connection, opts=named).get_current_heads()
-    connection.rollback()
-    return found
 
 
 def _first_line(text: str | None) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mcp_planner_schema.guard import version_table
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.inspect import status, table_sizes
 from mcp_planner_schema.inspect.table_sizes import Size
@@ -70,8 +71,9 @@ def place(script_dir: str | Path) -> Path:
 
 def measure(config: Config) -> TableStats:
     """Ask the configured database. Reads the catalog only, no row of any table."""
+    table = version_table.of(config)
     with status.connected(config) as (connection, _):
-        heads = status.heads(connection)
+        heads = version_table.heads(connection, table)
         return of(heads, server(connection), table_sizes.read(connection))
 
 

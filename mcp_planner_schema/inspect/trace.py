@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import address, connect, judge, source, stored_locks
+from mcp_planner_schema.guard import address, connect, judge, source, stored_locks, version_table
 from mcp_planner_schema.guard import settings as settings_module
 from mcp_planner_schema.guard.findings import Broken, Finding, GuardError, WrongUse
 from mcp_planner_schema.guard.postcheck import execute, identifier
@@ -78,7 +78,7 @@ def trace(config: Config, wanted: str | None = None) -> list[Traced]:
     heads: tuple[str, ...] = ()
     if wanted is None:
         with status.connected(config) as (connection, _):
-            heads = status.heads(connection)
+            heads = version_table.heads(connection, version_table.of(config))
     with route.history(config, given, heads) as script:
         every = list(reversed(list(script.walk_revisions())))
         applied = {one.revision for one in script.iterate_revisions(heads, "base")} if heads else set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import history, judge
+from mcp_planner_schema.guard import history, judge, version_table
 from mcp_planner_schema.guard.postcheck import CATALOG_PATH, Expectation, execute, expectations, pinned
 from mcp_planner_schema.inspect import route, status
 
@@ -33,12 +33,13 @@ def verify(config: Config) -> Report:
     Each question is a transaction of its own that is rolled back. A revision that was skipped here, as not for this environment,
     has changed nothing, so nothing is expected of it.
     """
+    table = version_table.of(config)
     with status.connected(config) as (connection, settings):
-        current = status.heads(connection)
-        with route.history(config, settings, (), connection) as script:
+        current = version_table.heads(connection, table)
+        with route.history(config, settings, (), connection, table) as script:
             applied = list(reversed(list(script.iterate_revisions(current, "base")))) if current else []
         judged = judge.judge_pending(script, [one.path for one in applied], settings)
-        recorded = history.upgraded_as(connection, settings.schema, status.VERSION_TABLE)
+        recorded = history.upgraded_as(connection, settings.schema, table.shown)
         here = [
             one
             for one, found in zip(applied, judged, strict=True)

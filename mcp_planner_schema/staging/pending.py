@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import judge, phases, source
+from mcp_planner_schema.guard import judge, phases, source, version_table
 from mcp_planner_schema.inspect import route, status
 
 if TYPE_CHECKING:
@@ -45,11 +45,12 @@ class Pending:
 
 def read(config: Config) -> Pending:
     """Ask the configured database and the folder. Reads only; imports the revisions, as Alembic does."""
+    table = version_table.of(config)
     with status.connected(config) as (connection, given):
-        heads = status.heads(connection)
+        heads = version_table.heads(connection, table)
         server = str(connection.exec_driver_sql("SHOW server_version").scalar_one()).split()[0]
         connection.rollback()
-        with route.history(config, given, (), connection) as script:
+        with route.history(config, given, (), connection, table) as script:
             every = list(reversed(list(script.walk_revisions())))
             applied = {one.revision for one in script.iterate_revisions(heads, "base")} if heads else set()
         waiting = [(one.revision, one.path) for one in every if one.revision not in applied]

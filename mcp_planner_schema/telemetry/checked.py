@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import connect, settings
+from mcp_planner_schema.guard import connect, settings, version_table
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -46,8 +46,9 @@ def _stand(config: Config, given: Settings, made: Metrics) -> None:
     from mcp_planner_schema.inspect import route, status
     from mcp_planner_schema.telemetry import state
 
+    table = version_table.of(config)
     with status.connected(config) as (connection, _):
-        heads = status.heads(connection)
-        made.replay(connection, given.schema, status.VERSION_TABLE)
+        heads = version_table.heads(connection, table)
+        made.replay(connection, given.schema, table.shown)
         with route.history(config, given, ()) as script:
             state.read(made, connection, given, script, heads, ask=True)

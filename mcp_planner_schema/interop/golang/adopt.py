@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import catalog_change, connect, fingerprint, settings
+from mcp_planner_schema.guard import catalog_change, connect, fingerprint, settings, version_table
 from mcp_planner_schema.guard.findings import Busy, Finding, Refused, WrongUse
 from mcp_planner_schema.guard.fingerprint import Lines, stored
 from mcp_planner_schema.interop.golang import half, keep, versions
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from mcp_planner_schema.guard.settings import Settings
-    from mcp_planner_schema.inspect.environment import VersionTable
+    from mcp_planner_schema.guard.version_table import VersionTable
 
 COMMAND = "make migrate-adopt FROM=golang-migrate"
 _SHOWN = 12
@@ -38,7 +38,7 @@ def adopt(
     step from now on. Raises :class:`Broken` where a file is half done, :class:`Refused` where the catalog is another one and
     no ``reason`` is given; then nothing is changed.
     """
-    from mcp_planner_schema.inspect import environment, route, status
+    from mcp_planner_schema.inspect import route, status
 
     given = settings.load(config)
     if keeping and keep.NAME not in given.on_version_apply:
@@ -46,9 +46,9 @@ def adopt(
             "KEEP=1 needs the guard to call what keeps the row, with every run of everybody.",
             f"write on_version_apply = {keep.NAME} below [guard] in alembic.ini, then {COMMAND} KEEP=1",
         )
-    own = environment.version_table(config)
+    own = version_table.of(config)
     with status.connected(config) as (connection, _), route.history(config, given, ()) as script:
-        row, heads, line = rows.read(connection, table), status.heads(connection, own), versions.places(script)
+        row, heads, line = rows.read(connection, table), version_table.heads(connection, own), versions.places(script)
         found = _catalog(connection, given, own.shown, table)
         place = _named(line, at) if at else _at(script, line, table, row, found)
     revision = place.revision if place else "base"
