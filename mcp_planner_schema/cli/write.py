@@ -38,11 +38,14 @@ def _fingerprint(config: Config, values: Values) -> int:
 
 
 def _table_stats(config: Config, values: Values) -> int:
+    from alembic.script import ScriptDirectory
+
+    from mcp_planner_schema.guard.source import shown
     from mcp_planner_schema.inspect import table_stats
 
-    stats = table_stats.measure(config)
-    table_stats.place(ROOT / "alembic").write_text(table_stats.text(stats), encoding="utf-8")
-    print(f"{len(stats.bytes)} tables at {', '.join(stats.heads) or 'base'}, written to alembic/table-stats.json")
+    stats, place = table_stats.measure(config), table_stats.place(ScriptDirectory.from_config(config).dir)
+    place.write_text(table_stats.text(stats), encoding="utf-8")
+    print(f"{len(stats.bytes)} tables at {', '.join(stats.heads) or 'base'}, written to {shown(place)}")
     return DONE
 
 
@@ -63,9 +66,11 @@ def _schema_doc(config: Config, values: Values) -> int:
 
 
 def _schema_sql(config: Config, values: Values) -> int:
+    from alembic.script import ScriptDirectory
+
     from mcp_planner_schema.inspect import schema_sql
 
-    schema_sql.place(ROOT / "alembic").write_text(schema_sql.text(config), encoding="utf-8")
+    schema_sql.place(ScriptDirectory.from_config(config).dir).write_text(schema_sql.text(config), encoding="utf-8")
     return DONE
 
 
