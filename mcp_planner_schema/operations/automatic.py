@@ -15,7 +15,7 @@ from alembic.operations import ops
 from alembic.util import rev_id
 
 from mcp_planner_schema.guard import committing, scope
-from mcp_planner_schema.operations import columns, constraint_ops, index_ops
+from mcp_planner_schema.operations import columns, constraint_ops, index_ops, not_null_ops
 from mcp_planner_schema.operations.constraints import ForeignKey
 from mcp_planner_schema.operations.undecided import Nothing, Undecided, names_in
 
@@ -242,7 +242,7 @@ def _nullable(operation: ops.AlterColumnOp) -> Iterator[MigrateOperation]:
     rest.modify_nullable = None
     if rest.has_changes():
         yield rest
-    kind = constraint_ops.DropNotNullOp if operation.modify_nullable else constraint_ops.SetNotNullConcurrentlyOp
+    kind = not_null_ops.DropNotNullOp if operation.modify_nullable else not_null_ops.SetNotNullConcurrentlyOp
     yield kind(operation.table_name, operation.column_name, operation.schema)
 
 

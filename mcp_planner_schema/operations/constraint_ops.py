@@ -1,4 +1,4 @@
-"""``op.add_…_concurrently`` for constraints, ``op.set_not_null_concurrently``, and their ways back."""
+"""``op.add_…_concurrently`` for constraints, and their ways back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from alembic.operations import Operations, ops
 
 from mcp_planner_schema.guard.postcheck import identifier
-from mcp_planner_schema.operations import constraints, not_null, online
+from mcp_planner_schema.operations import constraints, not_null_ops, online
 from mcp_planner_schema.operations.constraints import ForeignKey, deferral
 from mcp_planner_schema.operations.indexes import Definition
 
@@ -194,48 +194,6 @@ class InvalidateConstraintOp(ops.MigrateOperation):
         return ValidateConstraintOp(self.constraint_name, self.table_name, self.schema)
 
 
-@Operations.register_operation("set_not_null_concurrently")
-@dataclass(frozen=True)
-class SetNotNullConcurrentlyOp(ops.MigrateOperation):
-    """Make a column NOT NULL; its rows are read while everybody reads and writes."""
-
-    table_name: str
-    column_name: str
-    schema: str | None = None
-
-    @classmethod
-    def set_not_null_concurrently(
-        cls, operations: Operations, table_name: str, column_name: str, *, schema: str | None = None
-    ) -> None:
-        """As ``op.alter_column(…, nullable=False)``. Rows with null are counted and named before anything is done."""
-        operations.invoke(cls(table_name, column_name, schema))
-
-    def reverse(self) -> DropNotNullOp:
-        """The operation that lets it be null again."""
-        return DropNotNullOp(self.table_name, self.column_name, self.schema)
-
-
-@Operations.register_operation("drop_not_null")
-@dataclass(frozen=True)
-class DropNotNullOp(ops.MigrateOperation):
-    """Let a column be null, under a brief lock."""
-
-    table_name: str
-    column_name: str
-    schema: str | None = None
-
-    @classmethod
-    def drop_not_null(
-        cls, operations: Operations, table_name: str, column_name: str, *, schema: str | None = None
-    ) -> None:
-        """As ``op.alter_column(…, nullable=True)``."""
-        operations.invoke(cls(table_name, column_name, schema))
-
-    def reverse(self) -> SetNotNullConcurrentlyOp:
-        """The operation that makes it NOT NULL."""
-        return SetNotNullConcurrentlyOp(self.table_name, self.column_name, self.schema)
-
-
 @Operations.implementation_for(AddCheckConcurrentlyOp)
 def _check(operations: Operations, operation: AddCheckConcurrentlyOp) -> None:
     context, name = operations.migration_context, operation.constraint_name
@@ -289,7 +247,7 @@ def _key(operations: Operations, operation: AddUniqueConcurrentlyOp | AddPrimary
         table = online.qualified(operation.schema, operation.table_name)
         if operation.kind == "PRIMARY KEY":
             for column in operation.columns:
-                _not_null_text(operations, operation.table_name, column, operation.schema)
+                not_null_ops.not_null_text(operations, operation.table_name, column, operation.schema)
         online.send(context, index.sql(name, table, "CONCURRENTLY "))
         using = f"{operation.kind} USING INDEX {identifier(name)} {more}".rstrip()
         online.hold(context, f"ALTER TABLE {table} ADD CONSTRAINT {identifier(name)} {using}")
@@ -342,43 +300,3 @@ def _invalidate(operations: Operations, operation: InvalidateConstraintOp) -> No
         context, "invalidate_constraint", f"{operation.table_name}.{name}", work,
         lambda: online.unwritable("what the constraint says stands only in the catalog"),
     )  # fmt: skip
-
-
-@Operations.implementation_for(SetNotNullConcurrentlyOp)
-def _set_not_null(operations: Operations, operation: SetNotNullConcurrentlyOp) -> None:
-    context, column = operations.migration_context, operation.column_name
-
-    def work(_: Entry) -> None:
-        not_null.set_on(context, online.table(context, operation.table_name, operation.schema), column)
-
-    online.carry_out(
-        context, "set_not_null_concurrently", f"{operation.table_name}.{column}", work,
-        lambda: _not_null_text(operations, operation.table_name, column, operation.schema),
-    )  # fmt: skip
-
-
-@Operations.implementation_for(DropNotNullOp)
-def _drop_not_null(operations: Operations, operation: DropNotNullOp) -> None:
-    context, column = operations.migration_context, operation.column_name
-
-    def work(_: Entry) -> None:
-        not_null.drop_from(context, online.table(context, operation.table_name, operation.schema), column)
-
-    def text() -> None:
-        table = online.qualified(operation.schema, operation.table_name)
-        online.hold(context, f"ALTER TABLE {table} ALTER COLUMN {identifier(column)} DROP NOT NULL")
-
-    online.carry_out(context, "drop_not_null", f"{operation.table_name}.{column}", work, text)
-
-
-def _not_null_text(operations: Operations, table_name: str, column: str, schema: str | None) -> None:
-    """Offline nobody says which version it is: by the check, which every version knows."""
-    context, table = operations.migration_context, online.qualified(schema, table_name)
-    check, quoted = identifier(not_null.check_name(table_name, column)), identifier(column)
-    online.hold(context, f"ALTER TABLE {table} ADD CONSTRAINT {check} CHECK ({quoted} IS NOT NULL) NOT VALID")
-    online.send(context, f"ALTER TABLE {table} VALIDATE CONSTRAINT {check}")
-    online.hold(
-        context,
-        f"ALTER TABLE {table} ALTER COLUMN {quoted} SET NOT NULL",
-        f"ALTER TABLE {table} DROP CONSTRAINT {check}",
-    )

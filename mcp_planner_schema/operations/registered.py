@@ -9,6 +9,7 @@ from mcp_planner_schema.operations import give_back as give_back
 from mcp_planner_schema.operations import index_ops as index_ops
 from mcp_planner_schema.operations import maintenance_ops as maintenance_ops
 from mcp_planner_schema.operations import moves as moves
+from mcp_planner_schema.operations import not_null_ops as not_null_ops
 from mcp_planner_schema.operations import partition_ops as partition_ops
 from mcp_planner_schema.operations import render as render
 from mcp_planner_schema.operations import scripts as scripts

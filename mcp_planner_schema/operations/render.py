@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from alembic.autogenerate.render import renderers
 from alembic.operations import ops
 
-from mcp_planner_schema.operations import constraint_ops, index_ops, maintenance_ops, partition_ops
+from mcp_planner_schema.operations import constraint_ops, index_ops, maintenance_ops, not_null_ops, partition_ops
 
 if TYPE_CHECKING:
     from alembic.autogenerate.api import AutogenContext
@@ -24,8 +24,8 @@ _POSITIONAL: dict[type[ops.MigrateOperation], tuple[str, tuple[str, ...]]] = {
     constraint_ops.DropConstraintConcurrentlyOp: ("drop_constraint_concurrently", ("constraint_name", "table_name")),
     constraint_ops.ValidateConstraintOp: ("validate_constraint", ("constraint_name", "table_name")),
     constraint_ops.InvalidateConstraintOp: ("invalidate_constraint", ("constraint_name", "table_name")),
-    constraint_ops.SetNotNullConcurrentlyOp: ("set_not_null_concurrently", ("table_name", "column_name")),
-    constraint_ops.DropNotNullOp: ("drop_not_null", ("table_name", "column_name")),
+    not_null_ops.SetNotNullConcurrentlyOp: ("set_not_null_concurrently", ("table_name", "column_name")),
+    not_null_ops.DropNotNullOp: ("drop_not_null", ("table_name", "column_name")),
     partition_ops.AttachPartitionOp: ("attach_partition", ("table_name", "partition_name", "bound")),
     partition_ops.DetachPartitionOp: ("detach_partition", ("table_name", "partition_name")),
     maintenance_ops.ReindexConcurrentlyOp: ("reindex_concurrently", ("table_name", "index_name")),
