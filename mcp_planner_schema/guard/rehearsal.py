@@ -8,6 +8,7 @@ Python code.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from mcp_planner_schema.guard import (
     forecast,
     history,
     move,
+    noted_types,
     postcheck,
     progress,
     seal,
@@ -127,6 +129,7 @@ def _once(
         at.attempts, at.rehearsed = at.attempts + 1, True
     if run.number:  # a dry run has no row that could remember it
         sequences.remember(run.beside, schema, run.number, ways[0].name)
+    context.impl.memo = run.noted
     connection.begin()
     told = f"{ways[0].name:<4} rehearsal"
     with watch.watching(run.watcher, pid, lambda waiting: run.say(f"{told} {waiting}")) as waits:
@@ -147,9 +150,10 @@ def _once(
 def _rehearsed(
     run: Run, one: Step, at: Progress, unmet: dict[BaseException, int], place: int, *, last: bool, measured: bool
 ) -> Forecast:
-    context, schema, body = run.migration(), run.settings.schema, one.migration_fn
+    context, schema = run.migration(), run.settings.schema
     connection = context.connection
     assert connection is not None
+    body = functools.partial(noted_types.beginning, context, noted_types.after(context, connection), one.migration_fn)
     session.restore(connection, run.session)
     budget.apply(connection, budget.of_revision(run.settings.budgets, at.own))
     asked = "SELECT pg_catalog.pg_current_xact_id()::text"

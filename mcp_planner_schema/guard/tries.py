@@ -7,7 +7,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import (
@@ -26,6 +26,7 @@ from mcp_planner_schema.guard import (
     journal,
     ladder,
     lineage,
+    noted_types,
     outcome,
     plan,
     progress,
@@ -59,7 +60,8 @@ class Run:
     ``session`` is what each step begins with, ``callbacks`` are the environment's own ``on_version_apply``, ``reason`` is
     why a version is stamped. ``watcher`` is the connection that looks at the running step, ``asked`` what whoever runs it
     allows, ``tag`` what the sessions of this run are called by, ``folder`` where Alembic's files lie, ``events`` where what
-    happens goes, ``catalog`` what is known of the catalog, where steps are held to it.
+    happens goes, ``catalog`` what is known of the catalog, where steps are held to it, ``noted`` the named types that its
+    steps have made.
     """
 
     settings: Settings
@@ -83,6 +85,7 @@ class Run:
     folder: str
     events: Events
     catalog: Catalog | None = None
+    noted: noted_types.Noted = field(default_factory=dict)
 
     def emit(self, kind: str, at: Progress | None = None, *, line: str = "", **data: Any) -> None:
         """Something has happened, in the thread that migrates. ``line`` says it to people."""
@@ -121,6 +124,7 @@ def take(run: Run, one: Step, judged: Judged | None) -> None:
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(_stopped(run, at, error, final=final)) from None
             if final:
+                run.noted = noted_types.after(run.migration(), run.beside)
                 outcome.final(run, at, f"{at.name:<4} the step is final; only its acknowledgement was lost")
                 return
             failed = failed_as(run, one, at, error)
@@ -133,7 +137,7 @@ def take(run: Run, one: Step, judged: Judged | None) -> None:
             outcome.failed(run, at, failed, failure.sqlstate(error, at))
             raise failed from error
         run.migration().connection.info.pop(trial.STOOD, None)  # type: ignore[union-attr]  # online there is one
-        run.heads = at.heads
+        run.heads, run.noted = at.heads, noted_types.after(run.migration(), run.beside)
         outcome.done(run, at)
         return
 
@@ -197,7 +201,8 @@ def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
 
     @functools.wraps(original)
     def guarded(**arguments: Any) -> None:
-        step.guarded(run, one, at, functools.partial(original, **arguments))
+        body = functools.partial(original, **arguments)
+        step.guarded(run, one, at, functools.partial(noted_types.beginning, run.migration(), run.noted, body))
 
     one.migration_fn = guarded
     run.configure(fn=lambda heads, ctx: [one], on_version_apply=(*run.callbacks, applied))
