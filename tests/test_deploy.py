@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_planner_schema.deploy import record, stages, watch
+from mcp_planner_schema.deploy import back, backup, record, stages, watch
 from mcp_planner_schema.deploy.stages import CONTRACT, EXPAND, Stages
 from mcp_planner_schema.guard import connect, history, settings
 from mcp_planner_schema.guard.findings import Broken, GuardError, WrongUse
@@ -85,6 +85,38 @@ def test_a_deploy_that_did_not_end_is_found_again(empty: Database) -> None:
     assert empty.rows("SELECT state, to_head, exit_code, reason FROM migration.deploy") == [
         ("done", "023", 0, "no staging today; still none")
     ]
+
+
+def test_a_deploy_that_goes_on_keeps_the_backup_from_before(
+    empty: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file is gone or too old when it goes on, twice: another is written, and the first stays the one to go back with."""
+    monkeypatch.setenv("PLANNER_ARCHIVE_DIR", str(tmp_path / "backups"))
+    empty.rows("CREATE TABLE a (id int); INSERT INTO a VALUES (1)")  # and the deploy's row
+    given = settings.load(_config())
+    engine = connect.engine(connect.url(given), "the test")
+    who = history.Origin("somebody", "here", None)
+    with connect.opened(engine, autocommit=True) as connection:
+        record.prepare(connection, "migration")
+        number = record.begin(connection, "migration", EXPAND, "001", {}, None, who)
+
+        paths = []
+        for head in ("001", "002", "003"):
+            for _ in backup.make(given, engine, record.read(connection, "migration", number), head, None, "again"):
+                pass
+            paths.append(empty.value("SELECT backup ->> 'path' FROM migration.deploy"))
+            Path(paths[-1]).rename(tmp_path / f"moved{head}")  # as on another machine
+            empty.rows("INSERT INTO a VALUES (2)")
+        saved = record.newest(connection, "migration", saved=True)
+
+    assert saved is not None
+    assert saved.backup is not None
+    told = list(back._restore(saved, engine.url, "planner"))
+    assert len(set(paths)) == 3
+    assert (saved.before["path"], saved.before["head"], saved.before["rows"]) == (paths[0], "001", 2)
+    assert saved.backup["path"] == paths[2]
+    assert told[-2].endswith(f"--dbname=planner_before {paths[0]}")
+    assert f"at 003: {paths[2]}" in told[-1]
 
 
 def _config() -> object:

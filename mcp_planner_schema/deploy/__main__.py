@@ -105,7 +105,9 @@ def _backup(config: Config, values: Values) -> None:
     with _opened(config) as (given, engine, connection):
         found = record.read(connection, given.schema, int(values["ID"]))
         record.at(connection, given.schema, found.id, "backup")
-    for line in backup.make(given, engine, found, os.environ.get("PREFLIGHT_ACCEPT"), str(config.attributes["repeat"])):
+    applied = _applied(config)
+    accepted, repeat = os.environ.get("PREFLIGHT_ACCEPT"), str(config.attributes["repeat"])
+    for line in backup.make(given, engine, found, applied[-1] if applied else "base", accepted, repeat):
         saying.say(line)
 
 

@@ -61,13 +61,17 @@ def _once(config: Config, given: Settings, steps: tuple[str, ...]) -> Iterator[s
 
 def _restore(saved: Deploy | None, url: URL, database: str) -> Iterator[str]:
     """The backup into a database beside the one that is there. libpq's variables say where; the password is not said."""
-    if saved is None or not saved.backup:
+    if saved is None or not (before := saved.before):
         return
-    path, beside = shlex.quote(str(saved.backup["path"])), shlex.quote(f"{database}_before")
+    path, beside = shlex.quote(str(before["path"])), shlex.quote(f"{database}_before")
     query = url.query
     parts = {"PGHOST": url.host or query.get("host"), "PGPORT": url.port or query.get("port"), "PGUSER": url.username}
     where = " ".join(f"{name}={shlex.quote(str(value))}" for name, value in parts.items() if value)
-    yield f"  the whole database as it was before deploy {saved.id}, beside what is there (sha256: migration.deploy):"
+    machine = f" on {before['host']}" if before.get("host") else ""
+    yield f"  the whole database as it was before deploy {saved.id}, beside it (file{machine}; sha256: migration.deploy):"
     if where:
         yield f"  export {where}      (and the password, by PGPASSFILE or a service file)"
     yield f"  createdb {beside} && pg_restore --exit-on-error --dbname={beside} {path}"
+    if saved.backup is not None and saved.backup.get("path") not in (None, before["path"]):
+        at = saved.backup.get("head", "a later revision")
+        yield f"  (written when the deploy went on, with what it had done by then, at {at}: {saved.backup['path']})"

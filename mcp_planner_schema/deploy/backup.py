@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,11 +32,14 @@ ORDER BY 1, 2
 """
 
 
-def make(given: Settings, engine: Engine, deploy: Deploy, accepted: str | None, repeat: str) -> Iterator[str]:
+def make(
+    given: Settings, engine: Engine, deploy: Deploy, head: str, accepted: str | None, repeat: str
+) -> Iterator[str]:  # fmt: skip
     """See to it that there is a backup from before the deploy, and write down which; one line for people for each thing said.
 
     With ``backup_check`` configured its word is taken, and findings are refused unless ``accepted``. Else the file that this
-    deploy has written already counts, where it is there. Raises :class:`Refused`, :class:`Busy` or :class:`Broken`.
+    deploy has written already counts, where it is there. ``head`` is where the database is just now.
+    Raises :class:`Refused`, :class:`Busy` or :class:`Broken`.
     """
     asked = given.preflight
     if asked.backup_age is None:
@@ -56,7 +60,7 @@ def make(given: Settings, engine: Engine, deploy: Deploy, accepted: str | None, 
     rows = sum(one[2] for one in made.tables)
     kept = {
         "path": str(made.path), "sha256": made.sha256, "bytes": made.bytes, "tables": len(made.tables), "rows": rows,
-        "server": made.server_version, "pg_dump": made.pg_dump_version,
+        "server": made.server_version, "pg_dump": made.pg_dump_version, "host": socket.gethostname(), "head": head,
     }  # fmt: skip
     with connect.opened(engine, autocommit=True) as connection:
         record.save(connection, given.schema, deploy.id, kept)

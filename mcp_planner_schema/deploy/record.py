@@ -37,7 +37,8 @@ COMMENT ON TABLE {schema}.deploy IS 'One row a deploy by scripts/production-migr
 COMMENT ON COLUMN {schema}.deploy.stage IS 'The last one that is known: of a deploy that was killed, runs and history say more';
 COMMENT ON COLUMN {schema}.deploy.reason IS 'Why without a rehearsal, or how it is known that no older release runs';
 COMMENT ON COLUMN {schema}.deploy.revisions IS 'What it was begun for, with checksums: rehearsed, or waived for the reason';
-COMMENT ON COLUMN {schema}.deploy.backup IS 'Path, SHA-256 and size of what was written before; or whose word was taken';
+COMMENT ON COLUMN {schema}.deploy.backup IS
+'Path, SHA-256 and size of what was written, or whose word was taken; first: the one from before, where it was written again';
 """
 _READ = """
 SELECT id, kind, state, stage, from_head, backup, revisions,
@@ -62,6 +63,12 @@ class Deploy:
     age: float | None
     since: float
 
+    @property
+    def before(self) -> Mapping[str, Any]:
+        """The file from before its first step; empty where none was written."""
+        kept = self.backup or {}
+        return next((one for one in (kept.get("first", {}), kept) if one.get("path")), {})
+
 
 def prepare(connection: Connection, schema: str) -> None:
     """Make the table where it is missing. Call under the deployers' lock; commits by autocommit."""
@@ -81,8 +88,8 @@ def newest(connection: Connection, schema: str, kind: str = "", *, saved: bool =
     if not _there(connection, schema):
         return None
     row = connection.exec_driver_sql(
-        f"{_READ.format(schema=schema)} WHERE %s IN ('', kind) AND (backup ->> 'path' IS NOT NULL OR NOT %s) "
-        "ORDER BY id DESC LIMIT 1",
+        f"{_READ.format(schema=schema)} WHERE %s IN ('', kind) AND (NOT %s "
+        "OR coalesce(backup ->> 'path', backup #>> '{first,path}') IS NOT NULL) ORDER BY id DESC LIMIT 1",
         (kind, saved),
     ).first()
     return Deploy(*row) if row else None
@@ -124,10 +131,11 @@ def at(connection: Connection, schema: str, number: int, stage: str) -> None:
 
 
 def save(connection: Connection, schema: str, number: int, backup: Mapping[str, Any]) -> None:
-    """Write which backup there is from before it."""
+    """Write which backup there is. The one from before the deploy's first step stays, as ``first`` of those that come after."""
     sql = (
         f"UPDATE {schema}.deploy SET backup = %s::jsonb || pg_catalog.jsonb_build_object('at', "
-        "pg_catalog.clock_timestamp()) WHERE id = %s"
+        "pg_catalog.clock_timestamp()) || CASE WHEN backup IS NULL THEN '{}'::jsonb ELSE "
+        "pg_catalog.jsonb_build_object('first', coalesce(backup -> 'first', backup)) END WHERE id = %s"
     )
     connection.exec_driver_sql(sql, (json.dumps(backup), number))
 
