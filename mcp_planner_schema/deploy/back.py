@@ -71,7 +71,7 @@ def _restore(saved: Deploy | None, url: URL, database: str) -> Iterator[str]:
     yield f"  the whole database as it was before deploy {saved.id}, beside it (file{machine}; sha256: migration.deploy):"
     if where:
         yield f"  export {where}      (and the password, by PGPASSFILE or a service file)"
-    yield f"  createdb {beside} && pg_restore --exit-on-error --dbname={beside} {path}"
+    yield f"  createdb --template=template0 {beside} && pg_restore --exit-on-error --dbname={beside} {path}"
     if saved.backup is not None and saved.backup.get("path") not in (None, before["path"]):
         at = saved.backup.get("head", "a later revision")
         yield f"  (written when the deploy went on, with what it had done by then, at {at}: {saved.backup['path']})"

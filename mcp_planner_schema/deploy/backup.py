@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mcp_planner_schema.deploy import record
 from mcp_planner_schema.guard import archive, connect, evidence
 from mcp_planner_schema.guard.findings import Broken, Refused
+from mcp_planner_schema.guard.postcheck import execute
 from mcp_planner_schema.guard.preflight import backup, gate
 from mcp_planner_schema.guard.preflight.asked import Here, size, span
 
@@ -20,15 +21,32 @@ if TYPE_CHECKING:
     from mcp_planner_schema.deploy.record import Deploy
     from mcp_planner_schema.guard.settings import Settings
 
-# A partition's rows come with its table; what earlier downgrades have kept has archives of its own, and nothing of it can go.
+# A partition's rows come with its table. Of an extension's tables those are dumped that it has registered for that.
 _TABLES = """
-SELECT n.nspname::text, c.relname::text
+SELECT n.nspname::text, c.relname::text, n.nspname ~ %(own)s OR x.extends
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM pg_catalog.pg_depend d
+  WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') AS extends) x
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND left(n.nspname, 3) <> 'pg_'
-  AND n.nspname <> 'information_schema' AND n.nspname !~ %s
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-                  WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+  AND n.nspname <> 'information_schema'
+  AND (NOT x.extends OR EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig)))
 ORDER BY 1, 2
+"""
+# What no dump of one database has: rows that lie elsewhere, that an extension does not register, settings of the database.
+_NOT_IN_IT = """
+SELECT 'the rows of the foreign table ' || c.oid::regclass::text FROM pg_catalog.pg_class c WHERE c.relkind = 'f'
+UNION ALL
+SELECT pg_catalog.format('the rows of %s, which the extension %s has not registered to be dumped', c.oid::regclass, e.extname)
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+WHERE c.relkind = 'r' AND pg_catalog.pg_relation_size(c.oid) > 0
+  AND NOT c.oid = ANY (coalesce(e.extconfig, '{}'::oid[]))
+UNION ALL
+SELECT pg_catalog.format('%s, by ALTER %s', s.setting,
+       CASE WHEN d.setrole = 0 THEN 'DATABASE' ELSE pg_catalog.format('ROLE %s IN DATABASE', d.setrole::regrole) END)
+FROM pg_catalog.pg_db_role_setting d, pg_catalog.unnest(d.setconfig) AS s (setting)
+WHERE d.setdatabase = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 """
 
 
@@ -49,14 +67,16 @@ def make(
         if asked.backup_check:
             yield from _checked(connection, given, deploy, accepted, repeat)
             return
-        tables = [tuple(row) for row in connection.exec_driver_sql(_TABLES, (f"^{given.schema}_stash_[0-9]+$",))]
-        if not any(not _own(given, schema) for schema, _ in tables):
+        found = connection.exec_driver_sql(_TABLES, {"own": evidence.own(given.schema)}).all()
+        tables = [(schema, name) for schema, name, _ in found]
+        lacks = execute(connection, _NOT_IN_IT).scalars().all()
+        if all(ours for *_, ours in found):
             yield "the database has no tables yet: there is nothing to back up"
             return
     if deploy.backup and _usable(deploy, asked.backup_age / 1000):
         yield f"the backup of this deploy is there: {deploy.backup['path']}, {span(deploy.age or 0)} old"
         return
-    made = archive.make(given, engine, tables, f"before-deploy-{deploy.id}", repeat)
+    made = archive.make(given, engine, tables, f"before-deploy-{deploy.id}", repeat, whole=True)
     rows = sum(one[2] for one in made.tables)
     kept = {
         "path": str(made.path), "sha256": made.sha256, "bytes": made.bytes, "tables": len(made.tables), "rows": rows,
@@ -68,6 +88,8 @@ def make(
         f"{made.path}: {len(made.tables)} tables, {rows} rows, {size(made.bytes)}, "
         f"restored and compared; sha256 {made.sha256}"
     )
+    yield from (f"note: not in it: {one}" for one in lacks)
+    yield from (f"note: restored from it, {one}" for one in made.differs)
 
 
 def told(given: Settings, engine: Engine) -> list[str]:
@@ -92,12 +114,6 @@ def _checked(
         yield f"note: {one.finding.code}: {one.finding.rule.happens.format_map(one.finding.values)}"
     record.save(connection, given.schema, deploy.id, {"check": given.preflight.backup_check.split()[0]})
     yield "backup_check says that there is one"
-
-
-def _own(given: Settings, schema: str) -> bool:
-    import re
-
-    return re.match(evidence.own(given.schema), schema) is not None
 
 
 def _usable(deploy: Deploy, limit: float) -> bool:

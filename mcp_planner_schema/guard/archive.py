@@ -30,7 +30,10 @@ _OTHER = "take another archive or backup; the stash in the database is independe
 
 @dataclass(frozen=True)
 class Archive:
-    """A proven archive. ``tables``: schema, name, rows and both sums (:data:`checksum.ALGORITHM`) of each table in it."""
+    """A proven archive. ``tables``: schema, name, rows and both sums (:data:`checksum.ALGORITHM`) of each table in it.
+
+    ``differs``: what the schema that was restored from it lacks or has otherwise, of a ``whole`` one.
+    """
 
     path: Path
     sha256: str
@@ -38,6 +41,7 @@ class Archive:
     tables: tuple[tuple[str, str, int, int, int], ...]
     server_version: str
     pg_dump_version: str
+    differs: tuple[str, ...] = ()
 
 
 def wanted(settings: Settings) -> bool:
@@ -45,8 +49,13 @@ def wanted(settings: Settings) -> bool:
     return settings.archive == "always" or settings.rules.archives
 
 
-def make(settings: Settings, engine: Engine, tables: Sequence[tuple[str, str]], revision: str, repeat: str) -> Archive:
+def make(
+    settings: Settings, engine: Engine, tables: Sequence[tuple[str, str]], revision: str, repeat: str, *,
+    whole: bool = False,
+) -> Archive:  # fmt: skip
     """Write the schema and the rows of ``tables`` (schema and name) into a new file, restore it, and compare.
+
+    ``whole``: all that the database has is written, and its indexes, constraints and triggers are restored too.
 
     A file that is there under its own name has passed all of it. Raises :class:`Refused` (nothing is left but what was
     there before), :class:`Busy` where a lock is in the way, or :class:`Broken`.
@@ -59,7 +68,7 @@ def make(settings: Settings, engine: Engine, tables: Sequence[tuple[str, str]], 
         with _refusing(f"database {database}", revision, repeat):
             scratch.refuse_without(settings, engine)
             with _folder(settings.archive_dir) as (folder, handle), _new(handle, name) as file:
-                content = dump.write(settings, engine, tables, file)
+                content = dump.write(settings, engine, tables, file, whole=whole)
                 os.fsync(file)
                 missing = {oid for table, _ in content.tables for oid in table.holders} - dump.entries(
                     content.programs, file
@@ -69,7 +78,7 @@ def make(settings: Settings, engine: Engine, tables: Sequence[tuple[str, str]], 
                         f"pg_dump left out {len(missing)} of the tables", "use another pg_dump: pg_bin in alembic.ini"
                     )
                 digest = _sha256(file)
-                scratch.prove(settings, engine, content, file)
+                differs = scratch.prove(settings, engine, content, file)
                 size = os.fstat(file).st_size
     except dump.Locked as error:
         raise Busy(
@@ -78,7 +87,7 @@ def make(settings: Settings, engine: Engine, tables: Sequence[tuple[str, str]], 
     except DBAPIError as error:
         raise connect.outside(error, engine.url, repeat) from error
     listed = tuple((table.schema, table.name, *sums) for table, sums in content.tables)
-    return Archive(folder / name, digest, size, listed, content.server_version, content.programs.version)
+    return Archive(folder / name, digest, size, listed, content.server_version, content.programs.version, differs)
 
 
 def verify(path: Path, sha256: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mcp_planner_schema.guard import client, connect, ladder
 from mcp_planner_schema.guard.checksum import Checksum, checksum, large_objects
 from mcp_planner_schema.guard.client import Impossible
+from mcp_planner_schema.guard.fingerprint import Lines, read, together
 from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
 from mcp_planner_schema.guard.settings import Settings
 
@@ -24,7 +25,9 @@ _TABLE = """
 SELECT c.oid::int8, c.relkind::text,
        array(SELECT a.attname::text FROM pg_catalog.pg_attribute a
              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
-       array(SELECT t.relid::oid::int8 FROM pg_catalog.pg_partition_tree(c.oid) t WHERE t.isleaf AND c.relkind = 'p')
+       array(SELECT t.relid::oid::int8 FROM pg_catalog.pg_partition_tree(c.oid) t WHERE t.isleaf AND c.relkind = 'p'),
+       coalesce((SELECT e.extcondition[array_position(e.extconfig, c.oid)] FROM pg_catalog.pg_extension e
+                 WHERE c.oid = ANY (e.extconfig)), '')
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s
 """
@@ -71,39 +74,50 @@ class Locked(Exception):
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose rows are in the archive. ``holders`` are the OIDs of what has them: itself, or a partitioned one's leaves."""
+    """A table whose rows are in the archive. ``holders`` are the OIDs of what has them: itself, or a partitioned one's leaves.
+
+    ``condition`` says which rows of an extension's table are a user's (pg_extension_config_dump): only these are dumped.
+    """
 
     schema: str
     name: str
     kind: str
     columns: tuple[str, ...]
     holders: tuple[int, ...]
+    condition: str = ""
 
     @property
     def rows_of(self) -> str:
         """What to read to see what the archive holds: an inheritance child's rows are the child's."""
         quoted = f"{identifier(self.schema)}.{identifier(self.name)}"
-        return quoted if self.kind == "p" else f"ONLY {quoted}"
+        only = quoted if self.kind == "p" else f"ONLY {quoted}"
+        return f"(SELECT * FROM {only} {self.condition})" if self.condition else only
 
 
 @dataclass(frozen=True)
 class Content:
-    """What was written, and by whom. ``large``: what the large objects add up to, where they are in it."""
+    """What was written, and by whom. ``large``: what the large objects add up to, where they are in it. ``structure``: what a
+    dump of the whole database has to make, as fingerprints see it."""
 
     tables: tuple[tuple[Table, Checksum], ...]
     large: Checksum | None
     server_version: str
     programs: client.Programs
+    structure: Lines | None = None
 
 
-def write(settings: Settings, engine: Engine, tables: Sequence[tuple[str, str]], file: int) -> Content:
+def write(
+    settings: Settings, engine: Engine, tables: Sequence[tuple[str, str]], file: int, *, whole: bool = False
+) -> Content:  # fmt: skip
     """Write the archive into the open file. Tried again while only a lock is in the way.
+
+    ``whole``: nothing of the database is left out, whether or not it belongs to ``tables``, whose rows are summed up.
 
     Raises :class:`Locked`, :class:`Impossible`, or what PostgreSQL says.
     """
     for attempt in range(1, settings.lock_attempts + 1):
         try:
-            return _once(settings, engine, tables, file)
+            return _once(settings, engine, tables, file, whole=whole)
         except Locked:
             if attempt == settings.lock_attempts:
                 raise
@@ -115,6 +129,12 @@ def write(settings: Settings, engine: Engine, tables: Sequence[tuple[str, str]],
 
 def entries(programs: client.Programs, file: int) -> set[int]:
     """The OIDs of the tables whose rows an archive holds, as pg_restore --list shows them. Raises :class:`Impossible`."""
+    # Dump number; catalog's OID (0 for rows), the table's OID, what it is, and names that may hold anything.
+    return {int(oid) for oid in re.findall(rb"^\d+; 0 (\d+) TABLE DATA ", listed(programs, file), re.MULTILINE)}
+
+
+def listed(programs: client.Programs, file: int) -> bytes:
+    """What pg_restore --list says of an archive. Raises :class:`Impossible`."""
     os.lseek(file, 0, os.SEEK_SET)
     done = subprocess.run(
         [str(programs.pg_restore), "--list"],
@@ -130,8 +150,7 @@ def entries(programs: client.Programs, file: int) -> set[int]:
             f"pg_restore cannot read it: {said} (pg_dump does not notice a disk that is full at the very end of its work)",
             "free space if there is none left, then repeat the command",
         )
-    # Dump number; catalog's OID (0 for rows), the table's OID, what it is, and names that may hold anything.
-    return {int(oid) for oid in re.findall(rb"^\d+; 0 (\d+) TABLE DATA ", done.stdout, re.MULTILINE)}
+    return done.stdout
 
 
 def last(said: str) -> str:
@@ -139,7 +158,9 @@ def last(said: str) -> str:
     return " / ".join(line.strip() for line in said.splitlines()[-3:] if line.strip()) or "it gives no reason"
 
 
-def _once(settings: Settings, engine: Engine, names: Sequence[tuple[str, str]], file: int) -> Content:
+def _once(
+    settings: Settings, engine: Engine, names: Sequence[tuple[str, str]], file: int, *, whole: bool
+) -> Content:  # fmt: skip
     stash = f"{settings.schema}_stash_"
     with connect.opened(engine) as opened:
         # Every look in this transaction, and pg_dump's, is at the same moment: what others write meanwhile is in neither.
@@ -153,17 +174,21 @@ def _once(settings: Settings, engine: Engine, names: Sequence[tuple[str, str]], 
             kept = [oid for table in tables for oid in table.holders]
             _refuse_obstacles(connection, kept, stash)
             others = connection.exec_driver_sql(_OTHERS, {"kept": kept, "stash": stash}).all()
-            large = connection.exec_driver_sql(_LARGE, (kept,)).scalar_one()
+            large = whole or connection.exec_driver_sql(_LARGE, (kept,)).scalar_one()
             utf8 = execute(connection, "SHOW server_encoding").scalar_one() == "UTF8"
             snapshot = execute(connection, "SELECT pg_export_snapshot()").scalar_one()
-        arguments = [
-            "--format=custom",
-            f"--snapshot={snapshot}",
-            f"--lock-wait-timeout={settings.budgets.lock_timeout}",
+        seen = together(read(connection, settings.schema, without=())) if whole else None
+        left_out = [
             # What earlier downgrades have kept is not theirs to drop, and nothing depends on it.
             f"--exclude-schema={identifier(stash)}*",
             *(() if large else ("--no-blobs",)),
             *(f"--exclude-table-data={one}" for one in patterns(others, plain=not utf8)),
+        ]
+        arguments = [
+            "--format=custom",
+            f"--snapshot={snapshot}",
+            f"--lock-wait-timeout={settings.budgets.lock_timeout}",
+            *(() if whole else left_out),
         ]
         at = client.place(connection)
         ended = client.run(programs.pg_dump, arguments, at, at.values["dbname"], stdout=file)
@@ -171,7 +196,7 @@ def _once(settings: Settings, engine: Engine, names: Sequence[tuple[str, str]], 
         found = tuple((table, checksum(connection, table.rows_of, table.columns)) for table in tables)
         objects = large_objects(connection) if large else None
         connection.rollback()
-    return Content(found, objects, version, programs)
+    return Content(found, objects, version, programs, seen)
 
 
 def _lock(connection: Connection, names: Sequence[tuple[str, str]], timeout: int) -> None:
@@ -191,10 +216,10 @@ def _lock(connection: Connection, names: Sequence[tuple[str, str]], timeout: int
 
 
 def _table(connection: Connection, schema: str, name: str) -> Table:
-    oid, kind, columns, leaves = connection.exec_driver_sql(_TABLE, (schema, name)).one()
+    oid, kind, columns, leaves, condition = connection.exec_driver_sql(_TABLE, (schema, name)).one()
     if kind not in ("r", "p"):
         raise Impossible(f"{schema}.{name} is no table with rows of its own", "leave it out")
-    return Table(schema, name, kind, tuple(columns), tuple(leaves) if kind == "p" else (oid,))
+    return Table(schema, name, kind, tuple(columns), tuple(leaves) if kind == "p" else (oid,), condition)
 
 
 def _refuse_obstacles(connection: Connection, kept: list[int], stash: str) -> None:

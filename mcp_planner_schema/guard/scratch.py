@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import shlex
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import client, connect
+from mcp_planner_schema.guard import client, connect, dump, fingerprint
 from mcp_planner_schema.guard.checksum import Checksum, checksum, large_objects
 from mcp_planner_schema.guard.client import Impossible
 from mcp_planner_schema.guard.dump import DISK_FULL, Content, last
 from mcp_planner_schema.guard.findings import Broken, GuardError
+from mcp_planner_schema.guard.fingerprint import Lines
 from mcp_planner_schema.guard.postcheck import execute, identifier, literal
 from mcp_planner_schema.guard.settings import Settings
 
@@ -26,6 +29,9 @@ _LIKE = """
 SELECT pg_catalog.to_jsonb(d), pg_catalog.pg_encoding_to_char(d.encoding), d.datname::text
 FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 """
+# Only a superuser makes an event trigger or publishes all tables; a policy names roles, which another server has not; and a
+# database with a subscription cannot be dropped.
+_NOT_TRIED = re.compile(rb"\d+; \d+ \d+ (EVENT TRIGGER|POLICY|PUBLICATION|SUBSCRIPTION)\b")
 _LEFT = """
 SELECT d.datname::text FROM pg_catalog.pg_database d
 WHERE d.datname ~ ('_archive_check_' || %s || '_[0-9a-f]{8}$')
@@ -47,10 +53,13 @@ def refuse_without(settings: Settings, engine: Engine) -> None:
             )
 
 
-def prove(settings: Settings, engine: Engine, content: Content, file: int) -> None:
-    """Restore an archive and compare each table's rows with those of the snapshot. Raises :class:`Impossible`."""
+def prove(settings: Settings, engine: Engine, content: Content, file: int) -> tuple[str, ...]:
+    """Restore an archive and compare each table's rows with those of the snapshot. Raises :class:`Impossible`.
+
+    Of a whole database everything is restored: gives in what its schema differs then.
+    """
     with (
-        _restored(settings, engine, content.programs, file) as url,
+        _restored(settings, engine, content.programs, file, whole=content.structure is not None) as url,
         connect.opened(connect.engine(url, "mcp-planner-guard archive check")) as connection,
     ):
         for table, before in content.tables:
@@ -59,6 +68,19 @@ def prove(settings: Settings, engine: Engine, content: Content, file: int) -> No
             )
         if content.large:
             _compare("the database has", "large objects", content.large, large_objects(connection))
+        if content.structure is None:
+            return ()
+        found = fingerprint.together(fingerprint.read(connection, settings.schema, without=()))
+        return tuple(fingerprint.difference(_provable(content.structure), _provable(found)))
+
+
+def _provable(lines: Lines) -> Lines:
+    """What a restore makes again: an index that is not valid is not dumped, and _NOT_TRIED not restored."""
+    return frozenset(
+        line for line in fingerprint.structure(lines)
+        if line.kind not in ("eventtrigger", "publication", "policy")
+        and not (line.kind == "index" and line.definition.endswith("invalid"))
+    )  # fmt: skip
 
 
 def _compare(subject: str, things: str, before: Checksum, after: Checksum) -> None:
@@ -83,7 +105,9 @@ def restored(settings: Settings, engine: Engine, file: int) -> Iterator[URL]:
 
 
 @contextmanager
-def _restored(settings: Settings, engine: Engine, programs: client.Programs, file: int) -> Iterator[URL]:
+def _restored(
+    settings: Settings, engine: Engine, programs: client.Programs, file: int, *, whole: bool = False
+) -> Iterator[URL]:  # fmt: skip
     from sqlalchemy.exc import DBAPIError
 
     with connect.opened(engine, autocommit=True) as source:
@@ -100,7 +124,10 @@ def _restored(settings: Settings, engine: Engine, programs: client.Programs, fil
                     f"no database can be made to restore it into: {said}",
                     "remove the cause, or let archive_check_url in alembic.ini name another server",
                 ) from None
-            _restore(programs, connection, name, file)
+            if whole:
+                _restore_whole(programs, connection, name, file)
+            else:
+                _restore(programs, connection, name, file, ["--section=pre-data", "--section=data"])
             yield client.place(connection).url(name)
         finally:
             _drop(connection, name)
@@ -179,11 +206,19 @@ def _create(name: str, like: dict[str, Any], encoding: str) -> str:
     return f"CREATE DATABASE {identifier(name)} TEMPLATE template0 {said}"
 
 
-def _restore(programs: client.Programs, connection: Connection, name: str, file: int) -> None:
-    """Definitions and rows; what is made after them (indexes, foreign keys, triggers) can be made again, and would fire."""
+def _restore_whole(programs: client.Programs, connection: Connection, name: str, file: int) -> None:
+    """Everything but :data:`_NOT_TRIED`."""
+    with tempfile.NamedTemporaryFile("wb") as chosen:
+        entries = dump.listed(programs, file)
+        chosen.writelines(line for line in entries.splitlines(keepends=True) if not _NOT_TRIED.match(line))
+        chosen.flush()
+        _restore(programs, connection, name, file, [f"--use-list={chosen.name}"])
+
+
+def _restore(programs: client.Programs, connection: Connection, name: str, file: int, parts: list[str]) -> None:
+    """For rows, definitions and rows do; what is made after them (indexes, foreign keys, triggers) can be made again."""
     arguments = [
-        "--section=pre-data",
-        "--section=data",
+        *parts,
         "--exit-on-error",
         "--no-owner",
         "--no-privileges",
