@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import threading
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mcp_planner_schema.guard import events, ladder
+from mcp_planner_schema.guard import apart, events, ladder, watch
 from mcp_planner_schema.guard.events import Event, Events
 from mcp_planner_schema.guard.findings import Broken, Busy, Refused
+from mcp_planner_schema.telemetry import running
 from tests.conftest import Database, Project
 
 
@@ -109,12 +114,86 @@ def test_a_listener_that_fails_is_told_once_and_ends_nothing(
     happens = Events("migration", [fails, heard.append])
     for kind in events.KINDS:
         happens.emit(kind, "001", "upgrade", line=f"said of {kind}")
+    happens.close()
 
     said = capsys.readouterr().err
     assert [one.kind for one in heard] == list(events.KINDS)
     assert said.count("OSError: no space left") == 1
     assert said.count("said of") == len(events.KINDS)
     assert happens.ended
+
+
+def test_a_listener_that_is_slow_holds_up_no_lock_and_no_deadline(
+    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It takes two seconds for a wait, and two for a try: the deadline of one second is kept, and it still hears all in order."""
+    heard: list[str] = []
+
+    def slow(event: Event) -> None:
+        if event.kind in ("waiting", "try-failed"):
+            threading.Event().wait(2)
+        heard.append(event.kind)
+
+    project.revision(
+        "001", "create_both", 'op.execute("CREATE TABLE a (id int)")\nop.execute("CREATE TABLE b (id int)")',
+        'op.execute("DROP TABLE a")\nop.execute("DROP TABLE b")',
+    )  # fmt: skip
+    project.upgrade()
+    project.revision(
+        "002", "alter_both", 'op.execute("ALTER TABLE a ADD c int")\nop.execute("ALTER TABLE b ADD c int")',
+        'op.execute("ALTER TABLE a DROP c")\nop.execute("ALTER TABLE b DROP c")',
+    )  # fmt: skip
+    project.configure(lock_timeout="5s", deadline="1s", lock_attempts="1", metrics_file="/not/there.prom")
+    monkeypatch.setattr(running, "listening", lambda *_: nullcontext([slow]))
+    monkeypatch.setattr(watch, "_TOLD_AFTER", 0.2)
+
+    with empty.connect(autocommit=False) as holder, holder.cursor() as holding:
+        holding.execute("SELECT FROM b")
+        with pytest.raises(Busy):
+            project.upgrade()
+
+    kinds = ["run-started", "step-started", "waiting", "step-failed", "run-ended"]
+    held = empty.value("SELECT (data ->> 'hold_ms')::float FROM migration.event WHERE kind = 'step-failed'")
+    assert held < 1500
+    assert [one[0] for one in stored(empty)][-5:] == kinds
+    assert heard[-5:] == kinds
+    assert "002  waits for" in capfd.readouterr().err
+
+
+def test_a_listener_that_never_answers_is_left_at_the_end(
+    empty: Database,
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """A file system that hangs (here a pipe that nobody writes to): the run goes its way, says so once, and has its events."""
+    file = tmp_path / "metrics.prom"
+    os.mkfifo(file)
+    project.configure(metrics_file=str(file))
+    project.revision("001", "create_a", 'op.execute("CREATE TABLE a (id int)")', 'op.execute("DROP TABLE a")')
+    monkeypatch.setattr(events, "_LAST", 0.3)
+
+    project.upgrade()
+
+    assert empty.value("SELECT version_num FROM alembic_version") == "001"
+    assert stored(empty)[-1] == ("run-ended", None)
+    assert capfd.readouterr().err.count("has not heard all of it after 0.3 s, and is left") == 1
+    file.open("w").close()  # lets the thread go
+
+
+def test_more_than_may_wait_is_left_out(empty: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    """While one is stuck, no more than so many events are kept for it; that is said once."""
+    go, heard = threading.Event(), []
+    happens = Events("migration", [lambda event: (go.wait(), heard.append(event))])  # type: ignore[list-item]
+
+    for _ in range(apart.MOST + 50):
+        happens.emit("progress")
+    go.set()
+    happens.close()
+
+    assert apart.MOST <= len(heard) <= apart.MOST + 1  # and the one that it was stuck with
+    assert capsys.readouterr().err.count("is too slow for it") == 1
 
 
 def test_an_event_that_cannot_be_stored_ends_nothing(

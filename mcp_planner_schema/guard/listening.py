@@ -21,13 +21,22 @@ def to(context: Any, settings: Settings, engine: Engine, version_table: str) -> 
     """Where a run's events go. Raises :class:`WrongUse` where metrics are asked for and cannot be had."""
     happens = Events(settings.schema)
     if not settings.measured:
-        yield happens
+        with _heard_out(happens):
+            yield happens
         return
     from mcp_planner_schema.telemetry import running
 
-    with running.listening(settings, context.script, engine, version_table) as listeners:
+    with running.listening(settings, context.script, engine, version_table) as listeners, _heard_out(happens):
         happens.listeners = listeners
         yield happens
+
+
+@contextmanager
+def _heard_out(happens: Events) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        happens.close()
 
 
 def unheard(settings: Settings, database: str, error: GuardError) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -61,19 +62,28 @@ def try_failed(run: Run, at: Progress, error: BaseException) -> None:
 def waits(run: Run, name: str, direction: str, seen: Waits, text: str) -> None:
     """It waits, and has done so for a while. Called by the watcher's thread, whose connection nobody else uses."""
     run.events.emit(
-        "waiting", name, direction, on=run.watcher, line=f"{name:<4} {text}", seconds=round(seen.lasts, 1),
+        "waiting", name, direction, on=run.watcher, line=f"{name:<4} {text}", aside=True, seconds=round(seen.lasts, 1),
         blockers=list(seen.blockers.values()),
     )  # fmt: skip
-    remember(run, name, seen)
+    run.events.aside(functools.partial(_note, run, name, _taken(seen)))
 
 
 def remember(run: Run, name: str, seen: Waits) -> None:
     """What those in the way were running goes to the sensitive log, and nowhere else."""
+    _note(run, name, _taken(seen))
+
+
+def _taken(seen: Waits) -> dict[int, str]:
+    found = dict(seen.queries or {})  # the watcher may be adding to it
     if seen.queries:
+        seen.queries.clear()
+    return found
+
+
+def _note(run: Run, name: str, found: dict[int, str]) -> None:
+    if found:
         from mcp_planner_schema.guard import sensitive
 
-        found = dict(seen.queries)  # the watcher may be adding to it
-        seen.queries.clear()
         try:
             sensitive.note(run.settings.sensitive_log, run.number, name, found)
         except OSError as error:
@@ -83,7 +93,7 @@ def remember(run: Run, name: str, seen: Waits) -> None:
 def underway(run: Run, name: str, direction: str, at: Underway) -> None:
     """A statement takes long, and is so far. Called by the watcher's thread."""
     run.events.emit(
-        "progress", name, direction, line=f"{name:<4} {at.line()}", what="command", name=at.command, phase=at.phase,
+        "progress", name, direction, line=f"{name:<4} {at.line()}", aside=True, what="command", name=at.command, phase=at.phase,
         table=at.table, index=at.index, done=at.done, total=at.total, unit=at.unit,
     )  # fmt: skip
 
