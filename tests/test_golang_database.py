@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.config import Config
+from sqlalchemy import Engine, event
 
 from mcp_planner_schema import cli
 from mcp_planner_schema.guard import connect, fingerprint
@@ -213,6 +214,29 @@ def test_an_imported_folder_makes_what_the_folder_makes(
             if revision not in ("base",):
                 asked = "SELECT id, mail FROM users"
                 assert by_guard.rows(asked) == by_golang.rows(asked) == [(1, "a:b%c")]
+
+
+def test_the_row_is_kept_by_two_statements_of_the_step(both: tuple[Migrate, Database, Project]) -> None:
+    """What is kept, its locks' numbers and the versions are known before the step has a lock: in it is nothing to look up."""
+    golang, database, project = both
+    golang.goto(5)
+    adopt.adopt(project.config(), keeping=True)
+    asked: list[tuple[int, str]] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        asked.append((cursor.connection.info.backend_pid, statement))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        project.upgrade()
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+    ours = [number for number, (_, text) in enumerate(asked) if "UPDATE alembic_version" in text]
+    pid, after = asked[ours[0]][0], asked[ours[0] + 1 :]
+    kept = [text.split(" ")[0] for one, text in after if one == pid and re.search("advisory_xact|schema_m|adopted", text)]
+    assert kept == ["SELECT", "DELETE"]
+    assert version(database) == [(7, False)]
 
 
 def test_a_database_is_adopted_where_its_row_says(

@@ -57,7 +57,7 @@ def adopt(
     said = f"adopted from golang-migrate: {table} said {row}"
 
     def record(ctx: Any, step: Any, heads: Any, run_args: Any) -> None:
-        rows.alone(ctx.connection, table, COMMAND)
+        rows.alone(ctx.connection, rows.locks(ctx.connection, table), COMMAND)
         if rows.read(ctx.connection, table) != row:
             raise Busy(f"{table} has changed meanwhile. Nothing was changed here.", COMMAND)
         with connect.opened(ctx.connection.engine) as fresh:

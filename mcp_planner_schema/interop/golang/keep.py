@@ -7,6 +7,7 @@ a database that ``make migrate-adopt FROM=golang-migrate KEEP=1`` has said so of
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import plan, settings
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 NAME = "mcp_planner_schema.interop.golang.keep:in_step"
 """What stands in alembic.ini."""
 
+_FOUND = "mcp_planner_schema.interop.golang.kept"
+"""Where ``connection.info`` has what was found before a step."""
 _AGAIN = "make migrate-adopt FROM=golang-migrate KEEP=1"
 _TABLE = """
 CREATE TABLE IF NOT EXISTS {schema}.adopted (
@@ -74,15 +77,29 @@ def kept(connection: Connection, schema: str, version_table: str) -> str | None:
     return found
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """The ``table`` that is kept, the numbers of golang-migrate's ``locks``, and the ``versions`` of the revisions."""
+
+    table: str
+    locks: tuple[int, ...]
+    versions: dict[str, int]
+
+
 class _InStep:
     """What Alembic calls after each step, in its transaction, and the guard before it."""
 
     def before(self, ctx: MigrationContext, beside: Connection, step: Any) -> None:
-        """Raise where golang-migrate is at work, or its row is not where the step begins: then nothing of it is done."""
-        if (kept_here := _kept_here(ctx, beside)) is None or step.info.is_stamp:
+        """Raise where golang-migrate is at work, or its row is not where the step begins: then nothing of it is done.
+
+        What it finds is remembered for the step, which is not to read files and catalogs while it holds its locks.
+        """
+        assert ctx.connection is not None
+        kept_here = ctx.connection.info[_FOUND] = _kept_here(ctx, beside)
+        if kept_here is None or step.info.is_stamp:
             return
-        table, there = kept_here
-        rows.refuse_at_work(beside, table, "the same command")
+        table, there = kept_here.table, kept_here.versions
+        rows.refuse_at_work(beside, kept_here.locks, "the same command")
         found, at = rows.read(beside, table), step.from_revisions_no_deps
         if found.dirty or found.version != _version(at, there):
             raise Broken(
@@ -95,22 +112,23 @@ class _InStep:
     def __call__(self, ctx: MigrationContext, step: Any, heads: Collection[str], run_args: Any) -> None:
         """Write the row. What this raises undoes the step."""
         assert ctx.connection is not None
-        if kept_here := _kept_here(ctx, ctx.connection):
-            table, there = kept_here
-            rows.alone(ctx.connection, table, "the same command")
-            rows.set_to(ctx.connection, table, _version(tuple(heads), there))
+        found = ctx.connection.info
+        if kept_here := found.get(_FOUND) if _FOUND in found else _kept_here(ctx, ctx.connection):
+            rows.alone(ctx.connection, kept_here.locks, "the same command")
+            rows.set_to(ctx.connection, kept_here.table, _version(tuple(heads), kept_here.versions))
 
 
 in_step = _InStep()
 
 
-def _kept_here(ctx: MigrationContext, connection: Connection) -> tuple[str, dict[str, int]] | None:
-    """The table that is kept in this database, and the versions of the revisions."""
+def _kept_here(ctx: MigrationContext, connection: Connection) -> _Kept | None:
+    """What is kept in this database; None where nothing is."""
     assert ctx.config is not None, "the guard runs with one"
     table = kept(connection, settings.load(ctx.config).schema, plan.version_table(ctx))
     if table is None:
         return None
-    return table, {place.revision: place.version for place in versions.places(ctx.opts["script"])}
+    numbers = {place.revision: place.version for place in versions.places(ctx.opts["script"])}
+    return _Kept(table, rows.locks(connection, table), numbers)
 
 
 def _version(heads: Collection[str], there: dict[str, int]) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -84,30 +85,29 @@ def full_name(connection: Connection, table: str) -> str:
 
 def set_to(connection: Connection, table: str, version: int | None) -> None:
     """Say that the database is at ``version``, and clean. Commits nothing; readers are not stopped, as TRUNCATE would."""
-    execute(connection, f"DELETE FROM {quoted(table)}")
-    if version is not None:
-        execute(connection, f"INSERT INTO {quoted(table)} (version, dirty) VALUES ({version}, false)")
+    written = f"; INSERT INTO {quoted(table)} (version, dirty) VALUES ({version}, false)" if version is not None else ""
+    execute(connection, f"DELETE FROM {quoted(table)}{written}")
 
 
-def alone(connection: Connection, table: str, repeat: str) -> None:
-    """Hold golang-migrate's lock to the end of the transaction. Raises :class:`Busy` where one is at work."""
-    for number in _locks(connection, table):
-        if not execute(connection, f"SELECT pg_catalog.pg_try_advisory_xact_lock({number})").scalar_one():
-            raise Busy(_AT_WORK, repeat)
+def alone(connection: Connection, numbers: Iterable[int], repeat: str) -> None:
+    """Hold golang-migrate's ``locks`` to the end of the transaction. Raises :class:`Busy` where one is at work."""
+    asked = ", ".join(f"pg_catalog.pg_try_advisory_xact_lock({number})" for number in numbers)
+    if not all(execute(connection, f"SELECT {asked}").one()):
+        raise Busy(_AT_WORK, repeat)
 
 
-def refuse_at_work(connection: Connection, table: str, repeat: str) -> None:
+def refuse_at_work(connection: Connection, numbers: Iterable[int], repeat: str) -> None:
     """Raise :class:`Busy` where golang-migrate is at work now. Holds nothing."""
-    for number in _locks(connection, table):
+    for number in numbers:
         if execute(connection, _IS_HELD.format(number=number)).scalar_one():
             raise Busy(_AT_WORK, repeat)
 
 
-def _locks(connection: Connection, table: str) -> list[int]:
-    """The number is made of the database's name too: with the slash of the URL's path where the program was started by itself,
-    and without where an application calls the library."""
+def locks(connection: Connection, table: str) -> tuple[int, ...]:
+    """The numbers of golang-migrate's locks. They are made of the database's name too: with the slash of the URL's path where the
+    program was started by itself, and without where an application calls the library."""
     database, schema, name = execute(connection, _PLACE.format(name=literal(quoted(table)))).one()
-    return [lock_number(schema, name, called) for called in (f"/{database}", database)]
+    return tuple(lock_number(schema, name, called) for called in (f"/{database}", database))
 
 
 def lock_number(*names: str) -> int:
