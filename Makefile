@@ -128,7 +128,7 @@ staging-deploy: setup ## Rehearse what is pending on a masked copy: DUMP=file, S
 migrate-export: setup ## Write the history for another tool: FORMAT=golang-migrate DIR=migrations [TO=003]
 	$(COMMAND)
 
-migrate-import: setup ## Revisions from another tool's folder: FROM=golang-migrate DIR=migrations [AUTHOR=…]
+migrate-import: setup ## Revisions from another tool's folder: FROM=golang-migrate|prisma DIR=migrations [AUTHOR=…]
 	$(COMMAND)
 
 migrate-adopt: setup ## Take a database over from another tool: FROM=golang-migrate [TABLE=…] [AT=003] [KEEP=1] [REASON="why"]

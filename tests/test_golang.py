@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from mcp_planner_schema import cli
 from mcp_planner_schema.guard import sql_body, sql_file
 from mcp_planner_schema.guard.findings import Refused, WrongUse
-from mcp_planner_schema.interop.golang import export, folder, imported, query, row, versions
+from mcp_planner_schema.interop import query
+from mcp_planner_schema.interop.golang import export, folder, imported, row, versions
 from tests.conftest import ROOT, Project
 
 

@@ -12,13 +12,13 @@ from mcp_planner_schema.guard.findings import DONE, WrongUse
 if TYPE_CHECKING:
     from alembic.config import Config
 
-_TOOLS = ("golang-migrate",)
+_WRITES, _READS = ("golang-migrate",), ("golang-migrate", "prisma")
 
 
-def _known(command: str, said: str) -> None:
-    if said not in _TOOLS:
+def _known(command: str, said: str, tools: tuple[str, ...]) -> None:
+    if said not in tools:
         raise WrongUse(
-            f"{said!r} is no tool that is known here. Known are: {', '.join(_TOOLS)}.", form(command, COMMANDS[command])
+            f"{said!r} is no tool that is known here. Known are: {', '.join(tools)}.", form(command, COMMANDS[command])
         )
 
 
@@ -30,7 +30,7 @@ def _export(config: Config, values: Values) -> int:
     from mcp_planner_schema.guard.source import shown
     from mcp_planner_schema.interop.golang import export
 
-    _known("migrate-export", values["FORMAT"])
+    _known("migrate-export", values["FORMAT"], _WRITES)
     folder = _folder(values)
     made = export.write(config, folder, values.get("TO"))
     for path in made:
@@ -41,10 +41,13 @@ def _export(config: Config, values: Values) -> int:
 
 def _import(config: Config, values: Values) -> int:
     from mcp_planner_schema.guard.source import shown
-    from mcp_planner_schema.interop.golang import imported
 
-    _known("migrate-import", values["FROM"])
-    made = imported.write(config, _folder(values), values.get("AUTHOR", ""))
+    _known("migrate-import", values["FROM"], _READS)
+    if values["FROM"] == "prisma":
+        from mcp_planner_schema.interop.prisma.imported import write
+    else:
+        from mcp_planner_schema.interop.golang.imported import write
+    made = write(config, _folder(values), values.get("AUTHOR", ""))
     for path in made:
         print(shown(path))
     then = "make migrate-validate, then make migrate-fingerprint VERSION=all" if made else "make migrate-status"
@@ -56,7 +59,7 @@ def _adopt(config: Config, values: Values) -> int:
     from mcp_planner_schema.interop.golang import adopt
     from mcp_planner_schema.interop.golang import row as rows
 
-    _known("migrate-adopt", values["FROM"])
+    _known("migrate-adopt", values["FROM"], _READS)
     config.attributes["confirm"] = values.get("CONFIRM")
     told = adopt.adopt(
         config,
@@ -71,7 +74,7 @@ def _adopt(config: Config, values: Values) -> int:
 
 COMMANDS: dict[str, Command] = {
     "migrate-export": Command(_export, ("FORMAT", "DIR"), ("TO",), "FORMAT=golang-migrate DIR=migrations [TO=003]"),
-    "migrate-import": Command(_import, ("FROM", "DIR"), ("AUTHOR",), "FROM=golang-migrate DIR=migrations"),
+    "migrate-import": Command(_import, ("FROM", "DIR"), ("AUTHOR",), "FROM=golang-migrate|prisma DIR=migrations"),
     "migrate-adopt": Command(
         _adopt,
         ("FROM",),

@@ -16,6 +16,7 @@ from mcp_planner_schema.guard import body, budget, header, judge, postcheck, set
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.header import Header
 from mcp_planner_schema.guard.settings import Settings
+from mcp_planner_schema.interop.file import File
 from mcp_planner_schema.interop.golang import folder as folders
 from mcp_planner_schema.interop.golang import versions, written
 from mcp_planner_schema.interop.golang.versions import Place
@@ -80,7 +81,7 @@ def _as_they_came(place: Place) -> dict[str, bytes]:
             found[name] = beside.read_bytes()
         elif name is not None:
             text = getattr(place.script.module, direction.upper())
-            found[name] = folders.File(name, text, direction in came.get("windows", ())).raw()
+            found[name] = File(name, text, direction in came.get("windows", ())).raw()
     return found
 
 

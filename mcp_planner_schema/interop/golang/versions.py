@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard.findings import WrongUse
+from mcp_planner_schema.interop.line import linear
 
 if TYPE_CHECKING:
     from alembic.script import Script, ScriptDirectory
@@ -41,14 +42,7 @@ class Place:
 
 def places(script: ScriptDirectory) -> list[Place]:
     """Every revision, the oldest first. Imports them. Raises :class:`WrongUse` for a history that is no single line."""
-    line = list(script.walk_revisions())[::-1]
-    several = [one.revision for one in line if one.is_merge_point or one.is_branch_point or one.dependencies]
-    if several or len(script.get_heads()) > 1 or len(script.get_bases()) > 1:
-        where = several[0] if several else ", ".join(script.get_heads())
-        raise WrongUse(
-            f"golang-migrate knows one line of versions, and this history has branches (at {where}).",
-            "alembic merge heads, and export the linear part of it (TO=…)",
-        )
+    line = linear(script, "golang-migrate", "alembic merge heads, and export the linear part of it (TO=…)")
     found: list[Place] = []
     before = 0
     for one in line:

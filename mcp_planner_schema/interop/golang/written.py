@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import offline
 from mcp_planner_schema.guard.findings import Finding, GuardError, Refused
-from mcp_planner_schema.interop.golang import query
+from mcp_planner_schema.interop import query
 
 if TYPE_CHECKING:
     from alembic.config import Config

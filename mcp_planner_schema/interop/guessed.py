@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from mcp_planner_schema.guard.lexer import Token
-from mcp_planner_schema.interop.golang.query import Query
+from mcp_planner_schema.interop.query import Query
 from mcp_planner_schema.operations.written import quoted
 
 _ROWS = ("INSERT", "UPDATE", "DELETE", "MERGE", "WITH", "SELECT", "VALUES", "COPY")
@@ -26,11 +26,11 @@ def takes(query: Query) -> bool:
     return any(_TAKES.search(" ".join(token.word for token in one)) for one in query.statements)
 
 
-def slug(title: str, version: int, up: Query, type_words: Sequence[str]) -> str:
+def slug(title: str, number: str, up: Query, type_words: Sequence[str]) -> str:
     """The revision's name as files have it, with a word for the kind of change at its beginning."""
     words = re.findall(r"[a-z0-9]+", re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", title).lower()) or [
         "version",
-        str(version),
+        number,
     ]
     first = up.statements[0][0].word if up.statements else ""
     kind = _WORDS.get(first, "alter")

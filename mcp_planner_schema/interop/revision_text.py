@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mcp_planner_schema.guard.scope import in_docstring
-from mcp_planner_schema.interop.golang.versions import MARK
 from mcp_planner_schema.operations.written import quoted
-
-_NO_WAY_BACK = '    raise NotImplementedError("the folder that it came from has no down file")\n'
 
 
 @dataclass(frozen=True)
 class Text:
-    """What the file says. ``bodies`` are the directions that have a file in SQL beside it, ``texts`` those that stand in it."""
+    """What the file says. ``came``, kept in the constant ``mark``, is where it is from.
+
+    ``bodies`` are the directions that have a file in SQL beside it, ``texts`` those that stand in it. Without a way back
+    ``no_way_back`` says why.
+    """
 
     name: str
     parent: str | None
@@ -26,10 +27,12 @@ class Text:
     phase: str
     transaction: str
     reversible: str
+    mark: str
     came: Mapping[str, object]
     expectations: Sequence[str]
     expectations_down: Sequence[str]
     bodies: Sequence[str]
+    no_way_back: str
     texts: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -48,7 +51,7 @@ class Text:
             f"from mcp_planner_schema.operations import {operations}\n\n",
             f"revision = {quoted(self.name)}\ndown_revision = {quoted(self.parent) if self.parent else None}\n",
             "branch_labels = None\ndepends_on = None\n\n",
-            f"{MARK} = {quoted(dict(self.came))}\n\n",
+            f"{self.mark} = {quoted(dict(self.came))}\n\n",
             _listed("expectations", self.expectations) + _listed("expectations_down", self.expectations_down),
             f"\n{constants}" if constants else "",
             f"\n\n{code}",
@@ -68,7 +71,8 @@ class Text:
         if direction in self.bodies:
             return f'    op.run_sql("{self.stem}.{direction}.sql")\n'
         if direction not in self.texts:
-            return '    as_written.run("")\n' if direction == "up" else _NO_WAY_BACK
+            no_way_back = f"    raise NotImplementedError({quoted(self.no_way_back)})\n"
+            return '    as_written.run("")\n' if direction == "up" else no_way_back
         run = f"as_written.run({direction.upper()})"
         if self.transaction == "single":
             return f"    {run}\n"
