@@ -164,7 +164,7 @@ def _is_no_partition(name: str | None, kind: str, parents: object) -> bool:
 
 @pytest.mark.long
 def test_each_revision_goes_up_down_and_up_without_a_trace(empty: Database, planner: Config) -> None:
-    """With rows in every table, each downgrade restores the catalog before it, and each second upgrade the one after and the rows."""
+    """With rows in every table: down gives the catalog before it back, and up again the one after, and the rows."""
     states = [catalog(empty)]
     for revision in REVISIONS:
         before = states[-1]
