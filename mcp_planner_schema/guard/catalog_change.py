@@ -36,8 +36,8 @@ WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted A
 class Catalog:
     """What a run knows of the catalog: ``picture`` as it was after its last step, ``foreign`` what differed before its first.
 
-    ``without`` are tables that do not count: Alembic's version table. ``passed``: the running step was let pass with something
-    that is not its doing.
+    ``without`` are tables that do not count: Alembic's version table, other tools'. ``passed``: the running step was let pass
+    with something that is not its doing.
     """
 
     script: ScriptDirectory
@@ -67,7 +67,8 @@ def begin(
     """
     if not kept(script):
         return None
-    without = (version_table,)
+    with connect.opened(engine, autocommit=True) as connection:
+        without = fingerprint.without(connection, schema, version_table)
     picture = _read(engine, schema, without)
     if picture is None:
         with connect.opened(engine) as connection:

@@ -59,7 +59,8 @@ def require(
 
 def _lines(connection: Connection, settings: Settings, version_table: str) -> Lines:
     with connect.opened(connection.engine, autocommit=True) as asking:
-        return fingerprint.together(fingerprint.at_once(asking, settings.schema, without=(version_table,)))
+        without = fingerprint.without(asking, settings.schema, version_table)
+        return fingerprint.together(fingerprint.at_once(asking, settings.schema, without=without))
 
 
 def _differing(script: Any, destination: Sequence[str], found: Lines) -> list[str]:

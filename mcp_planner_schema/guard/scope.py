@@ -28,17 +28,20 @@ REVISERS: list[Callable[[Any, Any, list[Any]], None]] = []
 
 
 def include_name(connection: Connection | None, schema: str, theirs: Any) -> Callable[..., bool]:
-    """Alembic's ``include_name``: without the guard's schemas and without partitions, which are data, not schema."""
-    partitions: set[tuple[str, str]] | None = None
+    """Alembic's ``include_name``: without the guard's schemas, other tools' tables and partitions, which are data, not schema."""
+    left_out: set[tuple[str, str]] | None = None
 
     def included(name: str | None, kind: str, parents: dict[str, Any]) -> bool:
-        nonlocal partitions
+        nonlocal left_out
         if kind == "schema" and name is not None and name.startswith("migration"):
             return False
         if kind == "table" and connection is not None:
-            if partitions is None:
-                partitions = {(row[0], row[1]) for row in connection.exec_driver_sql(_PARTITIONS)}
-            if (parents.get("schema_name") or "public", name) in partitions:
+            if left_out is None:
+                from mcp_planner_schema.guard.fingerprint import other_tools
+
+                left_out = {(row[0], row[1]) for row in connection.exec_driver_sql(_PARTITIONS)}
+                left_out |= other_tools.there(connection, schema)
+            if (parents.get("schema_name") or "public", name) in left_out:
                 return False
         return bool(theirs(name, kind, parents)) if theirs else True
 

@@ -14,7 +14,7 @@ from mcp_planner_schema.backfill import standing
 from mcp_planner_schema.guard import connect, deploy_lock, manifest, version_table
 from mcp_planner_schema.guard.evidence import own
 from mcp_planner_schema.guard.findings import WrongUse
-from mcp_planner_schema.guard.fingerprint import Line, Lines, at_once, entries, stored, together
+from mcp_planner_schema.guard.fingerprint import Line, Lines, at_once, entries, stored, together, without
 from mcp_planner_schema.guard.postcheck import identifier, pinned
 from mcp_planner_schema.guard.version_table import VersionTable
 from mcp_planner_schema.inspect import repair, route, status
@@ -87,7 +87,7 @@ def examine(config: Config) -> list[Ailment]:
         found += [*_stashes(connection, given), *unknown]
         if expected:
             with connect.opened(connection.engine, autocommit=True) as asking:
-                there = together(at_once(asking, given.schema, without=(table.shown,)))
+                there = together(at_once(asking, given.schema, without=without(asking, given.schema, table.shown)))
             found += _unexplained(given, expected, there, onward)
         return found
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import catalog_change, connect, version_table
 from mcp_planner_schema.guard.findings import WrongUse
-from mcp_planner_schema.guard.fingerprint import at_once, difference, of, stored, structure, together
+from mcp_planner_schema.guard.fingerprint import at_once, difference, of, stored, structure, together, without
 from mcp_planner_schema.inspect import route, status
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def read_drift(config: Config) -> Drift:
                 )
             expected = stored.expected(script.dir, applied)
         with connect.opened(connection.engine, autocommit=True) as asking:
-            found = together(at_once(asking, given.schema, without=(table.shown,)))
+            found = together(at_once(asking, given.schema, without=without(asking, given.schema, table.shown)))
         url = connection.engine.url
         told = difference(structure(expected), structure(found))
         every = difference(expected, found)

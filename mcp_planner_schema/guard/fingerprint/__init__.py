@@ -17,4 +17,5 @@ from mcp_planner_schema.guard.fingerprint.live import again as again
 from mcp_planner_schema.guard.fingerprint.live import at_once as at_once
 from mcp_planner_schema.guard.fingerprint.live import prepare as prepare
 from mcp_planner_schema.guard.fingerprint.live import read as read
+from mcp_planner_schema.guard.fingerprint.other_tools import without as without
 from mcp_planner_schema.guard.fingerprint.subject import without_partitions as without_partitions

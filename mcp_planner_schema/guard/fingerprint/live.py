@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard.evidence import own
-from mcp_planner_schema.guard.fingerprint import query
+from mcp_planner_schema.guard.fingerprint import other_tools, query
 from mcp_planner_schema.guard.fingerprint.canonical import canonical
 from mcp_planner_schema.guard.fingerprint.line import PARTS, Line, Lines, Picture
 from mcp_planner_schema.guard.postcheck import execute, literal, pinned
@@ -53,7 +53,8 @@ def read(
     """The lines of the whole database, or of some objects (``only``, OIDs as :func:`.touched.since` gives them).
 
     ``schema`` is the guard's: that and those of its stashes are left out, and so are the tables named in ``without`` (Alembic's
-    version table, with or without its schema). Call it in a transaction: settings are changed for this query and come back.
+    version table, with or without its schema) and those of :mod:`.other_tools`. Call it in a transaction: settings are changed
+    for this query and come back.
     """
     if only is not None and not only:
         return {}
@@ -113,7 +114,7 @@ def _values(schema: str, without: Collection[str], only: Collection[int] | None)
     return {
         "own": own(schema),
         "without": list(without),
-        "named": [name.rpartition(".")[2] for name in without],
+        "named": [*(name.rpartition(".")[2] for name in without), *other_tools.TABLES],
         "secret": query.SECRET,
         "only": None if only is None else sorted(only),
     }

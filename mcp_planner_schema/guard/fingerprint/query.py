@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import re
 
+from mcp_planner_schema.guard.fingerprint import other_tools
+
 # Kinds and texts are stored in alembic/catalog: whatever changes one of them is another algorithm, see digest.VERSION. To be
 # asked under live.PREAMBLE only. {x.oid} stands for "and one of those asked for", {ours class x} for that and "no part of an
 # extension, nor made by PostgreSQL for another object".
@@ -24,7 +26,8 @@ WITH {asked}ns AS MATERIALIZED (
 ), away AS MATERIALIZED (
     SELECT c.oid FROM pg_class c JOIN ns ON ns.oid = c.relnamespace
     WHERE c.relname = ANY (%(named)s::name[])
-      AND (c.relname = ANY (%(without)s::text[]) OR ns.nspname || '.' || c.relname = ANY (%(without)s::text[]))
+      AND (c.relname = ANY (%(without)s::text[]) OR ns.nspname || '.' || c.relname = ANY (%(without)s::text[])
+           OR {other_tool})
 ), rel AS MATERIALIZED (
     SELECT c.*, ns.qn || '.' || quote_ident(c.relname) AS qn,
            CASE c.relkind WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view' WHEN 'm' THEN 'view' ELSE 'table' END AS word
@@ -32,7 +35,8 @@ WITH {asked}ns AS MATERIALIZED (
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'c', 'f', 'i', 'I') AND c.oid NOT IN (TABLE away)
       AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = c.oid AND (i.indrelid IN (TABLE away) OR EXISTS (
           SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indrelid AND d.deptype = 'e')))
-      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND (d.deptype = 'e'
+          OR c.relkind = 'S' AND d.refclassid = 'pg_class'::regclass AND d.refobjid IN (TABLE away)))
       {c.oid}
 ), typ AS MATERIALIZED (
     SELECT t.*, ns.qn || '.' || quote_ident(t.typname) AS qn FROM pg_type t JOIN ns ON ns.oid = t.typnamespace
@@ -327,7 +331,7 @@ JOIN pg_publication b ON b.oid = q.pnpubid JOIN ns ON ns.oid = q.pnnspid {ns.oid
 def text(major: int, *, only: bool) -> str:
     """The query for a server of this major version; ``only``: for some objects."""
     since_15 = {"published": _COLUMNS_15, "published_schemas": _SCHEMAS_15}
-    parts = {"asked": _ASKED if only else ""} | (
+    parts = {"asked": _ASKED if only else "", "other_tool": other_tools.IS_ONE} | (
         since_15 if major >= 15 else {"published": "''", "published_schemas": ""}
     )
     made = re.sub(r"\{(\w+)\}", lambda found: parts[found[1]], _LINES)
