@@ -234,7 +234,9 @@ def test_the_row_is_kept_by_two_statements_of_the_step(both: tuple[Migrate, Data
 
     ours = [number for number, (_, text) in enumerate(asked) if "UPDATE alembic_version" in text]
     pid, after = asked[ours[0]][0], asked[ours[0] + 1 :]
-    kept = [text.split(" ")[0] for one, text in after if one == pid and re.search("advisory_xact|schema_m|adopted", text)]
+    kept = [
+        text.split(" ")[0] for one, text in after if one == pid and re.search("advisory_xact|schema_m|adopted", text)
+    ]
     assert kept == ["SELECT", "DELETE"]
     assert version(database) == [(7, False)]
 
