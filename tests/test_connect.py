@@ -14,6 +14,7 @@ import psycopg2
 import pytest
 from alembic.config import Config
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 
 from mcp_planner_schema import embedded
 from mcp_planner_schema.guard import connect, settings
@@ -361,3 +362,21 @@ def test_several_hosts_mean_the_primary(empty: Database, url: str, expected: str
         parameters = connection.connection.dbapi_connection.info.dsn_parameters  # type: ignore[union-attr]
 
     assert parameters["target_session_attrs"] == expected
+
+
+def test_a_session_in_the_place_of_a_lost_one_is_in_autocommit_too(empty: Database) -> None:
+    """What it writes stands at once, and it is in no transaction that others would wait for."""
+    empty.rows("CREATE TABLE t (id int)")
+    engine = connect.own(connect.engine(make_url(empty.url).set(drivername="postgresql+psycopg2"), "mine"), "mine")
+    state = "SELECT state FROM pg_stat_activity WHERE application_name = 'mine'"
+    with connect.opened(engine, autocommit=True) as connection:
+        connection.exec_driver_sql("INSERT INTO public.t VALUES (1)")
+        empty.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'mine'")
+        with pytest.raises(DBAPIError):
+            connection.exec_driver_sql("INSERT INTO public.t VALUES (2)")
+        connection.rollback()
+
+        connection.exec_driver_sql("INSERT INTO public.t VALUES (3)")
+
+        assert empty.rows("SELECT id FROM t ORDER BY id") == [(1,), (3,)]
+        assert empty.rows(state) == [("idle",)]

@@ -176,6 +176,31 @@ def test_how_far_an_index_build_is_comes_from_the_server(
     assert all(re.search(r"scanning table, [\d,]+ of 2,\d{3} blocks \(\d+ %\)$", line) for line in scanning), scanning
 
 
+def test_a_watcher_that_was_cut_off_is_in_nobodys_way(empty: Database, project: Project) -> None:
+    """Its next session is in autocommit too: in a transaction it would be waited for by the very build that it watches."""
+    empty.rows("CREATE TABLE t (id int, k text); INSERT INTO t SELECT n, 'x' FROM generate_series(1, 2000) n")
+    empty.rows(
+        "CREATE FUNCTION slow(k int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS "
+        "$$BEGIN IF k % 4 = 0 THEN PERFORM pg_sleep(0.002); END IF; RETURN k; END$$"
+    )
+    index(project, "op.create_index_concurrently('ix', 't', [sa.text('slow(id)')])")
+    runs = list[subprocess.CompletedProcess[str]]()
+    thread = threading.Thread(target=lambda: runs.append(project.alembic("upgrade", "head")))
+    thread.start()
+    until(lambda: runs or empty.rows("SELECT pid FROM pg_stat_progress_create_index WHERE phase LIKE 'building%'"))
+    assert not runs, runs
+
+    until(lambda: runs or empty.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE "
+          "query LIKE '%pg_blocking_pids(%' AND application_name LIKE 'mcp-planner-guard%'"))  # fmt: skip
+    assert not runs, runs
+    thread.join(20)
+    if thread.is_alive():
+        empty.rows("SELECT pg_cancel_backend(pid) FROM pg_stat_progress_create_index")
+        thread.join()
+
+    assert [one.returncode for one in runs] == [0], runs
+
+
 @pytest.mark.long
 def test_a_build_that_takes_long_is_told_after_five_seconds(
     empty: Database, project: Project, capfd: pytest.CaptureFixture[str]

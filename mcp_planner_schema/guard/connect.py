@@ -153,7 +153,11 @@ def _several_hosts(target: URL) -> bool:
 
 @contextmanager
 def opened(engine: Engine, *, autocommit: bool = False) -> Iterator[Connection]:
-    """A connection, closed at the end. Raises a :class:`GuardError` of one sentence where there is none to be had."""
+    """A connection, closed at the end. Raises a :class:`GuardError` of one sentence where there is none to be had.
+
+    One that was lost is made anew, by SQLAlchemy, when it is used after ``rollback()``. ``autocommit`` holds for that one too.
+    """
+    from sqlalchemy import event
     from sqlalchemy.exc import OperationalError
 
     try:
@@ -161,7 +165,16 @@ def opened(engine: Engine, *, autocommit: bool = False) -> Iterator[Connection]:
     except OperationalError as error:
         raise failure(error, engine.url) from None
     with connection:
-        yield connection.execution_options(isolation_level="AUTOCOMMIT") if autocommit else connection
+        if autocommit:
+            event.listen(connection, "begin", _without_transaction)
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+        yield connection
+
+
+def _without_transaction(connection: Connection) -> None:
+    # SQLAlchemy sets the isolation level once, on the session that was there then. Of a session in its place a statement would
+    # begin a transaction, and whatever builds an index CONCURRENTLY would wait for its end for ever.
+    connection.connection.dbapi_connection.autocommit = True  # type: ignore[union-attr]
 
 
 def masked(text: str, target: URL | None) -> str:

@@ -149,7 +149,6 @@ class Events:
         except KeyboardInterrupt:  # which SQLAlchemy has given the connection up for: whoever stops the run needs one
             with contextlib.suppress(SQLAlchemyError):
                 on.rollback()
-                on.execution_options(isolation_level="AUTOCOMMIT")
             raise
 
     def warn(self, about: object, text: str) -> None:
