@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import select
+import socket
+import socketserver
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 from alembic import command
 
 from mcp_planner_schema import cli
-from mcp_planner_schema.guard import environments
+from mcp_planner_schema.guard import declare, environments
 from mcp_planner_schema.guard.environments import ENVIRONMENTS
 from mcp_planner_schema.guard.findings import Refused
 from tests.conftest import HEAD, ROOT, Database, Project
@@ -120,6 +124,78 @@ def test_a_tunnel_to_production_is_found_out(copy: Database, two: Project, say: 
         two.upgrade("002")
 
     assert copy.value("SELECT version_num FROM alembic_version") == "001"
+
+
+@pytest.fixture
+def elsewhere(empty: Database) -> Iterator[str]:
+    """The URL of the database as one of another machine: by a name that is not this one's, through a door of our own."""
+
+    class Through(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.socket(socket.AF_UNIX) as server:
+                server.connect(f"{empty.host}/.s.PGSQL.{empty.port}")
+                ends = {self.request: server, server: self.request}
+                while True:
+                    for one in select.select(list(ends), [], [])[0]:
+                        if not (some := one.recv(65536)):
+                            return
+                        ends[one].sendall(some)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Through) as door:
+        door.daemon_threads = True
+        threading.Thread(target=door.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"postgresql://postgres@db.example.com:{door.server_address[1]}/{empty.name}?hostaddr=127.0.0.1"
+        door.shutdown()
+
+
+def test_production_that_nobody_has_marked_is_not_taken_for_another(
+    empty: Database, two: Project, say: Callable[[str], None], elsewhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With rows, on another machine, and development said; or with a production run written down in it, wherever it is."""
+    empty.rows("CREATE TABLE a (id int); INSERT INTO a VALUES (1)")
+    say("development")
+    monkeypatch.setenv("DATABASE_URL", elsewhere)
+    with pytest.raises(
+        Refused, match=r"environment-unsaid[\s\S]*it holds rows, and db\.example\.com is not this machine"
+    ):
+        two.upgrade()
+
+    declare.declare(two.config(), "development", empty.name, "ours")
+    empty.rows("DROP TABLE a")
+    two.upgrade("001")
+    marked = empty.rows(MARKERS)
+
+    empty.rows("DELETE FROM migration.environment")
+    empty.rows(
+        "UPDATE migration.event SET data = data || '{\"environment\": \"production\"}' WHERE kind = 'run-started'"
+    )
+    monkeypatch.setenv("DATABASE_URL", empty.url)
+    for name in ("development", "staging", ""):
+        say(name)
+        with pytest.raises(Refused, match=r"environment-unsaid[\s\S]*runs in production are written down in it"):
+            two.upgrade("002")
+    say("production")
+    two.upgrade("002")
+
+    assert marked == [("development", "ours")]
+    assert empty.rows(MARKERS) == [("production", None)]
+
+
+def test_what_is_nobodys_production_needs_no_marker(
+    empty: Database, two: Project, say: Callable[[str], None], elsewhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database with rows on this machine, and on another one a database without: each is taken for what is said."""
+    say("development")
+    monkeypatch.setenv("DATABASE_URL", elsewhere)
+    two.upgrade("001")  # as a pipeline does
+    two.upgrade("002")  # marked by now
+    marked = empty.rows(MARKERS)
+    empty.rows("INSERT INTO b VALUES (1); DROP TABLE migration.environment")
+    monkeypatch.setenv("DATABASE_URL", empty.url)
+
+    two.downgrade("001")
+
+    assert (marked, empty.rows(MARKERS)) == ([("development", None)],) * 2
 
 
 def test_asking_goes_on_and_is_told(

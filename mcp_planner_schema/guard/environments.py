@@ -94,7 +94,7 @@ def guess(url: str | None, variables: Mapping[str, str]) -> tuple[str, str]:
     """
     if url is None:
         return "development", "it is the embedded server"
-    elsewhere = [host for host in _hosts(variables, url) if not _is_local(host)]
+    elsewhere = [host for host in _hosts(variables, url) if not is_local(host)]
     if elsewhere:
         return "production", f"{elsewhere[0]} is not this machine"
     return "development", "the server is on this machine"
@@ -116,6 +116,7 @@ def _hosts(variables: Mapping[str, str], url: str) -> list[str]:
     return [host.strip() for names in hosts for host in names.split(",")]
 
 
-def _is_local(host: str) -> bool:
+def is_local(host: str) -> bool:
+    """Whether this host is this machine, as far as its name says."""
     # A path, or @ and a name, is a socket of this machine.
     return re.fullmatch(r"|localhost|\[?::1\]?|127(\.[0-9]+){3}|[/@].*", host, re.IGNORECASE) is not None

@@ -13,6 +13,13 @@ ENVIRONMENT_RULES = (
         "this one is). Where it is a copy that has become {environment}: make environment-set ENV={environment} CONFIRM=…",
     ),
     Rule(
+        "environment-unsaid",
+        "the database does not say which environment it is, {why}; and here it counts as {environment}",
+        "production that nobody has marked yet looks just so: its rows would be at the mercy of one variable that is set wrongly",
+        "PLANNER_ENV=production where it is that. Where it is {environment}, say so in the database, once: "
+        "PLANNER_ENV={environment} make environment-set ENV={environment} CONFIRM=… REASON=…",
+    ),
+    Rule(
         "unconfirmed",
         "{deed}, in {environment}, and CONFIRM {said}",
         "done to the wrong database, it would be found out by everybody who works with it",

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mcp_planner_schema.guard import environments
+from mcp_planner_schema.guard.evidence import own
 from mcp_planner_schema.guard.findings import Finding, Refused
 
 if TYPE_CHECKING:
@@ -37,12 +39,25 @@ COMMENT ON COLUMN {schema}.environment.id IS 'Of this database; its copy has the
 # or a policy would run its maker's code with the rights of whoever asks.
 _READABLE = """
 SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %s AND c.relname = 'environment' AND c.relkind = 'r' AND NOT c.relhasrules AND NOT c.relrowsecurity
+WHERE n.nspname = %s AND c.relname = %s AND c.relkind = 'r' AND NOT c.relhasrules AND NOT c.relrowsecurity
   AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
 """
 _NEWEST = """
 SELECT name, id::text, pg_catalog.date_trunc('second'::text, since)::text, who
 FROM {schema}.environment ORDER BY number DESC LIMIT 1
+"""
+# That somebody has rows in it; tables of the guard's own, and of schemas that nobody has made, say nothing.
+_USED = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND left(n.nspname, 3) <> 'pg_'
+                 AND n.nspname <> 'information_schema' AND n.nspname !~ %(own)s AND pg_catalog.pg_relation_size(c.oid) > 0),
+       EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = %(schema)s AND c.relname = 'environment'
+                 AND NOT (pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+                          AND pg_catalog.has_table_privilege(c.oid, 'SELECT')))
+"""
+_PRODUCTION = """
+SELECT EXISTS (SELECT FROM {schema}.event WHERE kind = 'run-started' AND data ->> 'environment' = 'production')
 """
 _WRITE = "INSERT INTO {schema}.environment (name, who, host, reason) VALUES (%s, %s, %s, %s)"
 
@@ -59,16 +74,20 @@ class Marker:
 
 def read(connection: Connection, schema: str) -> Marker | None:
     """What the database says of itself; None where it says nothing, or not to this role. Ends no transaction."""
-    if connection.exec_driver_sql(_READABLE, (schema,)).first() is None:
+    if not _readable(connection, schema, "environment"):
         return None
     row = connection.exec_driver_sql(_NEWEST.format(schema=schema)).first()
     return Marker(*row) if row else None
 
 
 def differing(connection: Connection, settings: Settings, where: str) -> Finding | None:
-    """The finding where the database says that it is another environment's. A database that says nothing is any's."""
+    """The finding where the database says that it is another environment's, or says nothing and should: :func:`_unsaid`."""
     found = read(connection, settings.schema)
-    if found is None or found.name == settings.environment:
+    if found is None:
+        why = "" if settings.rules.confirms else _unsaid(connection, settings)
+        values = {"why": why, "environment": settings.environment}
+        return Finding("environment-unsaid", where, "", values) if why else None
+    if found.name == settings.environment:
         return None
     told = (
         f"PLANNER_ENV says {settings.environment}"
@@ -81,8 +100,30 @@ def differing(connection: Connection, settings: Settings, where: str) -> Finding
     return Finding("environment-differs", where, "", values)
 
 
+def _unsaid(connection: Connection, settings: Settings) -> str:
+    """Why a database that says nothing cannot be taken for a harmless one; empty where it can.
+
+    A developer's own server, and a database without rows, is taken for what is said. A role that may not read what is said
+    is not asked for more.
+    """
+    used, hidden = connection.exec_driver_sql(_USED, {"own": own(settings.schema), "schema": settings.schema}).one()
+    if hidden:
+        return ""
+    events = _readable(connection, settings.schema, "event")
+    if events and connection.exec_driver_sql(_PRODUCTION.format(schema=settings.schema)).scalar_one():
+        return "and runs in production are written down in it"
+    host = connection.connection.dbapi_connection.info.host or ""  # type: ignore[union-attr]  # it is connected
+    if used and settings.rules.resets and not environments.is_local(host):
+        return f"it holds rows, and {host} is not this machine"
+    return ""
+
+
+def _readable(connection: Connection, schema: str, table: str) -> bool:
+    return connection.exec_driver_sql(_READABLE, (schema, table)).first() is not None
+
+
 def require(connection: Connection, settings: Settings, where: str) -> None:
-    """Raise :class:`Refused` where the database says that it is another environment's."""
+    """Raise :class:`Refused` where the database says that it is another environment's, or does not say what it has to."""
     found = differing(connection, settings, where)
     if found:
         raise Refused([found], "make config   (which database and which environment this is, and who says so)")

@@ -85,6 +85,20 @@ NEXT: dict[str, tuple[str, str]] = {
     "rebase-impossible": ("make migrate-status", "a database has applied it: take it back there first"),
     "stamp-differs": ("make migrate-drift", "what differs; a failed step never needs a stamp"),
     "stamp-unexplained": ('make migrate-force VERSION=… REASON="…"', "if it is meant; a failed step never needs a stamp"),
+    # The environment, and its deploys.
+    "environment-differs": ("make config", "says which database this is, and who says so; it may be a copy, or the wrong one"),
+    "environment-unsaid": ("make config", "`PLANNER_ENV=production`, if it is that; or `make environment-set ENV=…`"),
+    "unconfirmed": ("make config", "which database this is; then the same command with `CONFIRM=` and its name"),
+    "not-rehearsed": ("scripts/staging-deploy.sh", "rehearses exactly these revisions; or `--without-rehearsal --reason`"),
+    "staging-misplaced": ("make config", "DATABASE_URL is to name a database that may be replaced"),
+    "copy-impossible": ("scripts/staging-deploy.sh", "after the cause that it names is gone; production is only read"),
+    "mask-unusable": ("scripts/staging-deploy.sh", "after `scripts/staging-masks.toml` is put right as it says"),
+    "mask-undecided": ("scripts/staging-deploy.sh", "after each column that it names has a rule in `scripts/staging-masks.toml`"),
+    "mask-leaves": ("scripts/staging-deploy.sh", "after the column that it names has a rule too"),
+    "rehearsal-failed": ("make migrate-status", "on staging: what failed there would fail in production; read the report"),
+    "rehearsal-differs": ("make migrate-trace VERSION=…", "the way back does not lead back: correct the downgrade"),
+    "performance-impact": ("make migrate-plan", "which step made it slower; another index, or a recorded reason"),
+    "query-broken": ("make migrate-plan", "a query of the application fails on the new schema: expand first, contract later"),
 }  # fmt: skip
 
 
