@@ -14,7 +14,7 @@ import pytest
 from alembic import command
 
 from mcp_planner_schema import cli
-from mcp_planner_schema.guard import declare, environments
+from mcp_planner_schema.guard import environments
 from mcp_planner_schema.guard.environments import ENVIRONMENTS
 from mcp_planner_schema.guard.findings import Refused
 from tests.conftest import HEAD, ROOT, Database, Project
@@ -160,7 +160,7 @@ def test_production_that_nobody_has_marked_is_not_taken_for_another(
     ):
         two.upgrade()
 
-    declare.declare(two.config(), "development", empty.name, "ours")
+    assert cli.main(["environment-set", "ENV=development", f"CONFIRM={empty.name}", "REASON=ours"]) == 0
     empty.rows("DROP TABLE a")
     two.upgrade("001")
     marked = empty.rows(MARKERS)
