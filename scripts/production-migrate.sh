@@ -39,6 +39,17 @@ wrong() {
     exit 2
 }
 
+quoted() { # a word as it can be typed
+    local mark="'" written="'\\''"
+    case $1 in
+        '' | *[!A-Za-z0-9_./:@%+=,-]*) printf "'%s'" "${1//$mark/$written}" ;;
+        *) printf '%s' "$1" ;;
+    esac
+}
+again=scripts/production-migrate.sh # this call once more, for whoever reads what is printed
+for word in "$@"; do again+=" $(quoted "$word")"; done
+export DEPLOY_AGAIN=$again
+
 contract='' reason=${REASON:-} without='' dry='' yes=''
 while [ $# -gt 0 ]; do
     case $1 in
@@ -117,7 +128,6 @@ ended() {
     fi
     exit "$code"
 }
-again="scripts/production-migrate.sh${contract:+ --contract --reason '…'}"
 answer=$(mktemp) # not $( ), which no signal would be passed on from
 trap ended EXIT
 
@@ -146,7 +156,7 @@ confirm() {
         read -r -p "Type the database's name to go on: " CONFIRM
     fi
     [ "${CONFIRM:-}" = "$database" ] || wrong "CONFIRM is ${CONFIRM:-not set}, and the database is $database. Nothing was changed." \
-        "CONFIRM=$database $again"
+        "CONFIRM=$(quoted "$database") $again"
     export CONFIRM
 }
 
@@ -169,10 +179,11 @@ preflight() {
 }
 
 rehearsed() {
-    local code=0
+    local code=0 more=''
+    [ -n "$reason" ] || more=' --reason TEXT'
     if [ -n "$contract" ]; then planner migrate-rehearsed; else planner migrate-rehearsed PHASE=expand; fi || code=$?
     [ "$code" -ne 3 ] || [ -n "$without" ] ||
-        printf 'or, for a reason that is written down: %s --without-rehearsal --reason TEXT\n' "$again" >&2
+        printf 'or, for a reason that is written down: %s --without-rehearsal%s\n' "$again" "$more" >&2
     [ "$code" -eq 3 ] && [ -n "$without" ] || return "$code"
     printf 'accepted, without a rehearsal: %s\n' "$reason" >&2
 }

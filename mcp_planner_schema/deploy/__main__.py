@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one verb and give its exit code."""
     from mcp_planner_schema.guard import interrupt
 
-    repeat = f"{SCRIPT}{' --contract' if 'CONTRACT=1' in arguments else ''}"
+    repeat = os.environ.get("DEPLOY_AGAIN") or SCRIPT  # as the script was called
     try:
         if not arguments or arguments[0] not in VERBS:
             raise WrongUse(f"Known are: {', '.join(VERBS)}.", f"{SCRIPT} --help")

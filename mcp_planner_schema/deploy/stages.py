@@ -58,7 +58,7 @@ def ask(config: Config, kind: str) -> Asked:
     if given.url is None:
         raise WrongUse(
             "No database is named: a deploy never takes the embedded server for one.",
-            f"export DATABASE_URL=postgresql://user@host:5432/database, then {SCRIPT}",
+            f"export DATABASE_URL=postgresql://user@host:5432/database, then {config.attributes.get('repeat', SCRIPT)}",
         )
     way = route.find(config, "head")
     with status.connected(config) as (connection, _):

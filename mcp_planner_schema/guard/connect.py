@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -188,6 +190,24 @@ def masked(text: str, target: URL | None) -> str:
             text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
     text = re.sub(r"(\b[a-z][\w+]*://[^:/@\s]*):\S*@", r"\1:***@", text)
     return re.sub(r"\b((?:(?:ssl)?password|passwd|pwd)\s*=\s*)('[^']*'|[^\s&]+)", r"\1***", text, flags=re.IGNORECASE)
+
+
+def psql(given: Settings, sql: str, environ: Mapping[str, str] = os.environ) -> str:
+    """A command for people that runs a statement on the database. No password; psql knows no ``postgresql+psycopg2:``."""
+    if given.url is None:
+        return f"echo {shlex.quote(sql)} | make db-shell"
+    place = shlex.quote(_without_password(given.url))
+    if environ.get("DATABASE_URL", "").strip() == given.url:
+        scheme = given.url.partition(":")[0]
+        place = '"postgresql:${DATABASE_URL#*:}"' if "+" in scheme else '"$DATABASE_URL"'
+    return f"psql {place} -c {shlex.quote(sql)}"
+
+
+def _without_password(text: str) -> str:
+    from mcp_planner_schema.guard import address
+
+    named = address.parse(text).difference_update_query(["password", "sslpassword"])
+    return named._replace(drivername="postgresql", password=None).render_as_string()
 
 
 def outside(error: BaseException, target: URL, repeat: str) -> GuardError:

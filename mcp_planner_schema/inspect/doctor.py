@@ -133,12 +133,12 @@ def _indexes(connection: Connection, given: Settings, expected: Lines, onward: s
     made = {line.identity for line in expected if line.kind == "index"}
     for name, table, partitioned, leftover, constraint in connection.exec_driver_sql(_INVALID, (own(given.schema),)):
         what = f"index {name} of {table} is not valid: "
-        drop = _psql(given, f"DROP INDEX CONCURRENTLY {name}")
+        drop = connect.psql(given, f"DROP INDEX CONCURRENTLY {name}")
         if partitioned:
             yield Ailment(
                 "index",
                 what + "a partition has no index that belongs to it",
-                _psql(given, f"ALTER INDEX {name} ATTACH PARTITION …")
+                connect.psql(given, f"ALTER INDEX {name} ATTACH PARTITION …")
                 + "   (for each partition, after its index was built)",
             )
         elif leftover and not constraint:
@@ -149,7 +149,7 @@ def _indexes(connection: Connection, given: Settings, expected: Lines, onward: s
             yield Ailment("index", what, onward or drop)
         else:
             what += "no query uses it, and it costs every write"
-            yield Ailment("index", what, _psql(given, f"REINDEX INDEX CONCURRENTLY {name}"))
+            yield Ailment("index", what, connect.psql(given, f"REINDEX INDEX CONCURRENTLY {name}"))
 
 
 def _constraints(connection: Connection, given: Settings, expected: Lines) -> Iterator[Ailment]:
@@ -157,7 +157,7 @@ def _constraints(connection: Connection, given: Settings, expected: Lines) -> It
     for name, of, domain in connection.exec_driver_sql(_NOT_VALID, (own(given.schema),)):
         what = f"constraint {name} of {of} was never validated: rows from before it may break it"
         kind = "DOMAIN" if domain else "TABLE"
-        cure = _psql(given, f"ALTER {kind} {of} VALIDATE CONSTRAINT {name}")
+        cure = connect.psql(given, f"ALTER {kind} {of} VALIDATE CONSTRAINT {name}")
         if f"{of}.{name}" in waiting:  # a revision made it so, so another one has to go on
             cure = f"make migrate-create NAME=validate_constraint   (with op.validate_constraint of {name})"
         yield Ailment("constraint", what, cure)
@@ -166,7 +166,7 @@ def _constraints(connection: Connection, given: Settings, expected: Lines) -> It
 def _left(connection: Connection, given: Settings) -> Iterator[Ailment]:
     for (name,) in connection.exec_driver_sql(_LEFT, (own(given.schema),)):
         what = f"table {name} was made for a part of a step, and outlived it"
-        yield Ailment("table", what, _psql(given, f"DROP TABLE {name}"))
+        yield Ailment("table", what, connect.psql(given, f"DROP TABLE {name}"))
 
 
 def _stashes(connection: Connection, given: Settings) -> Iterator[Ailment]:
@@ -177,7 +177,9 @@ def _stashes(connection: Connection, given: Settings) -> Iterator[Ailment]:
     for name in sorted(there - {one.kept_in for one in kept}):
         what = f"schema {name} holds what a downgrade has kept, and the manifest knows nothing of it"
         yield Ailment(
-            "stash", what, _psql(given, f"\\dt {name}.*") + "   (look what it is; DROP SCHEMA … CASCADE if nothing)"
+            "stash",
+            what,
+            connect.psql(given, f"\\dt {name}.*") + "   (look what it is; DROP SCHEMA … CASCADE if nothing)",
         )
     for one in kept:
         if one.state in ("kept", "partly restored") and one.objects and one.kept_in not in there:
@@ -207,7 +209,7 @@ def _unexplained(given: Settings, expected: Lines, found: Lines, onward: str | N
     repairs = repair.statements(every)
     for one in every:
         first, *more = one.told
-        undone = f"{_psql(given, repairs[one])}   ({_KEPT})" if one in repairs else _EXPLAIN
+        undone = f"{connect.psql(given, repairs[one])}   ({_KEPT})" if one in repairs else _EXPLAIN
         yield Ailment("drift", "\n".join([f"{first}; no applied revision says so", *more]), onward or undone)
 
 
@@ -239,9 +241,3 @@ def _rows(connection: Connection, sql: str, given: Settings, values: tuple[Any, 
 
 def _exists(connection: Connection, name: str) -> bool:
     return connection.exec_driver_sql("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (name,)).scalar_one() is True
-
-
-def _psql(given: Settings, sql: str) -> str:
-    if given.url is None:
-        return f"echo {shlex.quote(sql)} | make db-shell"
-    return f'psql "$DATABASE_URL" -c {shlex.quote(sql)}'

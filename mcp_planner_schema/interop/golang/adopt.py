@@ -50,7 +50,7 @@ def adopt(
     with status.connected(config) as (connection, _), route.history(config, given, ()) as script:
         row, heads, line = rows.read(connection, table), version_table.heads(connection, own), versions.places(script)
         found = _catalog(connection, given, own.shown, table)
-        place = _named(line, at) if at else _at(script, line, table, row, found)
+        place = _named(line, at) if at else _at(script, line, table, row, found, given)
     revision = place.revision if place else "base"
     version = place.version if place else None
     _require(script, line, revision, found, reason, at)
@@ -98,7 +98,9 @@ def _named(line: Sequence[Place], at: str) -> Place | None:
     return found
 
 
-def _at(script: ScriptDirectory, line: list[Place], table: str, row: Row, found: Lines) -> Place | None:
+def _at(
+    script: ScriptDirectory, line: list[Place], table: str, row: Row, found: Lines, given: Settings
+) -> Place | None:
     try:
         count, between = versions.at(line, row.version)
     except KeyError:
@@ -108,7 +110,7 @@ def _at(script: ScriptDirectory, line: list[Place], table: str, row: Row, found:
             "make migrate-import FROM=golang-migrate DIR=…   (the folder that this database was migrated with)",
         ) from None
     if row.dirty or between:
-        raise half.done(script, line, table, row, found)
+        raise half.done(script, line, table, row, found, given)
     return line[count - 1] if count else None
 
 

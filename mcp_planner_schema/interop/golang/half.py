@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from mcp_planner_schema.guard import connect
 from mcp_planner_schema.guard.findings import Broken
 from mcp_planner_schema.guard.fingerprint import Line, Lines, stored, structure
 from mcp_planner_schema.guard.fingerprint.subject import last
@@ -16,12 +16,16 @@ from mcp_planner_schema.interop.golang.versions import Place
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
+    from mcp_planner_schema.guard.settings import Settings
+
 _COMMAND = "make migrate-adopt FROM=golang-migrate"
 _OBJECTS = ("table", "view", "type", "function", "sequence", "extension", "schema", "collation", "statistics")
 _OF_TABLE = ("column", "constraint")
 
 
-def done(script: ScriptDirectory, line: list[Place], table: str, row: Row, found: Lines) -> Broken:
+def done(
+    script: ScriptDirectory, line: list[Place], table: str, row: Row, found: Lines, given: Settings
+) -> Broken:  # fmt: skip
     """The error that says it: which file was begun, what of it is there, what is not, and what to type for either way.
 
     The row names the version that was being gone to: up to it, or down from the next one.
@@ -43,7 +47,7 @@ def done(script: ScriptDirectory, line: list[Place], table: str, row: Row, found
     if exact is not None:
         return _whole(told, line, exact, count, up if between or count else down)
     place = _nearest([one for one in (up, down) if one], line, states, now)
-    return _partly(told, line.index(place), line, states, now)
+    return _partly(told, line.index(place), line, states, now, given)
 
 
 def _begun(up: Place | None, down: Place | None) -> str:
@@ -92,7 +96,9 @@ def _nearest(places: Sequence[Place], line: list[Place], states: list[Lines], no
     return min(places, key=unexplained)
 
 
-def _partly(told: list[str], at: int, line: list[Place], states: list[Lines], now: Lines) -> Broken:
+def _partly(
+    told: list[str], at: int, line: list[Place], states: list[Lines], now: Lines, given: Settings
+) -> Broken:  # fmt: skip
     before, after = states[at], states[at + 1]
     place, start = line[at], _name(line, at)
     there = sorted((after - before) & now) + sorted((before - after) - now)
@@ -108,11 +114,11 @@ def _partly(told: list[str], at: int, line: list[Place], states: list[Lines], no
         told.append(f"  make migrate-up TO={place.revision}   (its operations take up what is there)")
         finish = f'{_COMMAND} AT={start} REASON="…", then make migrate-up TO={place.revision}'
     else:
-        commands = list(_commands(now, after))
+        commands = list(_commands(now, after, given))
         told += [f"  {one}" for one in [*commands, f"{_COMMAND} AT={place.revision}"]]
         finish = commands[0] if commands else f"{_COMMAND} AT={place.revision}"
     told.append("To undo it:")
-    told += [f"  {one}" for one in [*_commands(now, before), f"{_COMMAND} AT={start}"]]
+    told += [f"  {one}" for one in [*_commands(now, before, given), f"{_COMMAND} AT={start}"]]
     return Broken("\n".join(told), f"{finish}   (or what undoes it; look at the rows first)")
 
 
@@ -126,15 +132,15 @@ def _said(line: Line, after: Lines) -> str:
     return f"{line.kind} {line.identity} {what}"
 
 
-def _commands(now: Lines, wanted: Lines) -> Iterator[str]:
+def _commands(now: Lines, wanted: Lines, given: Settings) -> Iterator[str]:
     """What makes the one of the other: dropped first what is too much, then made what is missing; parts go with their table."""
     gone, come = now - wanted, wanted - now
     tables = {one.identity for one in gone | come if one.kind == "table"}
     for one in sorted(gone, key=_late, reverse=True):
         if not _part_of(one, tables, come):
-            yield _psql(_drop(one))
+            yield _psql(given, _drop(one))
     for one in sorted(come, key=_late):
-        yield _psql(_make(one))
+        yield _psql(given, _make(one))
 
 
 def _late(line: Line) -> tuple[int, Line]:
@@ -188,5 +194,5 @@ def _make(line: Line) -> str:
     return f"-- {kind} {identity} is to be made: {definition}; the statement stands in the file"
 
 
-def _psql(sql: str) -> str:
-    return sql if sql.startswith("--") else f'psql "$DATABASE_URL" -c {shlex.quote(sql)}'
+def _psql(given: Settings, sql: str) -> str:
+    return sql if sql.startswith("--") else connect.psql(given, sql)
