@@ -220,6 +220,23 @@ def test_one_driver_whatever_the_url_says(scheme: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("query", "kept"),
+    [
+        ("?ssl=verify-full&prepared_statement_cache_size=0&timeout=5", {"sslmode": "verify-full"}),
+        ("?ssl=true", {"sslmode": "require"}),
+        ("?command_timeout=60", {}),
+        ("?application_name=x", {"application_name": "x"}),
+    ],
+)
+def test_an_asynchronous_url_names_the_same_place(query: str, kept: dict[str, str]) -> None:
+    """What asyncpg takes in a URL and libpq does not know is left out, or said as libpq says it: TLS above all."""
+    made = connect.url(read(f"postgresql+asyncpg://jane@db.example.org/app{query}"))
+
+    assert made.query == kept
+    assert (made.drivername, made.host) == ("postgresql+psycopg2", "db.example.org")
+
+
+@pytest.mark.parametrize(
     "url", ["sqlite:///x.db", "mysql://u:pw1234@h/d", "nonsense", "postgresql://u:pw1234@h:port/d"]
 )
 def test_what_is_no_postgresql_url_is_refused_without_showing_it(url: str) -> None:

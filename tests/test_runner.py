@@ -299,14 +299,16 @@ def test_a_connection_already_in_a_transaction_is_refused(empty: Database, proje
 
 
 def test_a_connection_in_autocommit_is_refused(empty: Database, project: Project) -> None:
-    """On a connection in autocommit no step could be rolled back; an engine is no connection at all."""
+    """On a connection in autocommit no step could be rolled back, nor on such an engine's; a URL is neither."""
     tables(project, 1)
     engine = given(empty, isolation_level="AUTOCOMMIT")
 
     with engine.connect() as connection, pytest.raises(WrongUse, match="autocommit"):
         command.upgrade(project.config(connection=connection), "head")
-    with pytest.raises(WrongUse, match="not a SQLAlchemy Connection"):
+    with pytest.raises(WrongUse, match="autocommit"):
         command.upgrade(project.config(connection=engine), "head")
+    with pytest.raises(WrongUse, match="is URL, not a SQLAlchemy Connection or Engine"):
+        command.upgrade(project.config(connection=engine.url), "head")
     engine.dispose()
 
 

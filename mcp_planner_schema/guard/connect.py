@@ -19,6 +19,8 @@ DIRECT = "export DATABASE_URL=postgresql://…@<the server itself>/…, then rep
 OLDEST = 14
 """The oldest major version of PostgreSQL that the guard works on."""
 
+_NAMED = 'config.attributes["connection"]'
+_EXAMPLE = f"{_NAMED} = create_engine('postgresql+psycopg2://…').connect()"
 _POOLER = re.compile(r"unsupported startup parameter|pgbouncer", re.IGNORECASE)
 # In force on every connection of ours from its first statement on, whatever role and database say. The lock timeout is
 # for the guard's own small statements: a step sets its budgets itself, an autocommit_block() too.
@@ -102,18 +104,40 @@ def engine(target: URL, application: str) -> Engine:
     )
 
 
+@contextmanager
+def borrowed(given: Any) -> Iterator[Connection]:
+    """The connection to work on behind what a caller has handed over, which may be an engine as well: pytest-alembic does that.
+
+    A connection of the caller's stays open; one of his engine is closed at the end. An engine of another driver, an
+    asynchronous one too, says where the database is, and the guard connects there as it always does.
+    Raises :class:`WrongUse` for anything else.
+    """
+    from sqlalchemy import Connection, Engine
+
+    from mcp_planner_schema.guard import address
+
+    inner = getattr(given, "sync_engine", given)
+    if isinstance(inner, Engine) and inner.dialect.name == "postgresql" and inner.dialect.driver != "psycopg2":
+        inner = engine(address.for_libpq(inner.url).set(drivername="postgresql+psycopg2"), "mcp-planner-guard")
+    if isinstance(given, Connection):
+        yield given
+    elif isinstance(inner, Engine):
+        with opened(inner) as connection:
+            yield connection
+    elif hasattr(given, "connect"):  # a stand-in for an engine, which gives a connection that somebody holds
+        with given.connect() as connection:
+            yield connection
+    else:
+        raise WrongUse(f"{_NAMED} is {type(given).__name__}, not a SQLAlchemy Connection or Engine.", _EXAMPLE)
+
+
 def beside(given: Connection) -> Engine:
     """:func:`own` for the engine behind a caller's connection.
 
     Raises :class:`WrongUse` for a connection that the guard cannot work on: another driver, or autocommit; :class:`Refused`
     for a server that is too old.
     """
-    from sqlalchemy import Connection
-
-    named = 'config.attributes["connection"]'
-    example = f"{named} = create_engine('postgresql+psycopg2://…').connect()"
-    if not isinstance(given, Connection):
-        raise WrongUse(f"{named} is {type(given).__name__}, not a SQLAlchemy Connection.", example)
+    named, example = _NAMED, _EXAMPLE
     if given.dialect.name != "postgresql" or given.dialect.driver != "psycopg2":
         raise WrongUse(
             f"{named} uses {given.dialect.name}+{given.dialect.driver}; the guard needs postgresql+psycopg2.", example

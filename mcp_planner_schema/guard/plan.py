@@ -108,11 +108,13 @@ def options_of(context: Any) -> Any:
 
 @contextmanager
 def explained(
-    script: Any, settings: Settings, heads: tuple[str, ...], repeat: str, migration: MigrationContext | None = None
-) -> Iterator[None]:
+    script: Any, settings: Settings, heads: tuple[str, ...], repeat: str, migration: MigrationContext | None = None,
+    *, hooks: bool = False,
+) -> Iterator[None]:  # fmt: skip
     """What Alembic, or the import of a revision, raises while inside comes out as a :class:`GuardError` naming the file.
 
-    With a ``migration``, its database is asked what it is that this folder does not have.
+    With a ``migration``, its database is asked what it is that this folder does not have. With ``hooks``, a caller may have
+    handed over functions of its own (``process_revision_directives``): what no file is to blame for is raised as it is.
     """
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
@@ -153,6 +155,8 @@ def explained(
         frames = [
             one for one in traceback.extract_tb(error.__traceback__) if str(Path(one.filename).resolve()) in paths
         ]
+        if hooks and not frames:
+            raise
         place = f"{source.shown(Path(frames[-1].filename))}:{frames[-1].lineno}" if frames else ""
         raise Broken(
             f"The history cannot be loaded{place and ' at ' + place}: {type(error).__name__}: {error}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import saying
@@ -112,7 +112,14 @@ def _online(context: Any, settings: Settings, target_metadata: MetaData | None, 
         if "destination_rev" not in migration.opts:
             with (
                 _alone(context, settings, engine),
-                plan.explained(context.script, settings, (), plan.repeat_of(context), migration),
+                plan.explained(
+                    context.script,
+                    settings,
+                    (),
+                    plan.repeat_of(context),
+                    migration,
+                    hooks=context.config.cmd_opts is None,
+                ),
             ):
                 _migrate(context)
                 connection.commit()  # a version table that was made: no step of Alembic's has committed it
@@ -355,20 +362,22 @@ def _connection(context: Any, settings: Settings) -> Iterator[tuple[Connection |
     from sqlalchemy.exc import SQLAlchemyError
 
     given = context.config.attributes.get("connection")
-    if given is None:
-        target = connect.url(settings)
-        engine = connect.engine(target, "mcp-planner-guard " + connect.masked(plan.repeat_of(context), target))
-    else:
-        engine = connect.beside(given)
-        if given.in_transaction():
-            raise Refused([Finding("external-transaction", 'config.attributes["connection"]')], plan.repeat_of(context))
-    try:
-        if given is not None:
-            yield given, engine
+    with ExitStack() as opened:
+        if given is None:
+            target = connect.url(settings)
+            engine = connect.engine(target, "mcp-planner-guard " + connect.masked(plan.repeat_of(context), target))
+            opened.callback(engine.dispose)
+            connection = opened.enter_context(connect.opened(engine))
+            beside = connect.own(engine)
         else:
-            with connect.opened(engine) as connection:
-                yield connection, connect.own(engine)
-    except SQLAlchemyError as error:
-        raise connect.outside(error, engine.url, plan.repeat_of(context)) from error
-    finally:
-        engine.dispose()
+            connection = opened.enter_context(connect.borrowed(given))
+            engine = beside = connect.beside(connection)
+            opened.callback(engine.dispose)
+            if connection.in_transaction():
+                raise Refused(
+                    [Finding("external-transaction", 'config.attributes["connection"]')], plan.repeat_of(context)
+                )
+        try:
+            yield connection, beside
+        except SQLAlchemyError as error:
+            raise connect.outside(error, engine.url, plan.repeat_of(context)) from error
