@@ -197,7 +197,7 @@ def test_entities_of_alembic_utils(empty: Database, project: Project) -> None:
     project.configure(headers="optional")
     env = project.folder / "alembic" / "env.py"
     (project.folder / "alembic" / "models.py").write_text(MODELS)
-    env.write_text(ENV.replace("target_metadata =", ENTITIES + "\ntarget_metadata ="))
+    env.write_text(ENV)
     (project.folder / "alembic" / "script.py.mako").write_text(STOCK.read_text())
     (project.folder / "alembic" / "fingerprints").touch()
 
@@ -207,8 +207,8 @@ def test_entities_of_alembic_utils(empty: Database, project: Project) -> None:
         return done.stdout + done.stderr
 
     alembic("revision", "--autogenerate", "-m", "tables", "--rev-id", "a1")
-    tables = next(project.versions.glob("a1_*")).read_text()
     alembic("upgrade", "head")
+    env.write_text(ENV.replace("target_metadata =", ENTITIES + "\ntarget_metadata ="))
     alembic("revision", "--autogenerate", "-m", "entities", "--rev-id", "b2")
     entities = next(project.versions.glob("b2_*")).read_text()
     alembic("upgrade", "head")
@@ -227,7 +227,6 @@ def test_entities_of_alembic_utils(empty: Database, project: Project) -> None:
                       "AND tgrelid = 'users'::regclass")  # fmt: skip
     alembic("upgrade", "head")
 
-    assert "create_table" in tables or "create_entity" in tables
     assert "create_entity" in entities and "PGTrigger" in entities and "PGView" in entities
     assert "id >= 0" in changed and "id > 0" in before and "No new upgrade operations" in nothing
     assert empty.rows("SELECT id, name FROM names") == [(1, "JANE")]
