@@ -125,7 +125,7 @@ migrate-rehearsed: setup ## Whether what is pending was rehearsed on staging: [R
 staging-deploy: setup ## Rehearse what is pending on a masked copy: DUMP=file, SOURCE_URL=… or GENERATE=1 (docs/staging.md)
 	@scripts/staging-deploy.sh
 
-migrate-export: setup ## Write the history for another tool: FORMAT=golang-migrate DIR=migrations [TO=003]
+migrate-export: setup ## Write for another tool: FORMAT=golang-migrate DIR=migrations [TO=003], FORMAT=prisma [DIR=prisma]
 	$(COMMAND)
 
 migrate-import: setup ## Revisions from another tool's folder: FROM=golang-migrate|prisma DIR=migrations [AUTHOR=…]

@@ -12,13 +12,13 @@ from mcp_planner_schema.guard.findings import DONE, WrongUse
 if TYPE_CHECKING:
     from alembic.config import Config
 
-_WRITES, _READS = ("golang-migrate",), ("golang-migrate", "prisma")
+_TOOLS = ("golang-migrate", "prisma")
 
 
-def _known(command: str, said: str, tools: tuple[str, ...]) -> None:
-    if said not in tools:
+def _known(command: str, said: str) -> None:
+    if said not in _TOOLS:
         raise WrongUse(
-            f"{said!r} is no tool that is known here. Known are: {', '.join(tools)}.", form(command, COMMANDS[command])
+            f"{said!r} is no tool that is known here. Known are: {', '.join(_TOOLS)}.", form(command, COMMANDS[command])
         )
 
 
@@ -27,10 +27,14 @@ def _folder(values: Values) -> Path:
 
 
 def _export(config: Config, values: Values) -> int:
+    _known("migrate-export", values["FORMAT"])
+    if values["FORMAT"] == "prisma":
+        return _export_prisma(config, values)
+    if not values.get("DIR"):
+        raise WrongUse("migrate-export needs DIR.", form("migrate-export", COMMANDS["migrate-export"]))
     from mcp_planner_schema.guard.source import shown
     from mcp_planner_schema.interop.golang import export
 
-    _known("migrate-export", values["FORMAT"], _WRITES)
     folder = _folder(values)
     made = export.write(config, folder, values.get("TO"))
     for path in made:
@@ -39,10 +43,26 @@ def _export(config: Config, values: Values) -> int:
     return DONE
 
 
+def _export_prisma(config: Config, values: Values) -> int:
+    from mcp_planner_schema.guard.source import shown
+    from mcp_planner_schema.interop.prisma import export
+
+    if "TO" in values:
+        raise WrongUse(
+            "A schema.prisma is of a database as it is, and TO= names a revision: bring a database there first.",
+            "make migrate-export FORMAT=prisma DIR=prisma",
+        )
+    made = export.write(config, _folder({"DIR": "prisma", **values}))
+    if made:
+        print(shown(made))
+    print("one file written" if made else "nothing has changed", file=sys.stderr)
+    return DONE
+
+
 def _import(config: Config, values: Values) -> int:
     from mcp_planner_schema.guard.source import shown
 
-    _known("migrate-import", values["FROM"], _READS)
+    _known("migrate-import", values["FROM"])
     if values["FROM"] == "prisma":
         from mcp_planner_schema.interop.prisma.imported import write
     else:
@@ -59,7 +79,7 @@ def _adopt(config: Config, values: Values) -> int:
     from mcp_planner_schema.interop.golang import adopt
     from mcp_planner_schema.interop.golang import row as rows
 
-    _known("migrate-adopt", values["FROM"], _READS)
+    _known("migrate-adopt", values["FROM"])
     config.attributes["confirm"] = values.get("CONFIRM")
     told = adopt.adopt(
         config,
@@ -73,7 +93,12 @@ def _adopt(config: Config, values: Values) -> int:
 
 
 COMMANDS: dict[str, Command] = {
-    "migrate-export": Command(_export, ("FORMAT", "DIR"), ("TO",), "FORMAT=golang-migrate DIR=migrations [TO=003]"),
+    "migrate-export": Command(
+        _export,
+        ("FORMAT",),
+        ("DIR", "TO"),
+        "FORMAT=golang-migrate DIR=migrations [TO=003], or FORMAT=prisma [DIR=prisma]",
+    ),
     "migrate-import": Command(_import, ("FROM", "DIR"), ("AUTHOR",), "FROM=golang-migrate|prisma DIR=migrations"),
     "migrate-adopt": Command(
         _adopt,

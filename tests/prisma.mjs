@@ -1,0 +1,97 @@
+// Prisma's own programs for the tests: one line of JSON in, one out. Its first argument names the folder that holds node_modules.
+import fs from "node:fs";
+import path from "node:path";
+import readline from "node:readline";
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+
+const require = createRequire(path.join(process.argv[2], "package.json"));
+const NAME = "schema.prisma";
+const schemas = require("@prisma/prisma-schema-wasm");
+
+function check({ text }) {
+  const files = [[NAME, text]];
+  let error = null;
+  try {
+    schemas.validate(JSON.stringify({ prismaSchema: files, noColor: true }));
+  } catch (thrown) {
+    error = String(thrown.message ?? thrown);
+  }
+  const options = { textDocument: { uri: `file:/${NAME}` }, options: { tabSize: 2, insertSpaces: true } };
+  const formatted = JSON.parse(schemas.format(JSON.stringify(files), JSON.stringify(options)))[0][1];
+  return { error, formatted, models: error ? null : models(files) };
+}
+
+// What Prisma has understood: the names of the database and of Prisma.
+function models(files) {
+  const read = JSON.parse(schemas.get_dmmf(JSON.stringify({ prismaSchema: files, noColor: true }))).datamodel;
+  return {
+    models: read.models.map((one) => ({ name: one.name, table: one.dbName ?? one.name, docs: one.documentation ?? null,
+      fields: one.fields.map((field) => [field.name, field.kind === "object" ? null : field.dbName ?? field.name]) })),
+    enums: read.enums.map((one) => ({ name: one.name, type: one.dbName ?? one.name,
+      values: one.values.map((value) => value.dbName ?? value.name) })),
+  };
+}
+
+let loaded = null;
+
+async function engine() {
+  const load = async (name) => import(pathToFileURL(require.resolve(name)));
+  const bindings = await load("@prisma/schema-engine-wasm/schema_engine_bg");
+  const { PrismaPg } = await load("@prisma/adapter-pg");
+  const { bindMigrationAwareSqlAdapterFactory, ColumnTypeEnum } = await load("@prisma/driver-adapter-utils");
+  // The adapter has no word for PostgreSQL's "char" (18), which the engine asks for: it is a character.
+  class Adapter extends PrismaPg {
+    async connect() {
+      const adapter = await super.connect();
+      const io = adapter.performIO.bind(adapter), raw = adapter.queryRaw.bind(adapter);
+      let chars = [];
+      adapter.performIO = async (query) => {
+        const result = await io(query);
+        chars = result.fields.map((field) => field.dataTypeID === 18);
+        result.fields.forEach((field) => { if (field.dataTypeID === 18) field.dataTypeID = 1042; });
+        return result;
+      };
+      adapter.queryRaw = async (query) => {
+        const result = await raw(query);
+        chars.forEach((is, at) => { if (is) result.columnTypes[at] = ColumnTypeEnum.Character; });
+        return result;
+      };
+      return adapter;
+    }
+  }
+  globalThis.PRISMA_WASM_PANIC_REGISTRY = { set_message: (message) => { throw new Error(message); } };
+  const file = require.resolve("@prisma/schema-engine-wasm/schema_engine_bg").replace(/\.js$/, ".wasm");
+  const wasm = new WebAssembly.Instance(new WebAssembly.Module(fs.readFileSync(file)), { "./schema_engine_bg.js": bindings });
+  bindings.__wbg_set_wasm(wasm.exports);
+  wasm.exports.__wbindgen_start();
+  const bound = (url) => bindMigrationAwareSqlAdapterFactory(new Adapter({ connectionString: url }));
+  return { bindings, bound };
+}
+
+// `prisma db pull`: the engine of the command line, compiled to WebAssembly, with Prisma's adapter for PostgreSQL.
+async function pull({ url, schemas }) {
+  loaded ??= await engine();
+  const content = `datasource db {\n  provider = "postgresql"\n${schemas ? `  schemas  = ${JSON.stringify(schemas)}\n` : ""}}\n`;
+  const made = await loaded.bindings.SchemaEngine.new({ datamodels: [[NAME, content]] }, () => {}, loaded.bound(url));
+  try {
+    const files = { files: [{ path: NAME, content }] };
+    const found = await made.introspect(
+      { schema: files, baseDirectoryPath: "/", force: true, compositeTypeDepth: 0, namespaces: schemas ?? null });
+    return { text: found.schema.files[0].content };
+  } finally {
+    made.free();
+  }
+}
+
+for await (const line of readline.createInterface({ input: process.stdin })) {
+  const asked = JSON.parse(line);
+  let answer;
+  try {
+    answer = asked.what === "pull" ? await pull(asked) : check(asked);
+  } catch (thrown) {
+    answer = { failed: String(thrown.stack ?? thrown) };
+  }
+  process.stdout.write(JSON.stringify(answer) + "\n");
+}
+process.exit(0);
