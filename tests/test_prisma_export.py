@@ -8,15 +8,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import psycopg2
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg2 import sql
+from sqlalchemy import create_engine
+from sqlalchemy.pool import StaticPool
 
+from mcp_planner_schema import cli
 from mcp_planner_schema.guard import connect
 from mcp_planner_schema.guard.address import parse
-from mcp_planner_schema.interop.prisma import export
+from mcp_planner_schema.interop.prisma import export, query
+from mcp_planner_schema.interop.prisma.catalog import Catalog
 from tests import prisma
-from tests.conftest import Database
+from tests.conftest import Database, Project, _clone
 from tests.prisma import Prisma
 
 SCHEMAS = Path(__file__).parent / "prisma_schemas"
@@ -153,3 +163,243 @@ def changed(before: list[str], after: list[str]) -> list[str]:
     from difflib import ndiff
 
     return [line for line in ndiff(before, after) if line[0] in "-+"]
+
+
+# --- names that would break out of a file -----------------------------------------------------------------------------
+
+HOSTILE = [
+    'a"b', "a\\b", 'a\\"b', "}\nmodel evil {\n  id Int @id\n}", "\r\n}\r\n", "*/ evil() /*", "// x", "/// x\n/// y",
+    '")\n@@map("x")', "\t", "\u2028", "\u0085", "\x01", "\x7f", "\ufeff", "\u202e", "%s %(own)s", "'; DROP TABLE x; --", "$$",
+    " ", "🙂", "ünï", "1st", "__proto__", "constructor", "model", "enum", "@id", "@@ignore", "Unsupported", "[]", "?", "a" * 63,
+    "é" * 31, "null",
+]  # fmt: skip
+
+
+@real
+def test_no_name_default_or_comment_breaks_out_of_the_file(
+    new_database: Callable[[], Database], program: Prisma
+) -> None:
+    """Quotes, line ends, brackets and comment marks in every place that a name has: Prisma reads each as it is."""
+    database, tables = new_database(), []
+    with database.connect() as connection, connection.cursor() as cursor:
+        for number, name in enumerate(HOSTILE):
+            other = f"{number} {name}"[:33]
+            said = {
+                "name": sql.Identifier(name),
+                "other": sql.Identifier(other),
+                "text": sql.Literal(name),
+            }
+            cursor.execute(
+                sql.SQL(
+                    "CREATE TYPE {other} AS ENUM ({text}, 'x');"
+                    "CREATE TABLE {name} (id int PRIMARY KEY, {other} text DEFAULT {text} CHECK ({other} <> {text}),"
+                    " kind {other} DEFAULT {text}, list text[] DEFAULT ARRAY[{text}], at int REFERENCES {name},"
+                    " made text DEFAULT lower({text}));"
+                    "CREATE INDEX ON {name} ({other}) WHERE {other} <> {text};"
+                    "CREATE VIEW {view} AS SELECT {text}::text AS t FROM {name};"
+                    "COMMENT ON TABLE {name} IS {text}; COMMENT ON COLUMN {name}.{other} IS {text};"
+                    "COMMENT ON TYPE {other} IS {text}"
+                ).format(**said, view=sql.Identifier(f"v{other}"[:33]))
+            )
+            tables.append((name, other))
+
+    text = exported(database)
+    checked = program.check(text)
+
+    assert checked.error is None and checked.formatted == text
+    assert {one["table"] for one in checked.models["models"]} == {name for name, _ in tables}
+    assert {one["type"]: one["values"] for one in checked.models["enums"]} == {
+        other: [name, "x"] for name, other in tables
+    }
+    for model in checked.models["models"]:
+        other = dict(tables)[model["table"]]
+        columns = [column for _, column in model["fields"] if column is not None]
+        assert columns == ["id", other, "kind", "list", "at", "made"]
+
+
+# --- any schema -------------------------------------------------------------------------------------------------------
+
+_BROKEN = [name.encode()[:60].decode(errors="ignore") for name in HOSTILE]
+NAMES = st.one_of(
+    st.sampled_from(["a", "b", "c", "id", "users", "a b", "a-b", "a_b", "A", "_A", "_AToB", "B", *_BROKEN]),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=15),
+)
+TYPES = st.sampled_from(
+    ["int", "smallint", "bigint", "text", "varchar(20)", "char(3)", "numeric", "numeric(10,2)", "float8", "real", "boolean",
+     "uuid", "jsonb", "json", "bytea", "date", "time", "timestamp", "timestamptz(3)", "inet", "cidr", "interval", "bit(3)",
+     "varbit", "xml", "money", "oid", "tsvector", "int4range", "point", "int[]", "text[]", "numeric(10,2)[]", "timestamptz[]",
+     "int4range[]", "name"]
+)  # fmt: skip
+DEFAULTS = st.sampled_from(
+    [None, None, "NULL", "'1'", "'a'", "'{}'", "now()", "'it''s \"\\'", "gen_random_uuid()", "1", "-1", "1.5", "true", "'[]'",
+     "'{a,NULL}'", "ARRAY['x','y\"']", "ARRAY[1,2]", "E'a\\nb'", "'\\x00ff'", "CURRENT_DATE", "1 + 1", "'1e300'", "'NaN'"]
+)  # fmt: skip
+COLUMNS = st.tuples(NAMES, TYPES, st.booleans(), DEFAULTS)
+TABLES = st.tuples(
+    NAMES,
+    st.lists(COLUMNS, min_size=1, max_size=6, unique_by=lambda column: column[0]),
+    st.sampled_from(["", "PRIMARY KEY", "UNIQUE"]),
+    st.integers(1, 3),
+    st.lists(
+        st.tuples(st.integers(0, 9), st.sampled_from(["btree", "gin", "gist", "hash", "brin", "spgist"])), max_size=3
+    ),
+    st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 9), st.sampled_from(["CASCADE", "SET NULL", "NO ACTION"])),
+        max_size=3,
+    ),
+    st.none() | NAMES,
+)
+
+
+@real
+@pytest.mark.long
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(TABLES, min_size=1, max_size=4), st.lists(NAMES, min_size=1, max_size=4, unique=True))
+def test_whatever_a_schema_is_like_prisma_takes_it(
+    any_database: Database, program: Prisma, tables: list[Any], values: list[str]
+) -> None:
+    """300 schemas of any names, types, defaults, keys, indexes and relations: valid, well-formed, and no table is lost."""
+    with any_database.connect(autocommit=False) as connection, connection.cursor() as cursor:
+        made = build(cursor, tables, values)
+
+        text = export.of(read(connection))
+
+    checked = program.check(text)
+    assert checked.error is None, f"{checked.error}\n{text}"
+    assert checked.formatted == text
+    many_to_many = {name for name in made if name.startswith("_")}
+    assert len(made - many_to_many) <= len(re.findall(r"^model ", text, re.MULTILINE)) <= len(made)
+
+
+def build(cursor: Any, tables: list[Any], values: list[str]) -> set[str]:
+    """Make what PostgreSQL lets be made of it, each statement for itself; gives the names of the tables."""
+
+    def tried(statement: Any) -> bool:
+        cursor.execute("SAVEPOINT one")
+        try:
+            cursor.execute(statement)
+        except psycopg2.Error:
+            cursor.execute("ROLLBACK TO one")
+            return False
+        return True
+
+    tried(sql.SQL("CREATE TYPE kind AS ENUM ({})").format(sql.SQL(", ").join(map(sql.Literal, values))))
+    made: dict[str, list[str]] = {}
+    for name, columns, key, width, _, _, comment in tables:
+        lines = [sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(kind)) for column, kind, _, _ in columns]
+        keyed = sql.SQL(", ").join(sql.Identifier(column[0]) for column in columns[:width])
+        constraint = [sql.SQL(key + " ({})").format(keyed)] if key else []
+        table = sql.Identifier(name)
+        if name in made or not (
+            tried(sql.SQL("CREATE TABLE {} ({})").format(table, sql.SQL(", ").join(lines + constraint)))
+            or tried(sql.SQL("CREATE TABLE {} ({})").format(table, sql.SQL(", ").join(lines)))
+        ):
+            continue
+        made[name] = [column[0] for column in columns]
+        for column, _, required, default in columns:
+            altered = sql.SQL("ALTER TABLE {} ALTER {}").format(table, sql.Identifier(column))
+            if required:
+                tried(altered + sql.SQL(" SET NOT NULL"))
+            if default is not None:
+                tried(altered + sql.SQL(f" SET DEFAULT {default}"))
+        if comment is not None:
+            tried(sql.SQL("COMMENT ON TABLE {} IS {}").format(table, sql.Literal(comment)))
+        tried(sql.SQL("ALTER TABLE {} ADD mood kind DEFAULT {}").format(table, sql.Literal(values[0])))
+    names = list(made)
+    for name, _, _, _, indexes, keys, _ in tables:
+        for at, method in indexes if name in made else ():
+            column = sql.Identifier(made[name][at % len(made[name])])
+            tried(sql.SQL("CREATE INDEX ON {} USING {} ({})").format(sql.Identifier(name), sql.SQL(method), column))
+        for at, other, action in keys if name in made else ():
+            column, to = sql.Identifier(made[name][at % len(made[name])]), names[other % len(names)]
+            tried(
+                sql.SQL("ALTER TABLE {} ADD FOREIGN KEY ({}) REFERENCES {} ({}) ON DELETE {}").format(
+                    sql.Identifier(name), column, sql.Identifier(to), sql.Identifier(made[to][0]), sql.SQL(action)
+                )
+            )
+    return set(made)
+
+
+def read(connection: Any) -> Catalog:
+    """The catalog as a psycopg2 connection's transaction sees it."""
+    engine = create_engine("postgresql+psycopg2://", creator=lambda: connection, poolclass=StaticPool)
+    with engine.connect() as wrapped:
+        return query.read(wrapped, "migration", [])
+
+
+@pytest.fixture(scope="module")
+def any_database(empty_template: Any) -> Iterator[Database]:
+    """One empty database for all generated schemas: each is rolled back."""
+    with _clone(empty_template) as made:
+        yield made
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_the_file_once(
+    empty: Database,
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """Into prisma/ or the folder that is named; one that is as it should be is not touched, another is written anew."""
+    empty.rows("CREATE TABLE t (id int PRIMARY KEY)")
+    monkeypatch.setattr(cli, "ROOT", project.folder)
+    monkeypatch.chdir(tmp_path)
+
+    codes = [cli.main(["migrate-export", "FORMAT=prisma"]) for _ in range(2)]
+    first, told = (tmp_path / "prisma" / "schema.prisma").read_text(), capsys.readouterr().err
+    empty.rows("ALTER TABLE t ADD more text")
+    codes.append(cli.main(["migrate-export", "FORMAT=prisma", f"DIR={tmp_path / 'prisma'}"]))
+
+    assert codes == [0, 0, 0]
+    assert "one file written" in told and "nothing has changed" in told
+    assert "more" not in first
+    assert "  more String?\n" in (tmp_path / "prisma" / "schema.prisma").read_text()
+
+
+def test_a_revision_cannot_be_asked_for(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TO= is of golang-migrate's folder: exit code 2 and a sentence."""
+    monkeypatch.setattr(cli, "ROOT", project.folder)
+
+    code = cli.main(["migrate-export", "FORMAT=prisma", "TO=003"])
+
+    assert code == 2 and "TO= names a revision" in capsys.readouterr().err
+
+
+def test_what_other_tools_keep_and_the_guards_own_is_left_out(empty: Database) -> None:
+    """Alembic's, Prisma's and golang-migrate's version tables, the guard's schema; one that only has the name is written."""
+    empty.rows(
+        "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);"
+        "CREATE TABLE schema_migrations (version bigint PRIMARY KEY, dirty boolean NOT NULL);"
+        "CREATE TABLE _prisma_migrations (id int PRIMARY KEY);"
+        "CREATE SCHEMA migration CREATE TABLE history (id int PRIMARY KEY)"
+    )
+
+    text = exported(empty)
+
+    assert re.findall(r"^model (\w+)", text, re.MULTILINE) == ["prisma_migrations"]
+    assert "schemas" not in text
+
+
+def test_a_role_and_its_settings_do_not_change_the_file(filled: Callable[[str], Database]) -> None:
+    """Its search_path, date style, time zone and byte format are not those that the texts are made with."""
+    database = filled("every_kind")
+    first = exported(database)
+    role = f"odd_{database.name}"
+    database.rows(
+        f"CREATE ROLE {role} LOGIN; ALTER ROLE {role} SET search_path = nowhere; ALTER ROLE {role} SET datestyle = 'German';"
+        f"ALTER ROLE {role} SET timezone = 'Asia/Tokyo'; ALTER ROLE {role} SET bytea_output = 'escape';"
+        f"ALTER ROLE {role} SET intervalstyle = 'iso_8601'; ALTER ROLE {role} SET extra_float_digits = -10"
+    )
+
+    try:
+        again = exported(replace(database, user=role))
+    finally:
+        database.rows(f"DROP ROLE {role}")
+
+    assert again == first

@@ -1,6 +1,9 @@
 -- What a schema.prisma has words for and what it has none for, for PostgreSQL 18.
 CREATE EXTENSION IF NOT EXISTS hstore;
 CREATE EXTENSION IF NOT EXISTS citext;
+CREATE EXTENSION IF NOT EXISTS btree_gist;
+CREATE EXTENSION IF NOT EXISTS pg_trgm;
+
 CREATE TYPE mood AS ENUM ('sad', 'very happy', '1st', '', 'ok');
 CREATE TYPE "Has Space" AS ENUM ('a', 'über', 'x-y');
 CREATE TYPE composite AS (a int, b text);
@@ -85,3 +88,12 @@ CREATE TABLE "Foo" (id int PRIMARY KEY); CREATE TABLE "Foo!" (id int PRIMARY KEY
 CREATE TYPE users_kind AS ENUM ('a');
 CREATE TABLE dup_cols ("a b" int PRIMARY KEY, "a-b" int, "a_b" int);
 CREATE TABLE back_clash (id int PRIMARY KEY, clash_child int); CREATE TABLE clash_child (id int PRIMARY KEY, p int REFERENCES back_clash);
+CREATE INDEX i_gist_a ON indexed USING gist (a, l); CREATE INDEX i_trgm ON indexed USING gin (b gin_trgm_ops); CREATE INDEX i_brin_inet ON indexed USING brin (f inet_minmax_ops, g timestamptz_bloom_ops);
+CREATE TABLE legacy (a int UNIQUE NOT NULL, b mood NOT NULL, PRIMARY KEY (b, a)); CREATE RULE keep AS ON DELETE TO legacy DO INSTEAD NOTHING; CREATE STATISTICS legacy_stats ON a, b FROM legacy;
+CREATE TABLE matched (id int PRIMARY KEY, a int, b int, FOREIGN KEY (a, b) REFERENCES composite_parent MATCH FULL ON DELETE SET NULL (a));
+CREATE TABLE turned (id int PRIMARY KEY, x int, y int, FOREIGN KEY (y, x) REFERENCES composite_parent (b, a));
+CREATE TABLE required_set_null (id int PRIMARY KEY, u int NOT NULL REFERENCES users ON DELETE SET NULL ON UPDATE SET DEFAULT);
+CREATE TABLE half_required (id int PRIMARY KEY, a int NOT NULL, b int, FOREIGN KEY (a, b) REFERENCES composite_parent ON DELETE SET NULL);
+CREATE TABLE to_unsupported (id int PRIMARY KEY, r int4range REFERENCES unsupported_key);
+CREATE TABLE twice (id int PRIMARY KEY, u int, CONSTRAINT to_id FOREIGN KEY (u) REFERENCES users (id), CONSTRAINT to_other FOREIGN KEY (u) REFERENCES legacy (a));
+CREATE TABLE two_ways_a (id int PRIMARY KEY, b int); CREATE TABLE two_ways_b (id int PRIMARY KEY, a int REFERENCES two_ways_a); ALTER TABLE two_ways_a ADD FOREIGN KEY (b) REFERENCES two_ways_b;

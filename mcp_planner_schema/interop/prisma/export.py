@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mcp_planner_schema.guard.fingerprint import other_tools
 from mcp_planner_schema.interop.prisma import left_out, model, names, query, relations, text
 from mcp_planner_schema.interop.prisma.catalog import Catalog
 
@@ -26,9 +27,10 @@ _HEAD = """\
 
 def write(config: Config, into: Path) -> Path | None:
     """Write the file into a folder; gives it, or None where it is what it was."""
-    from mcp_planner_schema.inspect import environment, status
+    from mcp_planner_schema.guard import version_table
+    from mcp_planner_schema.inspect import status
 
-    table = environment.version_table(config)
+    table = version_table.of(config)
     with status.connected(config) as (connection, given):
         content = schema(connection, given.schema, (table.schema or "public", table.name))
     path = into / NAME
@@ -41,8 +43,9 @@ def write(config: Config, into: Path) -> Path | None:
 
 def schema(connection: Connection, own: str, version: tuple[str, str]) -> str:
     """The text for a database; ``own`` is the guard's schema and ``version`` Alembic's table, which are no part of it."""
+    connection.rollback()  # a transaction that is under way keeps the isolation that it has
     snapshot = connection.execution_options(isolation_level="REPEATABLE READ")
-    return of(query.read(snapshot, own, [version, (version[0], "_prisma_migrations")]))
+    return of(query.read(snapshot, own, sorted({version} | other_tools.there(snapshot, own))))
 
 
 def of(catalog: Catalog) -> str:

@@ -84,10 +84,9 @@ _WORDS = {
 
 
 def operators(column: Column, method: str, part: Part) -> str | None:
-    """The operator class, where Prisma would not take it for granted, or does not know that there is one."""
-    if part.usual and (
-        (method == "gin" and column.listed) or (not column.listed and column.type in _USUAL.get(method, ()))
-    ):
+    """The operator class, where it is not the type's default, or Prisma does not know that the type has one."""
+    known = scalar(column) is not None or column.enum is not None
+    if part.usual and (not known or (method == "gin" if column.listed else column.type in _USUAL.get(method, ()))):
         return None
     named = None if column.listed else _NAMED.get((method, column.type, part.operators)) or _brin(column, method, part)
     return named or f"raw({text.quoted(part.operators)})"
