@@ -76,7 +76,7 @@ def deploying(config: Config, *, marked: bool = True) -> Iterator[Alone]:
             lock = deploy_lock.of(connection, *table)
             connection.rollback()
             with deploy_lock.held(engine, lock, given.deploy_lock_timeout, say, repeat) as still_held:
-                who = history.origin(Path(config.get_main_option("script_location") or "."))
+                who = history.origin(Path(str(config.get_alembic_option("script_location", "."))))
                 yield Alone(given, engine, who, table, version_table.heads(connection, table), repeat, still_held)
     except SQLAlchemyError as error:
         raise connect.outside(error, target, repeat) from error

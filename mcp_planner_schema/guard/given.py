@@ -148,8 +148,21 @@ def _ini(config: Config) -> tuple[dict[str, str], Path]:
             "correct [guard] in alembic.ini, then repeat the command",
         )
     found = {name: section[name].strip() for name in known if name in section}
-    url = (config.get_main_option("sqlalchemy.url") or "").strip()
+    _refuse_several(str(config.get_alembic_option("databases", "")))
+    url = str(config.get_alembic_option("sqlalchemy.url", "")).strip()  # also where there is a pyproject.toml alone
     if url != _PLACEHOLDER_URL:
         found["database_url"] = url
     # `pg_bin =` is how alembic.ini shows that there is such a setting.
     return {name: text for name, text in found.items() if text or SETTINGS[name].default}, here
+
+
+def _refuse_several(databases: str) -> None:
+    """Raise :class:`WrongUse` where one run would migrate several databases, as Alembic's template ``multidb`` does."""
+    names = [name.strip() for name in databases.split(",") if name.strip()]
+    if names:
+        raise WrongUse(
+            f"alembic.ini names several databases (databases = {', '.join(names)}). The guard migrates one in a run, and each "
+            f"has revisions of its own: upgrade(), not upgrade_{names[0]}().",
+            f"write a section for each ([{names[0]}] with script_location and sqlalchemy.url), then "
+            f"alembic --name {names[0]} upgrade head",
+        )
