@@ -20,7 +20,7 @@ from mcp_planner_schema.cli import main
 from mcp_planner_schema.guard import connect, marker, settings
 from mcp_planner_schema.guard.findings import Refused, WrongUse
 from mcp_planner_schema.guard.settings import Settings
-from mcp_planner_schema.staging import copying, impact, masking, masks, picture, place, queries, record
+from mcp_planner_schema.staging import copying, impact, masking, masks, own, picture, place, queries, record
 from mcp_planner_schema.staging.masks import Column, Masks
 from mcp_planner_schema.staging.pending import Pending, Revision
 from mcp_planner_schema.staging.queries import Measured
@@ -216,7 +216,7 @@ def test_the_guards_own_rows_say_nothing_about_people(database: Database) -> Non
     )
 
     with opened(database) as connection:
-        masking.mask_own(connection, "migration")
+        own.mask(connection, "migration")
         connection.commit()
 
     assert database.rows("SELECT DISTINCT who, host, error FROM migration.run") == [("somebody", "somewhere", None)]

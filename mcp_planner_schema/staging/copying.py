@@ -25,7 +25,7 @@ from mcp_planner_schema.guard.checksum import checksum
 from mcp_planner_schema.guard.client import Impossible
 from mcp_planner_schema.guard.findings import Busy, Finding, Refused
 from mcp_planner_schema.guard.postcheck import execute, identifier
-from mcp_planner_schema.staging import masking, place, stopping
+from mcp_planner_schema.staging import masking, own, place, stopping
 from mcp_planner_schema.staging.masks import Masks, columns, large_objects
 
 if TYPE_CHECKING:
@@ -163,10 +163,11 @@ def fill(
             there = columns(connection, given.schema)
             decided = masks.decide(there)
             masking.mask(connection, masks, there, decided)
-            masking.mask_own(connection, given.schema)
+            own.mask(connection, given.schema, decided)
+            guards = [f"{given.schema}.{identifier(one)}" for one in own.tables(connection, given.schema)]
             connection.commit()
         with stopping.opened(engine, autocommit=True) as connection:
-            for table in (*masking.tables(decided), *masking.own_tables(connection, given.schema)):
+            for table in (*masking.tables(decided), *guards):  # what stood there is in their files
                 execute(connection, f"VACUUM FULL {table}")
             if masks.large_objects != "keep":
                 execute(connection, "VACUUM FULL pg_catalog.pg_largeobject")

@@ -10,7 +10,7 @@ from mcp_planner_schema import example_data
 from mcp_planner_schema.guard import connect
 from mcp_planner_schema.guard.findings import Broken
 from mcp_planner_schema.inspect import table_stats
-from mcp_planner_schema.staging import copying, masking, pending
+from mcp_planner_schema.staging import copying, own, pending
 from mcp_planner_schema.staging.copying import impossible
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def fill(config: Config, given: Settings, wanted: TableStats, target: URL) -> di
             made = _load(engine.connect(), wanted)
             command.downgrade(config, to)
         with connect.opened(connect.own(engine)) as connection:
-            masking.mask_own(connection, given.schema)
+            own.mask(connection, given.schema)
             connection.commit()
         copying.finish(connect.own(engine), given)
     finally:

@@ -64,34 +64,6 @@ _LEAVES = (
     "LATERAL pg_catalog.jsonb_path_query(x.{name}::pg_catalog.jsonb, 'strict $.**') AS v (leaf) "
     "WHERE pg_catalog.jsonb_typeof(v.leaf) = 'string') AS said"
 )
-# What the guard itself writes about people, and what errors quote of rows.
-_OWN = {
-    ("run", "who"): "'somebody'",
-    ("run", "host"): "'somewhere'",
-    ("run", "error"): "NULL",
-    ("run", "preflight"): "NULL",
-    ("run", "command"): "'masked'",
-    ("run", "db_user"): "'somebody'",
-    ("deploy", "who"): "'somebody'",
-    ("deploy", "host"): "'somewhere'",
-    ("deploy", "reason"): "NULL",
-    ("deploy", "backup"): "NULL",
-    ("adopted", "db_user"): "'somebody'",
-    ("history", "who"): "'somebody'",
-    ("history", "host"): "'somewhere'",
-    ("history", "error"): "NULL",
-    ("history", "scripts"): "NULL",
-    ("environment", "who"): "'somebody'",
-    ("environment", "host"): "'somewhere'",
-    ("environment", "reason"): "NULL",
-    ("stash", "who"): "'somebody'",
-    ("stash", "why"): "NULL",
-    ("stash", "ended_by"): "NULL",
-}
-_HAS = """
-SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute
-               WHERE attrelid = pg_catalog.to_regclass(%s) AND attname = %s AND NOT attisdropped)
-"""
 
 
 def mask(
@@ -114,25 +86,6 @@ def mask(
     if left:
         values = {"columns": ", ".join(left), "file": shown(masks.path)}
         raise Refused([Finding("mask-leaves", shown(masks.path), "", values)], f"edit {shown(masks.path)}")
-
-
-def mask_own(connection: Connection, schema: str) -> None:
-    """The same for the guard's tables: who ran it where, and what errors say. What downgrades have kept is given up."""
-    for (table, column), value in _OWN.items():
-        if connection.exec_driver_sql(_HAS, (f"{schema}.{table}", column)).scalar_one():
-            kept = f"WHERE {column} IS NOT NULL"
-            execute(connection, f"UPDATE {schema}.{table} SET {column} = {value} {kept}")
-    if connection.exec_driver_sql(_HAS, (f"{schema}.event", "data")).scalar_one():  # errors, blockers, commands
-        execute(connection, f"DELETE FROM {schema}.event")
-    if connection.exec_driver_sql(_HAS, (f"{schema}.stash", "state")).scalar_one():
-        execute(connection, f"UPDATE {schema}.stash SET state = 'purged' WHERE state IN ('kept', 'partly restored')")
-
-
-def own_tables(connection: Connection, schema: str) -> list[str]:
-    """The guard's tables in which something was masked, quoted: what stood there before is still in their files."""
-    named = dict.fromkeys([*(table for table, _ in _OWN), "event"])
-    there = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL"
-    return [f"{schema}.{one}" for one in named if connection.exec_driver_sql(there, (f"{schema}.{one}",)).scalar_one()]
 
 
 def _prepare(connection: Connection, harmless: Sequence[str]) -> None:
