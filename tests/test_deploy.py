@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import threading
 from collections.abc import Callable
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from mcp_planner_schema.deploy import __main__ as deploying
 from mcp_planner_schema.deploy import back, backup, record, stages, watch
 from mcp_planner_schema.deploy.stages import CONTRACT, EXPAND, Stages
 from mcp_planner_schema.guard import connect, history, settings
+from mcp_planner_schema.guard.address import parse
 from mcp_planner_schema.guard.findings import Broken, GuardError, WrongUse
 from tests.conftest import ROOT, Database
 
@@ -123,6 +126,48 @@ def _config() -> object:
     from alembic.config import Config
 
     return Config(str(ROOT / "alembic.ini"))
+
+
+def test_what_a_deploy_was_begun_for_is_asked_for_again_when_that_is_long_ago(
+    database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Within rehearsal_age it goes on without; a deploy that was begun before is rehearsed anew."""
+    engine = connect.engine(connect.url(settings.load(_config())), "the test")
+    with connect.opened(engine, autocommit=True) as connection:
+        record.prepare(connection, "migration")
+        record.begin(connection, "migration", EXPAND, "023", {}, None, history.Origin("somebody", "here", None))
+
+    told = []
+    for days in (6, 8):
+        database.rows(f"UPDATE migration.deploy SET started_at = now() - interval '{days} days'")
+        assert deploying.main(["stages"]) == 0
+        told.append(capsys.readouterr().out.splitlines()[-2:])
+
+    assert told == [["left 1", "begun yes"], ["left 1", "begun "]]
+
+
+def test_nothing_of_somebody_elses_is_read_before_a_deploy(
+    empty: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A schema of that name that another role owns, with a view where the record would be: its code is not run."""
+    ours, stranger = f"ours {empty.name}", f"it's {empty.name}"
+    empty.rows(f"""CREATE ROLE "{ours}" LOGIN; CREATE ROLE "{stranger}"; CREATE SCHEMA migration; CREATE SEQUENCE run;
+        CREATE VIEW migration.deploy AS SELECT nextval('run') AS id; GRANT ALL ON SEQUENCE run TO "{stranger}";
+        ALTER VIEW migration.deploy OWNER TO "{stranger}"; ALTER SCHEMA migration OWNER TO "{stranger}";
+        GRANT ALL ON SCHEMA migration TO "{ours}"; GRANT ALL ON migration.deploy TO "{ours}" """)
+    monkeypatch.setenv("DATABASE_URL", parse(empty.url).set(username=ours).render_as_string())
+
+    try:
+        code = deploying.main(["stages"])
+        asked = empty.value("SELECT is_called FROM run")
+    finally:
+        empty.rows(f'DROP OWNED BY "{ours}", "{stranger}" CASCADE; DROP ROLE "{ours}"; DROP ROLE "{stranger}"')
+
+    said = capsys.readouterr().err
+    typed = next(line for line in said.splitlines() if line.startswith("next: ")).partition("   (")[0]
+    assert (code, asked) == (1, False)
+    assert f'belongs to "{stranger}"' in said
+    assert shlex.split(typed) == ["next:", "psql", "-c", f'ALTER SCHEMA migration OWNER TO "{ours}"']
 
 
 # --- the watch --------------------------------------------------------------------------------------------------------

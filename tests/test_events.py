@@ -160,6 +160,32 @@ def test_a_listener_that_is_slow_holds_up_no_lock_and_no_deadline(
     assert "002  waits for" in capfd.readouterr().err
 
 
+def test_an_event_that_is_slow_to_store_keeps_the_watcher_two_seconds(
+    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its table has become: a step that is late is ended, for the watcher's own statements have a limit."""
+    project.revision("001", "create_a", 'op.execute("CREATE TABLE a (id int)")', 'op.execute("DROP TABLE a")')
+    project.revision("002", "create_b", 'op.execute("CREATE TABLE b (id int)")', 'op.execute("DROP TABLE b")')
+    project.upgrade()
+    empty.rows("""CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(8); RETURN NEW; END';
+        CREATE TRIGGER slow BEFORE INSERT ON migration.event FOR EACH ROW WHEN (NEW.kind = 'waiting')
+        EXECUTE FUNCTION slow()""")
+    project.revision(
+        "003", "alter_both", 'op.execute("ALTER TABLE a ADD c int")\nop.execute("ALTER TABLE b ADD c int")',
+        'op.execute("ALTER TABLE a DROP c")\nop.execute("ALTER TABLE b DROP c")',
+    )  # fmt: skip
+    project.configure(lock_timeout="20s", deadline="1s", lock_attempts="1")
+    monkeypatch.setattr(watch, "_TOLD_AFTER", 0.2)
+
+    with empty.connect(autocommit=False) as holder, holder.cursor() as holding:
+        holding.execute("SELECT FROM b")
+        with pytest.raises(Busy):
+            project.upgrade()
+
+    held = empty.value("SELECT (data ->> 'hold_ms')::float FROM migration.event WHERE kind = 'step-failed'")
+    assert 1000 < held < 5000
+
+
 def test_a_listener_that_never_answers_is_left_at_the_end(
     empty: Database,
     project: Project,

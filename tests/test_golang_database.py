@@ -216,6 +216,23 @@ def test_an_imported_folder_makes_what_the_folder_makes(
                 assert by_guard.rows(asked) == by_golang.rows(asked) == [(1, "a:b%c")]
 
 
+def test_in_production_a_database_is_taken_over_by_its_name(
+    both: tuple[Migrate, Database, Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the version is right already, and only the row is to be kept from now on."""
+    _, database, project = both
+    adopt.adopt(project.config())
+    monkeypatch.setenv("PLANNER_ENV", "production")
+    database.rows("DELETE FROM migration.environment")
+
+    with pytest.raises(Refused, match="unconfirmed"):
+        adopt.adopt(project.config(), keeping=True)
+    before = database.value("SELECT keep FROM migration.adopted")
+    adopt.adopt(project.config(confirm=database.name), keeping=True)
+
+    assert (before, database.value("SELECT keep FROM migration.adopted")) == (False, True)
+
+
 def test_the_row_is_kept_by_two_statements_of_the_step(both: tuple[Migrate, Database, Project]) -> None:
     """What is kept, its locks' numbers and the versions are known before the step has a lock: in it is nothing to look up."""
     golang, database, project = both

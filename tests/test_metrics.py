@@ -163,6 +163,20 @@ def test_the_file_is_whole_or_the_old_one(tmp_path: Path) -> None:
     assert resource.RLIMIT_FSIZE >= 0
 
 
+def test_a_link_that_somebody_has_laid_is_not_written_through(tmp_path: Path) -> None:
+    """Beside the file, under the name that it is written by, stands a link to another one: that stays as it was."""
+    file, other, made = tmp_path / "planner.prom", tmp_path / "other", Metrics("planner")
+    other.write_text("somebody's")
+    (tmp_path / f"planner.prom.{os.getpid()}").symlink_to(other)
+    made.set("running", 1)
+
+    textfile.write(file, made)
+
+    assert other.read_text() == "somebody's"
+    assert not file.is_symlink()
+    assert 'planner_migration_running{database="planner"} 1.0' in file.read_text()
+
+
 def test_several_databases_share_a_file_and_what_is_not_spoken_of_stays(tmp_path: Path) -> None:
     """Each writer replaces its own samples of what it speaks of; something else in the file is not ours to keep."""
     file = tmp_path / "planner.prom"

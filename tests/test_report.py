@@ -5,9 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import json
+import os
 import re
+import stat
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -120,6 +123,24 @@ def test_the_three_forms_tell_the_same_run(
     assert [one["revision"] for one in values["steps"]] == ["001", "002"]
     assert (values["format"], values["run"]["heads_after"], values["steps"][1]["rows"]) == (1, ["002"], 2)
     assert dt.datetime.fromisoformat(values["run"]["started"]).tzinfo is not None
+
+
+def test_a_report_is_for_its_owner_only(three: Database, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Errors in it may quote rows: mode 0600, also where an open file stood there before. What is no file is written to."""
+    file, pipe = tmp_path / "report.md", tmp_path / "pipe"
+    file.touch(0o644)
+    os.mkfifo(pipe)
+    read: list[str] = []
+    reading = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reading.start()
+
+    codes = [ask(capsys, "RUN=1", f"OUT={one}")[0] for one in (file, pipe)]
+    reading.join(10)
+
+    assert codes == [0, 0]
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert read == [file.read_text()]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
 def test_what_the_guide_shows_does_what_it_says(

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import pytest
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import NullPool
 
-from mcp_planner_schema.guard import ladder, underway
+from mcp_planner_schema.guard import ladder, sensitive, underway
 from mcp_planner_schema.guard.findings import Busy
 from tests.conftest import Database, Project, some
 from tests.until import until
@@ -142,6 +143,18 @@ def test_a_sensitive_log_that_others_may_read_is_not_written(
     assert said.count("warning: the sensitive log is not written") == 2
     assert f"chmod 600 {log}" in said
     assert (log.read_text(), (tmp_path / "elsewhere.log").exists()) == ("", False)
+
+
+def test_a_sensitive_log_that_is_no_file_holds_nobody_up(tmp_path: Path) -> None:
+    """A pipe that nobody reads is refused, and not waited for."""
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+
+    for opened in (True, False):
+        with pytest.raises(OSError, match="is no file" if opened else "No such device"):
+            sensitive.note(str(tmp_path / "pipe"), 1, "001", {1: "SELECT"})
+        if opened:
+            os.close(reader)
 
 
 def index(project: Project, body: str = "op.create_index_concurrently('ix', 't', ['k'])") -> None:
