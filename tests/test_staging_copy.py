@@ -37,9 +37,11 @@ def test_the_files_of_a_copy_have_no_unmasked_row(
 ) -> None:
     """Neither in the tables, the guard's among them, nor in large objects is what stood there before masking, dead or alive."""
     source = new_database()
-    source.rows(f"""CREATE TABLE people (id int PRIMARY KEY, name text); INSERT INTO people VALUES (1, '{SECRET}');
+    many = "FROM generate_series(1, 999) n"  # the bytes of a few would be overwritten by chance
+    source.rows(f"""CREATE TABLE people (id int PRIMARY KEY, name text); INSERT INTO people SELECT n, '{SECRET}' {many};
         CREATE SCHEMA migration; CREATE TABLE migration.backfill_range (backfill bigint, relation text, worker text);
-        INSERT INTO migration.backfill_range VALUES (1, 'people', '{SECRET}'); SELECT lo_from_bytea(0, '{SECRET}')""")
+        INSERT INTO migration.backfill_range SELECT 1, 'people', '{SECRET}' || n {many};
+        SELECT lo_from_bytea(0, ('{SECRET}' || n)::bytea) {many}""")
     rules = tmp_path / "masks.toml"
     rules.write_text('large_objects = "drop"\n[public.people]\nname = "words"\n')
 
