@@ -97,3 +97,4 @@ CREATE TABLE half_required (id int PRIMARY KEY, a int NOT NULL, b int, FOREIGN K
 CREATE TABLE to_unsupported (id int PRIMARY KEY, r int4range REFERENCES unsupported_key);
 CREATE TABLE twice (id int PRIMARY KEY, u int, CONSTRAINT to_id FOREIGN KEY (u) REFERENCES users (id), CONSTRAINT to_other FOREIGN KEY (u) REFERENCES legacy (a));
 CREATE TABLE two_ways_a (id int PRIMARY KEY, b int); CREATE TABLE two_ways_b (id int PRIMARY KEY, a int REFERENCES two_ways_a); ALTER TABLE two_ways_a ADD FOREIGN KEY (b) REFERENCES two_ways_b;
+GRANT SELECT, INSERT ON users TO PUBLIC; GRANT UPDATE (email) ON users TO PUBLIC;

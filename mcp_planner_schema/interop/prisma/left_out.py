@@ -32,8 +32,8 @@ def everything(catalog: Catalog, hidden: Sequence[Table]) -> list[Left]:
 
 def notes(table: Table, left: Sequence[Left]) -> list[str]:
     """The lines above a model."""
-    own = [f"  {_said(one)}" for one in left if one.table == table.oid]
-    return ["Without words in Prisma:", *map(text.one_line, own)] if own else []
+    own = [f"  {text.one_line(_said(one))}" for one in left if one.table == table.oid]
+    return ["Prisma has no words for:", *own] if own else []
 
 
 def _said(one: Left) -> str:
@@ -51,7 +51,7 @@ def written(catalog: Catalog, left: Sequence[Left]) -> str:
     commented += [table.comment for table in catalog.tables] + [enum.comment for enum in catalog.enums]
     count = len(commented) - commented.count(None)
     if count:
-        kinds["comment"].append(f"{count}, written as documentation (///)")
+        kinds["comment"].append(f"{count}, of tables, columns and enums, written as documentation (///); no other ones")
     lines = [_TITLE + ":"] if kinds else [_EMPTY]
     for kind in sorted(kinds):
         lines += [f"  {kind}", *(f"    {text.one_line(name)}" for name in sorted(set(kinds[kind])))]

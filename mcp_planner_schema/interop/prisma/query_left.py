@@ -76,9 +76,14 @@ SELECT tables.oid, 'storage', tables.relname::text,
   FROM tables JOIN pg_catalog.pg_class AS relation ON relation.oid = tables.oid
  WHERE relation.relpersistence = 'u' OR relation.reloptions IS NOT NULL""",
     "granted": """
-SELECT tables.oid, 'privileges', tables.relname::text, pg_catalog.array_to_string(ARRAY(
-           SELECT one::text FROM pg_catalog.unnest(relation.relacl) AS one ORDER BY one::text COLLATE "C"), ', ')
-  FROM tables JOIN pg_catalog.pg_class AS relation ON relation.oid = tables.oid AND relation.relacl IS NOT NULL""",
+SELECT tables.oid, 'privileges', tables.relname::text, 'GRANT '
+           || pg_catalog.string_agg(one.privilege_type, ', ' ORDER BY one.privilege_type) || ' TO '
+           || CASE one.grantee WHEN 0 THEN 'PUBLIC' ELSE one.grantee::pg_catalog.regrole::text END
+           || CASE WHEN one.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
+  FROM tables JOIN pg_catalog.pg_class AS relation ON relation.oid = tables.oid
+ CROSS JOIN LATERAL pg_catalog.aclexplode(relation.relacl) AS one
+ WHERE one.grantee <> relation.relowner
+ GROUP BY tables.oid, tables.relname, one.grantee, one.is_grantable""",
     "columns": """
 SELECT tables.oid, said.kind, attribute.attname::text, said.told
   FROM tables
@@ -96,8 +101,11 @@ SELECT tables.oid, said.kind, attribute.attname::text, said.told
        ('collation', CASE WHEN attribute.attcollation NOT IN (0, type.typcollation) THEN
             (SELECT 'COLLATE ' || pg_catalog.quote_ident(one.collname) FROM pg_catalog.pg_collation AS one
               WHERE one.oid = attribute.attcollation) END),
-       ('privileges', pg_catalog.array_to_string(ARRAY(
-            SELECT one::text FROM pg_catalog.unnest(attribute.attacl) AS one ORDER BY one::text COLLATE "C"), ', '))
+       ('privileges', (
+            SELECT 'GRANT ' || pg_catalog.string_agg(one.privilege_type || ' TO '
+                       || CASE one.grantee WHEN 0 THEN 'PUBLIC' ELSE one.grantee::pg_catalog.regrole::text END, ', '
+                       ORDER BY one.privilege_type, one.grantee::pg_catalog.regrole::text)
+              FROM pg_catalog.aclexplode(attribute.attacl) AS one))
        ) AS said (kind, told)
  WHERE said.told <> ''""",
     "statistics": """

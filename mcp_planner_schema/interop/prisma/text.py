@@ -25,7 +25,7 @@ def comment(value: str) -> str:
 
 def one_line(value: str) -> str:
     """Without line ends, for where one line is one thing."""
-    return re.sub(r"\s+", " ", value).strip() if not value.startswith(" ") else "  " + one_line(value.lstrip())
+    return re.sub(r"[\r\n]+\s*", " ", value)
 
 
 def comments(values: Iterable[str], mark: str) -> list[str]:
