@@ -131,7 +131,7 @@ migrate-export: setup ## Write for another tool: FORMAT=golang-migrate DIR=migra
 migrate-import: setup ## Revisions from another tool's folder: FROM=golang-migrate|prisma DIR=migrations [AUTHOR=…]
 	$(COMMAND)
 
-migrate-adopt: setup ## Take a database over from another tool: FROM=golang-migrate [TABLE=…] [AT=003] [KEEP=1] [REASON="why"]
+migrate-adopt: setup ## Take a database over from another tool: FROM=golang-migrate|prisma [TABLE=…] [AT=003] [KEEP=1] [REASON="why"]
 	$(COMMAND)
 
 config: setup ## The value of each setting, and from where it is; JSON=1

@@ -75,19 +75,30 @@ def _import(config: Config, values: Values) -> int:
     return DONE
 
 
-def _adopt(config: Config, values: Values) -> int:
+def _of_golang(config: Config, values: Values) -> list[str]:
     from mcp_planner_schema.interop.golang import adopt
     from mcp_planner_schema.interop.golang import row as rows
 
+    table, keeping = values.get("TABLE", rows.TABLE), values.get("KEEP") == "1"
+    return adopt.adopt(config, table=table, at=values.get("AT"), keeping=keeping, reason=values.get("REASON"))
+
+
+def _of_prisma(config: Config, values: Values) -> list[str]:
+    from mcp_planner_schema.interop.prisma import adopt, rows
+
+    if "KEEP" in values:
+        raise WrongUse(
+            "Prisma's rows are not kept in step: each is of a migration's folder, and a revision that is written here has none.",
+            adopt.COMMAND,
+        )
+    table = values.get("TABLE", rows.TABLE)
+    return adopt.adopt(config, table=table, at=values.get("AT"), reason=values.get("REASON"))
+
+
+def _adopt(config: Config, values: Values) -> int:
     _known("migrate-adopt", values["FROM"])
     config.attributes["confirm"] = values.get("CONFIRM")
-    told = adopt.adopt(
-        config,
-        table=values.get("TABLE", rows.TABLE),
-        at=values.get("AT"),
-        keeping=values.get("KEEP") == "1",
-        reason=values.get("REASON"),
-    )
+    told = _of_prisma(config, values) if values["FROM"] == "prisma" else _of_golang(config, values)
     print("\n".join(told))
     return DONE
 
@@ -104,6 +115,6 @@ COMMANDS: dict[str, Command] = {
         _adopt,
         ("FROM",),
         ("TABLE", "AT", "KEEP", "REASON", "CONFIRM"),
-        'FROM=golang-migrate [TABLE=schema_migrations] [AT=003] [KEEP=1] [REASON="why"] [CONFIRM=mcp_task_prod]',
+        'FROM=golang-migrate|prisma [TABLE=schema_migrations] [AT=003] [KEEP=1] [REASON="why"] [CONFIRM=mcp_task_prod]',
     ),
 }

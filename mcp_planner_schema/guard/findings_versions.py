@@ -34,6 +34,13 @@ VERSION_RULES = (
         'right all the same, which the history keeps: make migrate-force VERSION={revision} REASON="…"',
     ),
     Rule(
+        "adopted-otherwise",
+        "what {tool} has written down of this database is not what the revisions here came from: {differences}",
+        "the database was made by another text than the one that builds the next database: the two may differ, in rows above all",
+        "the text that was applied, imported anew; or, where both come to the same (a comment, several that were squashed into "
+        'one), the reason, which the history keeps with what differs: REASON="…"',
+    ),
+    Rule(
         "stamp-unexplained",
         "the version in {environment} is to be set to {revision}, and nothing is run: nobody has said why",
         "every later upgrade and downgrade believes the version; if the schema is another one, they fail half-way or lose rows",

@@ -84,6 +84,7 @@ NEXT: dict[str, tuple[str, str]] = {
     "recover-impossible": ("git log --all -- alembic/versions", "the file is in some branch"),
     "rebase-impossible": ("make migrate-status", "a database has applied it: take it back there first"),
     "stamp-differs": ("make migrate-drift", "what differs; a failed step never needs a stamp"),
+    "adopted-otherwise": ("make migrate-drift", "what differs; a checksum alone changes nothing in the database"),
     "stamp-unexplained": ('make migrate-force VERSION=… REASON="…"', "if it is meant; a failed step never needs a stamp"),
     # The environment, and its deploys.
     "environment-differs": ("make config", "says which database this is, and who says so; it may be a copy, or the wrong one"),

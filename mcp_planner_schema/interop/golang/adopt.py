@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import catalog_change, connect, fingerprint, settings, version_table
-from mcp_planner_schema.guard.findings import Busy, Finding, Refused, WrongUse
-from mcp_planner_schema.guard.fingerprint import Lines, stored
+from mcp_planner_schema.guard import connect, settings, version_table
+from mcp_planner_schema.guard.findings import Busy, WrongUse
+from mcp_planner_schema.guard.fingerprint import Lines
+from mcp_planner_schema.interop import adopted, takeover
+from mcp_planner_schema.interop import table as tables
 from mcp_planner_schema.interop.golang import half, keep, versions
 from mcp_planner_schema.interop.golang import row as rows
 from mcp_planner_schema.interop.golang.row import Row
@@ -20,13 +22,10 @@ from mcp_planner_schema.interop.golang.versions import Place
 if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
-    from sqlalchemy import Connection
 
     from mcp_planner_schema.guard.settings import Settings
-    from mcp_planner_schema.guard.version_table import VersionTable
 
 COMMAND = "make migrate-adopt FROM=golang-migrate"
-_SHOWN = 12
 
 
 def adopt(
@@ -49,8 +48,8 @@ def adopt(
     own = version_table.of(config)
     with status.connected(config) as (connection, _), route.history(config, given, ()) as script:
         row, heads, line = rows.read(connection, table), version_table.heads(connection, own), versions.places(script)
-        found = _catalog(connection, given, own.shown, table)
-        place = _named(line, at) if at else _at(script, line, table, row, found, given)
+        found = takeover.catalog(connection, given, own.shown, table)
+        place = takeover.named(line, at, COMMAND) if at else _at(script, line, table, row, found, given)
     revision = place.revision if place else "base"
     version = place.version if place else None
     _require(script, line, revision, found, reason, at)
@@ -61,20 +60,19 @@ def adopt(
         if rows.read(ctx.connection, table) != row:
             raise Busy(f"{table} has changed meanwhile. Nothing was changed here.", COMMAND)
         with connect.opened(ctx.connection.engine) as fresh:
-            now = _catalog(fresh, given, own.shown, table)
+            now = takeover.catalog(fresh, given, own.shown, table)
             fresh.rollback()
         _require(script, line, revision, now, reason, at)
-        full = rows.full_name(ctx.connection, table)
-        keep.remember(
-            ctx.connection, given.schema, own.shown, full, keep=keeping, version=row.version, revision=revision
-        )
+        full = tables.full_name(ctx.connection, table)
+        adopted.remember(
+            ctx.connection, given.schema, own.shown, tool="golang-migrate", relation=full, keep=keeping,
+            version=None if row.version is None else str(row.version), revision=revision,
+        )  # fmt: skip
         if keeping or row.dirty:
             rows.set_to(ctx.connection, table, version)
 
-    if tuple(heads) == ((revision,) if place else ()):
-        _alone(given, own, record, config.attributes.get("confirm"))
-    else:
-        _stamp(config, revision, f"{said}; {reason}" if reason else said, record)
+    full_said = f"{said}; {reason}" if reason else said
+    takeover.write(config, given, own, heads, revision, full_said, record, tool="golang-migrate", command=COMMAND)
     lines = [f"{said}; the database is at {revision}"]
     if keeping:
         lines.append(
@@ -83,19 +81,6 @@ def adopt(
     elif row.dirty:
         lines.append(f"{table} says version {version}, clean, now")
     return lines
-
-
-def _catalog(connection: Connection, given: Settings, *without: str) -> Lines:
-    return fingerprint.together(fingerprint.read(connection, given.schema, without=without))
-
-
-def _named(line: Sequence[Place], at: str) -> Place | None:
-    if at == "base":
-        return None
-    found = next((place for place in line if place.revision == at), None)
-    if found is None:
-        raise WrongUse(f"There is no revision {at}.", f"{COMMAND} AT={line[-1].revision if line else 'base'}")
-    return found
 
 
 def _at(
@@ -117,51 +102,5 @@ def _at(
 def _require(
     script: ScriptDirectory, line: Sequence[Place], revision: str, found: Lines, reason: str | None, at: str | None
 ) -> None:
-    if reason:
-        return
-    again = f"{COMMAND}{f' AT={at}' if at else ''}"
-    if not catalog_change.kept(script):
-        raise WrongUse(
-            "Nothing is stored of what the revisions make of the catalog, so nobody can say whether this database is what they "
-            "make.",
-            f"make migrate-fingerprint VERSION=all   (and commit what it writes), then {again}",
-        )
-    names = [place.revision for place in line]
-    applied = names[: names.index(revision) + 1] if revision != "base" else []
-    wanted = stored.expected(script.dir, applied)
-    told = fingerprint.difference(fingerprint.structure(wanted), fingerprint.structure(found))
-    if not told:
-        return
-    more = [f"… and {len(told) - _SHOWN} lines more"] if len(told) > _SHOWN else []
-    match = " and ".join(catalog_change.matching(script, found)) or "no revision here"
-    values = {"revision": revision, "differences": "\n".join([*told[:_SHOWN], *more]), "match": match}
-    raise Refused([Finding("stamp-differs", "alembic", revision, values)], f'{again} REASON="…"')
-
-
-def _stamp(config: Config, revision: str, reason: str, record: Any) -> None:
-    from alembic import command
-
-    config.attributes.update(reason=reason, on_version_apply=record)
-    try:
-        command.stamp(config, revision)
-    finally:
-        config.attributes.pop("on_version_apply")
-
-
-def _alone(given: Settings, own: VersionTable, record: Any, confirm: Any) -> None:
-    """The version is right already: only what is remembered changes, under the deployers' lock as well."""
-    from types import SimpleNamespace
-
-    from mcp_planner_schema.guard import banner, deploy_lock, history, marker
-    from mcp_planner_schema.guard.saying import say
-
-    engine = connect.engine(connect.url(given), "mcp-planner-guard adopt")
-    with connect.opened(engine, autocommit=True) as beside:
-        banner.confirmed(beside, given, confirm, "golang-migrate's row would be taken over", COMMAND)
-        lock = deploy_lock.of(beside, own.name, own.schema)
-        with deploy_lock.held(engine, lock, given.deploy_lock_timeout, say, COMMAND):
-            marker.require(beside, given, banner.place(beside))
-            history.prepare(beside, given.schema)
-            with connect.opened(engine) as connection:
-                record(SimpleNamespace(connection=connection), None, (), {})
-                connection.commit()
+    if not reason:
+        takeover.require(script, line, revision, found, f"{COMMAND}{f' AT={at}' if at else ''}")

@@ -1,14 +1,13 @@
-"""What golang-migrate has left half done, told by comparing the catalog, and how to finish or undo it. Nothing is run here."""
+"""Which file golang-migrate has begun and not ended, for a row that is dirty, and what of it is there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import connect
 from mcp_planner_schema.guard.findings import Broken
-from mcp_planner_schema.guard.fingerprint import Line, Lines, stored, structure
-from mcp_planner_schema.guard.fingerprint.subject import last
+from mcp_planner_schema.guard.fingerprint import Lines, stored, structure
+from mcp_planner_schema.interop import half
 from mcp_planner_schema.interop.golang import versions
 from mcp_planner_schema.interop.golang.row import Row
 from mcp_planner_schema.interop.golang.versions import Place
@@ -19,13 +18,9 @@ if TYPE_CHECKING:
     from mcp_planner_schema.guard.settings import Settings
 
 _COMMAND = "make migrate-adopt FROM=golang-migrate"
-_OBJECTS = ("table", "view", "type", "function", "sequence", "extension", "schema", "collation", "statistics")
-_OF_TABLE = ("column", "constraint")
 
 
-def done(
-    script: ScriptDirectory, line: list[Place], table: str, row: Row, found: Lines, given: Settings
-) -> Broken:  # fmt: skip
+def done(script: ScriptDirectory, line: list[Place], table: str, row: Row, found: Lines, given: Settings) -> Broken:
     """The error that says it: which file was begun, what of it is there, what is not, and what to type for either way.
 
     The row names the version that was being gone to: up to it, or down from the next one.
@@ -39,50 +34,20 @@ def done(
             f"{table} says {row}, which is in the middle of revision {between.revision} ({between.version} is its end)."
         ]
     if not stored.place(script.dir).exists():
-        told.append("What of it is there cannot be told: nothing is stored of what the revisions make of the catalog.")
-        return Broken("\n".join(told), f"make migrate-fingerprint VERSION=all, then {_COMMAND}")
-    states = _states(script, line)
+        return half.unknown(told, _COMMAND)
+    states = half.states(script, line)
     now = structure(found)
-    exact = next((number for number in _near(count, len(line)) if states[number] == now), None)
+    exact = half.exactly(states, now, count)
     if exact is not None:
-        return _whole(told, line, exact, count, up if between or count else down)
+        return half.whole(told, line, exact, count, _COMMAND)
     place = _nearest([one for one in (up, down) if one], line, states, now)
-    return _partly(told, line.index(place), line, states, now, given)
+    return half.partly(told, line.index(place), line, states, now, _COMMAND, given)
 
 
 def _begun(up: Place | None, down: Place | None) -> str:
     said = [f"revision {up.revision} (up)"] if up else []
     said += [f"the way back from revision {down.revision} (down)"] if down else []
     return ", or ".join(said)
-
-
-def _states(script: ScriptDirectory, line: Sequence[Place]) -> list[Lines]:
-    """The catalog with none of the revisions, with the first, with two …"""
-    names = [place.revision for place in line]
-    return [structure(stored.expected(script.dir, names[:count])) for count in range(len(names) + 1)]
-
-
-def _near(count: int, number: int) -> list[int]:
-    """The states that golang-migrate may have left, the likeliest first: before the step, behind it, and any other."""
-    return sorted(range(number + 1), key=lambda one: abs(one - count))
-
-
-def _name(line: Sequence[Place], count: int) -> str:
-    return line[count - 1].revision if count else "base"
-
-
-def _whole(told: list[str], line: Sequence[Place], exact: int, count: int, place: Place | None) -> Broken:
-    here = _name(line, exact)
-    told.append(
-        f"The catalog is exactly what the revisions up to {here} make: nothing is half done, only the mark is left."
-    )
-    told.append("Rows are not compared: look what the file does to them.")
-    told.append(f"to go on from here:  {_COMMAND} AT={here}")
-    if exact < len(line):
-        told.append(f"to finish:           … and then make migrate-up TO={_name(line, max(count, exact + 1))}")
-    if exact:
-        told.append(f"to undo:             … and then make migrate-down TO={_name(line, exact - 1)}")
-    return Broken("\n".join(told), f"{_COMMAND} AT={here}")
 
 
 def _nearest(places: Sequence[Place], line: list[Place], states: list[Lines], now: Lines) -> Place:
@@ -94,105 +59,3 @@ def _nearest(places: Sequence[Place], line: list[Place], states: list[Lines], no
         return len(now - before - after) + len((before & after) - now)
 
     return min(places, key=unexplained)
-
-
-def _partly(
-    told: list[str], at: int, line: list[Place], states: list[Lines], now: Lines, given: Settings
-) -> Broken:  # fmt: skip
-    before, after = states[at], states[at + 1]
-    place, start = line[at], _name(line, at)
-    there = sorted((after - before) & now) + sorted((before - after) - now)
-    missing = sorted((after - before) - now) + sorted((before - after) & now)
-    strange = sorted(now - before - after) + sorted((before & after) - now)
-    told.append(f"Of revision {place.revision} ({place.script.doc}), as the catalog has it:")
-    told += [f"  done      {_said(one, after)}" for one in there]
-    told += [f"  not done  {_said(one, after)}" for one in missing]
-    told += [f"  neither   {one.kind} {one.identity}: {one.definition}" for one in strange]
-    told.append("To finish it:")
-    if place.came is None and _commits(place):
-        told.append(f'  {_COMMAND} AT={start} REASON="half of {place.revision} is there"')
-        told.append(f"  make migrate-up TO={place.revision}   (its operations take up what is there)")
-        finish = f'{_COMMAND} AT={start} REASON="…", then make migrate-up TO={place.revision}'
-    else:
-        commands = list(_commands(now, after, given))
-        told += [f"  {one}" for one in [*commands, f"{_COMMAND} AT={place.revision}"]]
-        finish = commands[0] if commands else f"{_COMMAND} AT={place.revision}"
-    told.append("To undo it:")
-    told += [f"  {one}" for one in [*_commands(now, before, given), f"{_COMMAND} AT={start}"]]
-    return Broken("\n".join(told), f"{finish}   (or what undoes it; look at the rows first)")
-
-
-def _commits(place: Place) -> bool:
-    doc = place.script.module.__doc__ or ""
-    return "\nTransaction: none" in doc
-
-
-def _said(line: Line, after: Lines) -> str:
-    what = "made" if line in after else "taken away"
-    return f"{line.kind} {line.identity} {what}"
-
-
-def _commands(now: Lines, wanted: Lines, given: Settings) -> Iterator[str]:
-    """What makes the one of the other: dropped first what is too much, then made what is missing; parts go with their table."""
-    gone, come = now - wanted, wanted - now
-    tables = {one.identity for one in gone | come if one.kind == "table"}
-    for one in sorted(gone, key=_late, reverse=True):
-        if not _part_of(one, tables, come):
-            yield _psql(given, _drop(one))
-    for one in sorted(come, key=_late):
-        yield _psql(given, _make(one))
-
-
-def _late(line: Line) -> tuple[int, Line]:
-    kinds = (
-        "schema",
-        "extension",
-        "type",
-        "sequence",
-        "table",
-        "column",
-        "function",
-        "view",
-        "constraint",
-        "index",
-        "trigger",
-    )
-    return (kinds.index(line.kind) if line.kind in kinds else len(kinds), line)
-
-
-def _part_of(line: Line, tables: set[str], come: Lines) -> bool:
-    """Whether it goes with its table, which goes too, or with its constraint."""
-    if line.kind == "table":
-        return False
-    return any(
-        line.identity.startswith(f"{table}.") or f" ON {table} " in line.definition for table in tables
-    ) and not any(one[:2] == line[:2] for one in come)
-
-
-def _drop(line: Line) -> str:
-    kind, identity, _ = line
-    if kind == "index":
-        return f"DROP INDEX CONCURRENTLY {identity}"
-    if kind in _OF_TABLE:
-        return f"ALTER TABLE {identity.removesuffix('.' + last(identity))} DROP {kind.upper()} {last(identity)}"
-    if kind in ("trigger", "policy", "rule"):
-        return f"DROP {kind.upper()} {last(identity)} ON {identity.removesuffix('.' + last(identity))}"
-    if kind in _OBJECTS:
-        return f"DROP {kind.upper()} {identity}"
-    return f"-- {kind} {identity} is to go"
-
-
-def _make(line: Line) -> str:
-    kind, identity, definition = line
-    if kind == "index":
-        return definition.replace("INDEX ", "INDEX CONCURRENTLY ", 1)
-    if kind in _OF_TABLE:
-        table = identity.removesuffix("." + last(identity))
-        return f"ALTER TABLE {table} ADD {kind.upper()} {last(identity)} {definition}"
-    if definition.startswith("CREATE"):
-        return definition
-    return f"-- {kind} {identity} is to be made: {definition}; the statement stands in the file"
-
-
-def _psql(given: Settings, sql: str) -> str:
-    return sql if sql.startswith("--") else connect.psql(given, sql)

@@ -26,41 +26,6 @@ NAME = "mcp_planner_schema.interop.golang.keep:in_step"
 _FOUND = "mcp_planner_schema.interop.golang.kept"
 """Where ``connection.info`` has what was found before a step."""
 _AGAIN = "make migrate-adopt FROM=golang-migrate KEEP=1"
-_TABLE = """
-CREATE TABLE IF NOT EXISTS {schema}.adopted (
-    version_table text NOT NULL,
-    tool         text NOT NULL,
-    relation     text NOT NULL,
-    keep         boolean NOT NULL,
-    version      text,
-    revision     text NOT NULL,
-    adopted_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    db_user      text NOT NULL DEFAULT session_user,
-    PRIMARY KEY (version_table, tool)
-);
-COMMENT ON TABLE {schema}.adopted IS 'Another tool that has migrated this database, and whether its version is kept in step'
-"""
-
-
-def remember(
-    connection: Connection,
-    schema: str,
-    version_table: str,
-    table: str,
-    *,
-    keep: bool,
-    version: int | None,
-    revision: str,
-) -> None:
-    """Write down that the database was taken over from golang-migrate, and whether its row is to be kept."""
-    connection.exec_driver_sql(_TABLE.format(schema=schema))
-    connection.exec_driver_sql(
-        f"INSERT INTO {schema}.adopted (version_table, tool, relation, keep, version, revision) "
-        "VALUES (%s, 'golang-migrate', %s, %s, %s, %s) ON CONFLICT (version_table, tool) DO UPDATE SET "
-        "relation = excluded.relation, keep = excluded.keep, version = excluded.version, revision = excluded.revision, "
-        "adopted_at = excluded.adopted_at, db_user = excluded.db_user",
-        (version_table, table, keep, None if version is None else str(version), revision),
-    )
 
 
 def kept(connection: Connection, schema: str, version_table: str) -> str | None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard.findings import Broken, Busy, WrongUse
-from mcp_planner_schema.guard.postcheck import execute, identifier, literal
+from mcp_planner_schema.guard.postcheck import execute
+from mcp_planner_schema.interop import table as tables
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -16,23 +17,6 @@ if TYPE_CHECKING:
 TABLE = "schema_migrations"
 _SALT = 1486364155
 
-_IS_ONE = """
-SELECT pg_catalog.array_agg(a.attname::text || ' ' || pg_catalog.format_type(a.atttypid, NULL) ORDER BY a.attname::text)
-FROM pg_catalog.pg_attribute a
-WHERE a.attrelid = pg_catalog.to_regclass({name})::pg_catalog.oid AND a.attnum > 0 AND NOT a.attisdropped
-"""
-_PLACE = """
-SELECT pg_catalog.current_database()::text, n.nspname::text, c.relname::text
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = pg_catalog.to_regclass({name})::pg_catalog.oid
-"""
-
-
-_IS_HELD = """
-SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
-  AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-  AND classid = 0 AND objid::bigint = {number})
-"""
 _AT_WORK = "golang-migrate is at work in this database. Nothing was changed."
 
 
@@ -48,14 +32,9 @@ class Row:
         return f"{said}, dirty" if self.dirty else said
 
 
-def quoted(table: str) -> str:
-    """The table's name for a statement, each part of it as the catalog has it: ``schema_migrations``, ``schema.table``."""
-    return ".".join(identifier(part.strip('"')) for part in table.split("."))
-
-
 def read(connection: Connection, table: str) -> Row:
     """What the table says. Raises :class:`WrongUse` where there is none of golang-migrate's under this name."""
-    columns = execute(connection, _IS_ONE.format(name=literal(quoted(table)))).scalar_one()
+    columns = tables.columns(connection, table)
     if columns is None:
         raise WrongUse(
             f"This database has no table {table}: golang-migrate has not migrated it, or keeps its version under another name "
@@ -67,46 +46,43 @@ def read(connection: Connection, table: str) -> Row:
             f"{table} is not golang-migrate's: it has {', '.join(columns)}, and not version bigint, dirty boolean.",
             "make migrate-adopt FROM=golang-migrate TABLE=schema.name",
         )
-    rows = execute(connection, f"SELECT version, dirty FROM {quoted(table)}").all()
+    rows = execute(connection, f"SELECT version, dirty FROM {tables.quoted(table)}").all()
     if len(rows) > 1:
         said = ", ".join(str(version) for version, _ in rows)
         raise Broken(
             f"{table} holds {len(rows)} rows ({said}); golang-migrate keeps one, and reads any of them.",
-            f"DELETE FROM {quoted(table)} WHERE version <> …;   (in psql: all but the true one), then the same command",
+            f"DELETE FROM {tables.quoted(table)} WHERE version <> …;   (in psql: all but the true one), then the same command",
         )
     return Row(rows[0][0], rows[0][1]) if rows else Row(None)
 
 
-def full_name(connection: Connection, table: str) -> str:
-    """The table's name with its schema, for sessions with another search_path."""
-    _, schema, name = execute(connection, _PLACE.format(name=literal(quoted(table)))).one()
-    return f"{schema}.{name}"
-
-
 def set_to(connection: Connection, table: str, version: int | None) -> None:
     """Say that the database is at ``version``, and clean. Commits nothing; readers are not stopped, as TRUNCATE would."""
-    written = f"; INSERT INTO {quoted(table)} (version, dirty) VALUES ({version}, false)" if version is not None else ""
-    execute(connection, f"DELETE FROM {quoted(table)}{written}")
+    written = (
+        f"; INSERT INTO {tables.quoted(table)} (version, dirty) VALUES ({version}, false)"
+        if version is not None
+        else ""
+    )
+    execute(connection, f"DELETE FROM {tables.quoted(table)}{written}")
 
 
 def alone(connection: Connection, numbers: Iterable[int], repeat: str) -> None:
     """Hold golang-migrate's ``locks`` to the end of the transaction. Raises :class:`Busy` where one is at work."""
-    asked = ", ".join(f"pg_catalog.pg_try_advisory_xact_lock({number})" for number in numbers)
-    if not all(execute(connection, f"SELECT {asked}").one()):
+    if not tables.takes(connection, *numbers):
         raise Busy(_AT_WORK, repeat)
 
 
 def refuse_at_work(connection: Connection, numbers: Iterable[int], repeat: str) -> None:
     """Raise :class:`Busy` where golang-migrate is at work now. Holds nothing."""
     for number in numbers:
-        if execute(connection, _IS_HELD.format(number=number)).scalar_one():
+        if tables.is_held(connection, number):
             raise Busy(_AT_WORK, repeat)
 
 
 def locks(connection: Connection, table: str) -> tuple[int, ...]:
     """The numbers of golang-migrate's locks. They are made of the database's name too: with the slash of the URL's path where the
     program was started by itself, and without where an application calls the library."""
-    database, schema, name = execute(connection, _PLACE.format(name=literal(quoted(table)))).one()
+    database, schema, name = tables.place(connection, table)
     return tuple(lock_number(schema, name, called) for called in (f"/{database}", database))
 
 

@@ -1,0 +1,61 @@
+"""A table in which another tool keeps what it has done, found by its name as a person gives it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard.postcheck import execute, identifier, literal
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_COLUMNS = """
+SELECT pg_catalog.array_agg(a.attname::text || ' ' || pg_catalog.format_type(a.atttypid, NULL)
+                            ORDER BY a.attname::text COLLATE "C")
+FROM pg_catalog.pg_attribute a
+WHERE a.attrelid = pg_catalog.to_regclass({name})::pg_catalog.oid AND a.attnum > 0 AND NOT a.attisdropped
+"""
+_PLACE = """
+SELECT pg_catalog.current_database()::text, n.nspname::text, c.relname::text
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = pg_catalog.to_regclass({name})::pg_catalog.oid
+"""
+_IS_HELD = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
+  AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+  AND classid = 0 AND objid::bigint = {number})
+"""
+
+
+def quoted(table: str) -> str:
+    """The table's name for a statement, each part of it as the catalog has it: ``schema_migrations``, ``schema.table``."""
+    return ".".join(identifier(part.strip('"')) for part in table.split("."))
+
+
+def columns(connection: Connection, table: str) -> list[str] | None:
+    """Each column's name and type, in the order of the names; None where there is no such table."""
+    found: list[str] | None = execute(connection, _COLUMNS.format(name=literal(quoted(table)))).scalar_one()
+    return found
+
+
+def place(connection: Connection, table: str) -> tuple[str, str, str]:
+    """The database, the schema and the name of the table."""
+    database, schema, name = execute(connection, _PLACE.format(name=literal(quoted(table)))).one()
+    return database, schema, name
+
+
+def full_name(connection: Connection, table: str) -> str:
+    """The table's name with its schema, for sessions with another search_path."""
+    _, schema, name = place(connection, table)
+    return f"{schema}.{name}"
+
+
+def takes(connection: Connection, *numbers: int) -> bool:
+    """Whether all of the tool's advisory locks could be had; then they are held to the end of the transaction."""
+    asked = ", ".join(f"pg_catalog.pg_try_advisory_xact_lock({number})" for number in numbers)
+    return all(execute(connection, f"SELECT {asked}").one())
+
+
+def is_held(connection: Connection, number: int) -> bool:
+    """Whether somebody has the tool's advisory lock now."""
+    return bool(execute(connection, _IS_HELD.format(number=number)).scalar_one())
