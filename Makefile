@@ -21,7 +21,7 @@ TARGETS := help setup test test-all lint format lock bench bench-availability fi
 	migrate-restore migrate-stash-list migrate-stash-show migrate-stash-verify migrate-stash-purge migrate-accept \
 	migrate-recover migrate-rebase migrate-reset migrate-rehearsed staging-deploy config environment-set \
 	backfill-pause backfill-resume backfill-stop db-start db-stop db-shell db-status example-data table-stats \
-	migrate-export migrate-import migrate-adopt
+	migrate-export migrate-import migrate-adopt models-pull
 .PHONY: $(TARGETS)
 
 # Before anything runs: `make migrate-down 005` would go one step back first and complain about 005 afterwards.
@@ -89,7 +89,7 @@ migrate-fingerprint: setup ## Write what each new revision makes of the catalog,
 migrate-verify: setup ## Run every expectation of the applied revisions
 	$(COMMAND)
 
-migrate-drift: setup ## Whether the database is what its revisions have made of it; JSON=1
+migrate-drift: setup ## Whether the database is what its revisions have made of it; JSON=1; EXIT_CODE=1 ends as prisma migrate diff does
 	$(COMMAND)
 
 migrate-doctor: setup ## What interrupted work has left, and what no revision explains, each with its cure; JSON=1
@@ -132,6 +132,9 @@ migrate-import: setup ## Revisions from another tool's folder: FROM=golang-migra
 	$(COMMAND)
 
 migrate-adopt: setup ## Take a database over from another tool: FROM=golang-migrate|prisma [TABLE=…] [AT=003] [KEEP=1] [REASON="why"]
+	$(COMMAND)
+
+models-pull: setup ## SQLAlchemy models of a live database: OUT=models.py [SCHEMA=public,app]
 	$(COMMAND)
 
 config: setup ## The value of each setting, and from where it is; JSON=1

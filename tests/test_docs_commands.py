@@ -132,9 +132,10 @@ ELSEWHERE = {
     "backfill-pause": "tests/test_backfill_control.py", "backfill-resume": "tests/test_backfill_control.py",
     "backfill-stop": "tests/test_backfill_control.py", "example-data": "tests/test_example_data.py",
     "table-stats": "console blocks of the pages", "environment-set": "tests/test_environment.py",
-    "migrate-import": "tests/test_golang.py", "migrate-export": "tests/test_golang.py, tests/test_prisma_export.py",
-    "migrate-adopt": "tests/test_golang_database.py", "staging-deploy": "tests/test_staging_deploy.py",
-    "init": "tests/test_scaffold.py",
+    "migrate-import": "tests/test_golang.py, tests/test_prisma_import.py", "models-pull": "tests/test_models_pull.py",
+    "migrate-export": "tests/test_golang.py, tests/test_prisma_export.py",
+    "migrate-adopt": "tests/test_golang_database.py, tests/test_prisma_adopt.py",
+    "staging-deploy": "tests/test_staging_deploy.py", "init": "tests/test_scaffold.py",
 }  # fmt: skip
 
 

@@ -98,7 +98,7 @@ def _parse(arguments: Sequence[str]) -> tuple[str, Command, Values, Values]:
     for key in command.needs:
         if not values.get(key):
             raise WrongUse(f"{name} needs {key}.", form(name, command))
-    for key in ("DRY_RUN", "FULL", "JSON", "AUTO", "ALONG", "KEEP"):
+    for key in ("DRY_RUN", "FULL", "JSON", "AUTO", "ALONG", "KEEP", "EXIT_CODE"):
         if values.get(key, "1") != "1":
             raise WrongUse(f"{key} is {values[key]!r}; it is 1 or left out.", form(name, command))
     return name, command, values, given

@@ -7,7 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.cli.command import Command, Values
-from mcp_planner_schema.guard.findings import DONE, REFUSED, Broken
+from mcp_planner_schema.guard import saying
+from mcp_planner_schema.guard.findings import BROKEN, DONE, REFUSED, Broken, GuardError
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -108,6 +109,17 @@ def _verify(config: Config, values: Values) -> int:
 
 
 def _drift(config: Config, values: Values) -> int:
+    """``EXIT_CODE=1``: 0 where nothing differs, 2 where something does, 1 for whatever else, as ``prisma migrate diff`` ends."""
+    if not values.get("EXIT_CODE"):
+        return _compare(config, values)
+    try:
+        return 2 if _compare(config, values) == REFUSED else DONE
+    except GuardError as error:
+        saying.last(error)
+        return BROKEN
+
+
+def _compare(config: Config, values: Values) -> int:
     from mcp_planner_schema.inspect import drift
     from mcp_planner_schema.telemetry import checked
 
@@ -144,6 +156,6 @@ COMMANDS: dict[str, Command] = {
         "[TO=024] [FROM=023] [FULL=1] [JSON=1] [FORMAT=markdown] [PHASE=contract]",
     ),
     "migrate-verify": Command(_verify),
-    "migrate-drift": Command(_drift, (), ("JSON",), "[JSON=1]"),
+    "migrate-drift": Command(_drift, (), ("JSON", "EXIT_CODE"), "[JSON=1] [EXIT_CODE=1]"),
     "migrate-doctor": Command(_doctor, (), ("JSON",), "[JSON=1]"),
 }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 NAME = "init"
 # Of a project's commands those that are about its own revisions; the others write files of MCP-Planner's.
-_THEIRS = ("migrate-", "backfill-", "db-", "table-stats")
+_THEIRS = ("migrate-", "backfill-", "db-", "models-", "table-stats")
 
 
 def commands(known: Mapping[str, Command]) -> dict[str, Command]:

@@ -81,6 +81,20 @@ def _known_revisions(config: Config, values: Values) -> int:
     return DONE
 
 
+def _models_pull(config: Config, values: Values) -> int:
+    from mcp_planner_schema.guard.source import shown
+    from mcp_planner_schema.interop import pulled
+
+    schemas = [name.strip() for name in values.get("SCHEMA", "").split(",") if name.strip()]
+    if values["OUT"] == "-":
+        print(pulled.text(config, schemas), end="")
+        return DONE
+    into = Path(values["OUT"]).expanduser().absolute()
+    changed = pulled.write(config, into, schemas)
+    print(f"{shown(into)} {'written' if changed else 'is as it should be'}", file=sys.stderr)
+    return DONE
+
+
 COMMANDS: dict[str, Command] = {
     "migrate-trace": Command(_trace, (), ("VERSION",), "[VERSION=003|all]"),
     "migrate-fingerprint": Command(_fingerprint, (), ("VERSION",), "[VERSION=003|all]"),
@@ -89,4 +103,5 @@ COMMANDS: dict[str, Command] = {
     "schema-doc": Command(_schema_doc),
     "schema-sql": Command(_schema_sql),
     "known-revisions": Command(_known_revisions),
+    "models-pull": Command(_models_pull, ("OUT",), ("SCHEMA",), "OUT=models.py [SCHEMA=public,app]"),
 }
