@@ -16,9 +16,10 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from mcp_planner_schema import cli, embedded
+from mcp_planner_schema.embedded.place import locate
 from mcp_planner_schema.guard.findings import Refused
 from mcp_planner_schema.guard.preflight import server as preflight_server
-from tests.conftest import Database, Project, _private_folder
+from tests.conftest import Database, Project, ServerAddress, _private_folder
 from tests.test_backfill_feedback import cluster, own, replica  # noqa: F401  # fixtures
 from tests.test_fingerprint_majors import running
 from tests.test_preflight import LOCKS_T, Asking, step
@@ -75,13 +76,16 @@ def test_server_too_old(
 
 
 @pytest.fixture(scope="module", params=["-90s", "+1h"])
-def wrong(request: pytest.FixtureRequest) -> Iterator[tuple[str, Database]]:
+def wrong(request: pytest.FixtureRequest, embedded_server: ServerAddress) -> Iterator[tuple[str, Database]]:
     """A server whose clock is off by that."""
     library = next((one for one in CLOCKS if one.is_file()), None)
     if library is None:
         pytest.skip("libfaketime is not installed, and PLANNER_TEST_FAKETIME names no libfaketime.so.1")
     clock = {"LD_PRELOAD": str(library), "FAKETIME": request.param, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    with running(embedded.binary("postgres").parent, environment=clock) as database:
+    binaries = locate(
+        Path(embedded_server.host).parents[1]
+    ).binaries  # which the server's account can run, wherever we are
+    with running(binaries, environment=clock) as database:
         yield request.param, database
 
 
