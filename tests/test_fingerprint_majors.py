@@ -7,6 +7,7 @@ packages of Debian are found by themselves; a machine that has neither skips thi
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 from alembic import command
 
 from mcp_planner_schema.embedded.place import as_account
+from mcp_planner_schema.guard import connect
 from mcp_planner_schema.guard.fingerprint import Lines, difference, of, stored
 from mcp_planner_schema.inspect import fingerprints
 from tests.conftest import HEAD, ROOT, Database, _clone, _private_folder
@@ -28,10 +30,18 @@ from tests.test_fingerprint import lines, opened
 from tests.test_schema import REVISIONS
 from tests.until import until
 
-BINS = [
+
+def major(binaries: Path) -> int:
+    """The major version of an installation."""
+    said = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+    return int(re.findall(r"\d+", said)[0])
+
+
+_NAMED = [
     *(Path(name) for name in os.environ.get("PLANNER_TEST_PG_BINS", "").split(os.pathsep) if name),
     *sorted(Path("/usr/lib/postgresql").glob("*/bin")),
 ]
+BINS = [binaries for binaries in _NAMED if major(binaries) >= connect.OLDEST]
 pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(not BINS, reason="no other PostgreSQL is installed, and PLANNER_TEST_PG_BINS names none"),

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from mcp_planner_schema.guard.findings import Refused
 from mcp_planner_schema.guard.preflight import server as preflight_server
 from tests.conftest import Database, Project, ServerAddress, _private_folder
 from tests.test_backfill_feedback import cluster, own, replica  # noqa: F401  # fixtures
-from tests.test_fingerprint_majors import running
+from tests.test_fingerprint_majors import major, running
 from tests.test_preflight import LOCKS_T, Asking, step
 from tests.until import until
 
@@ -31,12 +30,6 @@ pytestmark = pytest.mark.long
 # Servers of other installations, and a clock that is off: not everywhere to be had.
 BINS = [Path(name) for name in os.environ.get("PLANNER_TEST_PG_BINS", "").split(os.pathsep) if name]
 CLOCKS = [Path(os.environ.get("PLANNER_TEST_FAKETIME", "")), *Path("/usr/lib").glob("*/faketime/libfaketime.so.1")]
-
-
-def major(binaries: Path) -> int:
-    """The major version of an installation."""
-    said = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
-    return int(re.findall(r"\d+", said)[0])
 
 
 @pytest.fixture(scope="module")

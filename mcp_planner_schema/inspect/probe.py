@@ -51,7 +51,19 @@ def in_transaction(target: URL, driver: Any, statement: str, parameters: Any) ->
     except psycopg2.Error as error:
         return None if error.pgcode == _NO_TRANSACTION else frozenset()
     finally:
+        _count(other)
         other.close()
+
+
+def _count(other: Any) -> None:
+    """Have what this session has read counted now, and not at some time after its end, when it would be the next statement's."""
+    if other.closed:
+        return
+    other.rollback()
+    if other.info.server_version >= 150000:
+        other.autocommit = True
+        with other.cursor() as cursor:
+            cursor.execute("SELECT pg_catalog.pg_stat_force_next_flush()")
 
 
 class Probe(threading.Thread):

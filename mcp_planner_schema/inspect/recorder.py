@@ -97,7 +97,6 @@ class Recorder:
         if not self._mine(cursor):
             return
         driver = cursor.connection
-        self._scans = self._read(driver, _SCANS)
         self._tried, self._probe = frozenset(), None
         if driver.autocommit:
             self._held = frozenset()
@@ -107,6 +106,7 @@ class Recorder:
                 self._probe.begin()
             else:
                 self._tried = tried
+        self._scans = self._read(driver, _SCANS)
 
     def _after(self, conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
         if not self._mine(cursor):
