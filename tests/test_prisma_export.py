@@ -17,14 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg2 import sql
-from sqlalchemy import create_engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Engine
 
 from mcp_planner_schema import cli
 from mcp_planner_schema.guard import connect
 from mcp_planner_schema.guard.address import parse
 from mcp_planner_schema.interop.prisma import export, query
-from mcp_planner_schema.interop.prisma.catalog import Catalog
 from tests import prisma
 from tests.conftest import Database, Project, _clone
 from tests.prisma import Prisma
@@ -253,16 +251,16 @@ TABLES = st.tuples(
 
 @real
 @pytest.mark.long
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(TABLES, min_size=1, max_size=4), st.lists(NAMES, min_size=1, max_size=4, unique=True))
 def test_whatever_a_schema_is_like_prisma_takes_it(
-    any_database: Database, program: Prisma, tables: list[Any], values: list[str]
+    any_database: Engine, program: Prisma, tables: list[Any], values: list[str]
 ) -> None:
     """300 schemas of any names, types, defaults, keys, indexes and relations: valid, well-formed, and no table is lost."""
-    with any_database.connect(autocommit=False) as connection, connection.cursor() as cursor:
-        made = build(cursor, tables, values)
+    with any_database.connect() as connection:  # what is made is rolled back
+        made = build(connection.connection.cursor(), tables, values)
 
-        text = export.of(read(connection))
+        text = export.of(query.read(connection, "migration", []))
 
     checked = program.check(text)
     assert checked.error is None, f"{checked.error}\n{text}"
@@ -320,18 +318,13 @@ def build(cursor: Any, tables: list[Any], values: list[str]) -> set[str]:
     return set(made)
 
 
-def read(connection: Any) -> Catalog:
-    """The catalog as a psycopg2 connection's transaction sees it."""
-    engine = create_engine("postgresql+psycopg2://", creator=lambda: connection, poolclass=StaticPool)
-    with engine.connect() as wrapped:
-        return query.read(wrapped, "migration", [])
-
-
 @pytest.fixture(scope="module")
-def any_database(empty_template: Any) -> Iterator[Database]:
-    """One empty database for all generated schemas: each is rolled back."""
+def any_database(empty_template: Any) -> Iterator[Engine]:
+    """One empty database for all generated schemas."""
     with _clone(empty_template) as made:
-        yield made
+        engine = connect.engine(parse(made.url).set(drivername="postgresql+psycopg2"), "the test")
+        yield engine
+        engine.dispose()
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -358,6 +351,24 @@ def test_the_command_writes_the_file_once(
     assert "one file written" in told and "nothing has changed" in told
     assert "more" not in first
     assert "  more String?\n" in (tmp_path / "prisma" / "schema.prisma").read_text()
+
+
+def test_somebodys_own_file_is_kept(
+    empty: Database,
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """A schema.prisma that was written by hand is not written over: exit code 2, and the file is what it was."""
+    monkeypatch.setattr(cli, "ROOT", project.folder)
+    path = tmp_path / "schema.prisma"
+    path.write_text("generator client {\n}\n")
+
+    code = cli.main(["migrate-export", "FORMAT=prisma", f"DIR={tmp_path}"])
+
+    assert code == 2 and "would be lost" in capsys.readouterr().err
+    assert path.read_text() == "generator client {\n}\n"
 
 
 def test_a_revision_cannot_be_asked_for(

@@ -98,3 +98,5 @@ CREATE TABLE to_unsupported (id int PRIMARY KEY, r int4range REFERENCES unsuppor
 CREATE TABLE twice (id int PRIMARY KEY, u int, CONSTRAINT to_id FOREIGN KEY (u) REFERENCES users (id), CONSTRAINT to_other FOREIGN KEY (u) REFERENCES legacy (a));
 CREATE TABLE two_ways_a (id int PRIMARY KEY, b int); CREATE TABLE two_ways_b (id int PRIMARY KEY, a int REFERENCES two_ways_a); ALTER TABLE two_ways_a ADD FOREIGN KEY (b) REFERENCES two_ways_b;
 GRANT SELECT, INSERT ON users TO PUBLIC; GRANT UPDATE (email) ON users TO PUBLIC;
+CREATE TABLE other_type (id int PRIMARY KEY, t int REFERENCES types, s smallint REFERENCES users, v varchar(9) REFERENCES users (email));
+CREATE INDEX ON no_key (a); CREATE INDEX ON "with space" ("model");

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.fingerprint import other_tools
 from mcp_planner_schema.interop.prisma import left_out, model, names, query, relations, text
 from mcp_planner_schema.interop.prisma.catalog import Catalog
@@ -26,7 +27,7 @@ _HEAD = """\
 
 
 def write(config: Config, into: Path) -> Path | None:
-    """Write the file into a folder; gives it, or None where it is what it was."""
+    """Write the file into a folder; gives it, or None where it is what it was. Somebody's own one is refused."""
     from mcp_planner_schema.guard import version_table
     from mcp_planner_schema.inspect import status
 
@@ -34,8 +35,14 @@ def write(config: Config, into: Path) -> Path | None:
     with status.connected(config) as (connection, given):
         content = schema(connection, given.schema, (table.schema or "public", table.name))
     path = into / NAME
-    if path.is_file() and path.read_bytes() == content.encode():
+    there = path.read_bytes() if path.is_file() else None
+    if there == content.encode():
         return None
+    if there is not None and not there.startswith(_HEAD.split("\n")[0].encode()):
+        raise WrongUse(
+            f"{path} was not written by this command: what somebody has written into it would be lost.",
+            "make migrate-export FORMAT=prisma DIR=…, or remove that file (its generator can stand in another one beside it)",
+        )
     into.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode())
     return path

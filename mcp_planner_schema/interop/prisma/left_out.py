@@ -14,11 +14,21 @@ _EMPTY = "Nothing: all that this database has stands above."
 
 def everything(catalog: Catalog, hidden: Sequence[Table]) -> list[Left]:
     """What the catalog says, and what follows from how the rest is written."""
-    found = list(catalog.left)
+    found, by_oid = list(catalog.left), {table.oid: table for table in catalog.tables}
     for table in catalog.tables:
         inexact = [column for column in table.columns if not native.exact(column)]
         found += [Left(table.oid, "type", column.name, column.written) for column in inexact]
         found += [Left(table.oid, "repeated foreign key", key.name, "") for key in relations.repeated(table)]
+        found += [
+            Left(
+                table.oid,
+                "foreign key between types",
+                key.name,
+                f"{', '.join(key.columns)} to {_named(by_oid[key.table])}",
+            )
+            for key in table.foreign_keys
+            if not relations.related(key, table, by_oid[key.table])
+        ]
         if not table.columns:
             found.append(Left(None, "table without columns", _named(table), ""))
     for table in hidden:

@@ -29,6 +29,11 @@ def scalar(column: Column) -> str | None:
     return "String" if column.type == "citext" and column.enum is None else None
 
 
+def kind(column: Column) -> tuple[str | int, bool]:
+    """What Prisma compares the ends of a relation by."""
+    return scalar(column) or column.enum or unsupported(column), column.listed
+
+
 def attribute(column: Column) -> str | None:
     """``@db.…``, where it has to be written."""
     if scalar(column) is None:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mcp_planner_schema.interop.prisma import names, text
+from mcp_planner_schema.interop.prisma import names, native, text
 from mcp_planner_schema.interop.prisma.catalog import ForeignKey, Table
 from mcp_planner_schema.interop.prisma.text import Field
 
@@ -44,8 +44,6 @@ def joins(table: Table, by_oid: Mapping[int, Table], types: Mapping[int, str]) -
 
 def identified(table: Table) -> bool:
     """Whether each of its rows can be named: by columns that are never null and of types that Prisma has."""
-    from mcp_planner_schema.interop.prisma import native
-
     return any(
         all(
             column.required and (native.scalar(column) or column.enum is not None)
@@ -58,16 +56,16 @@ def identified(table: Table) -> bool:
 def fields(tables: Sequence[Table], hidden: Sequence[Table], naming: Naming) -> dict[int, list[Field]]:
     """The relation fields of each model, in their order. ``hidden`` are the tables of many to many."""
     by_oid = {table.oid: table for table in tables}
-    keys = [(table, key) for table in tables for key in _distinct(table)]
+    keys = [(table, key) for table in tables for key in _distinct(table) if related(key, table, by_oid[key.table])]
     unclear = _unclear(keys, hidden, by_oid, naming)
     taken = {table.oid: set(naming.columns[table.oid].values()) for table in tables}
-    related: dict[Pair, set[str]] = defaultdict(set)
+    used: dict[Pair, set[str]] = defaultdict(set)
     found: dict[int, list[Field]] = {table.oid: [] for table in tables}
     for table, key in keys:
         other = by_oid[key.table]
         pair = frozenset((table.oid, other.oid))
         relation, forth, back = _names(table, other, key, naming, pair in unclear)
-        relation = names.unused(relation, related[pair]) if relation else ""
+        relation = names.unused(relation, used[pair]) if relation else ""
         forth = names.unused(forth, taken[table.oid])
         found[table.oid].append(_forth(table, other, key, naming, forth, relation))
         back = names.unused(back, taken[other.oid])
@@ -77,12 +75,20 @@ def fields(tables: Sequence[Table], hidden: Sequence[Table], naming: Naming) -> 
         pair, own = frozenset((first.table, second.table)), first.table == second.table
         one, two = naming.plain[first.table], naming.plain[second.table]
         named = pair in unclear or own or table.name[1:] != f"{one}To{two}"
-        relation = names.unused(table.name[1:], related[pair]) if named else ""
+        relation = names.unused(table.name[1:], used[pair]) if named else ""
         for at, name, opposite, end in ((first.table, two, second.table, "_A"), (second.table, one, first.table, "_B")):
             field = names.sanitised(f"{name}{table.name if pair in unclear else ''}{end if own else ''}")
             attributes = [f"@relation({text.quoted(relation)})"] if relation else []
             found[at].append(Field(names.unused(field, taken[at]), f"{naming.types[opposite]}[]", attributes))
     return found
+
+
+def related(key: ForeignKey, table: Table, other: Table) -> bool:
+    """Whether it can be a relation: Prisma wants both ends to be of one type, PostgreSQL lets an int refer to a bigint."""
+    return all(
+        native.kind(table.by_name[own]) == native.kind(other.by_name[referred])
+        for own, referred in zip(key.columns, key.referred, strict=True)
+    )
 
 
 def repeated(table: Table) -> list[ForeignKey]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 _ESCAPED = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_ORDER = ("id", "unique", "default", "map", "relation", "ignore")
+_ORDER = ("id", "unique", "default", "index", "map", "relation", "ignore")
 
 
 def quoted(value: str) -> str:
