@@ -232,6 +232,12 @@ def _server(given: Settings) -> URL:
                 "archive_check_url is no database URL (it is not shown: it may hold a password).",
                 "archive_check_url = postgresql://user@host:5432/postgres",
             ) from None
+    if not given.embedded:  # a project of somebody's own, which names its databases only
+        raise WrongUse(
+            "There is no server to make a scratch database on: neither embedded nor archive_check_url is set.",
+            "write embedded = %(here)s below [guard] in alembic.ini (a PostgreSQL of that folder's own), or archive_check_url = "
+            "postgresql://user@host:5432/postgres, then repeat the command",
+        )
     import dataclasses
 
     return connect.url(dataclasses.replace(given, url=None)).set(database="postgres")
