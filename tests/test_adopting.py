@@ -15,6 +15,7 @@ import pytest
 from mcp_planner_schema import embedded
 from tests.conftest import ROOT, Database
 from tests.golang import Migrate
+from tests.prisma_migrate import Prisma
 from tests.test_golang import write
 
 pytestmark = pytest.mark.long
@@ -23,13 +24,6 @@ SECTIONS = dict(re.findall(r"^## From ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE, re.MULT
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 USERS = "CREATE TABLE users (id bigint PRIMARY KEY, name text);\n"
 MAIL = "ALTER TABLE users ADD mail text;\n"
-PRISMAS = """
-CREATE TABLE _prisma_migrations (
-    id varchar(36) PRIMARY KEY, checksum varchar(64) NOT NULL, finished_at timestamptz, migration_name varchar(255) NOT NULL,
-    logs text, rolled_back_at timestamptz, started_at timestamptz NOT NULL DEFAULT now(),
-    applied_steps_count integer NOT NULL DEFAULT 0
-)
-"""
 
 
 def blocks(section: str, language: str) -> list[str]:
@@ -142,17 +136,17 @@ def test_from_golang_migrate(
 
 
 def test_from_prisma(tmp_path: Path, empty: Database, typed: Callable[..., str]) -> None:
-    """A folder of Prisma's and a database where it was applied, with Prisma's own table."""
+    """A folder of Prisma's, and the database that Prisma's rules have made of it."""
     folder = tmp_path / "project"
     for name, sql in (("20240101000000_create_users", USERS), ("20240201000000_add_mail", MAIL)):
         (folder / "prisma" / "migrations" / name).mkdir(parents=True)
         (folder / "prisma" / "migrations" / name / "migration.sql").write_text(sql)
-        empty.rows(sql)
     (folder / "prisma" / "migrations" / "migration_lock.toml").write_text('provider = "postgresql"\n')
-    empty.rows(PRISMAS)
+    Prisma(folder / "prisma" / "migrations", empty).deploy()
 
     said = typed(folder, empty, blocks("Prisma", "sh")[0])
 
+    assert "the database is at 002" in said
     assert "as the revisions have made it" in said and "nothing to do: the database is at 002" in said
 
 

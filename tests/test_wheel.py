@@ -5,13 +5,14 @@ from __future__ import annotations
 import email.parser
 import importlib.metadata
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import venv
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,33 @@ with sa.create_engine(sys.argv[1]).connect() as connection:
 loaded = [name for name in sys.modules if name.partition(".")[0] == "alembic" or name.startswith("mcp_planner_schema.guard")]
 print(json.dumps([found.state, found.ok, [one.revision for one in found.missing], [one.revision for one in found.ahead],
                   mcp_planner_schema.__file__, loaded, importlib.util.find_spec("pytest") is not None]))
+"""
+
+FOREIGN = """
+import sys
+from alembic import context
+from mcp_planner_schema.guard import run
+run(context)
+ours = ("models", "example_data", "generate", "staging", "deploy")
+tools = ("pytest", "hypothesis", "ruff", "mypy", "squawk", "prometheus_client")
+print(sorted(name for name in sys.modules if name.startswith(tuple(f"mcp_planner_schema.{one}" for one in ours))
+             or name.partition(".")[0] in tools), file=sys.stderr)
+"""
+REVISION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "a1"
+down_revision = None
+
+
+def upgrade():
+    op.create_table("notes", sa.Column("id", sa.Integer, primary_key=True), sa.Column("kind", sa.Enum("a", "b", name="kind")))
+
+
+def downgrade():
+    op.drop_table("notes")
+    op.execute("DROP TYPE kind")
 """
 
 
@@ -139,3 +167,33 @@ def test_an_application_asks_by_the_wheel_alone(python: Path, database: Database
     assert ahead[:4] == ["newer_breaking", False, [], ["999"]]
     for answer in (exact, behind, ahead):
         assert str(answer[4]).startswith(str(python.parent.parent)) and answer[5:] == [[], False]
+
+
+def test_any_project_gets_the_guard_by_the_wheel_alone(
+    python: Path, new_database: Callable[[], Database], tmp_path: Path
+) -> None:
+    """What ``alembic init`` writes, three lines in env.py: up, down, up; rows kept; neither our models nor any tool is loaded."""
+    database = new_database()
+
+    def typed(*words: str) -> str:
+        done = subprocess.run(
+            [python, "-I", "-m", *words], cwd=tmp_path, capture_output=True, text=True, check=False,
+            env={"PATH": os.environ["PATH"], "DATABASE_URL": database.url, "HOME": str(tmp_path)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    typed("alembic", "init", "migrations")
+    (tmp_path / "migrations" / "env.py").write_text(FOREIGN)
+    (tmp_path / "migrations" / "versions" / "a1_notes.py").write_text(REVISION)
+    loaded = [typed("alembic", "upgrade", "head")]
+    database.rows("INSERT INTO notes VALUES (1, 'b')")
+    loaded += [typed("alembic", "downgrade", "base"), typed("alembic", "upgrade", "head")]
+    status = typed("mcp_planner_schema", "migrate-status")
+
+    assert [said.strip().splitlines()[-1] for said in loaded] == ["[]"] * 3
+    assert "kept table notes: 1 rows" in loaded[1] and "restored table notes: 1 rows" in loaded[2]
+    assert database.rows("SELECT id, kind::text FROM notes") == [(1, "b")]
+    assert "a1" in status
+    for tool in ("pytest", "ruff", "mypy", "hypothesis"):
+        assert subprocess.run([python, "-I", "-c", f"import {tool}"], capture_output=True, check=False).returncode == 1
