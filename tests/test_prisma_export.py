@@ -242,7 +242,12 @@ TABLES = st.tuples(
         st.tuples(st.integers(0, 9), st.sampled_from(["btree", "gin", "gist", "hash", "brin", "spgist"])), max_size=3
     ),
     st.lists(
-        st.tuples(st.integers(0, 9), st.integers(0, 9), st.sampled_from(["CASCADE", "SET NULL", "NO ACTION"])),
+        st.tuples(
+            st.integers(0, 9),
+            st.integers(0, 9),
+            st.integers(1, 2),
+            st.sampled_from(["CASCADE", "SET NULL", "NO ACTION"]),
+        ),
         max_size=3,
     ),
     st.none() | NAMES,
@@ -251,7 +256,7 @@ TABLES = st.tuples(
 
 @real
 @pytest.mark.long
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(TABLES, min_size=1, max_size=4), st.lists(NAMES, min_size=1, max_size=4, unique=True))
 def test_whatever_a_schema_is_like_prisma_takes_it(
     any_database: Engine, program: Prisma, tables: list[Any], values: list[str]
@@ -308,11 +313,15 @@ def build(cursor: Any, tables: list[Any], values: list[str]) -> set[str]:
         for at, method in indexes if name in made else ():
             column = sql.Identifier(made[name][at % len(made[name])])
             tried(sql.SQL("CREATE INDEX ON {} USING {} ({})").format(sql.Identifier(name), sql.SQL(method), column))
-        for at, other, action in keys if name in made else ():
-            column, to = sql.Identifier(made[name][at % len(made[name])]), names[other % len(names)]
+        for at, other, width, action in keys if name in made else ():
+            to = names[other % len(names)]
+            own, referred = (
+                sql.SQL(", ").join(map(sql.Identifier, (columns * 2)[first : first + width]))
+                for columns, first in ((made[name], at % len(made[name])), (made[to], 0))
+            )
             tried(
                 sql.SQL("ALTER TABLE {} ADD FOREIGN KEY ({}) REFERENCES {} ({}) ON DELETE {}").format(
-                    sql.Identifier(name), column, sql.Identifier(to), sql.Identifier(made[to][0]), sql.SQL(action)
+                    sql.Identifier(name), own, sql.Identifier(to), referred, sql.SQL(action)
                 )
             )
     return set(made)

@@ -100,3 +100,6 @@ CREATE TABLE two_ways_a (id int PRIMARY KEY, b int); CREATE TABLE two_ways_b (id
 GRANT SELECT, INSERT ON users TO PUBLIC; GRANT UPDATE (email) ON users TO PUBLIC;
 CREATE TABLE other_type (id int PRIMARY KEY, t int REFERENCES types, s smallint REFERENCES users, v varchar(9) REFERENCES users (email));
 CREATE INDEX ON no_key (a); CREATE INDEX ON "with space" ("model");
+CREATE TABLE list_key (a int[] PRIMARY KEY, b text[] NOT NULL UNIQUE); CREATE TABLE list_in_key (a int[], b int, PRIMARY KEY (a, b));
+CREATE TABLE half_unique (id int PRIMARY KEY, a int UNIQUE, b int, FOREIGN KEY (a, b) REFERENCES composite_parent);
+CREATE TABLE turned_unique (id int PRIMARY KEY, a int, b int, FOREIGN KEY (a, b) REFERENCES composite_parent, UNIQUE (b, a));

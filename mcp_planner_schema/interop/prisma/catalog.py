@@ -90,6 +90,11 @@ class Table:
         return next((index for index in self.indexes if index.key == "primary"), None)
 
     @cached_property
+    def list_is_key(self) -> bool:
+        """Whether the primary key is an array, which for Prisma cannot be more than unique."""
+        return self.primary is not None and [self.by_name[name].listed for name in self.primary.columns] == [True]
+
+    @cached_property
     def keys(self) -> tuple[Index, ...]:
         """What is unique among all rows, the primary key included."""
         return tuple(index for index in self.indexes if index.key)

@@ -29,6 +29,8 @@ def everything(catalog: Catalog, hidden: Sequence[Table]) -> list[Left]:
             for key in table.foreign_keys
             if not relations.related(key, table, by_oid[key.table])
         ]
+        if table.list_is_key and table.primary:
+            found.append(Left(table.oid, "primary key of a list", table.primary.name, ", ".join(table.primary.columns)))
         if not table.columns:
             found.append(Left(None, "table without columns", _named(table), ""))
     for table in hidden:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from mcp_planner_schema.interop.prisma import defaults, names, native, relations, text
 from mcp_planner_schema.interop.prisma.catalog import Column, Enum, Index, Part, Table
@@ -23,6 +24,8 @@ def model(
 ) -> Block:
     """The block of a table. ``notes``: what is said above it; ``schemas``: whether it says which one it is in."""
     columns = naming.columns[table.oid]
+    if table.list_is_key:
+        table = replace(table, indexes=tuple(replace(one, key="unique" if one.key else "") for one in table.indexes))
     single = _single(table)
     fields = [
         _field(column, columns[column.name], table, naming, values, single.get(column.name)) for column in table.columns

@@ -46,7 +46,7 @@ def identified(table: Table) -> bool:
     """Whether each of its rows can be named: by columns that are never null and of types that Prisma has."""
     return any(
         all(
-            column.required and (native.scalar(column) or column.enum is not None)
+            column.required and not column.listed and (native.scalar(column) or column.enum is not None)
             for column in map(table.by_name.__getitem__, index.columns)
         )
         for index in table.keys
@@ -154,7 +154,8 @@ def _forth(table: Table, other: Table, key: ForeignKey, naming: Naming, name: st
 
 
 def _back(table: Table, other: Table, key: ForeignKey, naming: Naming, name: str, relation: str) -> Field:
-    single = any(set(index.columns) <= set(key.columns) for index in table.keys)
+    # Prisma takes a relation for one to one only where a key has these very columns, in this order.
+    single = any(index.columns == key.columns for index in table.keys)
     ignored = identified(other) and not identified(table)
     attributes = [f"@relation({text.quoted(relation)})"] if relation else []
     return Field(name, naming.types[table.oid] + ("?" if single else "[]"), attributes + ["@ignore"] * ignored)
