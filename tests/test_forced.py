@@ -6,7 +6,7 @@ import pytest
 from alembic import command
 
 from mcp_planner_schema import cli
-from mcp_planner_schema.guard.findings import Broken, Refused
+from mcp_planner_schema.guard.findings import Broken, Refused, WrongUse
 from tests.conftest import Database, Project
 
 
@@ -118,6 +118,38 @@ def test_the_version_that_does_match_is_named(two: Project, empty: Database) -> 
 
     assert [one.values["match"] for one in said.values()] == ["002", "no revision here"]
     assert "it matches 002: " in next(iter(said.values())).text()
+
+
+def test_who_has_mistaken_the_version_is_led_to_the_right_one(
+    two: Project, empty: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The refusal, the run that then fails, and doctor all name the version that the database is at; typed, it is cured."""
+    monkeypatch.setattr(cli, "ROOT", two.folder)
+    (two.folder / "alembic" / "fingerprints").touch()
+    two.downgrade("base")
+    two.revision("003", "create_t3", 'op.execute("CREATE TABLE t3 ()")', 'op.drop_table("t3")')
+    two.upgrade("003")
+
+    refused = cli.main(["migrate-force", "VERSION=001"]), capsys.readouterr().err
+    dots = cli.main(["migrate-force", "VERSION=001", "REASON=…"]), capsys.readouterr().err
+    with pytest.raises(WrongUse):
+        command.stamp(two.config(reason="..."), "001")
+    forced = cli.main(["migrate-force", "VERSION=001", "REASON=a mistake"])
+    with pytest.raises(Broken) as failed:
+        two.upgrade()
+    capsys.readouterr()
+    doctor = cli.main(["migrate-doctor"]), capsys.readouterr().out
+    cured = cli.main(["migrate-force", "VERSION=003"])
+
+    assert refused[0] == 3 and refused[1].endswith("next: make migrate-force VERSION=003\n")
+    assert dots[0] == 2 and "REASON is '…', which stands for a value and is none" in dots[1]
+    assert (forced, cured) == (0, 0)
+    assert "it is the version that is wrong, and not the file" in failed.value.message
+    assert failed.value.next_command == "make migrate-force VERSION=003"
+    assert doctor[0] == 3
+    assert "the version says 001, and the database is what the revisions up to 003 make of it" in doctor[1]
+    assert "next: make migrate-force VERSION=003" in doctor[1] and "1 found" in doctor[1]
+    assert cli.main(["migrate-doctor"]) == 0
 
 
 def test_a_step_that_fails_after_it_blames_the_version_too(

@@ -20,6 +20,7 @@ from alembic.script import ScriptDirectory
 from mcp_planner_schema import generate
 from mcp_planner_schema.guard import judge, settings
 from mcp_planner_schema.guard.findings import GuardError, Refused, WrongUse
+from mcp_planner_schema.inspect import verify
 from tests.catalog import catalog, difference
 from tests.conftest import Database, Project
 from tests.test_schema import _in_any_place
@@ -243,6 +244,23 @@ def test_no_release_notices_a_rename(way: Way) -> None:
         way.database.value("SELECT count(*) FROM steps WHERE title IS NULL OR title NOT IN ('b') AND title !~ '^step'")
         == 0
     )
+
+
+def test_what_was_expected_of_the_old_column_is_over(way: Way) -> None:
+    """What an earlier revision expects of its constraint and index counts until the last one says that they are gone."""
+    drop = 'op.execute("DROP SCHEMA public CASCADE")'
+    expected = 'expect.constraint("steps", "ck_steps_title_present"), expect.index("ix_steps_title")'
+    made = STEPS.replace("generate_series(1, 6000)", "generate_series(1, 10)")
+    way.project.revision("001", "create_tables", f'op.execute("""{made}""")', drop, expectations=expected)
+    way.project.upgrade()
+    way.write(KIND="rename_column", TABLE="steps", FROM="title", TO="heading")
+
+    met = []
+    for state in (0, 2, 3, 2, 3):
+        way.to(state)
+        met.append(verify.verify(way.project.config()).failures)
+
+    assert met == [()] * 5
 
 
 def test_rename_a_foreign_key_column(way: Way) -> None:

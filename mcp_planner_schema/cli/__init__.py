@@ -16,6 +16,7 @@ from mcp_planner_schema.cli.command import ALLOWED, ROOT, Command, Values, form,
 from mcp_planner_schema.guard import saying
 from mcp_planner_schema.guard.declared import SETTINGS
 from mcp_planner_schema.guard.findings import BROKEN, BUSY, WRONG_USE, GuardError, WrongUse
+from mcp_planner_schema.guard.given import dots
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -98,6 +99,9 @@ def _parse(arguments: Sequence[str]) -> tuple[str, Command, Values, Values]:
     for key in command.needs:
         if not values.get(key):
             raise WrongUse(f"{name} needs {key}.", form(name, command))
+    for key, value in values.items():
+        if dots(value):
+            raise WrongUse(f"{key} is {value!r}, which stands for a value and is none.", form(name, command))
     for key in ("DRY_RUN", "FULL", "JSON", "AUTO", "ALONG", "KEEP", "EXIT_CODE"):
         if values.get(key, "1") != "1":
             raise WrongUse(f"{key} is {values[key]!r}; it is 1 or left out.", form(name, command))

@@ -103,7 +103,8 @@ def _verify(config: Config, values: Values) -> int:
     print(f"{report.checked} expectations of {report.revisions} applied revisions, {len(report.failures)} not met")
     if report.failures:
         raise Broken(
-            "The database is not what its revisions made of it.", "make migrate-history   (who changed it last)"
+            "The database is not what its revisions said that it would be.",
+            "make migrate-drift   (if it is what they made of it, a later one takes something away and does not say so)",
         )
     return DONE
 

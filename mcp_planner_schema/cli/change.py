@@ -90,7 +90,8 @@ def _keep_known(config: Config, *, renamed: bool = False) -> int:
     lost = known.lost(ROOT) if not renamed else []
     if lost:
         where = known.place(ROOT).relative_to(ROOT)
-        print(f"note: {where} names {', '.join(lost)}, of which no file is here; gone for good: make known-revisions",
+        print(f"note: {where} names {', '.join(lost)}, of which no file is here; a file of what was applied: "
+              f"make migrate-recover VERSION={lost[-1]}; gone for good: make known-revisions",
               file=sys.stderr)  # fmt: skip
     elif known.write(ROOT):
         print(f"wrote {known.place(ROOT).relative_to(ROOT)}: commit it with the revision", file=sys.stderr)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from mcp_planner_schema.guard import connect, edits, history, judge, source
+from mcp_planner_schema.guard import connect, edits, history, judge, source, version_table
 from mcp_planner_schema.guard.findings import Finding, Refused, WrongUse
 from mcp_planner_schema.guard.settings import Settings
+from mcp_planner_schema.guard.version_table import VersionTable
 
 if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
-    from sqlalchemy import URL, Connection
-
-TABLE = "alembic_version"
+    from sqlalchemy import URL
 
 
 class File(Protocol):
@@ -40,11 +39,12 @@ def refuse(
 
     A database that does not answer counts as one that may have applied it: its error comes out.
     """
+    table = version_table.of(config)
     targets = [connect.url(given), *(_url(one) for one in urls.split())]
     asked: dict[str, None] = {}
     for target in targets:
         shown = f"{target.database} at {connect.place(target)}"
-        for one in _applied(target, given, here, members, moved, str(config.attributes["repeat"])):
+        for one in _applied(target, given, table, here, members, moved, str(config.attributes["repeat"])):
             values = {
                 "revision": one.revision, "problem": f"{shown} has applied it",
                 "instead": "take it back there, with the files of its own branch (make migrate-down), and repeat; or move the "
@@ -69,16 +69,17 @@ def _url(text: str) -> URL:
 
 
 def _applied(
-    target: URL, given: Settings, here: ScriptDirectory, members: Sequence[File], moved: Sequence[File], repeat: str
-) -> list[File]:
+    target: URL, given: Settings, table: VersionTable, here: ScriptDirectory, members: Sequence[File],
+    moved: Sequence[File], repeat: str,
+) -> list[File]:  # fmt: skip
     from sqlalchemy.exc import SQLAlchemyError
 
     engine = connect.engine(target, "mcp-planner-guard rebase")
     try:
         with connect.opened(engine) as connection:
             connection.execution_options(postgresql_readonly=True)
-            heads = _heads(connection)
-            kept = history.applied(connection, given.schema, TABLE)
+            heads = version_table.heads(connection, table)
+            kept = history.applied(connection, given.schema, table.shown)
     except SQLAlchemyError as error:
         raise connect.outside(error, target, repeat) from error
     finally:
@@ -109,9 +110,3 @@ def _other(
     }
     mine = sums.pop(one.source.path)
     return checksum is not None and checksum != mine and checksum in sums.values()
-
-
-def _heads(connection: Connection) -> tuple[str, ...]:
-    from alembic.runtime.migration import MigrationContext
-
-    return tuple(MigrationContext.configure(connection).get_current_heads())

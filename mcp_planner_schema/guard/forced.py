@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import catalog_change, connect, fingerprint
-from mcp_planner_schema.guard.findings import Broken, Finding, GuardError, refuse
+from mcp_planner_schema.guard.findings import Broken, Finding, GuardError, WrongUse, refuse
 from mcp_planner_schema.guard.fingerprint import Lines, stored
+from mcp_planner_schema.guard.given import dots
 from mcp_planner_schema.guard.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,13 +42,12 @@ def require(
         told = _differing(script, destination, found)
         if told:
             more = [f"… and {len(told) - _SHOWN} lines more"] if len(told) > _SHOWN else []
+            matched = catalog_change.matching(script, found)
             values = {
-                "revision": revision, "differences": "\n".join([*told[:_SHOWN], *more]), "match": _match(script, found)
+                "revision": revision, "differences": "\n".join([*told[:_SHOWN], *more]),
+                "match": " and ".join(matched) or "no revision here",
             }  # fmt: skip
-            refuse(
-                [Finding("stamp-differs", "alembic", revision, values)],
-                f'make migrate-force VERSION={revision} REASON="…"',
-            )
+            refuse([Finding("stamp-differs", "alembic", revision, values)], _next(matched))
         return
     if not settings.rules.explains:
         return
@@ -73,16 +73,35 @@ def _differing(script: Any, destination: Sequence[str], found: Lines) -> list[st
     return catalog_change.differing(script, heads, found)
 
 
-def _match(script: Any, found: Lines) -> str:
-    """The versions that the catalog does match, for people: several where one of them changes nothing in it."""
-    return " and ".join(catalog_change.matching(script, found)) or "no revision here"
+def _next(matched: Sequence[str]) -> str:
+    if matched:
+        return f"make migrate-force VERSION={matched[-1]}"
+    return "make migrate-drift   (whether the database is what its own version says)"
 
 
-def reminded(connection: Connection, schema: str, version_table: str, error: GuardError) -> GuardError:
-    """The error of a step; where the version was moved by hand before it, that is as likely the reason as the file."""
+def another(
+    connection: Connection, settings: Settings, script: Any, heads: Sequence[str], version_table: str
+) -> str | None:
+    """The version that the catalog does match, where it is not that of ``heads``; None where it is, or matches none."""
+    if not catalog_change.kept(script):
+        return None
+    matched = catalog_change.matching(script, _lines(connection, settings, version_table))
+    return None if not matched or set(heads or ["base"]) & set(matched) else matched[-1]
+
+
+def reminded(
+    connection: Connection, settings: Settings, script: Any, heads: Sequence[str], version_table: str, error: GuardError
+) -> GuardError:
+    """The error of a step behind ``heads``; where the database is at another version, it is not the file that is wrong."""
     if not isinstance(error, Broken) or "correct " not in error.next_command:
         return error
-    moved = connection.exec_driver_sql(_MOVED.format(schema=schema), (version_table,)).first()
+    if match := another(connection, settings, script, heads, version_table):
+        return Broken(
+            f"{error.message}\nThe database is what the revisions up to {match} make of it, and the version says "
+            f"{', '.join(heads) or 'base'}: it is the version that is wrong, and not the file.",
+            f"make migrate-force VERSION={match}",
+        )
+    moved = connection.exec_driver_sql(_MOVED.format(schema=settings.schema), (version_table,)).first()
     if moved is None or moved.direction != "stamp":
         return error
     return Broken(
@@ -94,5 +113,11 @@ def reminded(connection: Connection, schema: str, version_table: str, error: Gua
 
 def reason(context: Any) -> str | None:
     """Why a version is moved: ``config.attributes["reason"]``, or ``-x reason="…"``; None where nobody says."""
-    given = context.config.attributes.get("reason") or context.get_x_argument(as_dictionary=True).get("reason")
-    return str(given).strip() or None if given else None
+    given = str(
+        context.config.attributes.get("reason") or context.get_x_argument(as_dictionary=True).get("reason") or ""
+    )
+    if dots(given):
+        raise WrongUse(
+            f"The reason is {given!r}, which stands for one and is none.", 'alembic -x reason="why it is so" …'
+        )
+    return given.strip() or None

@@ -23,6 +23,11 @@ ATTRIBUTE = "settings"
 _PLACEHOLDER_URL = "driver://user:pass@localhost/dbname"
 
 
+def dots(text: str) -> bool:
+    """Whether somebody has typed the dots that stand for a value in a message."""
+    return bool(text.strip()) and not text.strip(" .…")
+
+
 @dataclass(frozen=True)
 class Given:
     """One setting's text, and from where it is."""

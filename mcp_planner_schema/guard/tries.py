@@ -276,7 +276,9 @@ def failed_as(run: Run, one: Step, at: Progress, error: Exception) -> GuardError
             return None
         meant = failure.meaning(error, at, run.beside, path, run.repeat)
         named = plan.version_table(run.migration())
-        return meant if path is None else forced.reminded(run.beside, run.settings.schema, named, meant)
+        if path is None:
+            return meant
+        return forced.reminded(run.beside, run.settings, run.migration().opts["script"], run.heads, named, meant)
     except SQLAlchemyError:  # the other connection is gone too
         return Broken(f"Revision {at.name}: {failure.told(error)}\n{failure.state(at, run.beside)}", run.repeat)
 

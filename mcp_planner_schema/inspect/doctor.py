@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcp_planner_schema.backfill import standing
-from mcp_planner_schema.guard import connect, deploy_lock, manifest, version_table
+from mcp_planner_schema.guard import connect, deploy_lock, forced, manifest, version_table
 from mcp_planner_schema.guard.evidence import own
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.fingerprint import Line, Lines, at_once, entries, stored, together, without
@@ -77,6 +77,9 @@ def examine(config: Config) -> list[Ailment]:
         heads = version_table.heads(connection, table)
         with route.history(config, given, (), connection, table) as script:
             applied = [one.revision for one in script.iterate_revisions(heads, "base")][::-1] if heads else []
+            match = forced.another(connection, given, script, heads, table.shown)
+        if match:  # every other question is asked of what is there, by a version that it is not
+            return [_misplaced(heads, match)]
         expected, unknown = _expected(script.dir, applied)
         alive = deploy_lock.taken(connection, deploy_lock.of(connection, *table))
         found = [] if alive else list(_interrupted(connection, given, applied, table))
@@ -121,6 +124,11 @@ def _interrupted(connection: Connection, given: Settings, applied: list[str], ta
         if one.state != "done":
             what = f"backfill {one.line()}"
             yield Ailment("backfill", what, _onward(one.direction, one.revision))
+
+
+def _misplaced(heads: tuple[str, ...], match: str) -> Ailment:
+    what = f"the version says {', '.join(heads) or 'base'}, and the database is what the revisions up to {match} make of it"
+    return Ailment("version", what, f"make migrate-force VERSION={match}")
 
 
 def _onward(direction: str, revision: str) -> str:
