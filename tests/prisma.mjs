@@ -84,11 +84,33 @@ async function pull({ url, schemas }) {
   }
 }
 
+// `prisma migrate deploy` and `resolve`: the folder read as the command line reads it, the rest is the engine's.
+async function migrate({ url, folder, command, name }) {
+  loaded ??= await engine();
+  const read = (...parts) => fs.readFileSync(path.join(folder, ...parts), { encoding: "utf-8" });
+  const names = fs.readdirSync(folder, { withFileTypes: true }).filter((one) => one.isDirectory()).map((one) => one.name);
+  const migrationsList = { baseDir: folder, lockfile: { path: "migration_lock.toml", content: read("migration_lock.toml") },
+    shadowDbInitScript: "", migrationDirectories: names.sort((one, other) => one.localeCompare(other)).map((one) => (
+      { path: one, migrationFile: { path: "migration.sql", content: { tag: "ok", value: read(one, "migration.sql") } } })) };
+  const content = 'datasource db {\n  provider = "postgresql"\n}\n';
+  const made = await loaded.bindings.SchemaEngine.new({ datamodels: [[NAME, content]] }, () => {}, loaded.bound(url));
+  try {
+    if (command === "deploy") await made.applyMigrations({ migrationsList, filters: { externalTables: [], externalEnums: [] } });
+    if (command === "applied") await made.markMigrationApplied({ migrationName: name, migrationsList });
+    if (command === "rolled back") await made.markMigrationRolledBack({ migrationName: name });
+    return { error: null };
+  } catch (thrown) {
+    return { error: String(thrown.message ?? thrown) };
+  } finally {
+    made.free();
+  }
+}
+
 for await (const line of readline.createInterface({ input: process.stdin })) {
   const asked = JSON.parse(line);
   let answer;
   try {
-    answer = asked.what === "pull" ? await pull(asked) : check(asked);
+    answer = asked.what === "pull" ? await pull(asked) : asked.what === "migrate" ? await migrate(asked) : check(asked);
   } catch (thrown) {
     answer = { failed: String(thrown.stack ?? thrown) };
   }

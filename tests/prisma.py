@@ -64,6 +64,12 @@ class Prisma:
         """What ``prisma db pull`` writes for a database."""
         return str(self._ask({"what": "pull", "url": url, "schemas": schemas})["text"])
 
+    def migrate(self, url: str, folder: Path, command: str, name: str = "") -> str | None:
+        """``prisma migrate``: ``deploy``, or what has become of a migration, ``applied`` or ``rolled back``; gives its error."""
+        asked = {"what": "migrate", "url": url, "folder": str(folder), "command": command, "name": name}
+        error: str | None = self._ask(asked)["error"]
+        return error
+
     def _ask(self, asked: dict[str, Any]) -> dict[str, Any]:
         assert self._node.stdin and self._node.stdout
         self._node.stdin.write(json.dumps(asked) + "\n")

@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from mcp_planner_schema.guard import connect, fingerprint
 from mcp_planner_schema.guard.address import parse
 from mcp_planner_schema.guard.findings import Broken, Busy, Refused, WrongUse
 from mcp_planner_schema.interop.prisma import adopt, imported
+from tests import prisma as prisma_engine
 from tests.conftest import Database, Project
 from tests.prisma_migrate import Failed, Prisma
 from tests.test_prisma_import import write
@@ -336,11 +339,9 @@ def test_an_interrupted_index_is_told(both: tuple[Prisma, Database, Project]) ->
 
 # --- the program --------------------------------------------------------------------------------------------------------
 
-PROGRAM = os.environ.get("PRISMA_FOLDER", "")
-needs_the_program = pytest.mark.skipif(
-    not PROGRAM,
-    reason="no Prisma: npm install prisma@6.19 @prisma/adapter-pg@7 in a folder, and PRISMA_FOLDER=that folder",
-)
+PROGRAM = prisma_engine.FOLDER / "node_modules" / ".bin" / "prisma"
+NO_PROGRAM = prisma_engine.CANNOT_PULL or ("" if PROGRAM.exists() else "PLANNER_TEST_PRISMA has no prisma (6.19)")
+needs_the_program = pytest.mark.skipif(bool(NO_PROGRAM), reason=NO_PROGRAM)
 _CONFIG = """
 import {{ defineConfig }} from 'prisma/config'
 import {{ PrismaPg }} from '@prisma/adapter-pg'
@@ -359,7 +360,7 @@ def run_prisma(source: Path, database: Database, *arguments: str) -> subprocess.
     home = source.parent / "prisma"
     if not home.exists():
         home.mkdir()
-        (home / "node_modules").symlink_to(Path(PROGRAM) / "node_modules")
+        (home / "node_modules").symlink_to(PROGRAM.parent.parent)
         (home / "schema.prisma").write_text(
             'datasource db {\n  provider = "postgresql"\n  url = "postgresql://unused"\n}\n'
         )
@@ -378,43 +379,65 @@ def run_prisma(source: Path, database: Database, *arguments: str) -> subprocess.
     )  # fmt: skip
 
 
+def program(database: Database, source: Path) -> Callable[..., str | None]:
+    """``prisma migrate``, 6.19's command line: gives what it says where it fails."""
+
+    def run(command: str, name: str = "") -> str | None:
+        arguments = ["deploy"] if command == "deploy" else ["resolve", f"--{command.replace(' ', '-')}", name]
+        ran = run_prisma(source, database, *arguments)
+        assert ran.returncode in (0, 1)
+        return ran.stderr if ran.returncode else None
+
+    return run
+
+
 @pytest.mark.long
-@needs_the_program
+@pytest.mark.parametrize(
+    "which",
+    [
+        pytest.param("6.19", marks=needs_the_program),
+        pytest.param("7.10", marks=pytest.mark.skipif(bool(prisma_engine.CANNOT_PULL), reason=prisma_engine.CANNOT_PULL)),
+    ],
+)  # fmt: skip
 def test_the_program_and_the_executor_agree(
-    new_database: Callable[[], Database], both: tuple[Prisma, Database, Project]
+    which: str, new_database: Callable[[], Database], both: tuple[Prisma, Database, Project]
 ) -> None:
-    """deploy, a failure in the middle, resolve both ways: the same rows, checksums, catalogs and exit codes."""
+    """deploy, a failure in the middle, resolve both ways: the same rows, checksums, catalogs, and the same fail. Of 6.19 the
+    command line, of 7.10 the engine that its command line calls."""
     rules, by_rules, _ = both
     rules.adapter = True
     by_program = new_database()
+    engine = prisma_engine.Prisma() if which == "7.10" else nullcontext()
 
-    def same(code: int, *arguments: str, rule: Callable[[], object]) -> None:
-        ran = run_prisma(rules.folder, by_program, *arguments)
-        assert ran.returncode == code, ran.stderr
+    def same(fails: bool, rule: Callable[[], object], command: str, name: str = "") -> None:
+        said = run(command, name)
+        assert bool(said) == fails, said
         try:
             rule()
         except Failed:
-            assert code == 1
+            assert fails, said
         else:
-            assert code == 0
+            assert not fails, said
         asked = ("SELECT migration_name, checksum, finished_at IS NULL, rolled_back_at IS NULL, applied_steps_count, "
                  "logs IS NULL FROM _prisma_migrations ORDER BY started_at")  # fmt: skip
-        assert by_program.rows(asked) == by_rules.rows(asked), arguments
-        assert digest(by_program) == digest(by_rules), arguments
+        assert by_program.rows(asked) == by_rules.rows(asked), command
+        assert digest(by_program) == digest(by_rules), command
 
-    last = rules.folder / NAMES[3]
-    last.rename(rules.folder.parent / "kept")
-    same(0, "deploy", rule=rules.deploy)
-    (rules.folder.parent / "kept").rename(last)
-    for database in (by_program, by_rules):
-        database.rows("INSERT INTO \"User\"(mail) VALUES ('nobody')")
-    same(1, "deploy", rule=rules.deploy)
-    same(1, "deploy", rule=rules.deploy)
-    same(0, "resolve", "--rolled-back", NAMES[3], rule=lambda: rules.resolve(rolled_back=NAMES[3]))
-    for database in (by_program, by_rules):
-        database.rows('DELETE FROM "User"; ALTER TABLE "User" DROP COLUMN mood; DROP TYPE "Mood"')
-    same(0, "deploy", rule=rules.deploy)
-    same(1, "resolve", "--applied", NAMES[3], rule=lambda: rules.resolve(applied=NAMES[3]))
+    with engine as node:
+        run = program(by_program, rules.folder) if node is None else partial(node.migrate, by_program.url, rules.folder)
+        last, mood = rules.folder / NAMES[3], NAMES[3]
+        last.rename(rules.folder.parent / "kept")
+        same(False, rules.deploy, "deploy")
+        (rules.folder.parent / "kept").rename(last)
+        for database in (by_program, by_rules):
+            database.rows("INSERT INTO \"User\"(mail) VALUES ('nobody')")
+        same(True, rules.deploy, "deploy")
+        same(True, rules.deploy, "deploy")
+        same(False, lambda: rules.resolve(rolled_back=mood), "rolled back", mood)
+        for database in (by_program, by_rules):
+            database.rows('DELETE FROM "User"; ALTER TABLE "User" DROP COLUMN mood; DROP TYPE "Mood"')
+        same(False, rules.deploy, "deploy")
+        same(True, lambda: rules.resolve(applied=mood), "applied", mood)
 
 
 @pytest.mark.long
