@@ -292,7 +292,7 @@ def test_a_file_that_failed_as_a_whole_leaves_only_its_row(both: tuple[Prisma, D
     assert prisma.deploy() == [NAMES[3]]
 
 
-@pytest.mark.parametrize("way", ["To finish it:", "To undo it:"])
+@pytest.mark.parametrize("way", ["To finish it:", pytest.param("To undo it:", marks=pytest.mark.long)])
 def test_what_is_half_there_is_told_and_the_commands_lead_out(way: str, both: tuple[Prisma, Database, Project]) -> None:
     """Through a driver adapter each statement commits: the commands, typed as they stand, end in an adopted database, and
     Prisma's rows say the same of it."""
