@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic.config import Config
 
 from mcp_planner_schema import cli
 from mcp_planner_schema.cli import COMMANDS
-from mcp_planner_schema.deploy import watch
+from mcp_planner_schema.deploy import record, watch
+from mcp_planner_schema.guard import connect, history, settings
 from mcp_planner_schema.guard.findings import Broken
 from tests.conftest import ROOT, Database, Project
 from tests.test_backfill import ROWS, begin
@@ -99,9 +101,10 @@ def test_a_real_gateway_takes_what_a_run_pushes(gateway: str, empty: Database, p
 def test_the_newest_backup_has_its_time(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: str
 ) -> None:
-    """As backup_check says it, else that of the newest archive of a downgrade; of one whose file is gone nothing is said."""
-    file, archive = tmp_path / "planner.prom", tmp_path / "a.dump"
+    """As backup_check says it, else that of the newest archive of a downgrade or backup of a deploy whose file is there."""
+    file, archive, dump = tmp_path / "planner.prom", tmp_path / "a.dump", tmp_path / "b.dump"
     archive.touch()
+    dump.touch()
     monkeypatch.setenv("PLANNER_METRICS_FILE", str(file))
     monkeypatch.setenv("PLANNER_BACKUP_CHECK", check)
     database.rows(
@@ -110,15 +113,22 @@ def test_the_newest_backup_has_its_time(
         str(archive),
     )
 
+    engine = connect.engine(connect.url(settings.load(Config())), "the test")
+    with connect.opened(engine, autocommit=True) as connection:
+        record.prepare(connection, "migration")
+        number = record.begin(connection, "migration", "expand", "023", {}, None, history.Origin("me", "here", None))
+        record.save(connection, "migration", number, {"path": str(dump)})
+    database.rows("UPDATE migration.deploy SET backup = backup || jsonb_build_object('at', now() - interval '4h')")
+
     told = []
-    for _ in range(2):
+    for gone in (archive, dump, file):
         assert cli.main(["migrate-status"]) == 0
         told.append(read(file.read_text()).get("backup_timestamp_seconds"))
-        archive.unlink(missing_ok=True)
-        file.unlink()
+        gone.unlink()
+        file.unlink(missing_ok=True)
 
     hours = [one and round((time.time() - one) / 3600, 1) for one in told]
-    assert hours == ([5.0, 5.0] if check else [3.0, None])
+    assert hours == ([5.0, 5.0, 5.0] if check else [3.0, 4.0, None])
 
 
 def test_what_waits_for_its_release_is_pending(

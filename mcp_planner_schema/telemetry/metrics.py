@@ -75,7 +75,7 @@ METRICS = (
     Metric("integrity_check_timestamp_seconds", "gauge", "When it was asked last."),
     Metric("drift_objects", "gauge", "Objects that are not as the revisions have made them, by migrate-drift."),
     Metric("drift_check_timestamp_seconds", "gauge", "When it was asked last."),
-    Metric("backup_timestamp_seconds", "gauge", "When the newest backup was made, by backup_check, or else the newest archive."),
+    Metric("backup_timestamp_seconds", "gauge", "Time of the newest backup: by backup_check, or else of ours."),
 )  # fmt: skip
 
 _OF_A_RUN = tuple(one.name for one in METRICS if one.name.startswith(("backfill_", "command_")))

@@ -40,6 +40,12 @@ SELECT s.archive, s.kept_at, extract(epoch FROM pg_catalog.clock_timestamp() - s
              WHERE o.stash_id = s.id AND o.kind IN ('table', 'columns', 'rows'))
 FROM {schema}.stash s WHERE s.archive IS NOT NULL ORDER BY s.id DESC LIMIT 1
 """
+# Of the whole database, before a deploy.
+_DEPLOYED = """
+SELECT backup ->> 'path', backup ->> 'at',
+       extract(epoch FROM pg_catalog.clock_timestamp() - (backup ->> 'at')::timestamptz)::float8
+FROM {schema}.deploy WHERE backup ->> 'path' IS NOT NULL ORDER BY id DESC LIMIT 1
+"""
 _EXISTING = """
 SELECT pg_catalog.concat(n.nspname, '.', c.relname)
 FROM ROWS FROM (pg_catalog.unnest(%(locked_schemas)s::text[]),
@@ -96,11 +102,15 @@ def age(connection: Connection, settings: Settings, *, ask: bool) -> float | Non
             return None
         told = {what: int(count) * _SECONDS[unit] for what, count, unit in _TOLD.findall(printed)}
         return told.get("age") if code == 0 else None
-    there = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL"
-    if not connection.exec_driver_sql(there, (f"{settings.schema}.stash",)).scalar_one():
-        return None
-    newest = connection.exec_driver_sql(_ARCHIVE.format(schema=settings.schema)).first()
-    return newest[2] if newest and Path(newest[0]).is_file() else None
+    ages = []
+    for table, newest in (("stash", _ARCHIVE), ("deploy", _DEPLOYED)):
+        there = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL"
+        if not connection.exec_driver_sql(there, (f"{settings.schema}.{table}",)).scalar_one():
+            continue
+        found = connection.exec_driver_sql(newest.format(schema=settings.schema)).first()
+        if found and Path(found[0]).is_file():
+            ages.append(float(found[2]))
+    return min(ages, default=None)
 
 
 def _commanded(here: Here) -> Iterator[Found]:
