@@ -6,6 +6,7 @@ new one, or of both work, and at the end nothing is lost.
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 import uuid
@@ -15,10 +16,12 @@ from typing import Any
 
 import psycopg2
 import pytest
+from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from mcp_planner_schema import generate
-from mcp_planner_schema.guard import judge, settings
+from mcp_planner_schema.generate import kinds
+from mcp_planner_schema.guard import connect, judge, settings
 from mcp_planner_schema.guard.findings import GuardError, Refused, WrongUse
 from mcp_planner_schema.inspect import verify
 from tests.catalog import catalog, difference
@@ -637,8 +640,39 @@ def test_what_cannot_be_written_is_said(way: Way, values: dict[str, str], said: 
     with pytest.raises(WrongUse, match=said) as caught:
         way.write(**values)
 
-    assert caught.value.next_command.startswith("make migrate-create KIND=")
+    assert caught.value.next_command.startswith("make migrate-create ")
     assert len(list(way.project.versions.glob("*.py"))) == 1
+
+
+def test_what_follows_is_ones_own_command_put_right(way: Way) -> None:
+    """Of a wrong name the next command has the nearest that can be, of what no generator can the revision to write by hand."""
+    way.begin(STEPS)
+    put_right = {
+        "TABLE=steps FROM=other TO=b": {"TABLE": "step", "FROM": "other", "TO": "b"},
+        "TABLE=steps FROM=place TO=b": {"TABLE": "steps", "FROM": "plac", "TO": "b"},
+        "NAME=add_key_to_plans   (by hand: docs/schema-changes.md": {"TABLE": "plans", "FROM": "code", "TO": "key"},
+        "FROM=title TO=new_place": {"TABLE": "steps", "FROM": "title", "TO": "place"},
+        "KIND=drop_table TABLE=…": {"KIND": "drop_table", "TABLE": "nowhere"},
+        "FROM=plan FILL=\"''\"": {"KIND": "drop_column", "TABLE": "steps", "FROM": "plan"},
+    }
+
+    for then, values in put_right.items():
+        with pytest.raises(WrongUse) as caught:
+            way.write(**{"KIND": "rename_column"} | values)
+        assert then in caught.value.next_command
+
+
+def test_the_examples_are_possible_in_this_schema(database: Database, planner: Config) -> None:
+    """What is printed as a form writes revisions when it is typed; only a column that moves has no table of its own here."""
+    connection = connect.engine(connect.url(settings.load(planner)), "mcp-planner test").connect()
+
+    for name, kind in kinds.KINDS.items():
+        values = dict(part.split("=", 1) for part in shlex.split(kind.form.replace("[", "").replace("]", "")))
+        if name != "move_column":
+            connection.exec_driver_sql("SET LOCAL search_path = pg_catalog")
+            assert kinds.written(connection, {"KIND": name, **values})
+            connection.rollback()
+    connection.close()
 
 
 def test_a_database_that_lags_behind_is_said(way: Way) -> None:

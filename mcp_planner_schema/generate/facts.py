@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import shlex
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -71,6 +74,12 @@ WHERE p.partrelid = %s::bigint::oid AND %s::int2 = ANY (p.partattrs::int2[])
 ORDER BY 1
 """
 
+_TABLES = """
+SELECT pg_catalog.concat(CASE WHEN n.nspname <> 'public' THEN n.nspname || '.' END, c.relname)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+  AND c.relname NOT LIKE '%%alembic_version' ORDER BY 1
+"""
 _LABELS = """
 SELECT array(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e WHERE e.enumtypid = pg_catalog.to_regtype(%s)::oid
              ORDER BY e.enumsortorder)
@@ -130,13 +139,17 @@ class Table:
     def column(self, name: str, form: str) -> Column:
         """The column of that name. Raises :class:`WrongUse`."""
         if name not in self.columns:
-            raise WrongUse(f"Table {self.name} has no column {name}; it has {', '.join(self.columns)}.", form)
+            raise self.lacking(name, instead(form, name, self.columns))
         return self.columns[name]
+
+    def lacking(self, name: str, form: str) -> WrongUse:
+        """The error that it has no such column."""
+        return WrongUse(f"Table {self.name} has no column {name}; it has {', '.join(self.columns)}.", form)
 
     def free(self, name: str, form: str) -> None:
         """Raise :class:`WrongUse` where the name of a new column is taken."""
         if name in self.columns:
-            raise WrongUse(f"Table {self.name} has a column {name} already.", form)
+            raise WrongUse(f"Table {self.name} has a column {name} already.", instead(form, name, [f"new_{name}"]))
 
 
 def name_sql(schema: str, name: str) -> str:
@@ -154,12 +167,42 @@ def unquoted(name: str) -> str:
     return name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
+def command(values: Mapping[str, str]) -> str:
+    """The command as somebody has typed it, or would have to."""
+    return " ".join(["make migrate-create", *(f"{name}={_typed(value)}" for name, value in values.items())])
+
+
+def instead(form: str, wrong: str, there: Iterable[str]) -> str:
+    """The command with the one of ``there`` that is most like the wrong value in its place.
+
+    What is to be dropped is not guessed: where none is like it, that is left open.
+    """
+    values = dict(part.split("=", 1) for part in shlex.split(form) if "=" in part)
+    least = 0.6 if values.get("KIND", "").startswith("drop_") else 0.0
+    right = difflib.get_close_matches(wrong, list(there), n=1, cutoff=least) or ["…"]
+    return command({name: right[0] if value == wrong else value for name, value in values.items()})
+
+
+def by_hand(name: str, shows: str = "docs/schema-changes.md shows the revisions") -> str:
+    """What to type where no generator can: a revision that somebody writes. ``name`` are its words."""
+    return f"make migrate-create NAME={'_'.join(name.split())}   (by hand: {shows})"
+
+
+def _typed(value: str) -> str:
+    """A value for the shell; what is SQL is read best in double quotes."""
+    if "'" in value and not set(value) & set('"$`\\!'):
+        return f'"{value}"'
+    return value if value == "…" else shlex.quote(value)
+
+
 def table(connection: Connection, name: str, form: str) -> Table:
     """The table ``name`` or ``schema.name``, as the catalog has it. Raises :class:`WrongUse`."""
     schema, _, short = name.rpartition(".")
     found = connection.exec_driver_sql(_TABLE, (f"{identifier(schema or 'public')}.{identifier(short)}",)).first()
     if found is None:
-        raise WrongUse(f"There is no table {name} in this database.", form)
+        there = list(connection.exec_driver_sql(_TABLES, (schema or "public",)).scalars())
+        said = f"There is no table {name} in this database; it has {', '.join(there) or 'none'}."
+        raise WrongUse(said, instead(form, name, there))
     oid, schema, short, kind, key = found
     columns = {row[0]: Column(*row) for row in connection.exec_driver_sql(_COLUMNS, (oid,))}
     with pinned(connection, search_path=CATALOG_PATH):

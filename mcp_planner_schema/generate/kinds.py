@@ -45,7 +45,7 @@ def written(connection: Connection, values: Values) -> Sequence[Revision]:
             raise WrongUse(f"KIND={values['KIND']} needs {name}.", form)
     for name in values.keys() - {"KIND", "AUTHOR", *kind.needs, *kind.takes}:
         raise WrongUse(f"KIND={values['KIND']} knows no {name}.", form)
-    return kind.writes(connection, values, form)
+    return kind.writes(connection, values, facts.command(values))
 
 
 def _form(kind: str) -> str:
@@ -83,7 +83,7 @@ def _in_place(connection: Connection, table: Table, old: Column, type_sql: str, 
         raise WrongUse(
             f"{old.type} to {shown} writes every row of {table.name} anew, and nobody could read it meanwhile. "
             "TO= names the column that the new release uses.",
-            form,
+            f"{form} TO=new_{columns.words([old.name]).replace(' ', '_')}",
         )
     name = f"ALTER TABLE {table.sql} ALTER COLUMN {quoted(old.name)} TYPE"
     return Revision(
@@ -180,16 +180,23 @@ def _add_enum_value(connection: Connection, values: Values, form: str) -> Sequen
 
 def _old(connection: Connection, values: Values, form: str) -> tuple[Table, Column]:
     """The table and the column that changes. Raises :class:`WrongUse` where something hangs on it that cannot come along."""
-    table = facts.table(connection, values["TABLE"], form)
-    old = table.column(values["FROM"], form)
+    table, name = facts.table(connection, values["TABLE"], form), values["FROM"]
+    if name not in table.columns:
+        raise table.lacking(name, facts.instead(form, name, _free_columns(connection, table) or table.columns))
+    old = table.columns[name]
     hanging = facts.hanging(connection, table, old)
     if hanging:
+        others = ", ".join(_free_columns(connection, table)) or "none"
         raise WrongUse(
-            f"{table.name}.{old.name} has what no generator can carry to another column: {'; '.join(hanging)}. Give the new "
-            "column its own first, or write the revisions by hand; docs/schema-changes.md shows how.",
-            form,
+            f"{table.name}.{name} has what no generator can carry to another column: {'; '.join(hanging)}. Give the new "
+            f"column its own first, by hand, in a revision that adds it. Of {table.name} the generator can take: {others}.",
+            facts.by_hand(f"add {columns.words([values.get('TO') or 'new ' + name])} to {columns.words([table.name])}"),
         )
     return table, old
+
+
+def _free_columns(connection: Connection, table: Table) -> list[str]:
+    return [name for name, one in table.columns.items() if not facts.hanging(connection, table, one)]
 
 
 def _sync(
@@ -225,14 +232,15 @@ def _schema_of(qualified: str) -> str:
 _COLUMN = ("TABLE", "FROM", "TO")
 
 KINDS = {
-    "rename_column": Kind(_rename, _COLUMN, (), "TABLE=steps FROM=title TO=heading"),
+    "rename_column": Kind(_rename, _COLUMN, (), "TABLE=tasks FROM=objective TO=goal"),
     "change_type": Kind(
         _change_type, ("TABLE", "FROM", "TO_TYPE"), ("TO", "FORWARD", "BACKWARD"),
-        "TABLE=steps FROM=position TO=place TO_TYPE=bigint [FORWARD='position::bigint'] [BACKWARD='place::integer']",
+        "TABLE=steps FROM=iteration_count TO=rounds TO_TYPE=bigint [FORWARD='iteration_count::bigint'] "
+        "[BACKWARD='rounds::integer']",
     ),
     "split_column": Kind(
         _split, (*_COLUMN, "FORWARD", "BACKWARD"), ("TO_TYPE",),
-        "TABLE=people FROM=name TO='first | last' FORWARD=\"split_part(name, ' ', 1) | split_part(name, ' ', 2)\" "
+        "TABLE=projects FROM=name TO='first | last' FORWARD=\"split_part(name, ' ', 1) | split_part(name, ' ', 2)\" "
         "BACKWARD=\"concat_ws(' ', first, last)\"",
     ),
     "move_column": Kind(
@@ -240,15 +248,15 @@ KINDS = {
         "TABLE=users FROM=address TO_TABLE=profiles ON=id=user_id [TO=address]",
     ),
     "rename_table": Kind(tables.rename, ("TABLE", "TO"), (), "TABLE=steps TO=items"),
-    "drop_column": Kind(tables.drop_column, ("TABLE", "FROM"), ("FILL",), "TABLE=steps FROM=note [FILL=\"''\"]"),
-    "drop_table": Kind(tables.drop_table, ("TABLE",), (), "TABLE=notes"),
-    "add_not_null": Kind(tables.add_not_null, ("TABLE", "FROM"), ("FILL",), "TABLE=steps FROM=note [FILL=\"''\"]"),
+    "drop_column": Kind(tables.drop_column, ("TABLE", "FROM"), ("FILL",), "TABLE=steps FROM=final_content [FILL=\"''\"]"),
+    "drop_table": Kind(tables.drop_table, ("TABLE",), (), "TABLE=threshold_changes"),
+    "add_not_null": Kind(tables.add_not_null, ("TABLE", "FROM"), ("FILL",), "TABLE=steps FROM=final_content [FILL=\"''\"]"),
     "add_enum_value": Kind(
-        _add_enum_value, ("ENUM", "VALUE"), ("BEFORE", "AFTER"), "ENUM=step_status VALUE=PAUSED [AFTER=ACTIVE]"
+        _add_enum_value, ("ENUM", "VALUE"), ("BEFORE", "AFTER"), "ENUM=step_status VALUE=PAUSED [AFTER=AGREED]"
     ),
     "replace_enum": Kind(
         _replace_enum, (*_COLUMN, "TO_TYPE", "LABELS"), ("MAP",),
-        "TABLE=steps FROM=status TO=state TO_TYPE=step_state LABELS='OPEN | DONE' [MAP='PENDING=OPEN']",
+        "TABLE=steps FROM=agreed_complexity TO=effort TO_TYPE=effort_level LABELS='LOW | HIGH' [MAP='MEDIUM=HIGH']",
     ),
 }  # fmt: skip
 NAMES = tuple(sorted({name for kind in KINDS.values() for name in (*kind.needs, *kind.takes)}))

@@ -37,7 +37,7 @@ def written(connection: Connection, values: Mapping[str, str], form: str) -> Seq
             f"{table.name}.{old.name} is NOT NULL, and a row without a value at the place a release does not know would be "
             f"refused. First op.drop_not_null({python(table.name)}, {python(old.name)}) in a revision of its own; when it "
             f"has moved, make migrate-create KIND=add_not_null TABLE={target.name} FROM={name}.",
-            form,
+            facts.by_hand(f"alter {words([old.name])} of {words([table.name])}", "op.drop_not_null"),
         )
     hanging = facts.hanging(connection, table, old)
     hanging += [f"constraint {one.name}" for one in belongings.constraints(connection, table, old.name, "moved", None)]
@@ -47,7 +47,7 @@ def written(connection: Connection, values: Mapping[str, str], form: str) -> Seq
             f"{table.name}.{old.name} has what cannot move along: "
             f"{'; '.join(hanging) or 'a default that differs from row to row'}. Write the revisions by hand, with "
             "op.sync_moved_column.",
-            form,
+            facts.by_hand(f"add {words([name])} to {words([target.name])}", "op.sync_moved_column"),
         )
     move = Move(
         table.name, old.name, target.name, on, None if name == old.name else name, old.default or "NULL",

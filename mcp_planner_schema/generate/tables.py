@@ -67,7 +67,7 @@ def drop_column(connection: Connection, values: Values, form: str) -> Sequence[R
             raise WrongUse(
                 f"{table.name}.{old.name} is NOT NULL: FILL says, as SQL, what rows get on the way back that were written "
                 "without it.",
-                form,
+                f"{form} FILL=\"''\"",
             )
         key = f", key={python(list(table.key))}" if table.key else ""
         named = f"{python(table.name)}, {python(old.name)}"
@@ -179,4 +179,5 @@ def add_not_null(connection: Connection, values: Values, form: str) -> Sequence[
 
 def _free(connection: Connection, table: Table, name: str, form: str) -> None:
     if facts.taken(connection, table.schema, name):
-        raise WrongUse(f"There is something called {name_sql(table.schema, name)} already.", form)
+        raise WrongUse(f"There is something called {name_sql(table.schema, name)} already.",
+                       facts.instead(form, name, [f"new_{name}"]))  # fmt: skip
