@@ -326,8 +326,7 @@ def test_a_log_that_outlived_its_project_is_named(database: Database, planner: C
 
 def test_a_missing_table_is_named(database: Database, planner: Config) -> None:
     """A database that is not at head is told apart from a broken one."""
-    with database.connect() as connection, connection.cursor() as cursor:
-        cursor.execute("DROP TABLE navigation_cursors")
+    database.rows("DROP TABLE navigation_cursors; UPDATE alembic_version SET version_num = '023'")
 
     with pytest.raises(Broken, match="The database has no table navigation_cursors") as error:
         example_data.fill(planner, projects=1)
@@ -337,14 +336,26 @@ def test_a_missing_table_is_named(database: Database, planner: Config) -> None:
 
 def test_a_missing_column_is_named(database: Database, planner: Config) -> None:
     """The same for a table that is older than head."""
-    with database.connect() as connection, connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE navigation_links DROP COLUMN position")
+    database.rows("ALTER TABLE navigation_links DROP COLUMN position; UPDATE alembic_version SET version_num = '023'")
 
     with pytest.raises(Broken, match=r'not at head: column "position" .* does not exist') as error:
         example_data.fill(planner, projects=1)
 
     assert error.value.next_command == "make migrate-up"
     assert database.value("SELECT count(*) FROM projects") == 0
+
+
+def test_at_head_it_is_the_models_that_differ(database: Database, planner: Config) -> None:
+    """Where every revision is applied, migrate-up would help nobody: the package does not know of the change."""
+    database.rows("ALTER TABLE disputes RENAME COLUMN server_reasoning TO reasoning")
+
+    with pytest.raises(
+        Broken, match=r'^Column "server_reasoning" .* is at [0-9]+, the newest .*: the models are not what'
+    ) as error:
+        example_data.fill(planner, projects=1)
+
+    assert "not at head" not in error.value.message
+    assert error.value.next_command.startswith("change mcp_planner_schema/models/")
 
 
 @pytest.mark.parametrize("environment", ["staging", "production"])

@@ -54,7 +54,9 @@ def _generate(config: Config, values: Values) -> int:
     given = {name: value for name, value in values.items() if value.strip()}
     for path in generate.write(config, given, lambda note: print(f"note: {note}", file=sys.stderr)):
         print(shown(path))
-    print("next: read them, then make migrate-validate", file=sys.stderr)
+    models = ROOT / "mcp_planner_schema" / "models"
+    first = f"read them, change {models.relative_to(ROOT)}/ as they do" if models.is_dir() else "read them"
+    print(f"next: {first}, then make migrate-validate", file=sys.stderr)
     return DONE
 
 

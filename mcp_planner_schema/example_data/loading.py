@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.example_data.project import COLUMNS, project_id
 from mcp_planner_schema.example_data.rows import rows
-from mcp_planner_schema.guard import banner, connect, settings
+from mcp_planner_schema.guard import banner, connect, settings, version_table
 from mcp_planner_schema.guard.findings import Broken, Busy, WrongUse
 
 if TYPE_CHECKING:
     from alembic.config import Config
-    from sqlalchemy import Connection
+    from sqlalchemy import URL, Connection
 
 BATCH = 2 << 20  # bytes of COPY text: enough that twelve COPYs cost nothing, little enough that memory stays flat
 CHUNK = 256 << 10  # bytes handed to libpq at once
@@ -28,6 +28,13 @@ LOCK_TIMEOUT = "10s"  # for other writers to finish
 MOST = 16**12  # the last twelve digits of a project's id are its number
 
 Say = Callable[[int, int, int, float], None]
+
+
+_WRITTEN_BY = "mcp_planner_schema/models/ and mcp_planner_schema/example_data/project.py"
+
+
+class _Unlike(Broken):
+    """The tables are not those that the rows are made for."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,8 @@ def fill(config: Config, *, projects: int, seed: int = 1) -> str:
         banner.met(config, connection, given, changes=True)
         with connection, connection.begin():
             return load(connection, projects=projects, seed=seed, say=_line if terminal else None).text()
+    except _Unlike as error:
+        raise _at_head(config, target, error, f"make example-data PROJECTS={projects}") or error from None
     finally:
         if terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
@@ -118,7 +127,7 @@ def load(connection: Connection | Any, *, projects: int, seed: int = 1, say: Say
             f"Other sessions are writing to these tables; nothing was written after {LOCK_TIMEOUT}.", repeat
         ) from error
     except errors.UndefinedColumn as error:
-        raise Broken(
+        raise _Unlike(
             f"The database is not at head: {error.diag.message_primary}. Nothing was written.", "make migrate-up"
         ) from error
     except psycopg2.Error as error:
@@ -186,7 +195,24 @@ def _tables_exist(cursor: Any) -> None:
     for table in COLUMNS:
         cursor.execute("SELECT pg_catalog.to_regclass(%s) IS NULL", (f"public.{table}",))
         if cursor.fetchone()[0]:
-            raise Broken(f"The database has no table {table}; nothing was written.", "make migrate-up")
+            raise _Unlike(f"The database has no table {table}; nothing was written.", "make migrate-up")
+
+
+def _at_head(config: Config, target: URL, error: Broken, repeat: str) -> Broken | None:
+    """What it means that the tables differ where every revision is applied: the package was not changed with them."""
+    from alembic.script import ScriptDirectory
+
+    with connect.opened(connect.engine(target, "mcp-planner example-data")) as connection:
+        stands = version_table.heads(connection, version_table.of(config))
+    if set(stands) != set(ScriptDirectory.from_config(config).get_heads()):
+        return None
+    said = error.message.removeprefix("The database is not at head: ")
+    return Broken(
+        f"{said[0].upper()}{said[1:]} The database is at {', '.join(stands)}, the newest revision: the models are not what "
+        f"it is. Either {_WRITTEN_BY} do not say yet what a revision has changed, or somebody has changed it by hand "
+        "(make migrate-drift).",
+        f"change {_WRITTEN_BY} as the revision does, then {repeat}",
+    )
 
 
 def _next_number(cursor: Any, seed: int) -> int:
