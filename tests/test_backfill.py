@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -351,9 +352,10 @@ def test_another_text_under_the_same_name_is_refused(
         project.upgrade()
 
     path.write_text(path.read_text().replace('"n": "1"', '"n": "2"'))
-    with pytest.raises(Refused, match="backfill-differs"):
+    with pytest.raises(Refused, match="backfill-differs") as refused:
         project.upgrade()
 
+    assert re.match(r'edit \S+002_\w+\.py \(another name="…"', refused.value.next_command)
     assert empty.rows("SELECT DISTINCT n FROM t ORDER BY 1") == [(0,), (1,)]
 
 

@@ -176,6 +176,21 @@ def test_a_name_or_type_that_will_not_do_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize(
+    ("name", "then"),
+    [
+        ("index_steps_title", "NAME=add_index_steps_title"),
+        ("delete steps note", "NAME=drop_steps_note"),
+    ],
+)
+def test_the_next_command_has_ones_own_name(project: Project, name: str, then: str) -> None:
+    """A name without a type word gets one before it, or in the place of a word that means the same."""
+    with pytest.raises(WrongUse, match="does not begin with a type word") as caught:
+        create(project, name)
+
+    assert caught.value.next_command == f"make migrate-create {then}"
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["revision"], "The name '(none)' is not a word"),

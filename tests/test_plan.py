@@ -451,6 +451,17 @@ def test_locks_that_cannot_be_known_are_risky(
     assert "geheim" not in plan_text.text(found) + json.dumps(plan_json.as_json(found)) + plan_markdown.markdown(found)
 
 
+def test_a_type_that_does_not_exist_is_said_to_fail(scratch: str, empty: Database, project: Project) -> None:
+    """What the scratch database refuses for its text will be refused here: that is no lock that is not known."""
+    begun(project, 10)
+    pending(project, FLAG.replace("boolean", "integr"), None)
+
+    found = read(project)
+
+    assert found.code == 4
+    assert found.revisions[0].reasons == ('it will fail: type "integr" does not exist',)
+
+
 # --- the way ----------------------------------------------------------------------------------------------------------
 
 

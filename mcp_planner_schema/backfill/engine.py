@@ -30,6 +30,8 @@ from mcp_planner_schema.guard.settings import Backfill as Limits
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from mcp_planner_schema.guard import journal
+
 _REST = 0.02
 """Seconds after a batch that somebody waited for: who waited comes first."""
 
@@ -52,6 +54,12 @@ _IN_THE_WAY = (*ladder.TRANSIENT, ladder.CANCELED, "40001")
 _NOT_THE_ROW = ("08", "0A", "25", "28", "3D", "3F", "42", "53", "54", "55", "57", "58", "F0", "XX")
 
 
+def _another_name(step: journal.Step) -> str:
+    return (
+        f'edit {step.where.split(":")[0]} (another name="…" for the new text, or the former text), then {step.repeat}'
+    )
+
+
 def run(
     connection: Connection, oid: int, target: str, fill: Backfill, *, limits: Limits, deadline: float,
     opened: Callable[[], AbstractContextManager[Connection]], beside: Callable[[], AbstractContextManager[Connection]],
@@ -68,7 +76,7 @@ def run(
     begun = record.begin(connection, step, fill.name, target, fill.digest(target))
     if begun.digest != fill.digest(target) and not record.anew(connection, begun, fill.digest(target)):
         values = {"name": fill.name, "target": target}
-        raise Refused([Finding("backfill-differs", step.where, step.revision, values)], step.repeat)
+        raise Refused([Finding("backfill-differs", step.where, step.revision, values)], _another_name(step))
     if begun.done and not fill.repeatable:
         say(f"backfill {fill.name}: done before")
         return 0

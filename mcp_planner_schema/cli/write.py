@@ -68,9 +68,12 @@ def _schema_doc(config: Config, values: Values) -> int:
 def _schema_sql(config: Config, values: Values) -> int:
     from alembic.script import ScriptDirectory
 
+    from mcp_planner_schema.guard.source import shown
     from mcp_planner_schema.inspect import schema_sql
 
-    schema_sql.place(ScriptDirectory.from_config(config).dir).write_text(schema_sql.text(config), encoding="utf-8")
+    path = schema_sql.place(ScriptDirectory.from_config(config).dir)
+    path.write_text(schema_sql.text(config), encoding="utf-8")
+    print(f"wrote {shown(path)}")
     return DONE
 
 

@@ -23,6 +23,11 @@ WHERE c.relispartition AND c.relkind IN ('r', 'p')
 KINDS = ("schema", "data", "function")
 _FORM = "make migrate-create NAME=add_complexity_analysis"
 
+_MEANT = {
+    "delete": "drop", "make": "create", "new": "add", "insert": "seed", "populate": "fill", "change": "alter", "update": "alter",
+    "modify": "alter", "fix": "alter",
+}  # fmt: skip
+
 REVISERS: list[Callable[[Any, Any, list[Any]], None]] = []
 """What else has a say in a new revision, called as ``process_revision_directives`` is: the operations, once they are imported."""
 
@@ -135,9 +140,18 @@ def _title(message: str | None, number: str, settings: Settings) -> str:
         raise WrongUse(
             f"The name {message!r} does not begin with a type word, so nobody reading the folder could tell what kind of "
             f"change it is. Known are: {', '.join(settings.type_words)}.",
-            _FORM,
+            f"make migrate-create NAME={_with_type_word(slug, settings.type_words)}",
         )
     return words[0].upper() + words[1:]
+
+
+def _with_type_word(slug: str, known: Sequence[str]) -> str:
+    """One's own name with a fitting type word before it, or in the place of one that means the same."""
+    first, _, rest = slug.partition("_")
+    word = _MEANT.get(first)
+    if rest and word in known:
+        return f"{word}_{rest}"
+    return f"{'add' if 'add' in known else known[0]}_{slug}"
 
 
 def next_number(script: Any) -> str:

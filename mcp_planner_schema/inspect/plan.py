@@ -162,7 +162,7 @@ def _revision(run: _Run, one: Script, judged: Judged, known: Known, deploy: Depl
         type=header.type if header else "",
         transaction=header.transaction if header else "",
         reversible=header.reversible if header else "",
-        locks=Locks(known.origin, tables, known.problem),
+        locks=Locks(known.origin, tables, known.problem, known.fails),
         estimate=estimate,
         deadline_ms=budget.of_revision(run.given.budgets, own).deadline,
         skipped=header is not None and run.given.environment not in header.environments,
@@ -207,6 +207,8 @@ def _weighed(one: Revision) -> Revision:
     """With why somebody should look at it before it runs: readers or writers may wait for longer than the deadline."""
     if one.skipped:
         return one
+    if one.locks.fails:
+        return replace(one, reasons=(f"it will fail: {one.locks.fails}",))
     if one.locks.problem:
         return replace(one, reasons=(f"its locks are not known: {one.locks.problem}",))
     held, before = one.estimate.held, one.estimate.before

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Known:
-    """``found`` is None where it cannot be known: ``problem`` says why. ``origin`` is where it was found."""
+    """``found`` is None where it cannot be known: ``problem`` says why. ``origin`` is where it was found.
+
+    ``fails`` is what the server says of a revision that no database will take.
+    """
 
     found: Found | None
     origin: str
     problem: str = ""
+    fails: str = ""
 
 
 def known(
@@ -56,6 +60,9 @@ def _traced(config: Config, given: Settings, script: ScriptDirectory, missing: M
     try:
         traced = trace.chosen_ones(config, given, script, set(missing), back=False)
     except GuardError as error:
-        return {name: Known(None, "", f"{why}, and {error.message}") for name, why in missing.items()}
+        fails = {error.revision: error.said} if isinstance(error, trace.Fails) and error.everywhere else {}
+        return {
+            name: Known(None, "", f"{why}, and {error.message}", fails.get(name, "")) for name, why in missing.items()
+        }
     found = {one.revision: one.found() for one in traced}
     return {name: Known(found[name], f"traced now: {why}") for name, why in missing.items()}

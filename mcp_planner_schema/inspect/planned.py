@@ -53,11 +53,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Locks:
-    """Where the locks were found, or why they are not known: then ``problem`` is not empty and there are no tables."""
+    """Where the locks were found, or why they are not known: then ``problem`` is not empty and there are no tables.
+
+    ``fails`` is what the server says of a revision that no database will take.
+    """
 
     origin: str
     tables: tuple[Table, ...] = ()
     problem: str = ""
+    fails: str = ""
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,17 @@ def _comes_back(one: Script) -> bool:
     return "Reversible: forward-only" not in (one.module.__doc__ or "")
 
 
+class Fails(Broken):
+    """A revision does not run where its history has. ``everywhere``: by its own text, so it will not run anywhere else."""
+
+    def __init__(self, one: Script, direction: str, said: str, *, everywhere: bool) -> None:
+        super().__init__(
+            f"Revision {one.revision} cannot be traced: its {direction} does not run on an empty database: {said}",
+            f"correct {one.path}, then make migrate-trace VERSION={one.revision}",
+        )
+        self.revision, self.said, self.everywhere = one.revision, said, everywhere
+
+
 def step(
     config: Config,
     script: ScriptDirectory,
@@ -182,10 +193,13 @@ def step(
     except Exception as error:
         direction = "upgrade" if upgrade else "downgrade"
         said = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-        raise Broken(
-            f"Revision {one.revision} cannot be traced: its {direction} does not run on an empty database: {said}",
-            f"correct {one.path}, then make migrate-trace VERSION={one.revision}",
-        ) from error
+        raise Fails(one, direction, said, everywhere=_of_the_text(error)) from error
+
+
+def _of_the_text(error: BaseException) -> bool:
+    """Whether the server refuses the statement for what it says: a syntax error, or a name that is nowhere (class 42)."""
+    code = getattr(getattr(error, "orig", None), "pgcode", None) or ""
+    return code.startswith("42") and code != "42501"  # insufficient_privilege is about who runs it
 
 
 def _watched(body: Any, recorder: Recorder) -> Any:
