@@ -187,6 +187,7 @@ def free_port() -> int:
         ("postgresql://u:pw1234@no-such-host.invalid/db", "The host no-such-host.invalid is not known here."),
         ("postgresql://postgres@/nowhere?host={host}&port={server}", "There is no database nowhere at "),
         ("postgresql://nobody_here@/postgres?host={host}&port={server}", "There is no role nobody_here at "),
+        ("postgresql://postgres@/postgres?host={host}&port={server}&user=bob", "There is no role bob at "),
         ("postgresql://u:pw1234@/db?host=/no/such/folder", "Nothing listens at /no/such/folder"),
     ],
 )
@@ -201,6 +202,22 @@ def test_each_failure_is_one_sentence(empty: Database, revision: Project, url: s
     assert done.stderr.count("\n") == 3
     assert "\n\nnext: " in done.stderr
     assert "pw1234" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "command"),
+    [
+        ("postgresql://jane@db.example.org:6000/app", "createdb -h db.example.org -p 6000 -U jane app, then"),
+        ("postgresql:///x?host=/a b&port=1&user=bob&dbname=app", "createdb -h '/a b' -p 1 -U bob app, then"),
+        ("postgresql:///app", "createdb -p 5432 app, then"),
+    ],
+)
+def test_a_database_is_made_as_whom_the_url_names(url: str, command: str) -> None:
+    """The command that makes it asks the same server as the same role."""
+    said = connect.failure(psycopg2.OperationalError('database "app" does not exist'), make_url(url))
+
+    assert said.message.startswith("There is no database app at ")
+    assert said.next_command.startswith(command)
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg", "postgresql+asyncpg"])

@@ -260,13 +260,28 @@ def too_old(where: str, version: str, repeat: str) -> Refused:
     return Refused([finding], f"use PostgreSQL {OLDEST} or newer, then {repeat}")
 
 
+def _asked(target: URL, name: str, otherwise: str | None) -> str:
+    """What libpq goes by: what the query says counts before what stands at its place in the URL."""
+    asked = target.query.get(name)
+    return (asked if isinstance(asked, str) else asked[-1] if asked else otherwise) or ""
+
+
+def _createdb(target: URL, name: str) -> str:
+    host, _, port = place(target).rpartition(":")
+    user = _asked(target, "user", target.username)
+    named = target.host or "host" in target.query
+    parts = [*(["-h", host] if named else []), "-p", port, *(["-U", user] if user else []), name]
+    return f"createdb {shlex.join(parts)}"
+
+
 def failure(error: BaseException, target: URL) -> GuardError:
     """What a failed connection means, in one sentence, and what to type next."""
     original = getattr(error, "orig", None) or error
     told = str(original).strip()
     said = masked(told, target)
     where = place(target)
-    name, user = target.database or target.username or "", target.username or "(the system user)"
+    user = _asked(target, "user", target.username) or "(the system user)"
+    name = _asked(target, "dbname", target.database) or _asked(target, "user", target.username) or ""
     if _POOLER.search(told):
         return Refused(
             [Finding("pooled-connection", where, "", {"problem": said.splitlines()[-1]})],
@@ -287,7 +302,7 @@ def failure(error: BaseException, target: URL) -> GuardError:
         (r"permission denied for database", f"The role {user} may not connect to {name} at {where}.",
          f"GRANT CONNECT ON DATABASE {name} TO {user};   (in psql, as its owner), then repeat the command"),
         (r'database ".*" does not exist', f"There is no database {name} at {where}.",
-         f"createdb -h {where.rpartition(':')[0]} -p {where.rpartition(':')[2]} {name}, then repeat the command"),
+         f"{_createdb(target, name)}, then repeat the command"),
         (r'role ".*" does not exist', f"There is no role {user} at {where}.", "correct the user in DATABASE_URL"),
         (r"could not translate host name|Name or service not known|nodename nor servname|Temporary failure in name",
          f"The host {target.host} is not known here.", "correct the host in DATABASE_URL"),
