@@ -69,16 +69,12 @@ async function engine() {
   return { bindings, bound };
 }
 
-// `prisma db pull`: the engine of the command line, compiled to WebAssembly, with Prisma's adapter for PostgreSQL.
-async function pull({ url, schemas }) {
+// The engine of the command line, compiled to WebAssembly, with Prisma's adapter for PostgreSQL, for one question.
+async function asked(url, content, question) {
   loaded ??= await engine();
-  const content = `datasource db {\n  provider = "postgresql"\n${schemas ? `  schemas  = ${JSON.stringify(schemas)}\n` : ""}}\n`;
   const made = await loaded.bindings.SchemaEngine.new({ datamodels: [[NAME, content]] }, () => {}, loaded.bound(url));
   try {
-    const files = { files: [{ path: NAME, content }] };
-    const found = await made.introspect(
-      { schema: files, baseDirectoryPath: "/", force: true, compositeTypeDepth: 0, namespaces: schemas ?? null });
-    return { text: found.schema.files[0].content };
+    return await question(made, [{ path: NAME, content }]);
   } finally {
     made.free();
   }
@@ -106,11 +102,27 @@ async function migrate({ url, folder, command, name }) {
   }
 }
 
+// `prisma db pull`
+async function pull({ url, schemas }) {
+  const content = `datasource db {\n  provider = "postgresql"\n${schemas ? `  schemas  = ${JSON.stringify(schemas)}\n` : ""}}\n`;
+  const how = { baseDirectoryPath: "/", force: true, compositeTypeDepth: 0, namespaces: schemas ?? null };
+  const found = await asked(url, content, (made, files) => made.introspect({ schema: { files }, ...how }));
+  return { text: found.schema.files[0].content };
+}
+
+// `prisma migrate diff --from-config-datasource --to-schema --script`: what Prisma would change in the database.
+async function diff({ url, text, external }) {
+  const how = { script: true, exitCode: true, filters: { externalTables: external, externalEnums: [] }, shadowDatabaseUrl: null };
+  const found = await asked(url, text, (made, files) => made.diff({
+    from: { tag: "schemaDatasource", files, configDir: "/" }, to: { tag: "schemaDatamodel", files }, ...how }));
+  return { code: found.exitCode, script: found.stdout };
+}
+
 for await (const line of readline.createInterface({ input: process.stdin })) {
-  const asked = JSON.parse(line);
+  const request = JSON.parse(line);
   let answer;
   try {
-    answer = asked.what === "pull" ? await pull(asked) : asked.what === "migrate" ? await migrate(asked) : check(asked);
+    answer = await { check, pull, diff, migrate }[request.what](request);
   } catch (thrown) {
     answer = { failed: String(thrown.stack ?? thrown) };
   }

@@ -1,4 +1,4 @@
-"""Prisma itself: its validator, its formatter and its ``db pull``, in a process of Node that lives as long as the tests.
+"""Prisma itself: its validator, formatter, ``db pull`` and ``migrate diff``, in a process of Node that lives as long as the tests.
 
 ``PLANNER_TEST_PRISMA`` names a folder whose ``node_modules`` has them (docs/7-testing.md says how it is made).
 """
@@ -58,7 +58,7 @@ class Prisma:
 
     def check(self, text: str) -> Checked:
         """Validate and format."""
-        return Checked(**self._ask({"text": text}))
+        return Checked(**self._ask({"what": "check", "text": text}))
 
     def pull(self, url: str, schemas: list[str] | None = None) -> str:
         """What ``prisma db pull`` writes for a database."""
@@ -69,6 +69,11 @@ class Prisma:
         asked = {"what": "migrate", "url": url, "folder": str(folder), "command": command, "name": name}
         error: str | None = self._ask(asked)["error"]
         return error
+
+    def diff(self, url: str, text: str, external: str = "public.alembic_version") -> str:
+        """What ``prisma migrate diff`` would change in a database to be as the text says; nothing where it is so."""
+        answer = self._ask({"what": "diff", "url": url, "text": text, "external": [external]})
+        return str(answer["script"]).strip() if answer["code"] else ""
 
     def _ask(self, asked: dict[str, Any]) -> dict[str, Any]:
         assert self._node.stdin and self._node.stdout

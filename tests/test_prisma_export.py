@@ -124,7 +124,7 @@ def test_the_planners_own_schema(database: Database, program: Prisma) -> None:
 @pulls
 def test_it_reads_as_db_pull_does(database: Database, program: Prisma) -> None:
     """The planner's schema as ``prisma db pull`` writes it, but for partial indexes, which need a preview feature there."""
-    pulled = spoken(program.pull(database.url.replace("@/", "@localhost/")))
+    pulled = spoken(program.pull(local(database)))
 
     ours = spoken(exported(database))
 
@@ -139,7 +139,7 @@ def test_several_schemas_read_as_db_pull_does(filled: Callable[[str], Database],
     """Models, enums and keys across schemas, and the names that are there twice."""
     database = filled("several")
 
-    pulled = spoken(program.pull(database.url.replace("@/", "@localhost/"), ["app", 'odd "schema', "public"]))
+    pulled = spoken(program.pull(local(database), ["app", 'odd "schema', "public"]))
 
     assert spoken(exported(database)) == pulled
 
@@ -148,12 +148,46 @@ def test_several_schemas_read_as_db_pull_does(filled: Callable[[str], Database],
 def test_what_differs_from_db_pull_is_known(filled: Callable[[str], Database], program: Prisma) -> None:
     """Everything else of a schema with every kind is word for word what ``prisma db pull`` writes."""
     database = filled("every_kind")
-    pulled = spoken(program.pull(database.url.replace("@/", "@localhost/")))
+    pulled = spoken(program.pull(local(database)))
 
     ours = spoken(exported(database))
 
     differing = (SCHEMAS / "every_kind.differs").read_text(encoding="utf-8").split("\n")
     assert changed(pulled, ours) == [line for line in differing if line and not line.startswith("#")]
+
+
+@pulls
+def test_migrate_diff_finds_nothing_to_do(
+    database: Database, filled: Callable[[str], Database], program: Prisma
+) -> None:
+    """For ``prisma migrate diff`` the database is what the file says: of the planner, and of several schemas."""
+    several = filled("several")
+
+    scripts = [program.diff(local(one), exported(one)) for one in (database, several)]
+
+    assert scripts == ["", ""]
+
+
+@pulls
+def test_what_migrate_diff_would_change_is_what_prisma_has_no_words_for(
+    filled: Callable[[str], Database], program: Prisma
+) -> None:
+    """Of a schema with every kind it is each time something that the file lists, and nothing else."""
+    database = filled("every_kind")
+    text = exported(database)
+
+    script = program.diff(local(database), text)
+
+    assert f"{script}\n" == (SCHEMAS / "every_kind.diff.sql").read_text(encoding="utf-8")
+    listed = text.partition("// What this database has, and Prisma has no words for:")[2]
+    named = re.findall(r'CONSTRAINT "(.*?)"|INDEX "(.*?)"|COLUMN "(.*?)"|DROP TABLE "(.*?)"', script)
+    said = {next(filter(None, names)) for names in named} - {"_friends_AB_pkey", "_friends_AB_unique"}
+    assert {name for name in said if not re.search(rf"\b{name}$", listed, re.MULTILINE)} == {"d_texts"}
+
+
+def local(database: Database) -> str:
+    """Its URL as Prisma's adapter understands it."""
+    return database.url.replace("@/", "@localhost/")
 
 
 def changed(before: list[str], after: list[str]) -> list[str]:
