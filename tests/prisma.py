@@ -1,4 +1,4 @@
-"""Prisma itself: its validator, formatter, ``db pull`` and ``migrate diff``, in a process of Node that lives as long as the tests.
+"""Prisma itself: its validator, formatter, ``db pull`` and ``migrate diff``, in a process of Node that all tests share.
 
 ``PLANNER_TEST_PRISMA`` names a folder whose ``node_modules`` has them (docs/7-testing.md says how it is made).
 """
