@@ -64,7 +64,7 @@ def typed(tmp_path: Path, empty_template: object, monkeypatch: pytest.MonkeyPatc
 
 def numbered(section: str) -> list[int]:
     """The numbers of the section's commands."""
-    return [int(number) for number in re.findall(r"# (?:… |9\. … )?(\d+)\.", blocks(section, "sh")[0])]
+    return [int(number) for number in re.findall(r"# (\d+)\.", blocks(section, "sh")[0])]
 
 
 @pytest.mark.parametrize("section", SECTIONS)

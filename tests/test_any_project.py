@@ -226,3 +226,35 @@ def test_several_schemas_and_a_version_table_of_ones_own(empty: Database, tmp_pa
     assert there == [("b2",)] and "No new upgrade operations detected" in checked
     assert empty.rows("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace IN ('ops'::regnamespace, "
                       "'public'::regnamespace)") == [("done",)]  # fmt: skip
+
+
+@pytest.mark.long
+def test_what_env_py_sets_up_is_there_where_it_is_not_run(empty: Database, tmp_path: Path) -> None:
+    """A revision that asks the application's configuration, as env.py loads it, is fingerprinted, and one without a way back
+    is judged."""
+    project = begun(tmp_path, "generic")
+    env, versions = project / "migrations" / "env.py", project / "migrations" / "versions"
+    env.write_text("import application\napplication.named = 'orders'\n" + env.read_text())
+    (project / "application.py").write_text("named = None\n")
+    write(versions, "a1", table="__import__('application').named")
+    path = versions / "a1_x.py"
+    path.write_text(path.read_text().partition("\n\ndef downgrade")[0])
+
+    well(project, "upgrade", "head")
+    done = [
+        subprocess.run(
+            [sys.executable, "-m", "mcp_planner_schema", *words], cwd=project, capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT),
+                 "PLANNER_ARCHIVE_CHECK_URL": empty.url.replace(f"/{empty.name}?", "/postgres?")},
+        )
+        for words in (["migrate-fingerprint", "VERSION=all"], ["migrate-drift"], ["migrate-validate"])
+    ]  # fmt: skip
+
+    back = alembic(project, "downgrade", "base")
+
+    assert tables(empty) == ["orders"]
+    assert back.returncode == 3 and "a1_x.py: downgrade-missing" in back.stderr
+    assert [(one.returncode, one.stderr) for one in done if "Traceback" in one.stderr] == []
+    assert [one.returncode for one in done[:2]] == [0, 0], done
+    assert "as the revisions have made it" in done[1].stdout
+    assert "1 revisions judged" in done[2].stdout

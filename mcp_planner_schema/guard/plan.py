@@ -152,6 +152,12 @@ def explained(
                 command = "make migrate-status" if made else "alembic history   (lists the revisions there are)"
             raise WrongUse(str(error).rstrip(".") + ".", command) from error
         paths = {str(path.resolve()) for path in judge.files(script)}
+        if isinstance(error, AttributeError) and error.name == "downgrade":
+            at = str(getattr(error.obj, "__file__", ""))
+            if str(Path(at).resolve()) in paths:
+                raise Refused(
+                    [Finding("downgrade-missing", source.shown(Path(at)))], f"correct it, then {repeat}"
+                ) from error
         frames = [
             one for one in traceback.extract_tb(error.__traceback__) if str(Path(one.filename).resolve()) in paths
         ]

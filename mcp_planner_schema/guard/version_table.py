@@ -42,14 +42,35 @@ def of(config: Config) -> VersionTable:
 
     Raises :class:`Broken` where it fails.
     """
+    text = _env(config)
+    if _OURS.search(text) and not _MAY_NAME_IT.search(text):
+        return VersionTable()
+    told = _options(config)
+    return VersionTable(told.get("version_table") or "alembic_version", told.get("version_table_schema"))
+
+
+def set_up(config: Config) -> None:
+    """Let ``env.py`` do what the revisions need before they run (a configuration, types of its own), where they run without it.
+
+    Not one that does not call the guard: it would ask the database. Raises as :func:`of` does.
+    """
+    if _OURS.search(_env(config)):
+        _options(config)
+
+
+def _env(config: Config) -> str:
+    from alembic.script import ScriptDirectory
+
+    path = Path(ScriptDirectory.from_config(config).env_py_location)
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _options(config: Config) -> dict[str, Any]:
     from alembic.runtime.environment import EnvironmentContext
     from alembic.script import ScriptDirectory
 
     script = ScriptDirectory.from_config(config)
     path = Path(script.env_py_location)
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if _OURS.search(text) and not _MAY_NAME_IT.search(text):
-        return VersionTable()
     told: dict[str, Any] = {}
     config.attributes["only_options"] = told
     try:
@@ -63,7 +84,7 @@ def of(config: Config) -> VersionTable:
         ) from error
     finally:
         del config.attributes["only_options"]
-    return VersionTable(told.get("version_table") or "alembic_version", told.get("version_table_schema"))
+    return told
 
 
 def heads(connection: Connection, table: VersionTable) -> tuple[str, ...]:

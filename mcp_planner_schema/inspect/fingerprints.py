@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import connect, judge, source
+from mcp_planner_schema.guard import connect, judge, source, version_table
 from mcp_planner_schema.guard import settings as settings_module
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.fingerprint import Fingerprint, Lines, of, read, stored, together
@@ -52,6 +52,7 @@ def run(config: Config, wanted: str | None = None) -> Found:
     first = _first(Path(script.dir), [one.revision for one in every], wanted, _sources(script, every, given))
     if first is None:
         return {}
+    version_table.set_up(config)
     with trace.scratch(given) as target:
         return _through(config, script, target, every, first, given)
 

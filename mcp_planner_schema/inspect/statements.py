@@ -56,9 +56,11 @@ def capture(config: Config, script: ScriptDirectory, one: Script, *, back: bool 
     """Run the upgrade of one revision, or its downgrade, offline, as far as it goes. Imports it; sends nothing."""
     from alembic.operations import Operations
 
-    body = one.module.downgrade if back else one.module.upgrade
-    caught = _Catcher(Path(one.path), "downgrade" if back else "upgrade")
-    problem = ""
+    name, problem = "downgrade" if back else "upgrade", ""
+    caught = _Catcher(Path(one.path), name)
+    if not hasattr(one.module, name):  # where headers are optional, a revision may have no way back
+        return Captured(())
+    body = getattr(one.module, name)
     with offline_context(config, script) as context:
         caught.listen(context)
         try:

@@ -99,6 +99,7 @@ def chosen_ones(
     wanted = [place for place, one in enumerate(every) if one.revision in chosen]
     if not wanted:
         return []
+    version_table.set_up(config)
     with scratch(given) as target:
         return _through(config, script, target, every[: wanted[-1] + 1], chosen, back)
 
