@@ -610,6 +610,27 @@ def test_nothing_breaks_out_of_the_markdown() -> None:
     assert [line for line in outside if re.match(r"- (\d+[.)]|[-+]) ", line)] == []
 
 
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        ("mcp_task_dev at 127.0.0.1:5432, +1 · ✓ done", "mcp_task_dev at 127.0.0.1:5432, +1 · ✓ done"),
+        ('alembic/versions/026_add_note.py: "a" = 1.5', 'alembic/versions/026_add_note.py: "a" = 1.5'),
+        ("_u_ x__y @team a|b", "&#95;u&#95; x&#95;&#95;y &#64;team a&#124;b"),
+        (
+            "see http://evil.example/a.b or WWW.evil.example",
+            "see http:&#47;/evil&#46;example/a&#46;b or WWW&#46;evil&#46;example",
+        ),
+        ("- one", "&#45; one"),
+        ("1. one", "1&#46; one"),
+        ("--- x", "&#45;-- x"),
+        ("=== x", "&#61;== x"),
+    ],
+)
+def test_only_what_means_something_is_written_as_a_number(said: str, written: str) -> None:
+    """On a terminal names are to be read; what would begin a link, a list, a heading or emphasis is none all the same."""
+    assert plan_markdown.text(said) == written
+
+
 def test_markdown_that_is_too_long_goes_without_its_sql(monkeypatch: pytest.MonkeyPatch) -> None:
     """A comment has a limit: then it is said where the SQL is to be had, and the rest stays."""
     plan = hand_made("title", "ADD flag boolean")
@@ -619,7 +640,7 @@ def test_markdown_that_is_too_long_goes_without_its_sql(monkeypatch: pytest.Monk
     cut = plan_markdown.markdown(plan)
 
     assert "ADD flag boolean" in whole and "ADD flag boolean" not in cut
-    assert "The SQL is too long for a comment: make migrate-plan TO&#61;002" in cut
+    assert "The SQL is too long for a comment: make migrate-plan TO=002" in cut
 
 
 def test_a_password_is_in_no_form(empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

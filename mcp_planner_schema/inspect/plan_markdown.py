@@ -1,7 +1,8 @@
 """A plan as Markdown, to be read in a pull request: the whole in one table, then each revision, folded.
 
-Whatever a revision says stays where it stands: in a cell or a list every sign that means something to Markdown or HTML is
-written as its number, and SQL stands in a fence that is longer than any row of backticks in it.
+Whatever a revision says stays where it stands: in a cell or a list a sign that means something to Markdown or HTML at its place
+is written as its number, all others as they are, for it is read on a terminal too; SQL stands in a fence that is longer than any
+row of backticks in it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from mcp_planner_schema.inspect.planned import Plan, Revision
 LIMIT = 60_000
 """Characters of the whole: a comment on GitHub may have 65,536. What is longer goes without SQL."""
 
-# Underscores, addresses that would become links, and what begins a list at the beginning of a line are among them.
-_MEANS = re.compile(r"[^\w\s.,;:%()/'+-]|_|(?<=:)/(?=/)|\.(?=[^\W\d])|^[+-]|^\d+[.)]")
+# An underscore within a word begins nothing (CommonMark 6.2). At the beginning of a line there are lists, rules and headings.
+# What GitHub and GitLab add is among them: @names, #1 and !1, $formulas$, ~~strikes~~, {+ changes +}.
+_MEANS = re.compile(
+    r"[`*<>\[\]{}|~^$#@&!\\]|(?<![^\W_])_|_(?![^\W_])|(?<=:)/(?=/)|^=|^[+-](?=[\s+-]|$)|^\d+[.)](?=\s|$)"
+)
 _MARK = {"harmless": "🟢", "risky": "🟠", "refused": "🔴"}
 
 
@@ -66,7 +70,16 @@ def _row(cells: Iterable[str]) -> str:
 def text(value: str) -> str:
     """In one line, and nothing in it but text: neither a cell, a list, a tag nor a link ends or begins in it."""
     line = " ".join("".join(char if char.isprintable() else " " for char in value).split())
-    return _MEANS.sub(lambda found: "".join(char if char.isdigit() else f"&#{ord(char)};" for char in found[0]), line)
+    return " ".join(_word(word) for word in _MEANS.sub(_numbered, line).split(" "))
+
+
+def _word(word: str) -> str:
+    """An address without the dots that would make it a link."""
+    return word.replace(".", "&#46;") if "//" in word or "&#47;/" in word or "www." in word.lower() else word
+
+
+def _numbered(found: re.Match[str]) -> str:
+    return "".join(char if char.isdigit() else f"&#{ord(char)};" for char in found[0])
 
 
 def fenced(sql: str) -> list[str]:
