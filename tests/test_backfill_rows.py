@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from mcp_planner_schema.guard.findings import Busy, Refused
 from mcp_planner_schema.operations.backfill import BackfillRows
 from tests.conftest import ROOT, Database, Project
 from tests.test_backfill import KILLED, ROWS, TABLE, batches, begin, small  # noqa: F401
+from tests.until import until
 
 CALL = 'op.backfill("t", rows=fill, columns={columns}, writes={writes}, batch=700)'
 HANDED: list[Any] = []
@@ -409,8 +411,27 @@ def test_stopped_in_a_batch_it_says_so_and_goes_on(
 
     assert running.returncode == 75, said
     assert f"Stopped by {stop.name} in revision 002" in said
+    assert "current_setting" not in said
     assert 0 < between < 3000
     assert empty.rows("SELECT n, count(*) FROM t GROUP BY 1") == [(1, 3000)]
+
+
+def test_stopped_it_says_how_many_rows_are_done(empty: Database, project: Project) -> None:
+    """Ctrl-C in a backfill: what is told is the rows and where they go on, and no SQL that nobody has written."""
+    count = ROWS.format(count=3000)
+    begin(project, 'op.backfill("t", set={"n": "filled.n + 1"}, batch=500)', table=f"{TABLE}; {SLOW}", rows=count)
+
+    running = subprocess.Popen([sys.executable, "-m", "alembic", "upgrade", "head"], cwd=project.folder, text=True,
+                               env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE)  # fmt: skip
+    until(lambda: running.poll() is not None or empty.value("SELECT count(*) FROM t WHERE n = 1"))
+    running.send_signal(signal.SIGINT)
+    said = running.communicate()[1]
+
+    done = int(empty.value("SELECT count(*) FROM t WHERE n = 1"))
+    assert re.search(
+        rf"\n{done:,} of [0-9,]+ rows of backfill t.n are done; alembic upgrade head goes on there\.\n", said
+    )
+    assert "MATERIALIZED" not in said and "current_setting" not in said
 
 
 def test_several_tables_in_one_revision(empty: Database, project: Project, asked: Any) -> None:

@@ -73,6 +73,24 @@ def test_who_holds_a_table_for_long_is_told_beforehand(busy: Database, project: 
     assert "unrelated" not in done.stderr
     assert done.returncode == 75
     assert f"pid {pid} (a report, user postgres, idle in transaction" in after
+    once, _, end = after.partition("met a lock it did not get")
+    for said in (once, end):
+        assert said.count("alembic -x cancel_blockers='app=a report' upgrade head ends what it does there") == 1
+
+
+@pytest.mark.parametrize(
+    ("repeat", "named", "offered"),
+    [
+        ("make migrate-up", ["", "alice-psql"], "CANCEL_BLOCKERS=app=alice-psql make migrate-up"),
+        ("make migrate-up TO=003", ["it's $HOME", "a'b"], """CANCEL_BLOCKERS='app=a'"'"'b' make migrate-up TO=003"""),
+        ("make migrate-up CANCEL_BLOCKERS=app=x", ["y"], ""),
+        ("make migrate-up", ["", "pg_dump", "mcp-planner-guard 1"], ""),
+        ("the same call again", ["y"], ""),
+    ],
+)
+def test_the_command_that_ends_it_is_safe_to_type(repeat: str, named: list[str], offered: str) -> None:
+    """The application's name is quoted for the shell; nothing is offered that make would expand, nor a backup's end."""
+    assert blockers.offered(repeat, named) == offered
 
 
 def test_a_backup_is_called_a_backup(busy: Database, project: Project) -> None:

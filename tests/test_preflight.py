@@ -374,6 +374,20 @@ def test_table_in_use(busy: Asking) -> None:
     assert "table-in-use" not in {one.code for one in weaker.refused}
 
 
+def test_who_holds_a_table_is_told_before_it_refuses(busy: Asking) -> None:
+    """From a second on a session in the way is named; what refuses is only what lasts."""
+    busy.project.configure(preflight_transaction="1h")
+    with (
+        session(busy.database, "a report", "SELECT FROM t"),
+        session(busy.database, "far away", "SELECT FROM elsewhere"),
+    ):
+        until(lambda: old(busy.database, "a report") and old(busy.database, "far away"))
+        report = busy.report(LOCKS_T)
+
+    assert "table-in-use" not in {one.code for one in report.refused}
+    assert ["a report" in one.text() for one in report.told if one.code == "table-in-use"] == [True]
+
+
 def test_transaction_long(busy: Asking) -> None:
     """A transaction that lasts is told with its age, and how to end it; a second later than the limit, not before."""
     with session(busy.database, "a report", "SELECT FROM elsewhere") as connection:

@@ -67,6 +67,22 @@ def settle(connection: Connection, schema: str, version_table: str, revision: st
     )
 
 
+def unfinished(connection: Connection, schema: str, run: int) -> list[str]:
+    """How far each backfill is that a run has begun and not finished, for people. Reads only."""
+    there = connection.exec_driver_sql("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (f"{schema}.backfill",))
+    if not there.scalar_one():
+        return []
+    found = connection.exec_driver_sql(
+        f"SELECT b.name, b.rows_expected, (SELECT coalesce(pg_catalog.sum(p.rows_seen), 0)::bigint "
+        f"FROM {schema}.backfill_range p WHERE p.backfill = b.id) FROM {schema}.backfill b "
+        "WHERE b.run = %s AND b.state <> 'done' ORDER BY b.id",
+        (run,),
+    )
+    return [
+        f"{done:,}{f' of {known:,}' if known else ''} rows of backfill {name} are done" for name, known, done in found
+    ]
+
+
 def half_back(connection: Connection, schema: str, version_table: str, heads: Sequence[str]) -> list[tuple[str, str]]:
     """Revision and name of each backfill that was giving back values when its downgrade was interrupted. Reads only."""
     there = connection.exec_driver_sql("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (f"{schema}.backfill",))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 _LONG = 1.0
 """Seconds in a transaction from which on a session is told of: what is over within the ladder's first burst is nobody's news."""
+
+_LEFT = ("mcp-planner-guard", "pg_dump")
+"""Whom nobody is told to end: the guard's own, and a backup."""
 
 # Everybody who holds a table for long. A vacuum against wraparound lets nobody pass, while an ordinary one gives way by itself;
 # a replica's standby query shows here by no session at all. What a role may not see of others is null and left out.
@@ -125,6 +129,24 @@ def application(asked: str | None) -> str | None:
             "alembic -x cancel_blockers=app=NAME upgrade head   (the application_name that the waiting line shows)",
         )
     return name.strip()
+
+
+def offered(repeat: str, applications: Iterable[str]) -> str:
+    """The same command, allowed to end what an application does that is in the way; empty where none has a name, or is allowed
+    to be ended already."""
+    named = next((one for one in applications if one and "$" not in one and not one.startswith(_LEFT)), "")
+    asked = shlex.quote(f"app={named}")
+    if not named or "cancel_blockers" in repeat.lower():
+        return ""
+    if repeat.startswith("alembic "):
+        return repeat.replace("alembic ", f"alembic -x cancel_blockers={asked} ", 1)
+    return f"CANCEL_BLOCKERS={asked} {repeat}" if repeat.startswith("make ") else ""
+
+
+def told(repeat: str, applications: Iterable[str], before: str) -> str:
+    """That in a sentence behind others, after ``before``; empty where there is nothing to offer."""
+    command = offered(repeat, applications)
+    return f"{before}{command} ends what it does there" if command else ""
 
 
 def end(connection: Connection, pids: Iterable[int], named: str, seen: Any) -> list[str]:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import ladder
+from mcp_planner_schema.guard import blockers, ladder
 from mcp_planner_schema.guard.deadline import Clock
 from mcp_planner_schema.guard.findings import Busy, Finding, Refused
 from mcp_planner_schema.guard.postcheck import execute
@@ -120,12 +120,15 @@ def _until_done(policy: Policy, work: Callable[[], Any]) -> None:
         if tries == policy.attempts:
             raise Busy(
                 f"Revision {policy.name} met a lock it did not get, try {tries}: {shown}.\n"
-                "What its operations had finished stays and is not done again; the version has not moved.",
+                "What its operations had finished stays and is not done again; the version has not moved."
+                + blockers.told(policy.repeat, policy.waits.named(), "\nOr, where nobody needs it: "),
                 policy.repeat,
             )
         policy.emit(
             "try-failed", line=f"{policy.name:<4} waits (try {tries} of {policy.attempts}): {shown}", attempt=tries,
             of=policy.attempts, sqlstate=code, late=late, blockers=list(policy.waits.blockers.values()) or [shown],
         )  # fmt: skip
+        if tries == 1 and (line := blockers.told(policy.repeat, policy.waits.named(), "nobody needs it? ")):
+            policy.say(f"     {line}")
         policy.gave_way(policy.waits)
         time.sleep(ladder.pause(tries))

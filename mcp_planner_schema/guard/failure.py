@@ -7,7 +7,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, connect, ladder, plan, source, sql_body, trial
+from mcp_planner_schema.guard import backfill_tables, checksum, connect, ladder, plan, source, sql_body, trial
+from mcp_planner_schema.guard import blockers as blocking
 from mcp_planner_schema.guard.deadline import Missed
 from mcp_planner_schema.guard.findings import Broken, Busy, Finding, GuardError, Refused
 from mcp_planner_schema.guard.judge import later
@@ -50,15 +51,20 @@ def note_late(error: BaseException, progress: Progress, waits: Waits) -> None:
         progress.slow = progress.slow + 1 if not progress.clock.keeping else ladder.HOPELESS
 
 
-def meaning(error: Exception, progress: Progress, beside: Connection, path: str | None, repeat: str) -> GuardError:
-    """The error to end the run with; ``path`` is the revision's file. Asks the server on another connection."""
+def meaning(
+    error: Exception, progress: Progress, beside: Connection, path: str | None, repeat: str, schema: str = "", run: int = 0
+) -> GuardError:  # fmt: skip
+    """The error to end the run with; ``path`` is the revision's file. Asks the server on another connection.
+
+    ``schema`` and ``run`` say where the run's backfills stand.
+    """
     original = _original(error, progress)
     if isinstance(error, GuardError):
         return error
     if isinstance(error, trial.CommitInside) and original is error:
         values = {"problem": str(error)}
         return Refused([Finding("downgrade-untried", progress.where, progress.name, values)], f"edit {progress.where}")
-    place, left = f"Revision {progress.name}{_at(error, path)}", state(progress, beside)
+    place, left = f"Revision {progress.name}{_at(error, path)}", state(progress, beside, schema, run, repeat)
     if checksum.was_reading(error):
         up = progress.direction == "upgrade"
         place += ", while kept rows were given back" if up else ", while what goes was kept"
@@ -78,6 +84,7 @@ def meaning(error: Exception, progress: Progress, beside: Connection, path: str 
         return _too_long(progress, repeat)
     if progress.late or _busy(error, progress):
         message = f"{place} met a lock it did not get, try {progress.attempts}: {blockers(error, progress)}.\n{left}"
+        message += blocking.told(repeat, progress.waits.named(), "\nOr, where nobody needs it: ")
         return Broken(message, repeat) if _committed(progress, beside) else Busy(message, repeat)
     said = connect.masked(told(original), beside.engine.url)
     # The server's errors speak for themselves; Python's need their type ("name 'x' is not defined", "'id'").
@@ -155,14 +162,15 @@ def became_final(progress: Progress, engine: Engine, before: Session, migration:
     return False
 
 
-def state(progress: Progress, beside: Connection) -> str:
-    """What the failed attempt has left in the database, for people."""
+def state(progress: Progress, beside: Connection, schema: str = "", run: int = 0, repeat: str = "") -> str:
+    """What the failed attempt has left in the database, for people; how far the run's backfills are, where they are begun."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         if progress.row_xid and _status(beside, progress.row_xid) == "in progress":
             return "The server has not ended the step yet: what it did will be either whole or undone."
         committed = _committed(progress, beside)
+        fills = backfill_tables.unfinished(beside, schema, run) if committed and run else []
     except SQLAlchemyError:
         return "The connection is gone: what the step did is either whole or undone."
     if not committed and progress.rehearsed:
@@ -173,6 +181,7 @@ def state(progress: Progress, beside: Connection) -> str:
     return (
         "Part of the step had committed before it failed and stays; the version has not moved."
         + (f" Done:{done}" if done else "")
+        + "".join(f"\n{fill}; {repeat} goes on there." for fill in fills)
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import failure, history, lock_order, progress, source
+from mcp_planner_schema.guard import blockers, failure, history, lock_order, progress, source
 from mcp_planner_schema.guard.findings import GuardError, Refused, WrongUse
 from mcp_planner_schema.guard.progress import Progress
 
@@ -38,8 +38,8 @@ def failed(run: Run, at: Progress, error: GuardError, sqlstate: str | None) -> N
     at.hold_ms = (time.monotonic() - at.hold_from) * 1000 if at.hold_from else 0.0
     row = progress.entry(at, "failed", error.message)
     codes = [one.code for one in error.findings] if isinstance(error, Refused) else []
-    blockers = list(at.waits.blockers.values())
-    run.emit("step-failed", at, sqlstate=sqlstate, findings=codes, exit=error.code, blockers=blockers, **_measured(at))
+    met = list(at.waits.blockers.values())
+    run.emit("step-failed", at, sqlstate=sqlstate, findings=codes, exit=error.code, blockers=met, **_measured(at))
     remember(run, at.name, at.waits)
     try:
         history.write(run.beside, run.settings.schema, run.number, run.origin, row)
@@ -56,11 +56,14 @@ def try_failed(run: Run, at: Progress, error: BaseException) -> None:
         attempt=at.attempts, of=attempts, waited_ms=round(at.waits.waited * 1000), held_ms=round(held), late=at.late,
         sqlstate=failure.sqlstate(error, at), blockers=_blockers(at.waits, shown),
     )  # fmt: skip
+    if at.attempts == 1 and (line := blockers.told(run.repeat, at.waits.named(), "nobody needs it? ")):
+        run.say(f"     {line}")
     remember(run, at.name, at.waits)
 
 
 def waits(run: Run, name: str, direction: str, seen: Waits, text: str) -> None:
     """It waits, and has done so for a while. Called by the watcher's thread, whose connection nobody else uses."""
+    text += blockers.told(run.repeat, seen.named(), "; ")
     run.events.emit(
         "waiting", name, direction, on=run.watcher, line=f"{name:<4} {text}", aside=True, seconds=round(seen.lasts, 1),
         blockers=list(seen.blockers.values()),

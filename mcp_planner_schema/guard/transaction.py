@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_CHANGES_NOTHING = re.compile(r"\s*(SELECT|SHOW|SET|RESET|COMMIT|ROLLBACK|END|ABORT|BEGIN|START)\b", re.IGNORECASE)
+# The last of them is what postcheck.pinned() sends: settings for the time being.
+_CHANGES_NOTHING = re.compile(
+    r"\s*((SELECT|SHOW|SET|RESET|COMMIT|ROLLBACK|END|ABORT|BEGIN|START)\b"
+    r"|WITH before AS MATERIALIZED \(SELECT pg_catalog\.current_setting)",
+    re.IGNORECASE,
+)
 
 
 OWN = "mcp_planner_guard.own"

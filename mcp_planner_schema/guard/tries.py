@@ -174,7 +174,7 @@ def _stopped(run: Run, at: Progress, stop: KeyboardInterrupt, *, final: bool) ->
     if final:
         outcome.final(run, at, "")
         return f"Stopped{by} when revision {at.name} was final already; it stays."
-    told = f"Stopped{by} in revision {at.name}. {failure.state(at, run.beside)}"
+    told = f"Stopped{by} in revision {at.name}. {failure.state(at, run.beside, run.settings.schema, run.number, run.repeat)}"
     outcome.failed(run, at, Broken(told, run.repeat), None)
     return told
 
@@ -256,6 +256,7 @@ def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
             transaction.finish(connection)
             at.waits.waited += waits.waited
             at.waits.queries = waits.queries
+            at.waits.applications = waits.applications or at.waits.applications
             at.waits.blockers, at.waits.seen = waits.blockers or at.waits.blockers, waits.seen or at.waits.seen
 
 
@@ -274,7 +275,7 @@ def failed_as(run: Run, one: Step, at: Progress, error: Exception) -> GuardError
     try:
         if failure.may_retry(error, at, run.beside, run.settings.lock_attempts):
             return None
-        meant = failure.meaning(error, at, run.beside, path, run.repeat)
+        meant = failure.meaning(error, at, run.beside, path, run.repeat, run.settings.schema, run.number)
         named = plan.version_table(run.migration())
         if path is None:
             return meant

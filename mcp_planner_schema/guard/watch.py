@@ -82,7 +82,8 @@ WHERE l.pid = %(pid)s::int4 AND NOT l.granted AND (b.pid IS NOT NULL OR blocking
 class Waits:
     """What was seen. ``waited`` is in seconds; ``blockers`` has a line for people for each pid, with its newest state; pid 0
     are prepared transactions. ``seen`` is when that was, by the server's clock. ``lasts`` is how long it waits just now.
-    ``queries`` is what they ran, by pid, and None where nobody may know: only the sensitive log does.
+    ``queries`` is what they ran, by pid, and None where nobody may know: only the sensitive log does. ``applications`` is
+    what they call themselves.
     """
 
     waited: float = 0.0
@@ -90,6 +91,11 @@ class Waits:
     blockers: dict[int, str] = field(default_factory=dict)
     seen: Any = None
     queries: dict[int, str] | None = None
+    applications: dict[int, str] = field(default_factory=dict)
+
+    def named(self) -> list[str]:
+        """What those in the way call themselves."""
+        return [self.applications.get(pid, "") for pid in self.blockers]
 
     def shown(self) -> str:
         """Who was in the way, for a message."""
@@ -188,6 +194,7 @@ class _Look:
                 self._enforce(self.clock, idle=idle)
         if rows:
             self.waits.seen = rows[-1][-1]
+        self.waits.applications.update({row[0]: row[1] for row in rows})
         if self.waits.queries is not None:
             self.waits.queries.update({row[0]: row[-2] for row in rows if row[-2]})
         return {row[0]: _shown(*row[:-2]) for row in rows}
