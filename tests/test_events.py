@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -50,6 +51,25 @@ def test_a_run_leaves_its_events_in_order(empty: Database, project: Project) -> 
     assert done["wal_bytes"] > 100
     assert 0 < done["hold_ms"] <= done["duration_ms"]
     assert empty.value("SELECT bool_and(r.id = e.run_id) FROM migration.event e, migration.run r")
+
+
+def test_a_step_that_commits_has_held_its_longest_part(
+    empty: Database, project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A second of work between two short locks is no second under a lock: line, event and history say so alike."""
+    project.revision("001", "create_a", 'op.execute("CREATE TABLE a (id int)")', 'op.execute("DROP TABLE a")')
+    body = (
+        'with op.get_context().autocommit_block():\n    op.execute("ALTER TABLE a ADD b int")\n'
+        '    op.execute("SELECT pg_sleep(1)")\n    op.execute("ALTER TABLE a ADD c int")'
+    )
+    project.revision("002", "alter_a", body, 'op.execute("ALTER TABLE a DROP b, DROP c")', transaction="none")
+
+    project.upgrade()
+
+    row = empty.rows("SELECT duration_ms, hold_ms FROM migration.history WHERE revision = '002'")[0]
+    done = empty.value("SELECT data FROM migration.event WHERE kind = 'step-done' AND revision = '002'")
+    assert row[0] > 1000 > 500 > row[1] == pytest.approx(done["hold_ms"], abs=0.1)
+    assert re.search(r"upgrade +002_alter_a .* held +[0-9]+ ms at a time\n", capfd.readouterr().err)
 
 
 def test_a_failed_try_names_who_was_in_the_way(

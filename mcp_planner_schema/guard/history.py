@@ -121,7 +121,7 @@ CREATE INDEX IF NOT EXISTS history_run ON {schema}.history (run_id);
 COMMENT ON TABLE {schema}.history IS 'One row per finished attempt of a step; that of a success commits with the step itself';
 COMMENT ON COLUMN {schema}.history.duration_ms IS 'Milliseconds from the first try of the step to its end, pauses included';
 COMMENT ON COLUMN {schema}.history.lock_wait_ms IS 'Milliseconds the step was seen waiting for locks, over all tries';
-COMMENT ON COLUMN {schema}.history.hold_ms IS 'Milliseconds of the last try: its locks were held no longer';
+COMMENT ON COLUMN {schema}.history.hold_ms IS 'Milliseconds of the last try, or of its longest part: no lock was held longer';
 COMMENT ON COLUMN {schema}.history.rows_touched IS 'Rows inserted, updated, deleted; null where it committed in the middle';
 COMMENT ON COLUMN {schema}.history.scripts IS 'What op.run_script has run: name, arguments (secrets masked), seconds';
 COMMENT ON COLUMN {schema}.history.checksum IS 'v1: sha256 over revision (no header, comments, layout) and SQL files';

@@ -35,7 +35,7 @@ def failed(run: Run, at: Progress, error: GuardError, sqlstate: str | None) -> N
     """It has failed, and the run ends with this error. Written beside the step, whose own row went with it."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    at.hold_ms = (time.monotonic() - at.hold_from) * 1000 if at.hold_from else 0.0
+    at.hold_ms = at.held()
     row = progress.entry(at, "failed", error.message)
     codes = [one.code for one in error.findings] if isinstance(error, Refused) else []
     met = list(at.waits.blockers.values())
@@ -50,7 +50,7 @@ def failed(run: Run, at: Progress, error: GuardError, sqlstate: str | None) -> N
 def try_failed(run: Run, at: Progress, error: BaseException) -> None:
     """A try was rolled back whole, and there will be another one."""
     attempts, shown = run.settings.lock_attempts, failure.blockers(error, at)
-    held = (time.monotonic() - at.hold_from) * 1000 if at.hold_from else 0.0
+    held = at.held()
     run.emit(
         "try-failed", at, line=f"{at.name:<4} waits (try {at.attempts} of {attempts}): {shown}",
         attempt=at.attempts, of=attempts, waited_ms=round(at.waits.waited * 1000), held_ms=round(held), late=at.late,

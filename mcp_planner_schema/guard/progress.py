@@ -38,7 +38,7 @@ SELECT pg_catalog.pg_current_xact_id_if_assigned()::text, ARRAY(
 
 @dataclass
 class Progress:
-    """One step over all its attempts. Times are of ``time.monotonic()`` in seconds, ``hold_ms`` in milliseconds.
+    """One step over all its attempts. Times are of ``time.monotonic()`` in seconds, ``hold_ms`` in milliseconds: see ``held()``.
 
     ``row_xid`` is the transaction that the attempt's row of ``history`` was written in, its last statement: empty before
     that. ``own`` are the revision's budgets. ``checksum`` is computed before the first attempt: it takes long enough to be
@@ -82,6 +82,19 @@ class Progress:
     bypassed: list[str] = field(default_factory=list)
     picture: Picture | None = None
     noted: list[lineage.Noted] = field(default_factory=list)
+
+    @property
+    def parts(self) -> bool:
+        """Whether it commits in the middle: then it holds each lock for a part of its time."""
+        header = self.judged.header if self.judged else None
+        return header is not None and header.transaction == "none"
+
+    def held(self) -> float:
+        """Milliseconds for which it may have held a lock at most: its last try; where it commits in the middle, the longest
+        that a lock was seen which readers or writers wait for."""
+        if self.parts:
+            return max(self.clock.longest, self.clock.held()) * 1000
+        return (time.monotonic() - self.hold_from) * 1000 if self.hold_from else 0.0
 
     @property
     def where(self) -> str:
@@ -167,7 +180,8 @@ def line(progress: Progress) -> str:
     """The line of a finished step."""
     path = progress.judged.path.stem if progress.judged else progress.name
     took = (time.monotonic() - progress.began) * 1000
-    parts = [f"{progress.direction:<9} {path:<44} {took:7.0f} ms  held {progress.hold_ms:5.0f} ms"]
+    at_once = " at a time" if progress.parts else ""
+    parts = [f"{progress.direction:<9} {path:<44} {took:7.0f} ms  held {progress.hold_ms:5.0f} ms{at_once}"]
     if progress.skipped:
         parts.append("skipped (not for this environment)")
     if progress.attempts > 1:

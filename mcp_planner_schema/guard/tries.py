@@ -185,7 +185,7 @@ def _once(run: Run, one: Step, at: Progress, original: Any) -> None:
     def applied(ctx: MigrationContext, heads: set[str], **_: Any) -> None:
         assert ctx.connection is not None
         at.heads = tuple(sorted(heads))
-        at.hold_ms = (time.monotonic() - at.hold_from) * 1000
+        at.hold_ms = at.held()
         row = progress.entry(at, "skipped" if at.skipped else "done")
         # What is checked at COMMIT would be checked when nothing can be cancelled any more.
         ctx.connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")

@@ -52,7 +52,7 @@ class Step:
     """One step. ``outcome`` is done, failed, skipped, running or cut off; ``locks`` are the strongest on each table.
 
     ``locks_from`` says how they are known: seen in this run, or traced when the revision was written. ``held`` is how long its
-    last try took, so no lock of it was held longer; ``parts``: it commits in the middle, and held each lock for a part of that.
+    last try took, so no lock of it was held longer; ``parts``: it commits in the middle, and ``held`` is the longest part.
     """
 
     revision: str

@@ -68,7 +68,7 @@ def _numbers(report: Report) -> Iterator[tuple[str, str]]:
     if until:
         yield lasting((until - run.started).total_seconds() * 1000), "so far" if run.state == "running" else "in all"
     if steps:
-        held = [*(one.held for one in steps if not one.parts), *(one.held or 0.0 for one in report.waits)]
+        held = [*(one.held for one in steps), *(one.held or 0.0 for one in report.waits)]
         if held:
             yield lasting(max(held)), "locks held at most"
         yield lasting(sum(one.waited for one in steps)), "waited for locks"
@@ -113,7 +113,7 @@ def _steps(report: Report) -> Iterator[Block]:
 def _step(one: Step) -> tuple[str, ...]:
     return (
         one.revision, one.direction, outcome(one), one.description or "", lasting(one.duration), lasting(one.waited),
-        "in parts" if one.parts else lasting(one.held), count(one.attempts),
+        lasting(one.held) + (" in parts" if one.parts else ""), count(one.attempts),
         count(one.rows, "not counted" if one.outcome == "done" else "none"),
     )  # fmt: skip
 
