@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -299,7 +300,9 @@ def test_validate_refuses_sql_that_would_be_noticed(copy: Path) -> None:
 
     assert done.returncode == 3
     assert ": column-renamed\n" in done.stdout
-    assert "1 of them are pending: their SQL was judged too" in done.stdout
+    assert re.search(
+        "1 of them is newer than [0-9]+, which alembic/table-stats.json says is deployed: its SQL", done.stdout
+    )
     assert "next: correct the first one above, then make migrate-validate" in done.stderr
 
 

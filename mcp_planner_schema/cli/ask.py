@@ -52,10 +52,7 @@ def _validate(config: Config, values: Values) -> int:
             print(f"warning: {warning.text()}\n")
         for warning in found.back:
             print(f"warning, of the downgrade: {warning.text()}\n")
-        told = [
-            *found.notes,
-            *([f"{found.judged} of them are pending: their SQL was judged too"] if found.judged else []),
-        ]
+        told = [*found.notes, *filter(None, [found.told()])]
     for finding in findings:
         print(finding.text() + "\n")
     print(f"{len(judged)} revisions judged, {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}")

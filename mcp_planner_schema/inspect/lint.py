@@ -36,6 +36,7 @@ class Lint:
     """``findings`` stand against a revision, ``warnings`` are told; ``notes`` say what could not be judged.
 
     ``back`` would stand against a downgrade, if it were an upgrade: they are told too, for who goes back is in a hurry.
+    ``since`` is the version behind which the ``judged`` revisions come.
     """
 
     judged: int
@@ -43,6 +44,17 @@ class Lint:
     warnings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     back: tuple[Finding, ...] = ()
+    since: str = ""
+
+    def told(self) -> str:
+        """What was judged, for people: no database was asked, so which are pending there is not known."""
+        if not self.judged:
+            return ""
+        if not self.since:
+            return "their SQL was judged as of one deploy: alembic/table-stats.json (make table-stats) names none before it"
+        newer = f"{self.judged} of them {'is' if self.judged == 1 else 'are'} newer than {self.since}"
+        whose = "its" if self.judged == 1 else "their"
+        return f"{newer}, which alembic/table-stats.json says is deployed: {whose} SQL was judged too"
 
 
 def lint(config: Config, script: ScriptDirectory, judged: Sequence[Judged], day: dt.date | None = None) -> Lint:
@@ -60,7 +72,7 @@ def lint(config: Config, script: ScriptDirectory, judged: Sequence[Judged], day:
         notes.append("note: alembic/table-stats.json names a revision that is not here: make table-stats")
     pending = [one for one in every if one.revision not in (applied or ())]
     found = of(config, script, pending, judged, stats, day, back=True)
-    return dataclasses.replace(found, notes=(*notes, *found.notes))
+    return dataclasses.replace(found, notes=(*notes, *found.notes), since=", ".join(stats.heads))
 
 
 def deployed(script: ScriptDirectory, stats: TableStats) -> set[str] | None:
