@@ -95,6 +95,7 @@ def test_a_moved_column_brings_the_newer_value(empty: Database, project: Project
 def test_a_list_larger_than_work_mem_is_read_once(empty: Database, project: Project) -> None:
     """Which rows were written since is joined to the rows, and not looked up for each of them in a list on disk."""
     empty.rows(f"ALTER DATABASE {empty.name} SET work_mem = '64kB'")
+    project.configure(inline_rows="30000")
     two(
         project, "CREATE TABLE a (id int PRIMARY KEY, y text); INSERT INTO a SELECT n, 'old' FROM generate_series(1, 20000) n",
         "ALTER TABLE a ADD x text; UPDATE a SET x = y; ALTER TABLE a DROP y",
