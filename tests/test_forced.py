@@ -152,6 +152,35 @@ def test_who_has_mistaken_the_version_is_led_to_the_right_one(
     assert cli.main(["migrate-doctor"]) == 0
 
 
+def test_what_is_half_done_is_no_version(
+    two: Project, empty: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A step whose part of the catalog is committed and whose rows are not is told as that: its version would leave the rows."""
+    monkeypatch.setattr(cli, "ROOT", two.folder)
+    (two.folder / "alembic" / "fingerprints").touch()
+    two.downgrade("base")
+    two.revision(
+        "003", "create_t3",
+        "with op.get_context().autocommit_block():\n    op.execute('CREATE TABLE IF NOT EXISTS t3 (id int)')\n"
+        "op.execute('INSERT INTO t3 SELECT 1 / count(*) FROM t1')",
+        'op.drop_table("t3")', transaction="none",
+    )  # fmt: skip
+    two.upgrade("002")
+    empty.rows("INSERT INTO t1 DEFAULT VALUES")
+    two.upgrade("003")
+    two.downgrade("002")
+    empty.rows("DELETE FROM t1")
+
+    with pytest.raises(Broken) as failed:
+        two.upgrade("003")
+    capsys.readouterr()
+    cli.main(["migrate-doctor"])
+
+    assert empty.value("SELECT to_regclass('t3')") is not None
+    assert "division by zero" in failed.value.message
+    assert "migrate-force" not in failed.value.text() + capsys.readouterr().out
+
+
 def test_a_step_that_fails_after_it_blames_the_version_too(
     two: Project, empty: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:

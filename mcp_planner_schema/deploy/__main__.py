@@ -166,9 +166,7 @@ def _opened(config: Config) -> Iterator[tuple[Settings, Engine, Connection]]:
     engine = connect.engine(connect.url(given), "mcp-planner-guard deploy")
     with connect.opened(engine, autocommit=True) as connection:
         # Before anything of the guard's is read: a view in its place would run its maker's code as whoever deploys.
-        history.refuse_foreign(
-            connection, given.schema, version_table.of(config).shown, str(config.attributes["repeat"])
-        )
+        history.refuse_foreign(connection, given.schema, version_table.of(config).sql, str(config.attributes["repeat"]))
         yield given, engine, connection
 
 

@@ -72,7 +72,7 @@ def deploying(config: Config, *, marked: bool = True) -> Iterator[Alone]:
             banner.shown(config, connection, given)
             if marked:
                 banner.compared(config, connection, given, changes=True)
-            history.refuse_foreign(connection, given.schema, table.shown, repeat)
+            history.refuse_foreign(connection, given.schema, table.sql, repeat)
             lock = deploy_lock.of(connection, *table)
             connection.rollback()
             with deploy_lock.held(engine, lock, given.deploy_lock_timeout, say, repeat) as still_held:

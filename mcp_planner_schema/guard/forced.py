@@ -14,6 +14,8 @@ from mcp_planner_schema.guard.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from mcp_planner_schema.guard.progress import Progress
+
 _MOVED = """
 SELECT h.direction, h.revision, h.who, h.finished_at::date::text AS day FROM {schema}.history h
 JOIN {schema}.run r ON r.id = h.run_id
@@ -47,7 +49,7 @@ def require(
                 "revision": revision, "differences": "\n".join([*told[:_SHOWN], *more]),
                 "match": " and ".join(matched) or "no revision here",
             }  # fmt: skip
-            refuse([Finding("stamp-differs", "alembic", revision, values)], _next(matched))
+            refuse([Finding("stamp-differs", "alembic", revision, values)], next_of(matched))
         return
     if not settings.rules.explains:
         return
@@ -73,33 +75,42 @@ def _differing(script: Any, destination: Sequence[str], found: Lines) -> list[st
     return catalog_change.differing(script, heads, found)
 
 
-def _next(matched: Sequence[str]) -> str:
+def next_of(matched: Sequence[str]) -> str:
+    """What to type where the catalog matches these versions. One that changes only rows looks like the one before it."""
+    if len(matched) == 1:
+        return f"make migrate-force VERSION={matched[0]}"
     if matched:
-        return f"make migrate-force VERSION={matched[-1]}"
+        return f"make migrate-history   (which of {' and '.join(matched)} has run), then make migrate-force VERSION=…"
     return "make migrate-drift   (whether the database is what its own version says)"
 
 
 def another(
     connection: Connection, settings: Settings, script: Any, heads: Sequence[str], version_table: str
-) -> str | None:
-    """The version that the catalog does match, where it is not that of ``heads``; None where it is, or matches none."""
+) -> list[str]:
+    """The versions that the catalog does match, where none is that of ``heads``; none where one is, or it matches nothing.
+
+    Nor where one follows ``heads`` at once: a step that has committed its part of the catalog and not yet its rows looks so.
+    """
     if not catalog_change.kept(script):
-        return None
+        return []
     matched = catalog_change.matching(script, _lines(connection, settings, version_table))
-    return None if not matched or set(heads or ["base"]) & set(matched) else matched[-1]
+    here = set(heads or ["base"])
+    near = {one.revision for one in script.walk_revisions() if here & set(one._versioned_down_revisions or ["base"])}
+    return [] if (here | near) & set(matched) else matched
 
 
 def reminded(
-    connection: Connection, settings: Settings, script: Any, heads: Sequence[str], version_table: str, error: GuardError
-) -> GuardError:
+    connection: Connection, settings: Settings, script: Any, at: Progress, heads: Sequence[str], version_table: str,
+    error: GuardError,
+) -> GuardError:  # fmt: skip
     """The error of a step behind ``heads``; where the database is at another version, it is not the file that is wrong."""
     if not isinstance(error, Broken) or "correct " not in error.next_command:
         return error
-    if match := another(connection, settings, script, heads, version_table):
+    if not at.committed and (matched := another(connection, settings, script, heads, version_table)):
         return Broken(
-            f"{error.message}\nThe database is what the revisions up to {match} make of it, and the version says "
+            f"{error.message}\nThe database is what the revisions up to {' or '.join(matched)} make of it, and the version says "
             f"{', '.join(heads) or 'base'}: it is the version that is wrong, and not the file.",
-            f"make migrate-force VERSION={match}",
+            next_of(matched),
         )
     moved = connection.exec_driver_sql(_MOVED.format(schema=settings.schema), (version_table,)).first()
     if moved is None or moved.direction != "stamp":

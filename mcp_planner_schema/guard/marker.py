@@ -46,11 +46,13 @@ _NEWEST = """
 SELECT name, id::text, pg_catalog.date_trunc('second'::text, since)::text, who
 FROM {schema}.environment ORDER BY number DESC LIMIT 1
 """
-# That somebody has rows in it; tables of the guard's own, and of schemas that nobody has made, say nothing.
+# That somebody has rows in it, by what is counted: to ask a table for its size waits for whoever has locked it. Tables of the
+# guard's own, and of schemas that nobody has made, say nothing.
 _USED = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND left(n.nspname, 3) <> 'pg_'
-                 AND n.nspname <> 'information_schema' AND n.nspname !~ %(own)s AND pg_catalog.pg_relation_size(c.oid) > 0),
+                 AND n.nspname <> 'information_schema' AND n.nspname !~ %(own)s
+                 AND (c.relpages > 0 OR pg_catalog.pg_stat_get_live_tuples(c.oid) > 0)),
        EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                WHERE n.nspname = %(schema)s AND c.relname = 'environment'
                  AND NOT (pg_catalog.has_schema_privilege(n.oid, 'USAGE')

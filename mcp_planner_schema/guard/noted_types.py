@@ -21,12 +21,20 @@ _THERE = "SELECT typname::text FROM pg_catalog.pg_type WHERE typname = ANY (%s::
 
 
 def after(context: MigrationContext, connection: Connection) -> Noted:
-    """What a step has noted and ``connection`` finds there: a type that another statement has dropped is to be made again."""
+    """What a step has noted and ``connection`` finds there: a type that another statement has dropped is to be made again.
+
+    Of a connection that is gone it is taken for true: the step is final, and whatever comes next will meet that.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
     noted = _copied(context.impl.memo)
     names = {name for kind in noted.values() for _, name in kind}
     if not names:
         return noted
-    there = set(connection.exec_driver_sql(_THERE, (sorted(names),)).scalars())
+    try:
+        there = set(connection.exec_driver_sql(_THERE, (sorted(names),)).scalars())
+    except SQLAlchemyError:
+        return noted
     return {kind: {one for one in types if one[1] in there} for kind, types in noted.items()}
 
 

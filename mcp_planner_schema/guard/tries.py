@@ -137,7 +137,8 @@ def take(run: Run, one: Step, judged: Judged | None) -> None:
             outcome.failed(run, at, failed, failure.sqlstate(error, at))
             raise failed from error
         run.migration().connection.info.pop(trial.STOOD, None)  # type: ignore[union-attr]  # online there is one
-        run.heads, run.noted = at.heads, noted_types.after(run.migration(), run.beside)
+        run.heads = at.heads
+        run.noted = noted_types.after(run.migration(), run.beside)
         outcome.done(run, at)
         return
 
@@ -279,7 +280,7 @@ def failed_as(run: Run, one: Step, at: Progress, error: Exception) -> GuardError
         named = plan.version_table(run.migration())
         if path is None:
             return meant
-        return forced.reminded(run.beside, run.settings, run.migration().opts["script"], run.heads, named, meant)
+        return forced.reminded(run.beside, run.settings, run.migration().opts["script"], at, run.heads, named, meant)
     except SQLAlchemyError:  # the other connection is gone too
         return Broken(f"Revision {at.name}: {failure.told(error)}\n{failure.state(at, run.beside)}", run.repeat)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcp_planner_schema.guard.findings import Broken, GuardError
+from mcp_planner_schema.guard.postcheck import identifier
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -30,6 +31,11 @@ class VersionTable(NamedTuple):
 
     name: str = "alembic_version"
     schema: str | None = None
+
+    @property
+    def sql(self) -> str:
+        """As a statement names it, quoted."""
+        return ".".join(identifier(part) for part in (self.schema, self.name) if part)
 
     @property
     def shown(self) -> str:

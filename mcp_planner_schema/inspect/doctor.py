@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcp_planner_schema.backfill import standing
-from mcp_planner_schema.guard import connect, deploy_lock, forced, manifest, version_table
+from mcp_planner_schema.guard import catalog_change, connect, deploy_lock, forced, manifest, version_table
 from mcp_planner_schema.guard.evidence import own
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.fingerprint import Line, Lines, at_once, entries, stored, together, without
@@ -78,10 +78,12 @@ def examine(config: Config) -> list[Ailment]:
         with route.history(config, given, (), connection, table) as script:
             applied = [one.revision for one in script.iterate_revisions(heads, "base")][::-1] if heads else []
             match = forced.another(connection, given, script, heads, table.shown)
-        if match:  # every other question is asked of what is there, by a version that it is not
-            return [_misplaced(heads, match)]
+            reached = catalog_change.chain(script, [one for one in match[-1:] if one != "base"])
         expected, unknown = _expected(script.dir, applied)
         alive = deploy_lock.taken(connection, deploy_lock.of(connection, *table))
+        # Every other question would be asked of what is there by a version that it is not; but what is half done is no version.
+        if match and not alive and not list(_interrupted(connection, given, reached, table)):
+            return [_misplaced(heads, match)]
         found = [] if alive else list(_interrupted(connection, given, applied, table))
         onward = next((one.cure for one in found if one.kind != "run"), None)
         with pinned(connection, search_path="pg_catalog, pg_temp"):
@@ -126,9 +128,10 @@ def _interrupted(connection: Connection, given: Settings, applied: list[str], ta
             yield Ailment("backfill", what, _onward(one.direction, one.revision))
 
 
-def _misplaced(heads: tuple[str, ...], match: str) -> Ailment:
-    what = f"the version says {', '.join(heads) or 'base'}, and the database is what the revisions up to {match} make of it"
-    return Ailment("version", what, f"make migrate-force VERSION={match}")
+def _misplaced(heads: tuple[str, ...], match: list[str]) -> Ailment:
+    up_to = " or ".join(match)
+    what = f"the version says {', '.join(heads) or 'base'}, and the database is what the revisions up to {up_to} make of it"
+    return Ailment("version", what, forced.next_of(match))
 
 
 def _onward(direction: str, revision: str) -> str:
