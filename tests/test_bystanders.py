@@ -57,9 +57,9 @@ def test_what_others_change_during_a_step_is_not_its_doing(first: Project, empty
     """Another session makes and drops objects while the body runs; of the step's own, in savepoints too, nothing is."""
     body = f"{does('SELECT pg_sleep(2)')}\n{does('SAVEPOINT a; CREATE TABLE u (id int); RELEASE a')}"
     file = first.revision("002", "add_u", body, does("DROP TABLE u"))
-    empty.rows("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE TABLE gone (id int)")
     first.upgrade()
     first.downgrade("001")
+    empty.rows("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE TABLE gone (id int)")
 
     def meanwhile() -> None:
         until(lambda: empty.value("SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(2)'"))
