@@ -108,7 +108,7 @@ def _blockers(seen: Waits, shown: str) -> list[str]:
 def _measured(at: Progress) -> dict[str, Any]:
     return {
         "duration_ms": round((time.monotonic() - at.began) * 1000, 1), "lock_wait_ms": round(at.waits.waited * 1000, 1),
-        "hold_ms": round(at.hold_ms, 1), "attempts": at.attempts, "rows": at.rows,
+        "hold_ms": round(at.hold_ms, 1), "parts": at.parts, "attempts": at.attempts, "rows": at.rows,
         "locks": lock_order.stronger(at.clock.locks, at.locks), "notes": list(at.notes),
     }  # fmt: skip
 

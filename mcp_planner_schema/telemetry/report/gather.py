@@ -180,16 +180,19 @@ def _events(rows: Sequence[dict[str, Any]], run: dict[str, Any]) -> list[Event]:
 def _step(row: dict[str, Any], events: Sequence[Event], clean: Callable[[str], str]) -> Step:
     ended = recorded.last(events, "step-done", row["revision"]) or recorded.last(events, "step-failed", row["revision"])
     held, begun = recorded.locks(ended), recorded.last(events, "step-started", row["revision"])
+    parts = begun is not None and begun.text("transaction") == "none"
+    measured = not parts or (ended is not None and "parts" in ended.data)  # older runs have all of its time there
     return Step(
         revision=row["revision"], direction=row["direction"], outcome=row["outcome"],
         description=clean(row.get("description") or ""), author=row.get("author") or "", started=_moment(row["started_at"]),
-        ended=_moment(row["finished_at"]), duration=row["duration_ms"], waited=row["lock_wait_ms"], held=row["hold_ms"],
+        ended=_moment(row["finished_at"]), duration=row["duration_ms"], waited=row["lock_wait_ms"],
+        held=row["hold_ms"] if measured else 0.0,
         attempts=row["attempts"], rows=row.get("rows_touched"), error=clean(row.get("error") or ""),
         sqlstate=ended.text("sqlstate") if ended else "", waivers=tuple(map(clean, row.get("waivers") or ())),
         notes=tuple(map(clean, ended.texts("notes"))) if ended else (),
         scripts=tuple(_script(one, clean) for one in row.get("scripts") or () if isinstance(one, dict)),
         locks=held, locks_from="seen in this run" if held else "",
-        parts=begun is not None and begun.text("transaction") == "none",
+        parts=parts,
     )  # fmt: skip
 
 

@@ -113,9 +113,15 @@ def _steps(report: Report) -> Iterator[Block]:
 def _step(one: Step) -> tuple[str, ...]:
     return (
         one.revision, one.direction, outcome(one), one.description or "", lasting(one.duration), lasting(one.waited),
-        lasting(one.held) + (" in parts" if one.parts else ""), count(one.attempts),
+        _held(one), count(one.attempts),
         count(one.rows, "not counted" if one.outcome == "done" else "none"),
     )  # fmt: skip
+
+
+def _held(one: Step) -> str:
+    if not one.parts:
+        return lasting(one.held)
+    return f"{lasting(one.held)} in parts" if one.held else "in parts"
 
 
 def outcome(one: Step) -> str:
