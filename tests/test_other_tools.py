@@ -9,6 +9,9 @@ import pytest
 from alembic import command
 
 from mcp_planner_schema import cli
+from mcp_planner_schema.guard import connect
+from mcp_planner_schema.guard.address import parse
+from mcp_planner_schema.guard.fingerprint import other_tools
 from mcp_planner_schema.interop.golang import adopt
 from tests.conftest import HEAD, Database, Project
 from tests.golang import Migrate
@@ -90,3 +93,33 @@ def test_an_adopted_database_is_as_alembic_makes_it(
     assert drift.strip().endswith("at 003: as the revisions have made it") and "nothing found" in doctor
     assert "users" in proposed and table not in proposed
     assert "004" in there and fingerprints.read_text() == there
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "CREATE VIEW migration.adopted AS SELECT relation FROM (SELECT touch()) AS f (relation)",
+        "CREATE TABLE migration.adopted AS SELECT 'public.t' AS relation;"
+        "CREATE POLICY p ON migration.adopted USING (touch() IS NULL);"
+        "ALTER TABLE migration.adopted ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+    ],
+    ids=["view", "policy"],
+)
+def test_what_stands_in_place_of_our_table_is_not_read(made: str, empty: Database) -> None:
+    """A view or a policy of somebody else's would run its code as whoever asks whether the database has drifted."""
+    empty.rows(
+        "CREATE SCHEMA migration; CREATE SEQUENCE touched; CREATE FUNCTION touch() RETURNS text LANGUAGE sql AS "
+        f"$$ SELECT nextval('public.touched')::text $$; {made}"
+    )
+    engine = connect.engine(parse(empty.url).set(drivername="postgresql+psycopg2"), "the test")
+
+    with connect.opened(engine) as connection:
+        found = (
+            other_tools.without(connection, "migration", "alembic_version"),
+            other_tools.there(connection, "migration"),
+        )
+        connection.rollback()
+    engine.dispose()
+
+    assert found == (("alembic_version",), set())
+    assert empty.value("SELECT is_called FROM touched") is False
