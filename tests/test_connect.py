@@ -414,3 +414,21 @@ def test_a_session_in_the_place_of_a_lost_one_is_in_autocommit_too(empty: Databa
 
         assert empty.rows("SELECT id FROM t ORDER BY id") == [(1,), (3,)]
         assert empty.rows(state) == [("idle",)]
+
+
+@pytest.mark.parametrize(
+    ("query", "short"),
+    [("", True), ("?application_name=app", True), ("?ssl=disable", False), ("?prepared_statement_cache_size=0", False)],
+)
+def test_a_command_for_psql_has_no_option_of_asyncpgs(
+    query: str, short: bool, guarded: Database, tmp_path: Path
+) -> None:
+    """psql takes the URL that stands in the command, typed by a shell; where it is an application's, without its options."""
+    url = f"postgresql+asyncpg://nobody@/app{query or '?'}{'&' if query else ''}host={guarded.host}&port={guarded.port}"
+
+    typed = connect.psql(read(url), "SELECT 1", {"DATABASE_URL": url})
+    environ = {"DATABASE_URL": url, "PATH": str(embedded.binary("psql").parent), "PGPASSFILE": str(tmp_path / "none")}
+    ran = subprocess.run(typed, shell=True, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+    assert ("${DATABASE_URL#*:}" in typed) is short
+    assert "invalid URI" not in ran.stderr and "no password supplied" in ran.stderr

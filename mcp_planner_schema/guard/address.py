@@ -24,6 +24,16 @@ def parse(text: str) -> URL:
 
     Raises ValueError, whose text never holds the password.
     """
+    return for_libpq(_parsed(text))
+
+
+def is_for_libpq(text: str) -> bool:
+    """Whether libpq knows every option of the URL as it stands, so that psql can be given it."""
+    made = _parsed(text)
+    return for_libpq(made) == made
+
+
+def _parsed(text: str) -> URL:
     from urllib.parse import unquote
 
     from sqlalchemy.engine import make_url
@@ -34,7 +44,7 @@ def parse(text: str) -> URL:
         made = make_url(f"{raw['driver']}://{raw['rest']}" if raw else text)
     except (ArgumentError, ValueError):
         raise ValueError("no database URL") from None
-    return for_libpq(made.set(username=unquote(raw["user"]), password=unquote(raw["password"])) if raw else made)
+    return made.set(username=unquote(raw["user"]), password=unquote(raw["password"])) if raw else made
 
 
 def for_libpq(url: URL) -> URL:

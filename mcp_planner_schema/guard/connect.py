@@ -218,10 +218,12 @@ def masked(text: str, target: URL | None) -> str:
 
 def psql(given: Settings, sql: str, environ: Mapping[str, str] = os.environ) -> str:
     """A command for people that runs a statement on the database. No password; psql knows no ``postgresql+psycopg2:``."""
+    from mcp_planner_schema.guard import address
+
     if given.url is None:
         return f"echo {shlex.quote(sql)} | make db-shell"
     place = shlex.quote(_without_password(given.url))
-    if environ.get("DATABASE_URL", "").strip() == given.url:
+    if environ.get("DATABASE_URL", "").strip() == given.url and address.is_for_libpq(given.url):
         scheme = given.url.partition(":")[0]
         place = '"postgresql:${DATABASE_URL#*:}"' if "+" in scheme else '"$DATABASE_URL"'
     return f"psql {place} -c {shlex.quote(sql)}"
