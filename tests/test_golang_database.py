@@ -428,6 +428,21 @@ def test_what_is_half_there_is_told_and_the_commands_lead_out(
     assert version(database) == [({"003": 7, "002": 5}[at], False)]
 
 
+def test_a_name_makes_no_line_of_its_own(both: tuple[Migrate, Database, Project]) -> None:
+    """What somebody has written into a name, behind the end of a line, does not stand among the commands to paste."""
+    golang, database, _ = both
+    golang.goto(5)
+    database.rows('CREATE TABLE "t\nrm -rf t" (); CREATE PUBLICATION "p\n\x1b[1Krm -rf p";'
+                  "UPDATE schema_migrations SET version = 7, dirty = true; CREATE TYPE mood AS ENUM ('a;b')")  # fmt: skip
+
+    told = dirty(both)
+
+    named = [line.strip() for line in told.splitlines() if "rm -rf" in line]
+    assert sum(line.startswith("neither ") for line in named) == 2 and "\x1b" not in told
+    assert sum(line.startswith(("-- table", "-- publication")) for line in named) == 4
+    assert all(line.startswith(("neither ", "-- ", "next: -- ")) for line in named)
+
+
 @pytest.mark.long
 def test_the_way_back_that_failed_is_seen_as_such(both: tuple[Migrate, Database, Project]) -> None:
     """A dirty row names the version that was being gone to: the catalog tells that it was the way back from the next one."""

@@ -79,7 +79,7 @@ def partly(
     told = [*told, f"Of revision {place.revision} ({place.script.doc}), as the catalog has it:"]
     told += [f"  done      {_said(one, after)}" for one in there]
     told += [f"  not done  {_said(one, after)}" for one in missing]
-    told += [f"  neither   {one.kind} {one.identity}: {one.definition}" for one in strange]
+    told += [f"  neither   {one.kind} {_one_line(f'{one.identity}: {one.definition}')}" for one in strange]
     told.append("To finish it:")
     if place.came is None and _commits(place):
         told.append(f'  {command} AT={start} REASON="half of {place.revision} is there"')
@@ -101,7 +101,12 @@ def _commits(place: Place) -> bool:
 
 def _said(line: Line, after: Lines) -> str:
     what = "made" if line in after else "taken away"
-    return f"{line.kind} {line.identity} {what}"
+    return f"{line.kind} {_one_line(line.identity)} {what}"
+
+
+def _one_line(text: str) -> str:
+    """A quoted name may hold the end of a line: what follows it would stand there as a command to paste."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def _commands(now: Lines, wanted: Lines, given: Settings) -> Iterator[str]:
@@ -143,6 +148,8 @@ def _part_of(line: Line, tables: set[str], come: Lines) -> bool:
 
 def _drop(line: Line) -> str:
     kind, identity, _ = line
+    if not identity.isprintable():
+        return f"-- {kind} {_one_line(identity)} is to go; its name holds characters that cannot be printed"
     if kind == "index":
         return f"DROP INDEX CONCURRENTLY {identity}"
     if kind in _OF_TABLE:
@@ -151,7 +158,7 @@ def _drop(line: Line) -> str:
         return f"DROP {kind.upper()} {last(identity)} ON {identity.removesuffix('.' + last(identity))}"
     if kind in _OBJECTS:
         return f"DROP {kind.upper()} {identity}"
-    return f"-- {kind} {identity} is to go"
+    return f"-- {kind} {_one_line(identity)} is to go"
 
 
 def _make(line: Line) -> str:
@@ -163,7 +170,7 @@ def _make(line: Line) -> str:
         return f"ALTER TABLE {table} ADD {kind.upper()} {last(identity)} {definition}"
     if definition.startswith("CREATE"):
         return definition
-    return f"-- {kind} {identity} is to be made: {definition}; the statement stands in the file"
+    return f"-- {kind} {_one_line(f'{identity} is to be made: {definition}')}; the statement stands in the file"
 
 
 def _psql(given: Settings, sql: str) -> str:
