@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +346,53 @@ def test_a_kept_row_follows_each_step(both: tuple[Migrate, Database, Project]) -
     assert database.value("SELECT to_regclass('users_mail') IS NOT NULL")
     project.downgrade("001")
     assert version(database) == [(1, False)]
+
+
+@contextmanager
+def meanwhile(statement: str, happens: Callable[[], object]) -> Iterator[None]:
+    """Something that happens once, before the first statement of ours that has this in it."""
+    left = [happens]
+
+    def before(connection: Any, cursor: Any, text: str, *_: Any) -> None:
+        if left and re.search(statement, text):
+            left.pop()()
+
+    event.listen(Engine, "before_cursor_execute", before)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "before_cursor_execute", before)
+    assert not left
+
+
+@pytest.mark.parametrize(
+    ("first", "moved"),
+    [
+        (None, "CREATE TABLE alembic_version (version_num text PRIMARY KEY); INSERT INTO alembic_version VALUES ('004')"),
+        (None, "CREATE TABLE alembic_version (version_num text PRIMARY KEY); INSERT INTO alembic_version VALUES ('003')"),
+        ("003", "UPDATE alembic_version SET version_num = '004'"),
+    ],
+    ids=["another goes on", "another is as far", "adopted before"],
+)  # fmt: skip
+def test_who_adopts_second_does_not_set_the_version_back(
+    first: str | None, moved: str, both: tuple[Migrate, Database, Project]
+) -> None:
+    """Another has adopted before the deployers' lock was had, and run what only writes rows: busy, the version stays."""
+    _, database, project = both
+    project.revision("004", "fill_users", "op.execute(\"INSERT INTO users VALUES (9, 'a:b')\")",
+                     "op.execute('DELETE FROM users WHERE id = 9')", type="data")  # fmt: skip
+    if first:
+        adopt.adopt(project.config())
+
+    with (
+        meanwhile("pg_try_advisory_lock", lambda: database.rows(moved)),
+        pytest.raises(Busy, match="moved the version"),
+    ):
+        adopt.adopt(project.config(), keeping=True)
+
+    assert database.value("SELECT version_num FROM alembic_version") == ("003" if "003" in moved else "004")
+    there = database.value("SELECT to_regclass('migration.adopted') IS NOT NULL")
+    assert (database.rows("SELECT keep FROM migration.adopted") if there else []) == ([(False,)] if first else [])
 
 
 @pytest.mark.long

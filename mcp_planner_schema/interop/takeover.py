@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mcp_planner_schema.guard import catalog_change, connect, fingerprint
-from mcp_planner_schema.guard.findings import Finding, Refused, WrongUse
+from mcp_planner_schema.guard import catalog_change, connect, fingerprint, version_table
+from mcp_planner_schema.guard.findings import Busy, Finding, Refused, WrongUse
 from mcp_planner_schema.guard.fingerprint import Lines, stored
 from mcp_planner_schema.interop.half import Place
 
@@ -63,22 +63,41 @@ def write(
 ) -> None:  # fmt: skip
     """Set the version, with what ``record`` writes in the same transaction; where it is right already, only that."""
     if tuple(heads) == (() if revision == "base" else (revision,)):
-        _alone(given, own, record, config.attributes.get("confirm"), tool, command)
+        _alone(given, own, heads, record, config.attributes.get("confirm"), tool, command)
     else:
-        _stamp(config, revision, said, record)
+        _stamp(config, heads, revision, said, record, command)
 
 
-def _stamp(config: Config, revision: str, said: str, record: Any) -> None:
-    from alembic import command
+def _require_same(before: Sequence[str], now: Sequence[str], command: str) -> None:
+    """``before`` was read without the deployers' lock: somebody may have adopted the database since then, and gone on."""
+    if set(before) != set(now):
+        said = f"at {', '.join(before) or 'base'}, and is at {', '.join(now) or 'base'} now"
+        raise Busy(f"Somebody has moved the version meanwhile: it was {said}. Nothing was changed here.", command)
 
-    config.attributes.update(reason=said, on_version_apply=record)
+
+def _stamp(config: Config, before: Sequence[str], revision: str, said: str, record: Any, command: str) -> None:
+    from alembic import command as alembic
+
+    recorded = []
+
+    def called(ctx: Any, step: Any, heads: Any, run_args: Any) -> None:
+        _require_same(before, step.source_revision_ids, command)
+        record(ctx, step, heads, run_args)
+        recorded.append(step)
+
+    # The guard stamps whatever version it meets under its lock, where it is given a reason.
+    config.attributes.update(reason=said, on_version_apply=called)
     try:
-        command.stamp(config, revision)
+        alembic.stamp(config, revision)
     finally:
         config.attributes.pop("on_version_apply")
+    if not recorded:  # somebody else has brought the version there, and what is to be remembered is not written
+        _require_same(before, () if revision == "base" else (revision,), command)
 
 
-def _alone(given: Settings, own: VersionTable, record: Any, confirm: Any, tool: str, command: str) -> None:
+def _alone(
+    given: Settings, own: VersionTable, heads: Sequence[str], record: Any, confirm: Any, tool: str, command: str
+) -> None:
     """The version is right already: only what is remembered changes, under the deployers' lock as well."""
     from types import SimpleNamespace
 
@@ -90,6 +109,7 @@ def _alone(given: Settings, own: VersionTable, record: Any, confirm: Any, tool: 
         banner.confirmed(beside, given, confirm, f"{tool}'s rows would be taken over", command)
         lock = deploy_lock.of(beside, own.name, own.schema)
         with deploy_lock.held(engine, lock, given.deploy_lock_timeout, say, command):
+            _require_same(heads, version_table.heads(beside, own), command)
             marker.require(beside, given, banner.place(beside))
             history.prepare(beside, given.schema)
             with connect.opened(engine) as connection:
