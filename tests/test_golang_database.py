@@ -255,7 +255,7 @@ def test_the_row_is_kept_by_two_statements_of_the_step(both: tuple[Migrate, Data
     kept = [
         text.split(" ")[0] for one, text in after if one == pid and re.search("advisory_xact|schema_m|adopted", text)
     ]
-    assert kept == ["SELECT", "DELETE"]
+    assert kept == ["SELECT", "UPDATE"]
     assert version(database) == [(7, False)]
 
 
@@ -393,6 +393,37 @@ def test_who_adopts_second_does_not_set_the_version_back(
     assert database.value("SELECT version_num FROM alembic_version") == ("003" if "003" in moved else "004")
     there = database.value("SELECT to_regclass('migration.adopted') IS NOT NULL")
     assert (database.rows("SELECT keep FROM migration.adopted") if there else []) == ([(False,)] if first else [])
+
+
+@pytest.mark.parametrize(
+    ("at", "to", "statement", "written"),
+    [
+        (5, "003", "UPDATE alembic_version", "UPDATE schema_migrations SET version = 7"),
+        pytest.param(
+            5, "003", "UPDATE alembic_version", "UPDATE schema_migrations SET dirty = true", marks=pytest.mark.long
+        ),
+        pytest.param(
+            1, "base", "DELETE FROM alembic_version", "UPDATE schema_migrations SET version = 5", marks=pytest.mark.long
+        ),
+        (None, "001", "INSERT INTO alembic_version", "INSERT INTO schema_migrations VALUES (1, false)"),
+    ],
+)
+def test_a_row_that_has_changed_during_the_step_is_not_written_over(
+    at: int | None, to: str, statement: str, written: str, both: tuple[Migrate, Database, Project]
+) -> None:
+    """golang-migrate has run a file between the first look and the end of the step: its row stays, and the step is undone."""
+    golang, database, project = both
+    golang.goto(at) if at else golang.down()
+    adopt.adopt(project.config(), keeping=True)
+    database.rows("CREATE TABLE IF NOT EXISTS alembic_version (version_num varchar(32) PRIMARY KEY)")
+    before = database.rows("SELECT version_num FROM alembic_version")
+
+    with meanwhile(statement, lambda: database.rows(written)), pytest.raises(Busy, match="does not say") as caught:
+        (project.downgrade if to == "base" else project.upgrade)(to)
+
+    wanted = [(int(number), "dirty" in written) for number in re.findall(r"\d", written) or [at]]
+    assert version(database) == wanted and "KEEP=1" in caught.value.next_command
+    assert database.rows("SELECT version_num FROM alembic_version") == before
 
 
 @pytest.mark.long

@@ -7,7 +7,7 @@ a database that ``make migrate-adopt FROM=golang-migrate KEEP=1`` has said so of
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import plan, settings
@@ -15,6 +15,7 @@ from mcp_planner_schema.guard.findings import Broken, WrongUse
 from mcp_planner_schema.guard.postcheck import literal
 from mcp_planner_schema.interop.golang import row as rows
 from mcp_planner_schema.interop.golang import versions
+from mcp_planner_schema.interop.golang.row import Row
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
@@ -44,11 +45,15 @@ def kept(connection: Connection, schema: str, version_table: str) -> str | None:
 
 @dataclass(frozen=True)
 class _Kept:
-    """The ``table`` that is kept, the numbers of golang-migrate's ``locks``, and the ``versions`` of the revisions."""
+    """The ``table`` that is kept, the numbers of golang-migrate's ``locks``, and the ``versions`` of the revisions.
+
+    ``found`` is what the row said before the step; None where it is set whatever it says, as a stamp does.
+    """
 
     table: str
     locks: tuple[int, ...]
     versions: dict[str, int]
+    found: Row | None = None
 
 
 class _InStep:
@@ -73,6 +78,7 @@ class _InStep:
                 "Nothing was changed.",
                 _AGAIN,
             )
+        ctx.connection.info[_FOUND] = replace(kept_here, found=found)
 
     def __call__(self, ctx: MigrationContext, step: Any, heads: Collection[str], run_args: Any) -> None:
         """Write the row. What this raises undoes the step."""
@@ -80,7 +86,11 @@ class _InStep:
         found = ctx.connection.info
         if kept_here := found.get(_FOUND) if _FOUND in found else _kept_here(ctx, ctx.connection):
             rows.alone(ctx.connection, kept_here.locks, "the same command")
-            rows.set_to(ctx.connection, kept_here.table, _version(tuple(heads), kept_here.versions))
+            version = _version(tuple(heads), kept_here.versions)
+            if kept_here.found is None:
+                rows.set_to(ctx.connection, kept_here.table, version)
+            else:
+                rows.move(ctx.connection, kept_here.table, kept_here.found.version, version, "the same command")
 
 
 in_step = _InStep()

@@ -66,6 +66,24 @@ def set_to(connection: Connection, table: str, version: int | None) -> None:
     execute(connection, f"DELETE FROM {tables.quoted(table)}{written}")
 
 
+def move(connection: Connection, table: str, before: int | None, version: int | None, repeat: str) -> None:
+    """Say that the database is at ``version``, where the row says ``before``, clean. Raises :class:`Busy` where it says something
+    else, for golang-migrate may have run a whole file since it was read. One statement; commits nothing."""
+    name, here = tables.quoted(table), f"version = {before} AND NOT dirty"
+    if before is None:
+        written = f"INSERT INTO {name} (version, dirty) SELECT {version}, false WHERE NOT EXISTS (SELECT FROM {name})"
+    elif version is None:
+        written = f"DELETE FROM {name} WHERE {here}"
+    else:
+        written = f"UPDATE {name} SET version = {version} WHERE {here}"
+    if execute(connection, written).rowcount != 1:
+        raise Busy(
+            f"golang-migrate's row in {table} does not say {Row(before)} any more: somebody has migrated with golang-migrate "
+            "while this step ran. The step was undone.",
+            f"make migrate-adopt FROM=golang-migrate KEEP=1, then {repeat}",
+        )
+
+
 def alone(connection: Connection, numbers: Iterable[int], repeat: str) -> None:
     """Hold golang-migrate's ``locks`` to the end of the transaction. Raises :class:`Busy` where one is at work."""
     if not tables.takes(connection, *numbers):
