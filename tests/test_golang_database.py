@@ -395,6 +395,61 @@ def test_who_adopts_second_does_not_set_the_version_back(
     assert (database.rows("SELECT keep FROM migration.adopted") if there else []) == ([(False,)] if first else [])
 
 
+TOUCH = """CREATE SEQUENCE touched; CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM nextval('public.touched'); RETURN NEW; END $$;
+CREATE FUNCTION touch(bigint) RETURNS bigint LANGUAGE sql AS $$ SELECT nextval('public.touched') - 1 + $1 $$;"""
+CARRIES = (
+    "CREATE TRIGGER t BEFORE INSERT OR DELETE OR UPDATE ON schema_migrations FOR EACH ROW EXECUTE FUNCTION touch()"
+)
+
+
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        (CARRIES, "carries the trigger t"),
+        ("CREATE RULE r AS ON UPDATE TO schema_migrations DO ALSO SELECT touch(1)", "carries the rule r"),
+        ("ALTER TABLE schema_migrations RENAME TO theirs; CREATE VIEW schema_migrations AS "
+         "SELECT touch(version) AS version, dirty FROM theirs", "carries the rule"),
+    ],
+)  # fmt: skip
+def test_code_on_golang_migrates_table_is_not_run(sql: str, says: str, both: tuple[Migrate, Database, Project]) -> None:
+    """A trigger or a rule on it, or a view in its place, would run as whoever adopts: told, and nothing of it was run."""
+    _, database, project = both
+    database.rows(TOUCH + sql)
+
+    with pytest.raises(Broken, match=says):
+        adopt.adopt(project.config(), keeping=True, reason="it is so")
+
+    assert database.value("SELECT is_called FROM touched") is False
+    assert database.value("SELECT to_regclass('alembic_version')") is None
+
+
+def test_code_on_a_table_that_is_kept_is_not_run(both: tuple[Migrate, Database, Project]) -> None:
+    """Asked before each step: a trigger that has come after the adoption stops it, and has not been run."""
+    golang, database, project = both
+    golang.goto(5)
+    adopt.adopt(project.config(), keeping=True)
+    database.rows(TOUCH + CARRIES)
+
+    with pytest.raises(Broken, match="carries the trigger t"):
+        project.upgrade()
+
+    assert database.value("SELECT is_called FROM touched") is False
+    assert (version(database), database.value("SELECT version_num FROM alembic_version")) == ([(5, False)], "002")
+
+
+def test_who_adopts_again_is_as_careful_with_alembics_table(both: tuple[Migrate, Database, Project]) -> None:
+    """Where the version is right already, only rows are written: a trigger on the version table is refused there as well."""
+    _, database, project = both
+    adopt.adopt(project.config())
+    database.rows(TOUCH + CARRIES.replace("schema_migrations", "alembic_version"))
+
+    with pytest.raises(Broken, match=r"alembic_version carries the trigger t"):
+        adopt.adopt(project.config(), keeping=True, reason="it is so")
+
+    assert database.value("SELECT keep FROM migration.adopted") is False
+
+
 @pytest.mark.parametrize(
     ("at", "to", "statement", "written"),
     [

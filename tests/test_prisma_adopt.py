@@ -189,6 +189,22 @@ def test_rows_that_say_nothing_known_are_told(
     assert version(database) is None and database.value("SELECT to_regclass('migration.run')") is None
 
 
+def test_code_on_prismas_table_is_not_run(both: tuple[Prisma, Database, Project]) -> None:
+    """A trigger on it would run as whoever adopts, when a failed attempt is resolved: told, and it was not run."""
+    prisma, database, project = both
+    prisma.deploy()
+    database.rows(
+        "CREATE SEQUENCE touched; CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM nextval('public.touched'); RETURN NEW; END $$;"
+        "CREATE TRIGGER t BEFORE INSERT OR UPDATE ON _prisma_migrations FOR EACH ROW EXECUTE FUNCTION touch()"
+    )
+
+    with pytest.raises(Broken, match="carries the trigger t"):
+        adopt.adopt(project.config(), reason="it is so")
+
+    assert database.value("SELECT is_called FROM touched") is False and version(database) is None
+
+
 @pytest.mark.long
 def test_a_gap_that_is_none_is_passed_over_by_name(both: tuple[Prisma, Database, Project]) -> None:
     """Where the catalog is what the revisions up to AT make of it, a missing row does no harm."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mcp_planner_schema.guard import history
 from mcp_planner_schema.guard.postcheck import execute, identifier, literal
 
 if TYPE_CHECKING:
@@ -12,8 +13,9 @@ if TYPE_CHECKING:
 _COLUMNS = """
 SELECT pg_catalog.array_agg(a.attname::text || ' ' || pg_catalog.format_type(a.atttypid, NULL)
                             ORDER BY a.attname::text COLLATE "C")
-FROM pg_catalog.pg_attribute a
-WHERE a.attrelid = pg_catalog.to_regclass({name})::pg_catalog.oid AND a.attnum > 0 AND NOT a.attisdropped
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+WHERE c.oid = pg_catalog.to_regclass({name})::pg_catalog.oid AND c.relkind IN ('r', 'p')
+  AND a.attnum > 0 AND NOT a.attisdropped
 """
 _PLACE = """
 SELECT pg_catalog.current_database()::text, n.nspname::text, c.relname::text
@@ -33,9 +35,16 @@ def quoted(table: str) -> str:
 
 
 def columns(connection: Connection, table: str) -> list[str] | None:
-    """Each column's name and type, in the order of the names; None where there is no such table."""
+    """Each column's name and type, in the order of the names; None where there is no such table. A view is none: it would run
+    its maker's code as whoever reads it."""
     found: list[str] | None = execute(connection, _COLUMNS.format(name=literal(quoted(table)))).scalar_one()
     return found
+
+
+def refuse_foreign(connection: Connection, schema: str, table: str, repeat: str) -> None:
+    """Raise :class:`Broken` where the table, or the guard's ``schema``, is in somebody else's hand, or carries his code: whoever
+    reads and writes it would run that. Ask before the first look at it."""
+    history.refuse_foreign(connection, schema, quoted(table), repeat)
 
 
 def place(connection: Connection, table: str) -> tuple[str, str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mcp_planner_schema.guard import catalog_change, connect, fingerprint, version_table
 from mcp_planner_schema.guard.findings import Busy, Finding, Refused, WrongUse
 from mcp_planner_schema.guard.fingerprint import Lines, stored
+from mcp_planner_schema.guard.postcheck import identifier
 from mcp_planner_schema.interop.half import Place
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ def _alone(
 
     engine = connect.engine(connect.url(given), "mcp-planner-guard adopt")
     with connect.opened(engine, autocommit=True) as beside:
+        table = ".".join(identifier(part) for part in (own.schema, own.name) if part)
+        history.refuse_foreign(beside, given.schema, table, command)
         banner.confirmed(beside, given, confirm, f"{tool}'s rows would be taken over", command)
         lock = deploy_lock.of(beside, own.name, own.schema)
         with deploy_lock.held(engine, lock, given.deploy_lock_timeout, say, command):

@@ -47,6 +47,7 @@ def adopt(
         )
     own = version_table.of(config)
     with status.connected(config) as (connection, _), route.history(config, given, ()) as script:
+        tables.refuse_foreign(connection, given.schema, table, COMMAND)
         row, heads, line = rows.read(connection, table), version_table.heads(connection, own), versions.places(script)
         found = takeover.catalog(connection, given, own.shown, table)
         place = takeover.named(line, at, COMMAND) if at else _at(script, line, table, row, found, given)
@@ -57,6 +58,7 @@ def adopt(
 
     def record(ctx: Any, step: Any, heads: Any, run_args: Any) -> None:
         rows.alone(ctx.connection, rows.locks(ctx.connection, table), COMMAND)
+        tables.refuse_foreign(ctx.connection, given.schema, table, COMMAND)
         if rows.read(ctx.connection, table) != row:
             raise Busy(f"{table} has changed meanwhile. Nothing was changed here.", COMMAND)
         with connect.opened(ctx.connection.engine) as fresh:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mcp_planner_schema.guard import plan, settings
 from mcp_planner_schema.guard.findings import Broken, WrongUse
 from mcp_planner_schema.guard.postcheck import literal
+from mcp_planner_schema.interop import table as tables
 from mcp_planner_schema.interop.golang import row as rows
 from mcp_planner_schema.interop.golang import versions
 from mcp_planner_schema.interop.golang.row import Row
@@ -70,6 +71,8 @@ class _InStep:
             return
         table, there = kept_here.table, kept_here.versions
         rows.refuse_at_work(beside, kept_here.locks, "the same command")
+        assert ctx.config is not None, "the guard runs with one"
+        tables.refuse_foreign(beside, settings.load(ctx.config).schema, table, "the same command")
         found, at = rows.read(beside, table), step.from_revisions_no_deps
         if found.dirty or found.version != _version(at, there):
             raise Broken(

@@ -41,6 +41,7 @@ def adopt(config: Config, *, table: str = rows.TABLE, at: str | None = None, rea
         if tables.is_held(connection, rows.LOCK):
             raise Busy(_AT_WORK, COMMAND)
         heads, line = version_table.heads(connection, own), places(script)
+        tables.refuse_foreign(connection, given.schema, table, COMMAND)
         attempts = rows.read(connection, table)
         applied = catalog_change.chain(script, heads)
         found = takeover.catalog(connection, given, own.shown, table)
@@ -59,6 +60,7 @@ def adopt(config: Config, *, table: str = rows.TABLE, at: str | None = None, rea
     def record(ctx: Any, step: Any, heads: Any, run_args: Any) -> None:
         if not tables.takes(ctx.connection, rows.LOCK):
             raise Busy(_AT_WORK, COMMAND)
+        tables.refuse_foreign(ctx.connection, given.schema, table, COMMAND)
         if rows.read(ctx.connection, table) != attempts:
             raise Busy(f"{table} has changed meanwhile. Nothing was changed here.", COMMAND)
         with connect.opened(ctx.connection.engine) as fresh:
