@@ -14,6 +14,7 @@ from mcp_planner_schema import cli
 from mcp_planner_schema.guard import connect, fingerprint
 from mcp_planner_schema.guard.address import parse
 from mcp_planner_schema.guard.findings import WrongUse
+from mcp_planner_schema.guard.version_table import VersionTable
 from mcp_planner_schema.interop import pulled
 from tests.conftest import Database, Project
 from tests.prisma_migrate import TABLE
@@ -105,6 +106,22 @@ def test_only_tables_of_the_application_become_models(
     assert there == ["'t1'", "'p'", "'a'"]
     assert "'t1'" in only and "'a'" not in only
     assert "\n# CREATE INDEX low ON public.t1 USING btree (lower((name || ' raise SystemExit'::text)))\n" in whole
+
+
+def test_only_the_version_table_that_alembic_finds_is_left_out(empty: Database) -> None:
+    """It is found by the search_path; a table of that name in another schema is one of the application's."""
+    empty.rows(
+        f"CREATE SCHEMA app; ALTER DATABASE {empty.name} SET search_path = app, public;"
+        "CREATE TABLE public.alembic_version (id int); CREATE TABLE app.alembic_version (version_num text)"
+    )
+    engine = connect.engine(parse(empty.url).set(drivername="postgresql+psycopg2"), "the test")
+
+    with connect.opened(engine) as connection:
+        found = [list(pulled._tables(connection, "migration", VersionTable(schema=one))) for one in (None, "public")]
+        connection.rollback()
+    engine.dispose()
+
+    assert found == [[("public", "alembic_version")], [("app", "alembic_version")]]
 
 
 def test_without_sqlacodegen_it_says_what_to_install(

@@ -36,7 +36,7 @@ def exported(database: Database) -> str:
     """The text of schema.prisma."""
     engine = connect.engine(parse(database.url).set(drivername="postgresql+psycopg2"), "the test")
     with connect.opened(engine) as connection:
-        return export.schema(connection, "migration", ("public", "alembic_version"))
+        return export.schema(connection, "migration", {("public", "alembic_version")})
 
 
 @pytest.fixture(scope="module")
@@ -438,6 +438,23 @@ def test_what_other_tools_keep_and_the_guards_own_is_left_out(empty: Database) -
 
     assert re.findall(r"^model (\w+)", text, re.MULTILINE) == ["prisma_migrations"]
     assert "schemas" not in text
+
+
+def test_the_version_table_is_the_one_that_alembic_finds(empty: Database, project: Project, tmp_path: Path) -> None:
+    """By the role's search_path, and not in public: it is left out, and one of somebody's own of that name is not."""
+    empty.rows(
+        f"CREATE SCHEMA app; ALTER DATABASE {empty.name} SET search_path = app;"
+        "CREATE TABLE public.alembic_version (id int PRIMARY KEY, theirs text)"
+    )
+    project.revision("001", "create_a", 'op.execute("CREATE TABLE app.a (id int PRIMARY KEY)")', 'op.drop_table("a")')
+    project.upgrade()
+
+    path = export.write(project.config(), tmp_path)
+
+    assert path is not None and empty.value("SELECT version_num FROM app.alembic_version") == "001"
+    text = path.read_text()
+    assert re.findall(r"^model (\w+)", text, re.MULTILINE) == ["a", "alembic_version"] and "theirs" in text
+    assert "version_num" not in text
 
 
 def test_a_role_and_its_settings_do_not_change_the_file(filled: Callable[[str], Database]) -> None:

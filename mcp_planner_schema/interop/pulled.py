@@ -17,10 +17,13 @@ from mcp_planner_schema.guard.evidence import own
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.fingerprint import other_tools
 from mcp_planner_schema.guard.postcheck import execute, identifier, literal
+from mcp_planner_schema.interop import table as tables
 
 if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection, MetaData
+
+    from mcp_planner_schema.guard.version_table import VersionTable
 
 _MARK = '"""Models of the tables of a database, written by make models-pull: run again, it writes this file anew."""'
 _TABLES = """
@@ -64,7 +67,7 @@ def text(config: Config, schemas: Collection[str] = ()) -> str:
     with status.connected(config) as (connection, given), warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         default, metadata = inspect(connection).default_schema_name, MetaData()
-        found = list(_tables(connection, given.schema, own_table.name))
+        found = list(_tables(connection, given.schema, own_table))
         missing = set(schemas) - {schema for schema, _ in found}
         if missing or not found:
             known = ", ".join(sorted({schema for schema, _ in found})) or "none"
@@ -113,9 +116,9 @@ def _without_expressions(connection: Connection, metadata: MetaData) -> Iterator
             yield str(execute(connection, asked).scalar_one())
 
 
-def _tables(connection: Connection, schema: str, own_table: str) -> Iterator[tuple[str, str]]:
+def _tables(connection: Connection, schema: str, own_table: VersionTable) -> Iterator[tuple[str, str]]:
     """The schema and name of each table of the application."""
-    others = other_tools.there(connection, schema)
+    others = other_tools.there(connection, schema) | tables.of_alembic(connection, own_table)
     for home, name in execute(connection, _TABLES.format(own=literal(own(schema)))):
-        if name != own_table and (home, name) not in others:
+        if (home, name) not in others:
             yield home, name

@@ -10,6 +10,8 @@ from mcp_planner_schema.guard.postcheck import execute, identifier, literal
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from mcp_planner_schema.guard.version_table import VersionTable
+
 _COLUMNS = """
 SELECT pg_catalog.array_agg(a.attname::text || ' ' || pg_catalog.format_type(a.atttypid, NULL)
                             ORDER BY a.attname::text COLLATE "C")
@@ -51,6 +53,13 @@ def place(connection: Connection, table: str) -> tuple[str, str, str]:
     """The database, the schema and the name of the table."""
     database, schema, name = execute(connection, _PLACE.format(name=literal(quoted(table)))).one()
     return database, schema, name
+
+
+def of_alembic(connection: Connection, own: VersionTable) -> set[tuple[str, str]]:
+    """The schema and name of the version table; none where there is none. Without a schema it is the one that this session's
+    search_path finds, as Alembic does."""
+    name = ".".join(identifier(part) for part in (own.schema, own.name) if part)
+    return {(schema, found) for _, schema, found in execute(connection, _PLACE.format(name=literal(name)))}
 
 
 def full_name(connection: Connection, table: str) -> str:

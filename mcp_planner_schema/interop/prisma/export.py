@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.fingerprint import other_tools
+from mcp_planner_schema.interop import table as tables
 from mcp_planner_schema.interop.prisma import left_out, model, names, query, relations, text
 from mcp_planner_schema.interop.prisma.catalog import Catalog
 
@@ -33,7 +34,7 @@ def write(config: Config, into: Path) -> Path | None:
 
     table = version_table.of(config)
     with status.connected(config) as (connection, given):
-        content = schema(connection, given.schema, (table.schema or "public", table.name))
+        content = schema(connection, given.schema, tables.of_alembic(connection, table))
     path = into / NAME
     there = path.read_bytes() if path.is_file() else None
     if there == content.encode():
@@ -48,11 +49,11 @@ def write(config: Config, into: Path) -> Path | None:
     return path
 
 
-def schema(connection: Connection, own: str, version: tuple[str, str]) -> str:
-    """The text for a database; ``own`` is the guard's schema and ``version`` Alembic's table, which are no part of it."""
+def schema(connection: Connection, own: str, without: set[tuple[str, str]]) -> str:
+    """The text for a database; ``own`` is the guard's schema and ``without`` Alembic's table, which are no part of it."""
     connection.rollback()  # a transaction that is under way keeps the isolation that it has
     snapshot = connection.execution_options(isolation_level="REPEATABLE READ")
-    return of(query.read(snapshot, own, sorted({version} | other_tools.there(snapshot, own))))
+    return of(query.read(snapshot, own, sorted(without | other_tools.there(snapshot, own))))
 
 
 def of(catalog: Catalog) -> str:
