@@ -329,7 +329,8 @@ def test_migrate_up_takes_no_revision_out_of_the_list(
     cli.main(["known-revisions"])
 
     assert code == 0
-    assert f"known.py names {HEAD}, of which no file is here; gone for good: make known-revisions" in told
+    recover = f"a file of what was applied: make migrate-recover VERSION={HEAD}"
+    assert f"known.py names {HEAD}, of which no file is here; {recover}; gone for good: make known-revisions" in told
     assert kept == known.place(ROOT).read_text()
     assert known.lost(tmp_path) == [] and f'("{HEAD}"' not in known.place(tmp_path).read_text()
 

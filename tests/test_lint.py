@@ -78,7 +78,7 @@ def test_what_is_applied_is_not_judged_again(project: Project) -> None:
 
     stats(project, ("002",))
 
-    assert linted(project) == Lint(0)
+    assert linted(project) == Lint(0, since="002")
 
 
 def test_stats_of_another_history_are_told(project: Project) -> None:
@@ -218,7 +218,7 @@ def test_squawk_leaves_alone_what_is_in_order(project: Project) -> None:
     """Nothing is said of a plain change."""
     found = second(project, 'op.execute("ALTER TABLE thing ADD COLUMN kind text")')
 
-    assert found == Lint(1)
+    assert found == Lint(1, since="001")
 
 
 def squawking(tmp_path: Path, answer: str) -> str:
