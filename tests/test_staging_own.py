@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from mcp_planner_schema.deploy import record
 from mcp_planner_schema.guard import connect, events
-from mcp_planner_schema.interop.golang import keep
+from mcp_planner_schema.interop import adopted
 from mcp_planner_schema.staging import own
 from mcp_planner_schema.staging.masks import Column
 from tests.conftest import Database
@@ -39,7 +39,7 @@ def told(empty: Database) -> Database:
     with opened(empty) as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT")
         record.prepare(connection, "migration")
-        connection.exec_driver_sql(keep._TABLE.format(schema="migration"))
+        connection.exec_driver_sql(adopted._TABLE.format(schema="migration"))
     empty.rows("""INSERT INTO migration.run (command, state, from_heads, planned, who, host, pid, tool_version)
             VALUES ('up', 'failed', '{}', 1, 'me', 'here', 1, '0');
         INSERT INTO migration.history (run_id, revision, direction, outcome, started_at, duration_ms, lock_wait_ms, hold_ms,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mcp_planner_schema.guard import environments
 from mcp_planner_schema.guard.evidence import own
 from mcp_planner_schema.guard.findings import Finding, Refused
+from mcp_planner_schema.guard.postcheck import pinned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,9 +85,10 @@ def read(connection: Connection, schema: str) -> Marker | None:
 
 def differing(connection: Connection, settings: Settings, where: str) -> Finding | None:
     """The finding where the database says that it is another environment's, or says nothing and should: :func:`_unsaid`."""
-    found = read(connection, settings.schema)
+    with pinned(connection, search_path="pg_catalog, pg_temp"):
+        found = read(connection, settings.schema)
+        why = "" if found or settings.rules.confirms else _unsaid(connection, settings)
     if found is None:
-        why = "" if settings.rules.confirms else _unsaid(connection, settings)
         values = {"why": why, "environment": settings.environment}
         return Finding("environment-unsaid", where, "", values) if why else None
     if found.name == settings.environment:
