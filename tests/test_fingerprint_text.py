@@ -115,9 +115,10 @@ def test_the_time_grows_with_the_length(text: str) -> None:
         canonical("view", f"as SELECT ((x AND y)::text {text * times}")
         return time.process_time() - begun
 
-    short = min(seconds(2_000) for _ in range(3))
+    # The least of three: one of them may be the garbage collector's time.
+    short, long = (min(seconds(times) for _ in range(3)) for times in (2_000, 16_000))
 
-    assert seconds(16_000) < 8 * short * 3 + 0.05
+    assert long < 8 * short * 3 + 0.05
 
 
 LINES = frozenset(
