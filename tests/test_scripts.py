@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -103,9 +102,7 @@ def test_a_python_script_runs_with_its_arguments(
     assert empty.rows("SELECT DISTINCT n = id * 2, note FROM t") == [(True, "50 % :x")]
     said = capsys.readouterr()
     assert said.out == ""
-    assert re.search(
-        r"\n002  10 rows, \*{3}\n002  and 100 %\n002  scripts/002/double\.py: done in \d\.\d s\n", said.err
-    )
+    assert "\n002  10 rows, ***\n002  and 100 %\n002  scripts/002/double.py: done in 0.0 s\n" in said.err
     [one] = empty.value("SELECT scripts FROM migration.history WHERE revision = '002'")
     assert one.pop("seconds") > 0
     assert one == {
@@ -134,8 +131,8 @@ def test_a_sql_script_gets_its_arguments_from_the_driver(
     note = "a:bit's 100 % \\ :more"
     assert empty.rows("SELECT n, note FROM t WHERE id = 5") == [(2, note)]
     assert empty.rows("SELECT id, n, note FROM t WHERE id > 10") == [(101, -3, "50 %"), (102, -3, "50 %")]
-    counted = ", 12 rows\n" if transaction == "single" else "\n"
-    assert re.search(rf"002  scripts/002/fill\.sql: done in \d\.\d s{counted}", capsys.readouterr().err)
+    counted = "done in 0.0 s, 12 rows\n" if transaction == "single" else "done in 0.0 s\n"
+    assert f"002  scripts/002/fill.sql: {counted}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("transaction", ["single", "none"])
