@@ -25,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families as classic
 
 from mcp_planner_schema import cli
 from mcp_planner_schema.guard.findings import Broken
-from mcp_planner_schema.telemetry import textfile
+from mcp_planner_schema.telemetry import push, textfile
 from mcp_planner_schema.telemetry.metrics import METRICS, PREFIX, Metrics
 from tests.conftest import ROOT, Database, Project
 from tests.until import until
@@ -145,7 +145,7 @@ def test_the_file_is_whole_or_the_old_one(tmp_path: Path) -> None:
     os.umask(before)
     whole = file.read_text()
     code = (
-        "import resource, sys\nfrom pathlib import Path\nfrom mcp_planner_schema.telemetry import textfile\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom mcp_planner_schema.telemetry import push, textfile\n"
         "from mcp_planner_schema.telemetry.metrics import Metrics\n"
         "made = Metrics('planner')\nmade.set('running', 0)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\ntextfile.write(Path(sys.argv[1]), made)"
@@ -254,6 +254,25 @@ def test_a_gateway_gets_what_a_run_has_to_say(empty: Database, project: Project)
     assert (first["running"], last["running"]) == (1, 0)
     assert last["last_run_exit_code"] == 0
     assert "_created" not in got[1][2]
+
+
+def test_a_gateway_that_hangs_keeps_nothing_from_the_file(
+    empty: Database, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It takes longer for the beginning than the end of a run waits for it: how the run has ended is in the file all the same."""
+    file = tmp_path / "planner.prom"
+    monkeypatch.setattr(push, "_TIMEOUT", 60.0)
+    project.revision("001", "create_a", 'op.execute("CREATE TABLE a (id int)")', 'op.execute("DROP TABLE a")')
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        project.configure(metrics_file=str(file), metrics_push=f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+        project.upgrade()
+
+    found = read(file.read_text())
+    assert (found["running"], found["last_run_exit_code"], found["revision_info{revision=001}"]) == (0, 0, 1)
+    assert "warning: the metrics' gateway has not answered for 5 s, and is left" in capfd.readouterr().err
 
 
 def test_a_backfill_says_how_far_it_is(empty: Database, project: Project, tmp_path: Path) -> None:

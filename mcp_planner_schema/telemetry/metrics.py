@@ -7,7 +7,7 @@ migrates and however short a process lives. Labels have few values: no run, no t
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +99,17 @@ def require() -> None:
             "prometheus-client is not installed.",
             "pip install 'mcp-planner-schema[metrics]', or leave the setting empty",
         ) from None
+
+
+class Families:
+    """Metrics as they are now: what changes later is not in them."""
+
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> list[Family]:
+        """The families, as ``prometheus_client`` asks a registry for them."""
+        return self._families
 
 
 class Metrics:

@@ -29,12 +29,13 @@ def listening(
     Raises :class:`WrongUse` where the package that writes metrics is missing.
     """
     metrics = Metrics(engine.url.database or "")
-    ways = [_Heard(settings, script, engine, version_table, metrics).hear, *_written(settings, metrics)]
-    if not settings.metrics_listen:
-        yield ways
-        return
-    with serve.serving(settings.metrics_listen, metrics, saying.say) as served:
-        yield [*ways, served] if served else ways
+    with _written(settings, metrics) as written:
+        ways = [_Heard(settings, script, engine, version_table, metrics).hear, *written]
+        if not settings.metrics_listen:
+            yield ways
+            return
+        with serve.serving(settings.metrics_listen, metrics, saying.say) as served:
+            yield [*ways, served] if served else ways
 
 
 def failed(settings: Settings, database: str, event: Event) -> None:
@@ -42,13 +43,19 @@ def failed(settings: Settings, database: str, event: Event) -> None:
     metrics = Metrics(database)
     metrics.set("last_run_timestamp_seconds", event.at.timestamp())
     metrics.set("last_run_exit_code", event.data["exit"])
-    for hear in _written(settings, metrics):
-        hear(event)
+    with _written(settings, metrics) as written:
+        for hear in written:
+            hear(event)
 
 
-def _written(settings: Settings, metrics: Metrics) -> list[Listener]:
+@contextmanager
+def _written(settings: Settings, metrics: Metrics) -> Iterator[list[Listener]]:
     file = [textfile.writer(Path(settings.metrics_file), metrics)] if settings.metrics_file else []
-    return [*file, *([push.pusher(settings.metrics_push, metrics)] if settings.metrics_push else [])]
+    if not settings.metrics_push:
+        yield file
+        return
+    with push.pushing(settings.metrics_push, metrics, saying.say) as pushed:
+        yield [*file, pushed]
 
 
 @dataclass(frozen=True)

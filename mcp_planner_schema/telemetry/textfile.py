@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard.events import Event
-from mcp_planner_schema.telemetry.metrics import PREFIX, Metrics
+from mcp_planner_schema.telemetry.metrics import PREFIX, Families, Metrics
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric as Family
@@ -40,7 +40,7 @@ def write(path: Path, metrics: Metrics) -> None:
     """Put these metrics into the file, in one move. What it says of other databases, and what these do not speak of, stays."""
     from prometheus_client import generate_latest
 
-    text = generate_latest(_Several([*_merged(_old(path), metrics)]))
+    text = generate_latest(Families(_merged(_old(path), metrics)))
     beside = path.with_name(f"{path.name}.{os.getpid()}")  # node_exporter reads *.prom
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -56,14 +56,6 @@ def write(path: Path, metrics: Metrics) -> None:
         with contextlib.suppress(OSError):
             beside.unlink()
         raise
-
-
-class _Several:
-    def __init__(self, families: Iterable[Family]) -> None:
-        self.families = list(families)
-
-    def collect(self) -> list[Family]:
-        return self.families
 
 
 def _old(path: Path) -> list[Family]:
