@@ -257,7 +257,11 @@ def test_a_gateway_gets_what_a_run_has_to_say(empty: Database, project: Project)
 
 
 def test_a_gateway_that_hangs_keeps_nothing_from_the_file(
-    empty: Database, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    empty: Database,
+    project: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """It takes longer for the beginning than the end of a run waits for it: how the run has ended is in the file all the same."""
     file = tmp_path / "planner.prom"

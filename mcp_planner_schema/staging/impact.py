@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -50,9 +51,16 @@ class Impact:
         return not self.after.error and self.slower and not self.heavier and not self.other_plan
 
     @property
+    def machine(self) -> float:
+        """How many times as slow the machine has become by itself, 1 at least: something else runs on it."""
+        if not (self.before.yardstick and self.after.yardstick):
+            return 1.0
+        return max(1.0, statistics.fmean(self.after.yardstick) / statistics.fmean(self.before.yardstick))
+
+    @property
     def clear(self) -> bool:
-        """Whether even the best of all later runs is worse than what was usual before."""
-        return min(self.after.runs, default=self.after.ms) > FACTOR * self.before.ms
+        """Whether even the best of all later runs is worse than what was usual before, on a machine as it is now."""
+        return min(self.after.runs, default=self.after.ms) > FACTOR * self.machine * self.before.ms
 
     def finding(self, file: str) -> Finding | None:
         """What stands against it; None where it is as good as before."""

@@ -23,6 +23,11 @@ _BLOCK = re.compile(r"^-- (parameter|query): (.+?)\s*$", re.MULTILINE)
 _NAMED = re.compile(r"(?<![:\w]):([a-z_][a-z_0-9]*)\b")
 LIMIT = "60s"
 """How long one query may run; the application would not wait as long."""
+YARDSTICK = """
+SELECT count(*) FROM pg_catalog.pg_proc a JOIN pg_catalog.pg_proc b USING (prosrc) WHERE a.oid < 16384 AND b.oid < 16384
+"""
+"""Some milliseconds of reading, sorting and joining that no migration changes: what comes with the server (below
+FirstNormalObjectId). It takes longer where the machine has become slower."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,8 @@ class Queries:
 class Measured:
     """How a query went: the median of its runs in milliseconds, blocks of 8 kB that it touched, and its plan, as lines.
 
-    Of one that failed ``error`` says why; of one that nothing could be asked with, ``skipped``. Nothing here is a row's value.
+    ``yardstick``: what :data:`YARDSTICK` took after each run. Of one that failed ``error`` says why; of one that nothing could
+    be asked with, ``skipped``. Nothing here is a row's value.
     """
 
     ms: float = 0.0
@@ -56,6 +62,7 @@ class Measured:
     error: str = ""
     skipped: str = ""
     runs: tuple[float, ...] = field(default=(), compare=False)
+    yardstick: tuple[float, ...] = field(default=(), compare=False)
 
 
 def read(path: Path) -> Queries:
@@ -107,7 +114,7 @@ def values(connection: Connection, queries: Queries) -> dict[str, str | None]:
 
 
 def measure(connection: Connection, query: Query, given: Mapping[str, str | None], runs: int) -> Measured:
-    """Run a query once for its plan, and ``runs`` times for its time; nothing is changed, whatever it does."""
+    """Run a query once for its plan, and ``runs`` times for its time, each beside the yardstick; nothing is changed."""
     from sqlalchemy.exc import DBAPIError
 
     missing = [name for name in query.parameters if given.get(name) is None]
@@ -116,17 +123,17 @@ def measure(connection: Connection, query: Query, given: Mapping[str, str | None
     sql = _bound(query)
     try:
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{LIMIT}'")
-        times = []
+        times, yardstick = [], []
         plan: dict[str, Any] = {}
         for turn in range(runs + 1):
             # The first one warms up, and has the plan; to time each node would take longer than many a query.
-            timing = "" if turn == 0 else ", TIMING OFF"
-            asked = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON{timing}) {sql}"
-            told = connection.exec_driver_sql(asked, dict(given)).scalar_one()[0]
+            told = _explained(connection, sql, given, "" if turn == 0 else ", TIMING OFF")
             plan = plan or told
             times.append(told["Execution Time"])
             blocks = _blocks(told["Plan"])
-        return Measured(statistics.median(times[1:]), blocks, tuple(lines(plan["Plan"])), runs=tuple(times[1:]))
+            yardstick.append(_explained(connection, YARDSTICK, {}, ", TIMING OFF")["Execution Time"])
+        runs_of, beside = tuple(times[1:]), tuple(yardstick[1:])
+        return Measured(statistics.median(runs_of), blocks, tuple(lines(plan["Plan"])), runs=runs_of, yardstick=beside)
     except DBAPIError as error:
         said = str(error.orig).strip().splitlines()[0]
         return Measured(error=f"{said} ({getattr(error.orig, 'pgcode', None) or 'no SQLSTATE'})")
@@ -136,15 +143,16 @@ def measure(connection: Connection, query: Query, given: Mapping[str, str | None
 
 def together(one: Measured, again: Measured) -> Measured:
     """What two rounds of runs say of a query."""
-    runs = (*one.runs, *again.runs)
-    return again if again.error else replace(again, ms=statistics.median(runs), runs=runs)
+    if again.error:
+        return again
+    runs, yardstick = (*one.runs, *again.runs), (*one.yardstick, *again.yardstick)
+    return replace(again, ms=statistics.median(runs), runs=runs, yardstick=yardstick)
 
 
 def measured(told: Mapping[str, Any]) -> Measured:
     """One that JSON has kept, which knows no tuples."""
-    return Measured(
-        told["ms"], told["blocks"], tuple(told["plan"]), told["error"], told["skipped"], tuple(told["runs"])
-    )
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
+    return Measured(**given)
 
 
 def lines(plan: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
@@ -157,6 +165,12 @@ def lines(plan: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
     yield "  " * depth + told
     for below in plan.get("Plans", ()):
         yield from lines(below, depth + 1)
+
+
+def _explained(connection: Connection, sql: str, given: Mapping[str, str | None], timing: str) -> dict[str, Any]:
+    asked = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON{timing}) {sql}"
+    told: dict[str, Any] = connection.exec_driver_sql(asked, dict(given)).scalar_one()[0]
+    return told
 
 
 def _blocks(plan: Mapping[str, Any]) -> int:
