@@ -288,3 +288,28 @@ def test_what_changed_under_a_run_is_told_at_its_end(written: Project, empty: Da
     assert "The steps are final, the database is at 002" in told.value.text()
     assert "table public.meanwhile is unexpected" in told.value.text()
     assert empty.rows(AT) == [("002",)]
+
+
+def test_objects_of_two_catalogs_with_one_oid_are_read_once(empty: Database, project: Project) -> None:
+    """As pg_upgrade leaves them, and a counter that has gone round: a constraint with the OID of its table's array type."""
+    (project.folder / "alembic" / "fingerprints").touch()
+    project.revision(
+        "001", "create_a", 'op.execute("CREATE TABLE a (id int PRIMARY KEY, n int CONSTRAINT positive CHECK (n > 0))")',
+        'op.execute("DROP TABLE a")',
+    )  # fmt: skip
+    project.upgrade()
+    empty.rows(
+        """SET allow_system_table_mods = on;
+        UPDATE pg_depend SET objid = (SELECT typarray FROM pg_type WHERE typname = 'a')
+            WHERE classid = 'pg_constraint'::regclass AND objid = (SELECT oid FROM pg_constraint WHERE conname = 'positive');
+        UPDATE pg_constraint SET oid = (SELECT typarray FROM pg_type WHERE typname = 'a') WHERE conname = 'positive'"""
+    )
+    project.revision(
+        "002", "rename_n", 'op.execute("ALTER TABLE a RENAME n TO m")', 'op.execute("ALTER TABLE a RENAME m TO n")'
+    )
+
+    project.upgrade()
+    project.downgrade("001")
+
+    assert empty.rows("SELECT attname FROM pg_attribute WHERE attrelid = 'a'::regclass AND attnum = 2") == [("n",)]
+    assert empty.value("SELECT count(*) FROM migration.history WHERE outcome = 'done'") == 3

@@ -49,31 +49,53 @@ pytestmark = [
 
 
 @contextmanager
-def running(binaries: Path, environment: dict[str, str] | None = None) -> Iterator[Database]:
+def running(binaries: Path, environment: dict[str, str] | None = None, *settings: str) -> Iterator[Database]:
     """A server of another installation, on a socket of its own; as root it runs under an unprivileged account.
 
-    ``environment`` is what only the server has besides.
+    ``environment`` is what only the server has besides, ``settings`` are ``name=value``.
     """
     folder = _private_folder()
-    how = as_account("nobody" if os.geteuid() == 0 else None)
-    data = folder / "data"
+    try:
+        initialized(binaries, folder / "data")
+        with serving(binaries, folder / "data", environment, *settings) as database:
+            yield database
+    finally:
+        shutil.rmtree(folder)
+
+
+def initialized(binaries: Path, data: Path, *options: str) -> None:
+    """Make a cluster of its own."""
     data.mkdir(mode=0o700)
     if os.geteuid() == 0:
         shutil.chown(data, "nobody")
-    access = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
-    subprocess.run([binaries / "initdb", f"--pgdata={data}", *access], check=True, capture_output=True, **how)
-    options = ["-D", data, "-k", data, "-p", "5432", "-c", "listen_addresses=", "-c", "fsync=off"]
-    with (folder / "log").open("wb") as log:
+    access = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", *options]
+    made = [str(binaries / "initdb"), f"--pgdata={data}", *access]
+    subprocess.run(made, check=True, capture_output=True, **unprivileged())
+
+
+@contextmanager
+def serving(
+    binaries: Path, data: Path, environment: dict[str, str] | None = None, *settings: str, stop: int = signal.SIGQUIT
+) -> Iterator[Database]:
+    """The server of a cluster that is there; ``stop`` is the signal that ends it."""
+    how = unprivileged()
+    named = [f"--{one}" for one in ("listen_addresses=", "fsync=off", *settings)]
+    options = [str(binaries / "postgres"), "-D", str(data), "-k", str(data), "-p", "5432", *named]
+    with data.with_name("log").open("ab") as log:
         how["env"] = {**how.get("env", os.environ), **(environment or {})}
-        server = subprocess.Popen([binaries / "postgres", *options], stdout=log, stderr=log, **how)
+        server = subprocess.Popen(options, stdout=log, stderr=log, **how)
     database = Database(str(data), 5432, "postgres")
     try:
         until(lambda: server.poll() is not None or _answers(database))
         yield database
     finally:
-        server.send_signal(signal.SIGQUIT)
+        server.send_signal(stop)
         server.wait()
-        shutil.rmtree(folder)
+
+
+def unprivileged() -> dict[str, Any]:
+    """How a program of PostgreSQL's is run here, for ``subprocess``."""
+    return as_account("nobody" if os.geteuid() == 0 else None)
 
 
 def _answers(database: Database) -> bool:

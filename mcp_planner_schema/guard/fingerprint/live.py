@@ -131,11 +131,13 @@ def again(
     """What :func:`read` would find now: ``before``, and the objects touched since; where one has another name now, also those
     whose lines name it."""
     now: dict[int, Lines] = {}
-    fresh = read(connection, schema, touched, without=without)
-    while fresh:
+    asked, further = set(touched), set(touched)
+    while fresh := read(connection, schema, further, without=without):
         now |= fresh
         renamed = [oid for oid in fresh if _renamed(before.get(oid, frozenset()), fresh[oid])]
-        fresh = read(connection, schema, _naming(connection, renamed) - now.keys(), without=without)
+        # Not those without lines of their own again: an index may have the OID of some table's constraint, and lead back to it.
+        further = _naming(connection, renamed) - asked - now.keys()
+        asked |= further
     return {**{oid: lines for oid, lines in before.items() if oid not in touched}, **now}
 
 
