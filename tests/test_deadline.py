@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from mcp_planner_schema.guard import deadline, ladder
+from mcp_planner_schema.guard import deadline, ladder, watch
 from mcp_planner_schema.guard.findings import Broken, Busy, Refused
 from tests.conftest import Database, Project
 from tests.until import until
@@ -389,7 +389,7 @@ def test_a_watcher_that_is_cut_off_comes_back(busy: Database, project: Project) 
     project.configure(lock_attempts="1")
     kill = (
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() "
-        "AND query LIKE '%pg_blocking_pids(%' AND pid <> pg_backend_pid()"
+        f"AND query LIKE 'EXECUTE {watch._NAME}%' AND pid <> pg_backend_pid()"
     )
     body = (
         f'op.execute("SELECT pg_sleep(0.1)")\nop.execute("{kill}")\nop.execute("LOCK TABLE busy; SELECT pg_sleep(2)")'

@@ -21,7 +21,7 @@ import pytest
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import NullPool
 
-from mcp_planner_schema.guard import ladder, sensitive, underway
+from mcp_planner_schema.guard import ladder, sensitive, underway, watch
 from mcp_planner_schema.guard.findings import Busy
 from tests.conftest import Database, Project, some
 from tests.until import until
@@ -204,7 +204,7 @@ def test_a_watcher_that_was_cut_off_is_in_nobodys_way(empty: Database, project: 
     assert not runs, runs
 
     until(lambda: runs or empty.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE "
-          "query LIKE '%pg_blocking_pids(%' AND application_name LIKE 'mcp-planner-guard%'"))  # fmt: skip
+          f"query LIKE 'EXECUTE {watch._NAME}%' AND application_name LIKE 'mcp-planner-guard%'"))  # fmt: skip
     assert not runs, runs
     thread.join(20)
     if thread.is_alive():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from mcp_planner_schema.guard import prepared
 from mcp_planner_schema.guard.evidence import own
 from mcp_planner_schema.guard.fingerprint import other_tools, query
 from mcp_planner_schema.guard.fingerprint.canonical import canonical
@@ -37,8 +37,6 @@ PREAMBLE = {
 _FEW = {"enable_hashjoin": "off", "enable_mergejoin": "off", "enable_material": "off"}
 _MANY = 500
 
-_PREPARED = "mcp_planner_guard_lines_{}"
-_IS_PREPARED = "SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE name = %s)"
 _EXECUTE = "EXECUTE {} (%(own)s, %(without)s::text[], %(named)s::name[], %(secret)s, %(only)s::oid[])"
 _PLACES = {"own": "$1", "without": "$2", "named": "$3", "secret": "$4", "only": "$5"}
 
@@ -61,8 +59,8 @@ def read(
     few = only is not None and len(only) < _MANY
     with pinned(connection, **PREAMBLE, **(_FEW if few else {})):
         asked = query.text(_major(connection), only=only is not None)
-        if few and _is_prepared(connection, asked):
-            asked = _EXECUTE.format(_called(asked))
+        if few and prepared.is_there(connection, asked):
+            asked = _EXECUTE.format(prepared.name(asked))
         return _sorted(connection, asked, schema, without, only)
 
 
@@ -86,9 +84,11 @@ def prepare(connection: Connection, schema: str) -> None:
     yet. Call it in a transaction; it stays prepared when that is rolled back."""
     with pinned(connection, **PREAMBLE, **_FEW):
         text = query.text(_major(connection), only=True)
-        if not _is_prepared(connection, text):
-            execute(connection, f"PREPARE {_called(text)} (text, text[], name[], text, oid[]) AS {text % _PLACES}")
-        connection.exec_driver_sql(_EXECUTE.format(_called(text)), _values(schema, (), ())).all()
+        if not prepared.is_there(connection, text):
+            execute(
+                connection, f"PREPARE {prepared.name(text)} (text, text[], name[], text, oid[]) AS {text % _PLACES}"
+            )
+        connection.exec_driver_sql(_EXECUTE.format(prepared.name(text)), _values(schema, (), ())).all()
 
 
 def _sorted(
@@ -99,15 +99,6 @@ def _sorted(
     for at, kind, identity, definition in connection.exec_driver_sql(asked, _values(schema, without, only)):
         found.setdefault(at, set()).add(Line(kind, identity, canonical(kind, definition or "")))
     return {at: frozenset(lines) for at, lines in found.items()}
-
-
-def _called(text: str) -> str:
-    """The prepared statement's name. Behind a pooler another version of the guard may have left its own in the session."""
-    return _PREPARED.format(hashlib.sha256(text.encode()).hexdigest()[:16])
-
-
-def _is_prepared(connection: Connection, text: str) -> bool:
-    return connection.exec_driver_sql(_IS_PREPARED, (_called(text),)).scalar_one() is True
 
 
 def _values(schema: str, without: Collection[str], only: Collection[int] | None) -> dict[str, object]:
