@@ -16,7 +16,7 @@ from alembic import command
 from sqlalchemy import create_engine
 
 from mcp_planner_schema import __version__
-from mcp_planner_schema.guard import deploy_lock
+from mcp_planner_schema.guard import dead_runs, deploy_lock
 from mcp_planner_schema.guard.findings import Broken, Refused
 from tests.conftest import Database, Project
 from tests.until import until
@@ -94,6 +94,25 @@ def test_a_killed_run_leaves_a_trace(empty: Database, project: Project) -> None:
     assert "run 1 (alembic upgrade head, by " in again.stderr
     assert "was interrupted" in again.stderr
     assert empty.rows("SELECT state FROM migration.run ORDER BY id") == [("interrupted",), ("done",)]
+
+
+def test_a_run_that_is_stopped_before_its_first_step_is_ended(
+    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal that comes as the run has just got its row: nothing says that it runs, and the event of its end is there."""
+    project.revision("001", "create_a", 'op.execute("CREATE TABLE a (id int)")', 'op.execute("DROP TABLE a")')
+
+    def signalled(*_: object) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    with monkeypatch.context() as early:
+        early.setattr(dead_runs, "tell", signalled)
+        with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+            project.upgrade()
+
+    assert empty.rows("SELECT state, error FROM migration.run") == [("failed", "SIGTERM")]
+    assert empty.rows("SELECT data ->> 'outcome' FROM migration.event WHERE kind = 'run-ended'") == [("stopped",)]
+    project.upgrade()
 
 
 @pytest.mark.parametrize("alive", [False, True], ids=["killed", "alive"])

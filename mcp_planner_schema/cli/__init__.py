@@ -57,7 +57,10 @@ def main(arguments: Sequence[str]) -> int:
         return WRONG_USE
     except KeyboardInterrupt as stop:
         again = typed(name, values, given) if command else "make help"
-        print(f"{str(stop) or 'Stopped.'}\n\nnext: {again}", file=sys.stderr)
+        told = (
+            str(stop) if " " in str(stop) else f"Stopped{f' by {stop}' if str(stop) else ''}; what is finished stays."
+        )
+        print(f"{told}\n\nnext: {again}", file=sys.stderr)
         return BUSY
     except BrokenPipeError:  # … | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

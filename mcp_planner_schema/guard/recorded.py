@@ -40,17 +40,17 @@ def running(
         run.beside, run.settings.schema, run.origin, version_table=version_table, command=command, heads=run.heads,
         planned=len(steps), preflight=preflight,
     )  # fmt: skip
-    run.events.begin(run.number, run.beside)
-    dead_runs.tell(dead, orphans)
-    run.emit(
-        "run-started", database=run.engine.url.database, environment=run.settings.environment, command=command,
-        heads=list(run.heads), steps=list(steps),
-    )  # fmt: skip
     from sqlalchemy.exc import SQLAlchemyError
 
     failure: BaseException | None = None
     error: str | None = "stopped"
-    try:
+    try:  # from here on it has a row, and whatever comes is written there
+        run.events.begin(run.number, run.beside)
+        dead_runs.tell(dead, orphans)
+        run.emit(
+            "run-started", database=run.engine.url.database, environment=run.settings.environment, command=command,
+            heads=list(run.heads), steps=list(steps),
+        )  # fmt: skip
         yield
         error = None
     except (Exception, KeyboardInterrupt) as raised:
