@@ -415,8 +415,10 @@ def test_a_signal_is_passed_on_and_waited_for(site: Site, number: signal.Signals
 def test_a_backfill_that_is_stopped_goes_on(site: Site) -> None:
     """SIGTERM while a batch waits for a row that somebody has: 75, and the next call goes on."""
     with site.database.connect(autocommit=False) as blocking, blocking.cursor() as cursor:
-        cursor.execute("SELECT FROM complexity_runs ORDER BY id DESC LIMIT 1 FOR UPDATE")
         process = site.start(*WITHOUT)
+        # Not before: the expansion has to wait for whoever has a row locked. Watch and verify lie between it and the data.
+        until(lambda: version(site.database) == EXPAND, 120)
+        cursor.execute("SELECT FROM complexity_runs ORDER BY id DESC LIMIT 1 FOR UPDATE")
         until(lambda: "data" in site.steps, 120)
         until(lambda: site.database.value("SELECT to_regclass('migration.backfill') IS NOT NULL"), 60)
         until(lambda: site.database.value("SELECT count(*) FROM migration.backfill"), 60)
