@@ -54,7 +54,8 @@ def test_a_machine_reads_an_event_a_line(
     assert (begun["rows_done"], begun["rows_expected"], begun["resumed"]) == (0, 4000, False)
     assert (done["rows_done"], done["rows_in_this_run"]) == (4000, 4000)
     assert between[-1]["rows_per_second"] > 0
-    assert between[-1]["seconds_left"] >= 0
+    left = [one for one in between if one["rows_done"] < 4000]  # the last one may come behind the last batch
+    assert left and left[-1]["seconds_left"] >= 0
     assert all(a["rows_done"] < b["rows_done"] and a["percent"] <= b["percent"] < 100 for a, b in pairwise(between))
     assert all(a["at"][:19] < b["at"][:19] for a, b in pairwise(between))
 
