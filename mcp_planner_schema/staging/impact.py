@@ -55,7 +55,7 @@ class Impact:
         """How many times as slow the machine has become by itself, 1 at least: something else runs on it."""
         if not (self.before.yardstick and self.after.yardstick):
             return 1.0
-        return max(1.0, statistics.fmean(self.after.yardstick) / statistics.fmean(self.before.yardstick))
+        return max(1.0, statistics.median(self.after.yardstick) / statistics.median(self.before.yardstick))
 
     @property
     def clear(self) -> bool:
