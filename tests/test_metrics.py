@@ -145,7 +145,7 @@ def test_the_file_is_whole_or_the_old_one(tmp_path: Path) -> None:
     os.umask(before)
     whole = file.read_text()
     code = (
-        "import resource, sys\nfrom pathlib import Path\nfrom mcp_planner_schema.telemetry import push, textfile\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom mcp_planner_schema.telemetry import textfile\n"
         "from mcp_planner_schema.telemetry.metrics import Metrics\n"
         "made = Metrics('planner')\nmade.set('running', 0)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\ntextfile.write(Path(sys.argv[1]), made)"
@@ -276,7 +276,26 @@ def test_a_gateway_that_hangs_keeps_nothing_from_the_file(
 
     found = read(file.read_text())
     assert (found["running"], found["last_run_exit_code"], found["revision_info{revision=001}"]) == (0, 0, 1)
-    assert "warning: the metrics' gateway has not answered for 5 s, and is left" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "warning: the metrics' gateway has not answered for 5 s, and is left" in said
+    assert said.count("warning: ") == 1
+
+
+def test_a_gateway_that_hangs_is_told_of_once(
+    empty: Database, project: Project, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With the time it is really given, which ends once for the beginning of the run and once for its end."""
+    project.revision("001", "create_a", 'op.execute("CREATE TABLE a (id int)")', 'op.execute("DROP TABLE a")')
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        project.configure(metrics_push=f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+        project.upgrade()
+
+    said = capfd.readouterr().err
+    assert "warning: the metrics are not pushed: " in said
+    assert said.count("warning: ") == 1
 
 
 def test_a_backfill_says_how_far_it_is(empty: Database, project: Project, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from mcp_planner_schema.cli import main
 from mcp_planner_schema.guard import connect, marker, settings
 from mcp_planner_schema.guard.findings import Refused, WrongUse
 from mcp_planner_schema.guard.settings import Settings
-from mcp_planner_schema.staging import copying, impact, masking, masks, own, picture, place, queries, record
+from mcp_planner_schema.staging import copying, impact, masking, masks, own, picture, place, queries, record, stages
 from mcp_planner_schema.staging.masks import Column, Masks
 from mcp_planner_schema.staging.pending import Pending, Revision
 from mcp_planner_schema.staging.queries import Measured
@@ -298,7 +298,22 @@ SLOW = {
         replace(FAST, ms=6.0, runs=(5.0, 6.0, 6.0), yardstick=(8.0,) * 3),
     ),
     "only blocks, on a copy in memory": (FAST, Measured(1.1, 2_000, ("Seq Scan on t",))),
-}
+    "one time of the yardstick is far out": (
+        replace(FAST, ms=10.0, runs=(10.0,) * 7, yardstick=(12.0,) * 7),
+        replace(FAST, ms=20.0, runs=(20.0,) * 28, yardstick=(*(12.0,) * 27, 400.0)),
+    ),
+    "another plan, and slower in each run": (
+        FAST, Measured(3.0, 10, ("Index Scan using other on t",), runs=(2.9, 3.0, 3.1)),
+    ),
+    "half of the time the machine is twice as slow": (
+        replace(FAST, ms=5.0, runs=(5.0,) * 7, yardstick=(4.0,) * 7),
+        replace(FAST, ms=25.0, runs=(*(25.0,) * 15, *(12.5,) * 13), yardstick=(*(8.0,) * 15, *(4.0,) * 13)),
+    ),
+    "as before, on a machine that was slower then": (
+        replace(FAST, ms=9.0, runs=(9.0,) * 7, yardstick=(7.0,) * 7),
+        replace(FAST, ms=9.0, runs=(9.0,) * 28, yardstick=(4.0,) * 28),
+    ),
+}  # fmt: skip
 AS_GOOD = {
     "the same": (FAST, FAST),
     "the machine's mood": (Measured(0.1, 10, FAST.plan), Measured(0.9, 10, FAST.plan)),
@@ -309,9 +324,16 @@ AS_GOOD = {
         replace(FAST, ms=5.0, runs=(5.0,) * 7, yardstick=(4.0,) * 7),
         replace(FAST, ms=9.0, runs=(8.5,) * 28, yardstick=(5.0, 9.0) * 14),
     ),
+    "another plan, and slower in some runs": (
+        FAST, Measured(3.0, 10, ("Index Scan using other on renamed",), runs=(1.2, 1.2, 3.0, 3.1)),
+    ),
+    "a few blocks more, on a slower machine": (
+        replace(FAST, ms=5.0, runs=(5.0,) * 7, yardstick=(4.0,) * 7),
+        replace(FAST, ms=9.5, blocks=16, runs=(9.5,) * 7, yardstick=(7.9,) * 7),
+    ),
     "not asked before": (Measured(skipped="no row gives id"), SLOW["the index is gone"][1]),
     "failed before": (Measured(error="gone"), SLOW["the index is gone"][1]),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", SLOW)
@@ -345,7 +367,126 @@ def test_only_the_clock_is_doubted() -> None:
     assert {case: impact.Impact("q", *pair).doubtful for case, pair in SLOW.items()} == {
         "the index is gone": False, "the plan is the same": False, "only the clock": True,
         "only the clock, on a slower machine": True, "only blocks, on a copy in memory": False,
+        "one time of the yardstick is far out": True, "another plan, and slower in each run": True,
+        "half of the time the machine is twice as slow": True, "as before, on a machine that was slower then": True,
     }  # fmt: skip
+
+
+BEFORE = replace(FAST, ms=5.0, runs=(5.0,) * 7, yardstick=(4.0,) * 7)
+
+
+@pytest.mark.parametrize(
+    ("ms", "yardstick", "said"),
+    [
+        (14.0, 12.0, "performance-unclear"),
+        (60.0, 12.0, "performance-unclear"),
+        (5.0, 1.5, "performance-unclear"),  # it was slower before, by more than twice
+        (5.0, 12.0, None),
+        (7.0, 5.0, None),
+    ],
+)
+def test_a_machine_that_is_not_what_it_was_proves_nothing(ms: float, yardstick: float, said: str | None) -> None:
+    """Beyond twice as slow, afterwards or before, its clock neither accuses a query nor acquits it: no green rehearsal."""
+    after = replace(FAST, ms=ms, runs=(ms,) * 28, yardstick=(yardstick,) * 28)
+    found = impact.Impact("q", BEFORE, after).finding("q.sql")
+
+    assert (found.code if found else None) == said
+
+
+@pytest.mark.parametrize(
+    ("runs", "yardstick", "said"),
+    [
+        ((5.1,) * 4, 4.0, ""),
+        ((12.0,) * 4, 4.0, ""),  # a finding
+        (
+            (9.0,) * 4,
+            7.0,
+            "the query 'q' took 1.8 times as long, which does not count: the machine had become 1.8 times as slow",
+        ),
+        ((5.0, 5.0, 9.0, 9.0, 9.0), 4.0, "the query 'q' took 1.8 times as long, which does not count: not in each run"),
+    ],
+)
+def test_what_was_slower_and_does_not_count_is_told(runs: tuple[float, ...], yardstick: float, said: str) -> None:
+    """With the reason; what is a finding, or was not slower, is no note."""
+    after = replace(FAST, ms=sorted(runs)[len(runs) // 2], runs=runs, yardstick=(yardstick,) * len(runs))
+
+    assert impact.Impact("q", BEFORE, after).note() == said
+
+
+def test_a_query_on_a_busy_machine_is_measured_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While its clock is not to be believed, with one pause for all queries; what a quieter machine then says counts."""
+    busy, quiet = (
+        replace(FAST, ms=ms, runs=(ms,) * 21, yardstick=(yardstick,) * 21)
+        for ms, yardstick in ((15.0, 12.0), (5.0, 4.0))
+    )
+    slept, found = list[float](), {"p": busy, "q": busy, "as before": quiet}
+    answers = {"p": iter([busy, quiet]), "q": iter([busy, busy, busy])}
+    monkeypatch.setattr(stages.time, "sleep", slept.append)
+
+    stages._doubtful_again(dict.fromkeys(found, BEFORE), found, lambda name: next(answers[name]))
+
+    codes = {one.query: one.finding("q.sql") for one in impact.compare(dict.fromkeys(found, BEFORE), found)}
+    assert slept == [15.0, 15.0]
+    assert [name for name, told in codes.items() if told] == ["q"]
+    assert codes["q"].code == "performance-unclear"  # type: ignore[union-attr]
+    assert "2 queries" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("broken", ["", "jit_is_no_setting"])
+def test_the_yardstick_is_planned_in_one_way(
+    empty: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """Whatever the database sets; where it cannot be asked the query is measured all the same, and keeps its own settings."""
+    (tmp_path / "q.sql").write_text(
+        "-- query: q\nSELECT 1 / (current_setting('work_mem') = '64kB')::int FROM pg_class;\n"
+    )
+    (query,) = queries.read(tmp_path / "q.sql").queries
+    if broken:
+        monkeypatch.setattr(queries, "_AS_EVER", f"SET LOCAL {broken} = 1")
+    empty.rows(
+        f"ALTER DATABASE {empty.name} SET enable_hashjoin = off; ALTER DATABASE {empty.name} SET work_mem = '64kB'"
+    )
+
+    with opened(empty) as connection:
+        plans = list[str]()
+        explained = queries._explained
+
+        def seen(*given: Any) -> dict[str, Any]:
+            told = explained(*given)
+            plans.extend(queries.lines(told["Plan"]))
+            return told
+
+        monkeypatch.setattr(queries, "_explained", seen)
+        found = queries.measure(connection, query, {}, 3)
+
+    assert not found.error
+    assert len(found.runs) == 3
+    assert len(found.yardstick) == (0 if broken else 3)
+    assert len([one for one in plans if "Hash Join" in one]) == (0 if broken else 3)
+
+
+def test_a_query_that_writes_is_as_heavy_in_a_longer_round(empty: Database, tmp_path: Path) -> None:
+    """Each run leaves dead rows to the next, and a round to the round after it: the first run's blocks of the first count."""
+    empty.rows("CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t SELECT n, 0 FROM generate_series(1, 2000) n")
+    (tmp_path / "q.sql").write_text("-- query: q\nUPDATE t SET n = n + 1;\n")
+    (query,) = queries.read(tmp_path / "q.sql").queries
+
+    with opened(empty) as connection:
+        connection.exec_driver_sql("SET search_path = public")
+        connection.commit()
+        short = queries.measure(connection, query, {}, 2)
+        again = queries.measure(connection, query, {}, 2)
+    empty.rows("VACUUM FULL t")
+    with opened(empty) as connection:
+        connection.exec_driver_sql("SET search_path = public")
+        connection.commit()
+        long = queries.measure(connection, query, {}, 20)
+
+    assert long.blocks == pytest.approx(short.blocks, rel=0.1)
+    assert queries.together(short, again).blocks == short.blocks < again.blocks
+    assert len(queries.together(short, again).runs) == 4
 
 
 # --- schema and rows --------------------------------------------------------------------------------------------------

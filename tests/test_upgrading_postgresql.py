@@ -68,6 +68,19 @@ def held(database: Database) -> dict[str, str]:
     }
 
 
+def dumped(database: Database, *options: str) -> bytes:
+    """What pg_dump of the newer version writes."""
+    where = ["-h", database.host, "-p", str(database.port), "-U", "postgres", database.name]
+    return subprocess.run([embedded.binary("pg_dump"), *options, *where], capture_output=True, check=True).stdout
+
+
+def restored(database: Database, dump: bytes) -> None:
+    """Have psql read it, to the first error."""
+    where = ["-h", database.host, "-p", str(database.port), "-U", "postgres", "-d", database.name]
+    psql = [embedded.binary("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", *where]
+    subprocess.run(psql, input=dump, capture_output=True, check=True)
+
+
 def goes_on(database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """What the runbook has one do afterwards says nothing, and the revisions go up."""
     monkeypatch.setenv("DATABASE_URL", database.url)
@@ -91,14 +104,7 @@ def test_by_dump_and_restore(
     """A dump by the newer programs, restored: nothing has drifted, the stash verifies, and the way up gives all rows back."""
     with running(binaries) as before:
         rows = filled(before, monkeypatch)
-        dumped = subprocess.run(
-            [embedded.binary("pg_dump"), "-h", before.host, "-p", str(before.port), "-U", "postgres", before.name],
-            capture_output=True, check=True,
-        ).stdout  # fmt: skip
-    subprocess.run(
-        [embedded.binary("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", empty.host, "-p", str(empty.port), "-U", "postgres",
-         "-d", empty.name], input=dumped, capture_output=True, check=True,
-    )  # fmt: skip
+        restored(empty, dumped(before))
 
     goes_on(empty, monkeypatch, capsys)
 
@@ -116,14 +122,7 @@ def test_by_logical_replication(
     """All tables are published, the guard's too. Without its sequences a run fails and changes nothing; with them it goes on."""
     with running(binaries, None, "wal_level=logical") as before:
         rows = filled(before, monkeypatch)
-        schema = subprocess.run(
-            [embedded.binary("pg_dump"), "--schema-only", "-h", before.host, "-p", str(before.port), "-U", "postgres",
-             before.name], capture_output=True, check=True,
-        ).stdout  # fmt: skip
-        subprocess.run(
-            [embedded.binary("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", empty.host, "-p", str(empty.port), "-U",
-             "postgres", "-d", empty.name], input=schema, capture_output=True, check=True,
-        )  # fmt: skip
+        restored(empty, dumped(before, "--schema-only"))
         before.rows("CREATE PUBLICATION everything FOR ALL TABLES")
         source = f"host={before.host} port={before.port} user=postgres dbname={before.name}"
         with closing(psycopg2.connect(empty.url)) as connection, connection.cursor() as cursor:

@@ -45,6 +45,19 @@ def test_it_names_the_blocker_and_counts_the_wait(empty: Database) -> None:
     assert waits.shown().endswith(" s) holds busy")
 
 
+def test_a_session_that_has_forgotten_all_is_told_again(empty: Database) -> None:
+    """Somebody's DISCARD ALL between two steps: what the watcher had prepared is prepared anew."""
+    with watched(empty) as beside, empty.connect() as step, step.cursor() as cursor:
+        cursor.execute("CREATE TABLE busy (id int)")
+        for _ in range(2):
+            clock = deadline.Clock(60)
+            with watch.watching(beside, step.info.backend_pid, clock=clock):
+                cursor.execute("BEGIN; LOCK TABLE busy")
+                until(lambda clock=clock: clock.began)  # type: ignore[misc]
+            cursor.execute("ROLLBACK")
+            beside.exec_driver_sql("DISCARD ALL")
+
+
 def test_it_sees_nothing_when_its_connection_is_cut(empty: Database) -> None:
     """The watcher's own session is ended: the step goes on, nothing was seen, nothing is raised; the next step is seen again."""
     with watched(empty) as beside, empty.connect() as step:

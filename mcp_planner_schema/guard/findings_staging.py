@@ -62,6 +62,13 @@ STAGING_RULES = (
         "what is meant to be so is said by a recorded reason in production",
     ),
     Rule(
+        "performance-unclear",
+        "the query '{query}' takes {factor} times as long, but the machine {machine}: whether the migration is to blame cannot "
+        "be told; {before} before, {after} afterwards; {plan}",
+        "production may be slower afterwards, and this rehearsal would not have seen it",
+        "a rehearsal while nothing else works on the machine of the copy, or its server: scripts/staging-deploy.sh",
+    ),
+    Rule(
         "query-broken",
         "the query '{query}' fails after the migration: {error}",
         "the application asks it, and its users see the error",

@@ -36,12 +36,12 @@ def running(
     preflight: Mapping[str, Any] | None, orphans: Sequence[str],
 ) -> Iterator[None]:  # fmt: skip
     """While inside, the run has a row; ``connection``, on which it migrates, has its own settings again afterwards."""
+    from sqlalchemy.exc import SQLAlchemyError
+
     run.number, dead = history.begin(
         run.beside, run.settings.schema, run.origin, version_table=version_table, command=command, heads=run.heads,
         planned=len(steps), preflight=preflight,
     )  # fmt: skip
-    from sqlalchemy.exc import SQLAlchemyError
-
     failure: BaseException | None = None
     error: str | None = "stopped"
     try:  # from here on it has a row, and whatever comes is written there

@@ -53,9 +53,11 @@ SELECT pg_catalog.cardinality(pg_catalog.pg_blocking_pids(%(pid)s::int4)) > 0, l
                WHERE a.pid = %(pid)s::int4 AND pg_catalog.starts_with(a.state, 'idle in transaction'))
 FROM (SELECT ARRAY({_HELD}) AS locks) AS held
 """
-# Prepared once a session: to plan it takes ten times what it takes itself, fifty times a second beside an application at work.
+# Prepared: to plan it takes ten times what it takes itself, fifty times a second beside an application at work.
 _NAME = prepared.name(_LOOK)
-_PREPARE = f"PREPARE {_NAME} (int4, text[], text) AS {_LOOK % {'pid': '$1', 'strong': '$2', 'own': '$3'}}"
+_PREPARE = "SET plan_cache_mode = force_generic_plan; " + (
+    f"PREPARE {_NAME} (int4, text[], text) AS {_LOOK % {'pid': '$1', 'strong': '$2', 'own': '$3'}}"
+)
 _EXECUTE = f"EXECUTE {_NAME} (%(pid)s::int4, %(strong)s::text[], %(own)s::text)"
 _CANCEL = "SELECT pg_catalog.pg_cancel_backend(%s::int4)"
 _END = "SELECT pg_catalog.pg_terminate_backend(%s::int4)"
@@ -163,6 +165,10 @@ class _Look:
             pause = _LOST
 
     def _until_done(self) -> None:
+        if not prepared.is_there(
+            self.beside, _LOOK
+        ):  # asked each time: the session may be a new one, or have forgotten all
+            self.beside.exec_driver_sql(_PREPARE)
         before = since = time.monotonic()
         next_told, next_look = _TOLD_AFTER, since + underway.AFTER
         while not self.done.is_set():
@@ -188,10 +194,6 @@ class _Look:
         """Who is in the way right now, by pid. ``before`` is the time of the last look."""
         asked = {"pid": self.pid, "own": self.own, "strong": list(lock_order.STRONG)}
         at = time.monotonic()
-        if _NAME not in self.beside.info:  # of the session: one in its place has not heard of it
-            if not prepared.is_there(self.beside, _LOOK):
-                self.beside.exec_driver_sql(_PREPARE)
-            self.beside.info[_NAME] = True
         blocked, locks, alone, idle = self.beside.exec_driver_sql(_EXECUTE, asked).one()
         if self.clock is not None:
             self.clock.saw({name: lock_order.STRONG[mode] for name, mode in locks}, before, at, alone=alone)

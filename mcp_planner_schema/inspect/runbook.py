@@ -99,6 +99,7 @@ NEXT: dict[str, tuple[str, str]] = {
     "rehearsal-failed": ("make migrate-status", "on staging: what failed there would fail in production; read the report"),
     "rehearsal-differs": ("make migrate-trace VERSION=…", "the way back does not lead back: correct the downgrade"),
     "performance-impact": ("make migrate-plan", "which step made it slower; another index, or a recorded reason"),
+    "performance-unclear": ("scripts/staging-deploy.sh", "the machine of the copy was busy: once more while it is not"),
     "query-broken": ("make migrate-plan", "a query of the application fails on the new schema: expand first, contract later"),
 }  # fmt: skip
 

@@ -26,8 +26,15 @@ LIMIT = "60s"
 YARDSTICK = """
 SELECT count(*) FROM pg_catalog.pg_proc a JOIN pg_catalog.pg_proc b USING (prosrc) WHERE a.oid < 16384 AND b.oid < 16384
 """
-"""Some milliseconds of reading, sorting and joining that no migration changes: what comes with the server (below
+"""Some milliseconds of reading and joining what no migration changes, the server's own functions (below
 FirstNormalObjectId). It takes longer where the machine has become slower."""
+_AS_EVER = (
+    "SET LOCAL jit = off; SET LOCAL work_mem = '4MB'; SET LOCAL max_parallel_workers_per_gather = 0; "
+    "SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = off; SET LOCAL enable_nestloop = off; "
+    "SET LOCAL enable_seqscan = on; SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; "
+    "SET LOCAL enable_bitmapscan = off"
+)
+"""A migration may set for the database how queries are planned; the yardstick is planned in one way."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +57,11 @@ class Queries:
 
 @dataclass(frozen=True)
 class Measured:
-    """How a query went: the median of its runs in milliseconds, blocks of 8 kB that it touched, and its plan, as lines.
+    """How a query went: the median of its runs in milliseconds, blocks of 8 kB that the first of them touched, and its plan,
+    as lines.
 
-    ``yardstick``: what :data:`YARDSTICK` took after each run. Of one that failed ``error`` says why; of one that nothing could
-    be asked with, ``skipped``. Nothing here is a row's value.
+    ``yardstick``: what :data:`YARDSTICK` took after each run; empty where it could not be asked. Of one that failed ``error``
+    says why; of one that nothing could be asked with, ``skipped``. Nothing here is a row's value.
     """
 
     ms: float = 0.0
@@ -123,18 +131,23 @@ def measure(connection: Connection, query: Query, given: Mapping[str, str | None
     sql = _bound(query)
     try:
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{LIMIT}'")
-        times, yardstick = [], []
-        plan: dict[str, Any] = {}
-        for turn in range(runs + 1):
-            # The first one warms up, and has the plan; to time each node would take longer than many a query.
-            told = _explained(connection, sql, given, "" if turn == 0 else ", TIMING OFF")
-            plan = plan or told
+        times: list[float] = []
+        blocks: list[int] = []
+        yardstick: list[float | None] = []
+        # The first one warms up, and has the plan; to time each node would take longer than many a query.
+        plan = tuple(lines(_explained(connection, sql, given, "")["Plan"]))
+        for _ in range(runs):
+            told = _explained(connection, sql, given, ", TIMING OFF")
             times.append(told["Execution Time"])
-            blocks = _blocks(told["Plan"])
-            yardstick.append(_explained(connection, YARDSTICK, {}, ", TIMING OFF")["Execution Time"])
-        runs_of, beside = tuple(times[1:]), tuple(yardstick[1:])
-        return Measured(statistics.median(runs_of), blocks, tuple(lines(plan["Plan"])), runs=runs_of, yardstick=beside)
+            # A query that writes touches more from run to run: they are one transaction.
+            blocks.append(_blocks(told["Plan"]))
+            yardstick.append(_yardstick(connection))
+        beside = tuple(one for one in yardstick if one is not None)
+        beside = beside if len(beside) == len(times) else ()
+        return Measured(statistics.median(times), blocks[0], plan, runs=tuple(times), yardstick=beside)
     except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
         said = str(error.orig).strip().splitlines()[0]
         return Measured(error=f"{said} ({getattr(error.orig, 'pgcode', None) or 'no SQLSTATE'})")
     finally:
@@ -142,11 +155,16 @@ def measure(connection: Connection, query: Query, given: Mapping[str, str | None
 
 
 def together(one: Measured, again: Measured) -> Measured:
-    """What two rounds of runs say of a query."""
-    if again.error:
-        return again
-    runs, yardstick = (*one.runs, *again.runs), (*one.yardstick, *again.yardstick)
-    return replace(again, ms=statistics.median(runs), runs=runs, yardstick=yardstick)
+    """What two rounds of runs say of a query: plan and blocks are the first's, for the second meets its dead rows."""
+    runs = (*one.runs, *again.runs)
+    # Beside each run, or beside none.
+    beside = (*one.yardstick, *again.yardstick) if one.yardstick and again.yardstick else ()
+    return again if again.error else replace(one, ms=statistics.median(runs), runs=runs, yardstick=beside)
+
+
+def instead(one: Measured, again: Measured) -> Measured:
+    """The times of the second round instead of the first's."""
+    return again if again.error else replace(one, ms=again.ms, runs=again.runs, yardstick=again.yardstick)
 
 
 def measured(told: Mapping[str, Any]) -> Measured:
@@ -171,6 +189,23 @@ def _explained(connection: Connection, sql: str, given: Mapping[str, str | None]
     asked = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON{timing}) {sql}"
     told: dict[str, Any] = connection.exec_driver_sql(asked, dict(given)).scalar_one()[0]
     return told
+
+
+def _yardstick(connection: Connection) -> float | None:
+    """How many milliseconds it takes now; None where it fails, which says nothing about the query."""
+    from sqlalchemy.exc import DBAPIError
+
+    connection.exec_driver_sql("SAVEPOINT yardstick")
+    try:
+        connection.exec_driver_sql(_AS_EVER)
+        return float(_explained(connection, YARDSTICK, {}, ", TIMING OFF")["Execution Time"])
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        return None
+    finally:
+        if not connection.invalidated:
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT yardstick; RELEASE SAVEPOINT yardstick")
 
 
 def _blocks(plan: Mapping[str, Any]) -> int:

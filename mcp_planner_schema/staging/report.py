@@ -14,6 +14,7 @@ from mcp_planner_schema.staging.queries import Measured, measured
 from mcp_planner_schema.staging.rehearsal import Rehearsal
 
 _WITH_FINDINGS = ("measured-after", "look-back", "look-forth")
+_WITH_NOTES = ("measured-after", "back", "look-back", "look-forth")
 _PAGE = """\
 # Rehearsal of ${ids or "nothing"}: ${"green" if told["green"] else "not green"}
 
@@ -102,7 +103,7 @@ def content(this: Rehearsal, step: str, code: int) -> dict[str, Any]:
     findings += failed.get("findings", ())
     if code:
         findings.append(_failed(step, code, failed.get("error", "")))
-    notes = [note for name in ("back", "look-back", "look-forth") for note in this.left(name).get("notes", ())]
+    notes = [note for name in _WITH_NOTES for note in this.left(name).get("notes", ())]
     done = not code and bool(this.left("look-forth"))
     server = start.get("server", "")
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +17,15 @@ from mcp_planner_schema.guard.findings import Finding, GuardError, Refused, Wron
 from mcp_planner_schema.guard.postcheck import execute
 from mcp_planner_schema.guard.source import shown
 from mcp_planner_schema.staging import copying, generated, impact, masks, pending, picture, place, queries
+from mcp_planner_schema.staging.queries import Measured
 from mcp_planner_schema.staging.rehearsal import Rehearsal
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
 
 SOURCES = ("DUMP", "SOURCE_URL", "GENERATE")
+_PAUSES = (15.0, 15.0)
+"""Seconds between two tries to measure what a busy machine leaves unclear."""
 _MAY_CREATE = "SELECT rolcreatedb OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
 _STEPS = """
 SELECT revision, direction, outcome, duration_ms, lock_wait_ms, hold_ms, attempts, rows_touched
@@ -82,22 +85,43 @@ def measure(this: Rehearsal, when: str) -> None:
         values = queries.values(connection, asked) if when == "before" else this.kept("measured-before")["values"]
         found = {one.name: queries.measure(connection, one, values, _runs()) for one in asked.queries}
         findings: list[Finding] = []
+        notes: list[str] = []
         if when != "before":
             before = {name: queries.measured(one) for name, one in this.kept("measured-before")["queries"].items()}
             by_name = {one.name: one for one in asked.queries}
-            for one in impact.compare(before, found):
-                if one.doubtful:  # the clock alone: once more, longer
-                    again = queries.measure(connection, by_name[one.query], values, 3 * _runs())
-                    found[one.query] = queries.together(found[one.query], again)
-            file = shown(asked.path)
-            findings = [told for one in impact.compare(before, found) if (told := one.finding(file))]
-    kept = {"queries": {name: asdict(one) for name, one in found.items()}, "findings": _as_json(findings)}
+            _doubtful_again(before, found, lambda name: queries.measure(connection, by_name[name], values, 3 * _runs()))
+            file, impacts = shown(asked.path), impact.compare(before, found)
+            findings = [told for one in impacts if (told := one.finding(file))]
+            notes = [said for one in impacts if (said := one.note())]
+    kept = {
+        "queries": {name: asdict(one) for name, one in found.items()},
+        "findings": _as_json(findings),
+        "notes": notes,
+    }
     this.keep(f"measured-{when}", {**kept, "values": values})
     failed = sum(bool(one.error) for one in found.values())
     print(
         f"measured {when}: {len(found)} queries, {failed} failed, {sum(one.ms for one in found.values()):.1f} ms together"
     )
+    for line in notes:
+        print(f"note: {line}")
     _tell(findings)
+
+
+def _doubtful_again(
+    before: Mapping[str, Measured], found: dict[str, Measured], measure: Callable[[str], Measured]
+) -> None:
+    """Measure once more, and longer, what only the clock speaks against; and again while the machine is not what it was."""
+    for pause in (0.0, *_PAUSES):
+        again = [one for one in impact.compare(before, found) if one.doubtful and not (pause and one.believed)]
+        if not again:
+            return
+        if pause:
+            print(f"measures again in {pause:g} s, for the machine does something else: {len(again)} queries")
+            time.sleep(pause)
+        for one in again:
+            both = queries.together if one.believed else queries.instead
+            found[one.query] = both(one.after, measure(one.query))
 
 
 def up(this: Rehearsal) -> None:

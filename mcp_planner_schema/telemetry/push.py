@@ -15,7 +15,7 @@ _TIMEOUT = 3.0
 """Seconds: a run does not wait for its gateway."""
 
 _LAST = 5.0
-"""Seconds that the end of a run waits: longer than a gateway that does not answer takes to be given up."""
+"""Seconds that the end of a run waits, in all, for the gateway to take how it began and how it has ended."""
 
 
 @contextmanager
@@ -24,15 +24,18 @@ def pushing(url: str, metrics: Metrics, say: Callable[[str], None]) -> Iterator[
 
     A thread of its own does it: a gateway that hangs, or whose name is long in being found, keeps the file from nothing.
     """
-    apart, failed = Apart(), list[str]()
+    apart, warned = Apart(), list[str]()
+
+    def warn(text: str) -> None:
+        if not warned:
+            warned.append(text)
+            say(f"warning: {text}")
 
     def send(now: Families) -> None:
         try:
             _send(url, metrics.database, now)
         except Exception as error:  # whatever its host says: no reason to stop
-            failed.append(f"{type(error).__name__}: {error}")
-            if len(failed) == 1:
-                say(f"warning: the metrics are not pushed: {failed[0]}; the run goes on without")
+            warn(f"the metrics are not pushed: {type(error).__name__}: {error}; the run goes on without")
 
     def hear(event: Event) -> None:
         if event.kind in ("run-started", "run-ended"):
@@ -42,7 +45,7 @@ def pushing(url: str, metrics: Metrics, say: Callable[[str], None]) -> Iterator[
         yield hear
     finally:
         if not apart.close(_LAST):
-            say(f"warning: the metrics' gateway has not answered for {_LAST:g} s, and is left")
+            warn(f"the metrics' gateway has not answered for {_LAST:g} s, and is left")
 
 
 def push(url: str, metrics: Metrics) -> None:
