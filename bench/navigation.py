@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import threading
 import time
@@ -15,8 +16,9 @@ from bench.side_by_side import ROOT, alembic, create_database, server
 PROJECT, TASK = "00000000-0000-4000-8000-000000000000", "00000000-0000-4000-8000-000000000001"
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 CALLS = 400
-FILLS = ((10_000, 1), (10_000, 100), (100_000, 1), (100_000, 100), (1_000_000, 100))
-"""Steps, and into how many chains they are linked."""
+FILLS = ((10_000, 1, "1"), (10_000, 1, "0.1"), (10_000, 100, "1"), (100_000, 1, "1"), (100_000, 100, "1"), (1_000_000, 1, "1"),
+         (1_000_000, 100, "1"))  # fmt: skip
+"""Steps, into how many chains they are linked, and how much of the time the backfill takes beside others."""
 
 RUNS = 1_000_000
 
@@ -61,10 +63,10 @@ def main() -> None:
         print(
             "\nfilling the links of old references, beside one session that changes one of the chained steps all the time"
         )
-        print("| steps | chains | s | steps/s | longest statement of the other session, ms | its statements |")
-        print("|---|---|---|---|---|---|")
-        for size, chains in FILLS:
-            _fill(create_database(where, "fill"), size, chains)
+        print("| steps | chains | share | s | steps/s | longest statement of the other session, ms | its statements |")
+        print("|---|---|---|---|---|---|---|")
+        for size, chains, share in FILLS:
+            _fill(create_database(where, "fill"), size, chains, share)
         print("\nfilling iterations_allowed of the complexity runs, beside one session that changes any of them")
         print("| runs | s | runs/s | longest statement of the other session, ms | its statements |")
         print("|---|---|---|---|---|")
@@ -114,7 +116,7 @@ def _fresh(cursor: Any) -> None:
     )
 
 
-def _fill(url: str, size: int, chains: int) -> None:
+def _fill(url: str, size: int, chains: int, share: str) -> None:
     alembic(ROOT, url, "upgrade", "018")
     with closing(psycopg2.connect(url)) as connection:
         connection.autocommit = True
@@ -128,13 +130,13 @@ def _fill(url: str, size: int, chains: int) -> None:
         f"UPDATE steps SET server_ready = NOT server_ready WHERE title = 'step {size // 2}'"
         f" AND project_id = '{PROJECT}' AND task_id = '{TASK}'"
     )
-    took, waits = _beside(url, "019", change)
+    took, waits = _beside(url, "019", change, share)
     with closing(psycopg2.connect(url)) as connection:
         cursor = connection.cursor()
         cursor.execute("SELECT count(*) FROM navigation_links")
         assert cursor.fetchone() == (size - chains,), "not every reference has its link"
     print(
-        f"| {size:,} | {chains:,} | {took:.1f} | {size / took:,.0f} | {max(waits) * 1000:.0f} | {len(waits):,} |",
+        f"| {size:,} | {chains:,} | {share} | {took:.1f} | {size / took:,.0f} | {max(waits) * 1000:.0f} | {len(waits):,} |",
         flush=True,
     )
 
@@ -153,12 +155,15 @@ def _fill_runs(url: str) -> None:
         "UPDATE complexity_runs SET iterations_used = 1 WHERE id ="
         " (SELECT id FROM complexity_runs WHERE id >= gen_random_uuid() ORDER BY id LIMIT 1)"
     )
-    took, waits = _beside(url, "023", change)
+    took, waits = _beside(url, "023", change, "1")
     print(f"| {RUNS:,} | {took:.1f} | {RUNS / took:,.0f} | {max(waits) * 1000:.0f} | {len(waits):,} |", flush=True)
 
 
-def _beside(url: str, revision: str, change: str) -> tuple[float, list[float]]:
-    """Seconds of the upgrade, and of each statement that another session sends meanwhile, a hundred in a second."""
+def _beside(url: str, revision: str, change: str, share: str) -> tuple[float, list[float]]:
+    """Seconds of the upgrade, and of each statement that another session sends meanwhile, a hundred in a second.
+
+    ``share`` is how much of the time a backfill takes beside it.
+    """
     waits: list[float] = []
     done = threading.Event()
 
@@ -173,11 +178,13 @@ def _beside(url: str, revision: str, change: str) -> tuple[float, list[float]]:
 
     worker = threading.Thread(target=work)
     worker.start()
+    os.environ["PLANNER_BACKFILL_SHARE"] = share
     began = time.perf_counter()
     try:
         alembic(ROOT, url, "upgrade", revision)
     finally:
         took = time.perf_counter() - began
+        del os.environ["PLANNER_BACKFILL_SHARE"]
         done.set()
         worker.join()
     return took, waits

@@ -89,6 +89,8 @@ def test_defaults_are_those_that_alembic_ini_shows() -> None:
         ("backfill_slot_wal = much", "it is a size"),
         ("backfill_archive_queue = 0", "a number of WAL segments"),
         ("backfill_dead_tuples = 60", "a share of the rows"),
+        ("backfill_share = 0", "a share of the time"),
+        ("backfill_share = 10", "a share of the time"),
         ("archive = never", "staging and production never go back without one"),
         ("metrics_file = planner.prom", "an absolute path that ends in .prom"),
         ("metrics_file = /srv/metrics.txt", "an absolute path that ends in .prom"),

@@ -43,6 +43,9 @@ _LOOK_AGAIN = 0.5
 
 _LOCKED_TRIES = 40
 
+_FORGETS = 1.2
+"""Times the shortest trip so far, that the next one may be taken for."""
+
 _FAILURES = 3
 """So often the same batch may fail by its rows until the row is looked for."""
 
@@ -95,14 +98,14 @@ def run(
     about = {"table": target, "revision": step.revision, "direction": step.direction}
     progress = Progress(fill.name, already[0], record.expected(connection, begun), say, about, events, emit)
     with progress.telling(resumed=begun.resumed), waiters.watching(beside, deadline) as seen:
-        work = Work(fill, begun, leaves, limits, step, progress, seen, kept=kept)
         workers = 1 if fill.bypass else workers  # each would have the table for itself
-        _together(connection, work, opened, workers)
+        work = Work(fill, begun, leaves, limits, step, progress, seen, kept=kept, workers=workers)
+        _together(connection, work, opened)
         while further := {leaf.told: leaf for leaf in keys.leaves(connection, oid) if leaf.told not in work.leaves}:
             work.leaves |= further  # attached meanwhile
             _lay_out(connection, begun, work.leaves)
-            _together(connection, work, opened, workers)
-        _verified(connection, work, opened, workers)
+            _together(connection, work, opened)
+        _verified(connection, work, opened)
     return record.written(connection, begun)[1] - already[1]
 
 
@@ -117,10 +120,8 @@ def prepare(connection: Connection) -> None:
     connection.exec_driver_sql("; ".join(f"SET {name} = {value}" for name, value in SESSION.items()))
 
 
-def _together(
-    connection: Connection, work: Work, opened: Callable[[], AbstractContextManager[Connection]], workers: int
-) -> None:
-    """All ranges, by this connection and ``workers - 1`` others. The first failure stops all, and is raised."""
+def _together(connection: Connection, work: Work, opened: Callable[[], AbstractContextManager[Connection]]) -> None:
+    """All ranges, by this connection and those of the other workers. The first failure stops all, and is raised."""
     failed: list[BaseException] = []
 
     def also() -> None:
@@ -132,7 +133,7 @@ def _together(
             failed.append(error)
             work.stop.set()
 
-    threads = [threading.Thread(target=also, daemon=True) for _ in range(workers - 1)]
+    threads = [threading.Thread(target=also, daemon=True) for _ in range(work.workers - 1)]
     for thread in threads:
         thread.start()
     try:
@@ -154,14 +155,14 @@ def _together(
 
 def _ranges(connection: Connection, work: Work) -> None:
     """Claim and work off, until nobody has left a range."""
-    target = work.limits.target / 1000
-    pace = Pace(min(target, work.seen.deadline / bypass.SHARE) if work.fill.bypass else target, work.fill.most)
+    pace = Pace(work.whole, work.fill.most)
     while not work.stop.is_set():
         claimed = record.claim(connection, work.record, work.leaves)
         if claimed is None:
             return
         _look_around(connection, work, claimed.range.leaf, record.wanted(connection, work.record), felt=False)
-        _batches(connection, work, pace, claimed)
+        with work.working():
+            _batches(connection, work, pace, claimed)
 
 
 def _pass_again(connection: Connection, work: Work, leaf: Leaf) -> None:
@@ -190,11 +191,13 @@ def _batches(connection: Connection, work: Work, pace: Pace, mine: Claim) -> Non
     pid = connection.connection.dbapi_connection.info.backend_pid  # type: ignore[union-attr]  # psycopg2's
     failures = tries = 0
     before = pace.took[-1][1] if pace.took else 0.0  # of the range before, whose end nobody has written down
+    trip = 0.0
     while not work.stop.is_set():
+        pace.aim(work.target(trip))
         one, began = None, time.monotonic()
         try:
             one = batch.following(connection, mine.rest, pace.size)
-            began = time.monotonic()
+            trip, began = _shortest(trip, time.monotonic() - began), time.monotonic()
             with work.seen.batch(pid), in_time(connection, work, one):
                 wanted = batch.write(connection, work.fill, one, mine, work.record.schema, before, work.kept)
         except rows.Failed as failed:
@@ -213,8 +216,10 @@ def _batches(connection: Connection, work: Work, pace: Pace, mine: Claim) -> Non
             else:
                 failures += 1
                 _isolate(work, pace, one, failures, error)
+            work.rest(time.monotonic() - began - connection.info.pop(rows.COMPUTING, 0.0))
             continue
         before = time.monotonic() - began - connection.info.pop(bypass.WAITED, 0.0)
+        busy_for = before - connection.info.pop(rows.COMPUTING, 0.0)
         tries = 0
         if failures < _FAILURES:  # else it looks for a row: no batch grows beyond what has failed
             failures = 0
@@ -222,12 +227,19 @@ def _batches(connection: Connection, work: Work, pace: Pace, mine: Claim) -> Non
         if wanted is None:
             return
         work.progress.moved(one.rows)
+        if wanted == "run" and work.rest(busy_for) > _LOOK_AGAIN:
+            wanted = record.wanted(connection, work.record)
         if one.last:
             return
         mine = replace(mine, reached=one.reached)
         if work.fill.bypass and pid in work.seen.felt:
             work.stop.wait(before)  # everybody who writes waits for each batch: half of the time is theirs
         _look_around(connection, work, one.range.leaf, wanted, felt=pid in work.seen.felt)
+
+
+def _shortest(trip: float, now: float) -> float:
+    """The shortest of some trips, for one that was held up says nothing about the way; a longer one is believed in time."""
+    return min(now, trip * _FORGETS) if trip else now
 
 
 def _give_way(work: Work, pace: Pace, one: Batch, tries: int) -> int:
@@ -265,7 +277,7 @@ def _look_around(connection: Connection, work: Work, leaf: Leaf, wanted: str, *,
         paused = wanted == "pause"
         asked = [f"somebody has paused it; next: {typed('resume', work.fill.name)}"] if paused else []
         why = asked or work.feedback.reasons(connection, leaf)
-        work.progress.lag = work.feedback.lag
+        work.progress.lag, work.progress.beside_others = work.feedback.lag, work.feedback.others
         if work.progress.waits(why, wished=paused):
             record.waits(connection, work.record, work.progress.waits_for)
         if (rate := work.progress.keep()) is not None:
@@ -275,9 +287,7 @@ def _look_around(connection: Connection, work: Work, leaf: Leaf, wanted: str, *,
         wanted = record.wanted(connection, work.record)
 
 
-def _verified(
-    connection: Connection, work: Work, opened: Callable[[], AbstractContextManager[Connection]], workers: int
-) -> None:
+def _verified(connection: Connection, work: Work, opened: Callable[[], AbstractContextManager[Connection]]) -> None:
     """Done, when the query says that nothing is left. Rows that came meanwhile are taken by another pass."""
     left = _left(connection, work)
     for _ in range(_PASSES if work.fill.repeatable else 0):
@@ -288,7 +298,7 @@ def _verified(
         for leaf in work.leaves.values():
             record.reopen(connection, work.record, leaf)
             work.progress.again(leaf.expected)
-        _together(connection, work, opened, workers)
+        _together(connection, work, opened)
         left = _left(connection, work)
         if record.written(connection, work.record)[1] == before:
             break  # no row meets the predicate any more: what is left is not for this backfill

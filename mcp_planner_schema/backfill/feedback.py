@@ -1,4 +1,4 @@
-"""Who else suffers from a backfill: replicas, the WAL that slots and the archive keep, vacuum, who needs the table.
+"""Who else suffers from a backfill: other sessions, replicas, the WAL that slots and the archive keep, vacuum, locks.
 
 Asked after each batch, of small ones not after each. Of the WAL that a slot keeps only that counts which was written since the
 backfill began: a slot that was forgotten long ago suffers no more from it. What may never end (a vacuum, a lock, dead rows) is
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -51,15 +51,19 @@ class Reason:
 class Feedback:
     """What was seen so far of those who may suffer. All workers share it.
 
-    ``lag`` is how many seconds the last replica lies behind; None where there is none, or none that can be seen.
+    ``lag`` is how many seconds the last replica lies behind; None where there is none, or none that can be seen. ``others``:
+    other sessions are at work on the server, and get the time that ``limits.share`` leaves them.
     """
 
     limits: Limits
     say: Callable[[str], None]
     lag: float | None = None
+    others: bool = False
 
     def __post_init__(self) -> None:
         self._question = Question(self.say)
+        if self.limits.share >= 1:  # it takes all the time whoever is there
+            self._question.parts.remove(question.SESSIONS)
         self._replay = Replay(self.limits.lag / 1000)
         self._first: dict[str, Any] = {}
         self._since: dict[tuple[object, ...], float] = {}
@@ -78,12 +82,28 @@ class Feedback:
         if not found:  # it could not be asked this time
             return []
         with self._between:
+            self._sessions(found.get(question.SESSIONS, (False, self.limits.share < 1)), now)
             reasons = list(self._held(list(self._reasons(found, leaf, now)), leaf, now))
             for reason in reasons:
                 self._tell(reason.kind, f"waits: {reason.text}", now)
             if not reasons:
                 self._free[leaf.oid] = now
         return [reason.text for reason in reasons]
+
+    def _sessions(self, found: Sequence[bool], now: float) -> None:
+        seen, unseen = found
+        self.others = seen or unseen
+        never = float("inf")
+        if unseen and not seen:
+            hint = "GRANT pg_read_all_stats to the role that migrates"
+            self._tell(
+                "sessions", f"cannot see what other sessions do, and takes them to be at work: {hint}", now, again=never
+            )
+        if self.others:
+            told = (
+                f"takes {self.limits.share:.0%} of the time, in small batches, for others are at work (backfill_share)"
+            )
+            self._tell("others", told, now, again=never)
 
     def _reasons(self, found: dict[str, Any], leaf: Leaf, now: float) -> Iterator[Reason]:
         written, ahead = found.get(question.WRITTEN, (None, None))

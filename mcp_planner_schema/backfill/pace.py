@@ -30,20 +30,29 @@ class Pace:
     def __post_init__(self) -> None:
         self.size = max(LEAST, min(self.size, self.most))
 
+    def aim(self, target: float) -> None:
+        """The next batches are to take so long. Where that is less the next one is smaller at once, by what others took."""
+        if target < self.target:
+            wanted = self._rate() * target * _AIM if self.took else self.size * target / self.target
+            self.size = max(LEAST, min(self.size, int(wanted)))
+        self.target = target
+
     def done(self, rows: int, seconds: float, *, felt: bool) -> None:
         """A batch of ``rows`` has taken so long; ``felt``: somebody waited behind it."""
         self.took.append((rows, max(seconds, 1e-6)))
         if felt and seconds > _SHORT:
             self.halve()
             return
-        weights = [_FADES**age for age in reversed(range(len(self.took)))]
-        rate = sum(w * n for w, (n, _) in zip(weights, self.took, strict=True)) / sum(
-            w * s for w, (_, s) in zip(weights, self.took, strict=True)
-        )
-        wanted = min(rate * self.target * _AIM, self.size * _GROWTH + 1)
+        wanted = min(self._rate() * self.target * _AIM, self.size * _GROWTH + 1)
         if seconds > self.target:
             wanted = min(wanted, self.size * self.target / seconds)
         self.size = max(LEAST, min(self.most, int(wanted)))
+
+    def _rate(self) -> float:
+        """Rows a second, of the last batches; the newest count most."""
+        weights = [_FADES**age for age in reversed(range(len(self.took)))]
+        rows = sum(w * n for w, (n, _) in zip(weights, self.took, strict=True))
+        return rows / sum(w * s for w, (_, s) in zip(weights, self.took, strict=True))
 
     def halve(self) -> None:
         """It was too much for somebody."""

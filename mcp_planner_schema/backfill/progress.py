@@ -70,6 +70,7 @@ class Rate:
 @dataclass
 class Progress:
     """One backfill, all its workers together. ``done`` and ``expected`` are rows; ``lag`` is a replica's, in seconds.
+    ``beside_others``: other sessions are at work, and it takes its share of the time.
 
     ``line`` is where lines for people go, ``about`` what every event says, ``events`` whether there are any on stdout; ``emit``
     is told how far it is, for whoever watches the run.
@@ -83,6 +84,7 @@ class Progress:
     events: bool = False
     emit: Callable[..., None] | None = None
     lag: float | None = None
+    beside_others: bool = False
     rate: Rate = field(default_factory=Rate)
     _waiting: dict[int, tuple[str, float]] = field(default_factory=dict)
     _last: dict[str, float] = field(default_factory=dict)
@@ -180,6 +182,7 @@ class Progress:
         of = f" of {self.expected:,}" if share is not None else ""
         parts = [f"{self.done:,}{of} rows", f"{share} %" if share is not None else ""]
         parts += [f"{rate:,.0f} rows/s" if rate is not None else "", f"lag {self.lag:.1f} s" if self.lag else ""]
+        parts += ["beside others"] if self.beside_others else []
         left = self._left(rate)
         waits = self.waits_for
         parts += [f"waits: {waits}" if waits else f"{lasting(left)} left" if left is not None else ""]

@@ -30,6 +30,10 @@ SLOTS = "replication slots"
 ARCHIVE = "the WAL archive"
 LOCKS = "locks and vacuums"
 DEAD = "dead tuples"
+SESSIONS = "other sessions"
+
+_AGO = "2 s"
+"""Who has asked something within this is at work: an application that asks less often than that is not in the way of much."""
 
 # A vacuum holds its table's lock in any phase; who it is, only pg_stat_activity says, and not to all.
 _PARTS = {
@@ -58,6 +62,20 @@ WHERE c.oid = %(table)s::bigint::oid AND pg_catalog.pg_stat_get_dead_tuples(c.oi
   AND pg_catalog.current_setting('autovacuum')::bool AND pg_catalog.current_setting('track_counts')::bool
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_options_to_table(c.reloptions) o
                   WHERE o.option_name = 'autovacuum_enabled' AND NOT o.option_value::bool)""",
+    # Of the whole server: others in other databases use the same processors, disks and WAL. Of another role's session only
+    # who may read all statistics sees the state, and what it is: one with a database and a role is no background process. Who
+    # has waited for a lock or a timer for longer than that does nothing.
+    SESSIONS: f"""
+SELECT pg_catalog.json_build_array(
+    coalesce(pg_catalog.bool_or(
+        a.state_change > pg_catalog.clock_timestamp() - '{_AGO}'::interval OR a.state = 'disabled'
+        OR a.state = 'active' AND coalesce(a.wait_event_type, '') NOT IN ('Lock', 'Timeout')), false),
+    coalesce(pg_catalog.bool_or(a.backend_type IS NULL), false))
+FROM pg_catalog.pg_stat_get_activity(NULL) a
+WHERE (a.backend_type = 'client backend' OR a.backend_type IS NULL AND a.datid IS NOT NULL AND a.usesysid IS NOT NULL
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_get_wal_senders() w WHERE w.pid = a.pid))
+  AND a.pid <> pg_catalog.pg_backend_pid()
+  AND NOT pg_catalog.starts_with(a.application_name, 'mcp-planner-guard')""",
 }
 
 

@@ -7,6 +7,7 @@ computed once more before anything of the batch is written: no newer value is ov
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 COMPUTED = "guard:computed"
 """The temporary table that a batch's new values are copied into, and its name beside the row of the table."""
+
+COMPUTING = "mcp_planner_guard.computing"
+"""Where in ``connection.info`` stands how many seconds functions have computed, while the server had nothing to do."""
 
 _TRIES = 10
 """So often a batch is computed, each time for the rows that were changed meanwhile, until a smaller one is tried."""
@@ -95,7 +99,9 @@ def write(
         found = _read(connection, fill, part, key, as_text)
         fresh = [row for row in found if row.key not in done or done[row.key][0] != row.version]
         done |= {row.key: (row.version, None) for row in fresh}
+        began = time.monotonic()
         done |= {row.key: (row.version, line) for row, line in _computed(asked, fresh, key, kinds)}
+        connection.info[COMPUTING] = connection.info.get(COMPUTING, 0.0) + time.monotonic() - began
         passed = [None] * len(asked.writes)
         lines = [done[row.key][1] or copied.line((*row.key, row.version, *passed, "f")) for row in found]
         try:

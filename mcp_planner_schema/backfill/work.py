@@ -26,12 +26,23 @@ if TYPE_CHECKING:
 _LIMIT = 10
 """Times its target that a batch may take where nobody waits behind it."""
 
+_BESIDE_OTHERS = 0.1
+"""Of the target, that a batch takes while others are at work: whoever is held up by one is held up for long enough to be among
+the slowest hundredth of an application's transactions (bench/README.md)."""
+
+_TRIPS = 10
+"""Times a question's way there and back, that a batch takes at least: else where the server is far away it would be all way."""
+
+_HELD_UP = 5
+"""Times its target, of which a batch is rested from: one that a lock has held up for a minute has done little."""
+
 _A_MINUTE, _A_DAY = 60_000, 86_400_000
 
 
 @dataclass
 class Work:
-    """What all workers of one backfill share. ``opened`` gives another connection like the first; ``stop`` ends all."""
+    """What all workers of one backfill share. ``opened`` gives another connection like the first; ``stop`` ends all
+    ``workers``, of which ``active`` are in a range."""
 
     fill: Backfill
     record: Record
@@ -42,9 +53,48 @@ class Work:
     seen: waiters.Waiters
     stop: threading.Event = field(default_factory=threading.Event)
     kept: Kept | None = None
+    workers: int = 1
+    active: int = 0
+    between: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.feedback = Feedback(self.limits, lambda line: self.say(f"backfill {self.fill.name} {line}"))
+
+    @property
+    def whole(self) -> float:
+        """Seconds that a batch is to take where nobody else is at work."""
+        whole = self.limits.target / 1000
+        return min(whole, self.seen.deadline / bypass.SHARE) if self.fill.bypass else whole
+
+    def target(self, trip: float) -> float:
+        """Seconds that a batch is to take now. ``trip`` is how many a short question takes, there and back.
+
+        One that locks the table costs locks of its own, and of one that a function computes most is not the server's: these
+        stay as they are, and rest longer.
+        """
+        if not self.feedback.others or self.fill.bypass or self.fill.rows:
+            return self.whole
+        return min(self.whole, max(self.whole * _BESIDE_OTHERS, _TRIPS * trip))
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """While inside, a worker is in a range."""
+        with self.between:
+            self.active += 1
+        try:
+            yield
+        finally:
+            with self.between:
+                self.active -= 1
+
+    def rest(self, seconds: float) -> float:
+        """After a batch that kept the server busy for so long: while others are at work, those who work take their share of the
+        time, all together. Gives how many seconds it was."""
+        if not self.feedback.others:
+            return 0.0
+        rest = min(seconds, _HELD_UP * self.whole) * (max(1, self.active) / self.limits.share - 1)
+        self.stop.wait(rest)
+        return rest
 
     def say(self, text: str) -> None:
         """A line for people."""

@@ -78,7 +78,8 @@ def engine(target: URL, application: str) -> Engine:
     """An engine without a pool: every connection is closed where it was opened.
 
     The session's own timeouts are set through libpq, so that those of the role or database are never in force. A
-    transaction-pooling pgbouncer refuses that, and the guard refuses the pooler.
+    transaction-pooling pgbouncer refuses that, and the guard refuses the pooler. ``application`` is its name whatever the URL
+    says: by it the guard's sessions are told from an application's, from their first moment on.
     """
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
@@ -94,10 +95,11 @@ def engine(target: URL, application: str) -> Engine:
     }
     if _several_hosts(target):
         options["target_session_attrs"] = "read-write"  # the primary, wherever it is now
+    target = target.difference_update_query(["options", "application_name"])
     asked = {name: value for name, value in options.items() if name not in target.query}
     asked["options"] = f"{given if isinstance(given, str) else ' '.join(given)} {mine}".strip()
     return create_engine(
-        target.difference_update_query(["options"]),
+        target,
         poolclass=NullPool,
         connect_args=asked,
         hide_parameters=True,

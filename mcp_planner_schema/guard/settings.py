@@ -43,6 +43,7 @@ class Backfill:
     """What a backfill may do to others, in milliseconds: how long a batch is to take, how far a replica's replay may lie behind,
     and how long it gives way at once to what may never end (a vacuum of the table).
 
+    ``share`` is how much of the time it takes, all its workers together, while others are at work; 1 is all of it.
     ``lag_except`` are replicas that may lie behind, ``slot_wal`` bytes that a slot may keep of the WAL written meanwhile,
     ``archive_queue`` segments that may wait to be archived, ``dead_tuples`` the share of a table's rows that may be dead.
     """
@@ -54,6 +55,7 @@ class Backfill:
     slot_wal: int | None = 5 * 1024**3
     archive_queue: int = 64
     dead_tuples: float = 0.6
+    share: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -201,11 +201,12 @@ def fill_rows(context: MigrationContext, table: Table, fill: Backfill) -> int:
             connection.info[trial.LEFT_OUT] = True
             return 0
         policy = connection.info.get(brief.POLICY)
-        limits = (policy and policy.backfill) or Limits(200, 10_000, 600_000)
+        limits = (policy and policy.backfill) or Limits(200, 10_000, 600_000, share=0.1)
 
         @contextmanager
         def beside() -> Iterator[Connection]:
-            with connect.opened(connect.own(connection.engine), autocommit=True) as made:
+            own = connect.own(connection.engine, "mcp-planner-guard")
+            with connect.opened(own, autocommit=True) as made:
                 yield made
 
         with journal.own(connection), _ready(connection):
