@@ -6,7 +6,7 @@ once with it: in an index of few values PostgreSQL looks for dead versions whene
 finds some, so every batch costs more there and leaves a smaller index. Autovacuum is somebody at work: it is off for the
 table, and what ours takes beside it stands by itself, for ours waits for a vacuum. Under load, readers and writers send
 transactions at a fixed rate (:mod:`.load`), and their 99th percentile is held against that of a time without a backfill: beside
-ours as it is, and with all of the time (``backfill_share = 1``).
+ours as it is, and with more of the time (``backfill_share``).
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ def _under_load(where: Any, project: Path, rows: int) -> None:
     print("|---|---|---|---|---|---|---|---|")
     idle = 0.0
     for turn in range(TURNS):
-        for name in ("idle", "ours", "ours, all of the time"):
+        for name in ("idle", "ours", "share 0.1", "share 1"):
             url = fresh_copy(where, None)
             folder = Path(tempfile.mkdtemp(prefix="mcp-bench-"))
             try:
@@ -232,7 +232,7 @@ def _under_load(where: Any, project: Path, rows: int) -> None:
                     if name == "idle":
                         done = Done(0, 20.0, settle(20.0))
                     else:
-                        share = {} if name == "ours" else {"PLANNER_BACKFILL_SHARE": "1"}
+                        share = {} if name == "ours" else {"PLANNER_BACKFILL_SHARE": name.removeprefix("share ")}
                         done = _ours(project, url, LOAD_ENDS, **share)
                     ended = time.time()
             finally:

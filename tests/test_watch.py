@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,6 +44,35 @@ def test_it_names_the_blocker_and_counts_the_wait(empty: Database) -> None:
 
     assert waits.shown().startswith(f"pid {pid} (the test, user postgres, idle in transaction, in its transaction for ")
     assert waits.shown().endswith(" s) holds busy")
+
+
+@pytest.mark.parametrize("calm", [True, False])
+def test_what_takes_no_strong_lock_is_looked_at_less_often(
+    empty: Database, monkeypatch: pytest.MonkeyPatch, calm: bool
+) -> None:
+    """Ten times a second; once it holds one all the same, as often as any step, and no later than that was taken."""
+    looks, once = list[float](), watch._Look._once
+
+    def counted(look: watch._Look, before: float) -> dict[int, str]:
+        looks.append(time.monotonic())
+        return once(look, before)
+
+    monkeypatch.setattr(watch._Look, "_once", counted)
+    clock = deadline.Clock(60, calm=calm)
+    with watched(empty) as beside, empty.connect() as step, step.cursor() as cursor:
+        cursor.execute("CREATE TABLE busy (id int)")
+        with watch.watching(beside, step.info.backend_pid, clock=clock):
+            threading.Event().wait(1)
+            before = len(looks)
+            cursor.execute("BEGIN; LOCK TABLE busy")
+            taken = time.monotonic()
+            until(lambda: clock.began)
+            threading.Event().wait(1)
+
+    assert (before <= 12) is calm
+    assert len(looks) - before > 12
+    assert clock.began is not None
+    assert clock.began <= taken
 
 
 def test_a_session_that_has_forgotten_all_is_told_again(empty: Database) -> None:

@@ -197,7 +197,8 @@ def _batches(connection: Connection, work: Work, pace: Pace, mine: Claim) -> Non
         one, began = None, time.monotonic()
         try:
             one = batch.following(connection, mine.rest, pace.size)
-            trip, began = _shortest(trip, time.monotonic() - began), time.monotonic()
+            asked, began = time.monotonic() - began, time.monotonic()
+            trip = _shortest(trip, asked)
             with work.seen.batch(pid), in_time(connection, work, one):
                 wanted = batch.write(connection, work.fill, one, mine, work.record.schema, before, work.kept)
         except rows.Failed as failed:
@@ -219,7 +220,7 @@ def _batches(connection: Connection, work: Work, pace: Pace, mine: Claim) -> Non
             work.rest(time.monotonic() - began - connection.info.pop(rows.COMPUTING, 0.0))
             continue
         before = time.monotonic() - began - connection.info.pop(bypass.WAITED, 0.0)
-        busy_for = before - connection.info.pop(rows.COMPUTING, 0.0)
+        busy_for = asked + before - connection.info.pop(rows.COMPUTING, 0.0)
         tries = 0
         if failures < _FAILURES:  # else it looks for a row: no batch grows beyond what has failed
             failures = 0

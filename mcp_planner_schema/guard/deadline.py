@@ -47,7 +47,8 @@ class Clock:
     statement that ran, ``cancelled`` is when it did so last; ``ended`` is why it has ended the session, where it has. ``longest``
     is the longest time seen from a first strong lock to its end, ``cleared`` when there was none for the last time, ``last`` how
     long they were held before that. ``keeping``: rows are kept or given back, and ``limit`` is what that is allowed. ``alone``:
-    nobody is there to feel it. ``between`` is held by the watcher while it cancels, so that what is sent next is sent after that.
+    nobody is there to feel it. ``calm``: what runs takes no strong lock, and is looked at less often. ``between`` is held by the
+    watcher while it cancels, so that what is sent next is sent after that.
     """
 
     limit: float
@@ -65,6 +66,7 @@ class Clock:
     last: float = 0.0
     keeping: bool = False
     alone: bool = False
+    calm: bool = False
     between: Any = field(default_factory=threading.Lock)
 
     def saw(self, locks: dict[str, str], since: float, asked: float, *, alone: bool) -> None:

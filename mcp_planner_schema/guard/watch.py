@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _INTERVAL = 0.02
 """Seconds between two looks: a tenth of the default deadline, for what is seen late is cancelled late."""
 
+_SELDOM = 0.1
+"""Seconds between two looks at what takes no strong lock and waits for nobody, a backfill: each costs the server half a
+millisecond. A clock that begins then counts from the look before."""
+
 _AGAIN = 0.1
 """Seconds after which a statement that has survived its cancelling is cancelled again: a body may catch query_canceled."""
 
@@ -188,7 +192,8 @@ class _Look:
                 if (at := underway.look(self.beside, self.pid)) is not None:
                     self.progress(at)
             before = now
-            self.done.wait(_INTERVAL)
+            calm = self.clock is not None and self.clock.calm and self.clock.began is None and not seen
+            self.done.wait(_SELDOM if calm else _INTERVAL)
 
     def _once(self, before: float) -> dict[int, str]:
         """Who is in the way right now, by pid. ``before`` is the time of the last look."""

@@ -12,7 +12,7 @@ from alembic.operations import MigrateOperation, Operations
 
 from mcp_planner_schema.backfill import engine, rows
 from mcp_planner_schema.backfill.spec import BATCH, TABLE, Backfill, Bypass, Rows
-from mcp_planner_schema.guard import brief, connect, journal, trial
+from mcp_planner_schema.guard import brief, connect, deadline, journal, trial
 from mcp_planner_schema.guard.postcheck import do_block, identifier
 from mcp_planner_schema.guard.settings import Backfill as Limits
 from mcp_planner_schema.operations import online, sql_script
@@ -201,7 +201,7 @@ def fill_rows(context: MigrationContext, table: Table, fill: Backfill) -> int:
             connection.info[trial.LEFT_OUT] = True
             return 0
         policy = connection.info.get(brief.POLICY)
-        limits = (policy and policy.backfill) or Limits(200, 10_000, 600_000, share=0.1)
+        limits = (policy and policy.backfill) or Limits(200, 10_000, 600_000, share=0.05)
 
         @contextmanager
         def beside() -> Iterator[Connection]:
@@ -209,7 +209,7 @@ def fill_rows(context: MigrationContext, table: Table, fill: Backfill) -> int:
             with connect.opened(own, autocommit=True) as made:
                 yield made
 
-        with journal.own(connection), _ready(connection):
+        with journal.own(connection), _ready(connection), _calm(policy and policy.clock, fill):
             done = engine.run(
                 connection, table.oid, table.shown, fill, limits=limits, deadline=policy.clock.usual if policy else 0.2,
                 beside=(policy and policy.beside) or beside, opened=(policy and policy.opened) or beside,
@@ -225,6 +225,19 @@ def _keeping(context: MigrationContext, fill: Backfill) -> brief.Keeping | None:
     """Only an upgrade keeps what it overwrites: a downgrade gives back."""
     step, policy = journal.of(context), context.connection.info.get(brief.POLICY) if context.connection else None
     return policy.keeping if policy and step and step.direction == "upgrade" else None
+
+
+@contextmanager
+def _calm(clock: deadline.Clock | None, fill: Backfill) -> Iterator[None]:
+    """While inside, the step takes no strong lock, unless triggers are bypassed; of batches another thread sees who waits."""
+    if clock is None or fill.bypass:
+        yield
+        return
+    clock.calm = True
+    try:
+        yield
+    finally:
+        clock.calm = False
 
 
 @contextmanager
