@@ -101,6 +101,6 @@ def _locked(connection: Connection, leaf: Leaf) -> None:
                 )  # fmt: skip
             time.sleep(ladder.pause(tries))
         else:
-            connection.info[WAITED] = time.monotonic() - began
+            connection.info[WAITED] = connection.info.get(WAITED, 0.0) + time.monotonic() - began
             return
     raise Locked(leaf.told)

@@ -43,15 +43,13 @@ _LOOK_AGAIN = 0.5
 
 _LOCKED_TRIES = 40
 
-_FORGETS = 1.2
-"""Times the shortest trip so far, that the next one may be taken for."""
-
 _FAILURES = 3
 """So often the same batch may fail by its rows until the row is looked for."""
 
 _PASSES = 10
 """So often a table is gone through again where rows were left."""
 
+_LOCKED = "55P03"
 _IN_THE_WAY = (*ladder.TRANSIENT, ladder.CANCELED, "40001")
 # Classes of SQLSTATE that no smaller batch would help: connection, feature, transaction, rights, names, resources, server.
 _NOT_THE_ROW = ("08", "0A", "25", "28", "3D", "3F", "42", "53", "54", "55", "57", "58", "F0", "XX")
@@ -160,7 +158,10 @@ def _ranges(connection: Connection, work: Work) -> None:
         claimed = record.claim(connection, work.record, work.leaves)
         if claimed is None:
             return
-        _look_around(connection, work, claimed.range.leaf, record.wanted(connection, work.record), felt=False)
+        began = time.monotonic()
+        wanted = record.wanted(connection, work.record)
+        pace.went(time.monotonic() - began)
+        _look_around(connection, work, claimed.range.leaf, wanted, felt=False)
         with work.working():
             _batches(connection, work, pace, claimed)
 
@@ -191,14 +192,14 @@ def _batches(connection: Connection, work: Work, pace: Pace, mine: Claim) -> Non
     pid = connection.connection.dbapi_connection.info.backend_pid  # type: ignore[union-attr]  # psycopg2's
     failures = tries = 0
     before = pace.took[-1][1] if pace.took else 0.0  # of the range before, whose end nobody has written down
-    trip = 0.0
     while not work.stop.is_set():
-        pace.aim(work.target(trip))
+        pace.aim(work.target(pace.trip), work.whole)
         one, began = None, time.monotonic()
         try:
             one = batch.following(connection, mine.rest, pace.size)
             asked, began = time.monotonic() - began, time.monotonic()
-            trip = _shortest(trip, asked)
+            if mine.range.leaf.key:  # of a table without one nothing is asked
+                pace.went(asked)
             with work.seen.batch(pid), in_time(connection, work, one):
                 wanted = batch.write(connection, work.fill, one, mine, work.record.schema, before, work.kept)
         except rows.Failed as failed:
@@ -208,19 +209,21 @@ def _batches(connection: Connection, work: Work, pace: Pace, mine: Claim) -> Non
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise
+            spent = time.monotonic() - began - _not_the_servers(connection)
             code = getattr(error.orig, "pgcode", None) or ""
             if one is None or (code[:2] in _NOT_THE_ROW and code not in _IN_THE_WAY):
                 raise explained(work, error, code) from error
+            if code != _LOCKED:  # it has worked, and not waited
+                work.rest(spent, lambda: record.wanted(connection, work.record))
             if code in _IN_THE_WAY:
                 tries = _give_way(work, pace, one, tries)
                 _look_around(connection, work, one.range.leaf, record.wanted(connection, work.record), felt=False)
             else:
                 failures += 1
                 _isolate(work, pace, one, failures, error)
-            work.rest(time.monotonic() - began - connection.info.pop(rows.COMPUTING, 0.0))
             continue
         before = time.monotonic() - began - connection.info.pop(bypass.WAITED, 0.0)
-        busy_for = asked + before - connection.info.pop(rows.COMPUTING, 0.0)
+        busy_for = asked + before - _not_the_servers(connection) - 2 * pace.trip
         tries = 0
         if failures < _FAILURES:  # else it looks for a row: no batch grows beyond what has failed
             failures = 0
@@ -228,8 +231,8 @@ def _batches(connection: Connection, work: Work, pace: Pace, mine: Claim) -> Non
         if wanted is None:
             return
         work.progress.moved(one.rows)
-        if wanted == "run" and work.rest(busy_for) > _LOOK_AGAIN:
-            wanted = record.wanted(connection, work.record)
+        if wanted == "run":
+            wanted = work.rest(busy_for, lambda: record.wanted(connection, work.record)) or wanted
         if one.last:
             return
         mine = replace(mine, reached=one.reached)
@@ -238,9 +241,9 @@ def _batches(connection: Connection, work: Work, pace: Pace, mine: Claim) -> Non
         _look_around(connection, work, one.range.leaf, wanted, felt=pid in work.seen.felt)
 
 
-def _shortest(trip: float, now: float) -> float:
-    """The shortest of some trips, for one that was held up says nothing about the way; a longer one is believed in time."""
-    return min(now, trip * _FORGETS) if trip else now
+def _not_the_servers(connection: Connection) -> float:
+    """Seconds of the last batch in which the server had nothing to do: a lock was waited for, or a function computed."""
+    return float(connection.info.pop(bypass.WAITED, 0.0) + connection.info.pop(rows.COMPUTING, 0.0))
 
 
 def _give_way(work: Work, pace: Pace, one: Batch, tries: int) -> int:

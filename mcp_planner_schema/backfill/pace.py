@@ -14,6 +14,10 @@ _REMEMBERED, _GROWTH, _FADES = 20, 1.2, 0.8
 _SHORT = 0.02
 """Seconds that somebody may wait and not feel it."""
 
+_FIXED, _ALIKE, _FEW = 4, 1.4, 10
+"""Times what it costs to begin, that a batch takes at least; how much larger one may be that counts as of the same
+size; and below how many rows nothing is known of what a row costs."""
+
 _AIM = 0.925
 """Of the target: between GitLab's 0.9 and 0.95."""
 
@@ -25,13 +29,22 @@ class Pace:
     target: float
     most: int
     size: int = START
+    trip: float = 0.0
     took: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
     def __post_init__(self) -> None:
         self.size = max(LEAST, min(self.size, self.most))
 
-    def aim(self, target: float) -> None:
-        """The next batches are to take so long. Where that is less the next one is smaller at once, by what others took."""
+    def went(self, seconds: float) -> None:
+        """A short question has taken so long. Of several the shortest counts, and a longer one is believed in time."""
+        self.trip = min(seconds, self.trip * _GROWTH) if self.trip else seconds
+
+    def aim(self, target: float, whole: float) -> None:
+        """The next batches are to take so long. Where that is less the next one is smaller at once, by what others took.
+
+        Never less than some times what a batch takes that writes nothing, up to ``whole``: smaller ones would be nothing else.
+        """
+        target = min(whole, max(target, _FIXED * self._fixed()))
         if target < self.target:
             wanted = self._rate() * target * _AIM if self.took else self.size * target / self.target
             self.size = max(LEAST, min(self.size, int(wanted)))
@@ -47,6 +60,18 @@ class Pace:
         if seconds > self.target:
             wanted = min(wanted, self.size * self.target / seconds)
         self.size = max(LEAST, min(self.most, int(wanted)))
+
+    def _fixed(self) -> float:
+        """Seconds that a batch takes however small it is: by the least and the greatest of the last; 0 while these are alike.
+
+        Of a few rows all of it is taken for that: a larger batch then tells.
+        """
+        few, many = min((n for n, _ in self.took), default=0), max((n for n, _ in self.took), default=0)
+        if many < 2 * few or not few:
+            return min(seconds for _, seconds in self.took) if 0 < many < _FEW else 0.0
+        short = min(seconds for n, seconds in self.took if n <= few * _ALIKE)
+        long = min(seconds for n, seconds in self.took if n >= many / _ALIKE)
+        return max(0.0, short - few * max(0.0, long - short) / (many - few))
 
     def _rate(self) -> float:
         """Rows a second, of the last batches; the newest count most."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,9 @@ the slowest hundredth of an application's transactions (bench/README.md)."""
 
 _TRIPS = 10
 """Times a question's way there and back, that a batch takes at least: else where the server is far away it would be all way."""
+
+_ASKED = 0.5
+"""Seconds of a rest, after which it is asked whether somebody wants it to end."""
 
 _HELD_UP = 5
 """Times its target, of which a batch is rested from: one that a lock has held up for a minute has done little."""
@@ -87,14 +90,18 @@ class Work:
             with self.between:
                 self.active -= 1
 
-    def rest(self, seconds: float) -> float:
+    def rest(self, seconds: float, wanted: Callable[[], str]) -> str | None:
         """After a batch that kept the server busy for so long: while others are at work, those who work take their share of the
-        time, all together. Gives how many seconds it was."""
+        time, all together. Gives what somebody ``wanted`` meanwhile, None where the rest was too short to ask."""
         if not self.feedback.others:
-            return 0.0
-        rest = min(seconds, _HELD_UP * self.whole) * (max(1, self.active) / self.limits.share - 1)
-        self.stop.wait(rest)
-        return rest
+            return None
+        left = min(max(0.0, seconds), _HELD_UP * self.whole) * (max(1, self.active) / self.limits.share - 1)
+        while left > _ASKED and not self.stop.wait(_ASKED):
+            left -= _ASKED
+            if (said := wanted()) != "run":
+                return said
+        self.stop.wait(max(0.0, left))
+        return None
 
     def say(self, text: str) -> None:
         """A line for people."""

@@ -78,7 +78,7 @@ class Clock:
             return
         self.alone = alone
         if not locks:
-            self.restart()
+            self.restart(asked)
             return
         self.locks = lock_order.stronger(self.locks, locks)
         if self.began is None:
@@ -90,13 +90,14 @@ class Clock:
         """Give as much time as whoever runs this allows for keeping or giving back rows."""
         self.limit = max(self.limit, limit)
 
-    def restart(self) -> None:
-        """Nothing strong is held: the next strong lock is the first one again."""
+    def restart(self, at: float | None = None) -> None:
+        """Nothing strong is held, or was ``at`` that time: the next strong lock is the first one again."""
         with self.between:
             if self.began is not None:
                 self.last = self.held()
                 self.longest = max(self.longest, self.last)
-            self.began, self.missed, self.cleared = None, False, time.monotonic()
+            self.began, self.missed = None, False
+            self.cleared = max(self.cleared, time.monotonic() if at is None else at)
 
     def held(self) -> float:
         """Seconds since the first strong lock; 0 where there is none."""

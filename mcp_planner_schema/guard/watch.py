@@ -192,8 +192,15 @@ class _Look:
                 if (at := underway.look(self.beside, self.pid)) is not None:
                     self.progress(at)
             before = now
-            calm = self.clock is not None and self.clock.calm and self.clock.began is None and not seen
-            self.done.wait(_SELDOM if calm else _INTERVAL)
+            end = time.monotonic() + self._calm(seen)
+            while not self.done.wait(_INTERVAL) and time.monotonic() < end and self._calm(seen):
+                pass
+
+    def _calm(self, seen: object) -> float:
+        """Seconds that may pass until the next look; 0 where each matters."""
+        clock = self.clock
+        calm = clock is not None and clock.calm and clock.began is None and not seen
+        return min(_SELDOM, clock.limit / 2) if clock is not None and calm else 0.0
 
     def _once(self, before: float) -> dict[int, str]:
         """Who is in the way right now, by pid. ``before`` is the time of the last look."""
