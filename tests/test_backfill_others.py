@@ -94,6 +94,7 @@ def test_it_takes_its_share_beside_others(
 ) -> None:
     """All workers together: a fifth of the time in batches of a tenth; all of it, in large ones, where nobody else is there."""
     monkeypatch.setattr(keys, "_ROWS_A_RANGE", 500)
+    monkeypatch.setattr(keys, "_SAMPLED", 1000)  # of a table of few blocks a sample of some may have none
     begin(project, FILL, rows=ROWS.format(count=1_500))
     project.configure(backfill_share="0.2")
     empty.rows("ANALYZE t")
@@ -119,6 +120,7 @@ def test_the_guard_is_not_at_work_beside_itself(
 ) -> None:
     """Nor where the URL gives every session a name: with three workers, a watcher and the deploy lock nobody else is there."""
     monkeypatch.setattr(keys, "_ROWS_A_RANGE", 500)
+    monkeypatch.setattr(keys, "_SAMPLED", 1000)  # of a table of few blocks a sample of some may have none
     begin(project, FILL, rows=ROWS.format(count=1_500))
     project.configure(backfill_share="0.2")
     empty.rows("ANALYZE t")
