@@ -89,7 +89,8 @@ class Impact:
             return None
         if not self.believed:
             return Finding("performance-unclear", file, "", values | {"machine": _machine_told(self.machine)})
-        sure = self.relative if self.heavier else self.surely
+        # More blocks, or another plan, say the same as the clock; alone it has to be sure.
+        sure = self.relative if self.heavier or self.other_plan else self.surely
         return Finding("performance-impact", file, "", values) if sure > FACTOR else None
 
     def note(self) -> str:
