@@ -35,8 +35,8 @@ ROWS = 2_000_000
 TURNS = 3
 LOOP_ENDS = 30.0
 """Seconds after which a loop that people write has shown how fast it is."""
-LOAD_ENDS = 90.0
-"""Seconds after which ours beside an application is stopped."""
+LOAD_ENDS = 60.0
+"""Seconds after which ours beside an application is stopped; as long is the time without it, that both meet the same."""
 
 REVISION = '''\
 """Fill note.
@@ -230,7 +230,7 @@ def _under_load(where: Any, project: Path, rows: int) -> None:
                 with load(where.binaries, url, folder, rows, CHANGES[0].scripts) as records:
                     begun = settle(3.0)
                     if name == "idle":
-                        done = Done(0, 20.0, settle(20.0))
+                        done = Done(0, LOAD_ENDS, settle(LOAD_ENDS))
                     else:
                         share = {} if name == "ours" else {"PLANNER_BACKFILL_SHARE": name.removeprefix("share ")}
                         done = _ours(project, url, LOAD_ENDS, **share)

@@ -16,7 +16,7 @@ from bench.side_by_side import ROOT, alembic, create_database, server
 PROJECT, TASK = "00000000-0000-4000-8000-000000000000", "00000000-0000-4000-8000-000000000001"
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 CALLS = 400
-FILLS = ((10_000, 1, "1"), (10_000, 1, "0.05"), (10_000, 100, "1"), (100_000, 1, "1"), (100_000, 100, "1"), (1_000_000, 1, "1"),
+FILLS = ((10_000, 1, "1"), (10_000, 1, "0.03"), (10_000, 100, "1"), (100_000, 1, "1"), (100_000, 100, "1"), (1_000_000, 1, "1"),
          (1_000_000, 100, "1"))  # fmt: skip
 """Steps, into how many chains they are linked, and how much of the time the backfill takes beside others."""
 

@@ -62,7 +62,7 @@ def test_what_takes_too_long_is_estimated_and_said_so(
 
 
 def test_how_long_is_told_by_what_former_ones_took(empty: Database, project: Project) -> None:
-    """Of the same table where there is one, by its own numbers in the record; of others, and said so, else."""
+    """By the numbers in the record, of the same table where there is one; and how long it takes beside others at work."""
     begin(project, 'op.backfill("t", set={"n": "1"}, batch=1000)')
     project.upgrade()
     empty.rows("CREATE TABLE other (id int PRIMARY KEY, n int); INSERT INTO other SELECT generate_series(1, 500)")
@@ -78,6 +78,12 @@ def test_how_long_is_told_by_what_former_ones_took(empty: Database, project: Pro
     assert found[6] == (
         "--   about 1 batch, about 0.1 s with one worker, as a former backfill of other tables went: 10,000 rows/s"
     )
+    project.configure(backfill_share="0.1")
+    beside = ahead.lines(project.config(), ["003"])
+    assert [line for line in beside if line not in found] == [
+        "--   while others are at work about 12 s, in small batches (backfill_share)",
+        "--   while others are at work about 0.5 s, in small batches (backfill_share)",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_it_takes_its_share_beside_others(
     workers: str,
     alone: bool,
 ) -> None:
-    """All workers together: a fifth of the time in batches of a tenth; all of it, in large ones, where nobody else is there."""
+    """All workers together: a fifth of the time in small batches; all of it, in large ones, where nobody else is there."""
     monkeypatch.setattr(keys, "_ROWS_A_RANGE", 500)
     monkeypatch.setattr(keys, "_SAMPLED", 1000)  # of a table of few blocks a sample of some may have none
     begin(project, FILL, rows=ROWS.format(count=1_500))
@@ -221,8 +221,8 @@ def test_waiting_for_a_lock_is_no_work(empty: Database) -> None:
     ("others", "given", "trip", "target"),
     [
         (False, {}, 0.5, 0.2),
-        (True, {}, 0.0, 0.02),
-        (True, {}, 0.001, 0.02),
+        (True, {}, 0.0, 0.005),
+        (True, {}, 0.001, 0.01),
         (True, {}, 0.01, 0.1),  # far away: a batch that takes as long as the way costs the server nothing
         (True, {}, 1.0, 0.2),
         (True, {"rows": Rows(lambda batch: [], (), ())}, 0.0, 0.2),
@@ -230,7 +230,7 @@ def test_waiting_for_a_lock_is_no_work(empty: Database) -> None:
     ],
 )  # fmt: skip
 def test_how_long_a_batch_is_to_take(others: bool, given: Any, trip: float, target: float) -> None:
-    """A tenth beside others, never less than ten ways; what locks the table, or is computed, stays as it is."""
+    """A fortieth beside others, never less than ten ways; what locks the table, or is computed, stays as it is."""
     work = Work.__new__(Work)
     work.fill = Backfill("b", "n = 1", **given)
     work.limits, work.seen = Limits(200, 1, 1, share=0.2), Waiters(0.2)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _LIMIT = 10
 """Times its target that a batch may take where nobody waits behind it."""
 
-_BESIDE_OTHERS = 0.1
+_BESIDE_OTHERS = 0.025
 """Of the target, that a batch takes while others are at work: whoever is held up by one is held up for long enough to be among
 the slowest hundredth of an application's transactions (bench/README.md)."""
 

@@ -135,8 +135,8 @@ _ALL = (
     # --- what a backfill may do to others ---
     Setting("backfill_target", "200ms", duration),
     Setting(
-        "backfill_share", "0.05",
-        _of(r"1(\.0)?|0\.(\d?[1-9]|[1-9]0)", "it is a share of the time: 0.05, or 1 for all of it", float),
+        "backfill_share", "0.03",
+        _of(r"1(\.0)?|0\.(\d?[1-9]|[1-9]0)", "it is a share of the time: 0.03, or 1 for all of it", float),
     ),
     Setting("backfill_lag", "10s", duration),
     Setting("backfill_hold", "10min", duration),

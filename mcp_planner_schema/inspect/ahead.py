@@ -211,6 +211,9 @@ def _long(connection: Connection, given: Settings, fill: Backfill, table: str, c
         f"  about {_batches(counted.rows, size)}, about {lasting(counted.rows / rate.rows)} with one worker, "
         f"as {rate.of} went: {rate.rows:,.0f} rows/s"
     )
+    share = given.backfill.share
+    if share < 1:
+        yield f"  while others are at work about {lasting(counted.rows / rate.rows / share)}, in small batches (backfill_share)"
 
 
 def _batches(rows: int, size: float) -> str:
