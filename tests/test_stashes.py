@@ -411,6 +411,51 @@ def test_a_partly_restored_stash_given_back_again_doubles_nothing(
     assert kept.value("SELECT state FROM migration.stash") == "restored"
 
 
+def test_what_came_back_and_was_deleted_since_stays_deleted(kept: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    """While other rows of the same table wait, no row and no value comes back twice; a dry run says the same before."""
+    by_hand(kept)
+    kept.rows("INSERT INTO a VALUES (2, 'newer'); UPDATE b SET x = 'newer' WHERE id = 1")
+    run(capsys, "migrate-restore", "VERSION=002")
+    kept.rows("DELETE FROM a WHERE id > 1; UPDATE b SET x = NULL")
+    assert "guard:left" not in "".join(run(capsys, "migrate-doctor")[1:])
+    before = state(kept)
+
+    _, dry, _ = run(capsys, "migrate-restore", "VERSION=002", "DRY_RUN=1")
+    between = state(kept)
+    code, out, _ = run(capsys, "migrate-restore", "VERSION=002")
+
+    assert code == 0
+    assert between == before
+    for said in (dry, out):
+        assert "restored table a: 1 rows\n" in said
+        assert "restored column b.x: 1 rows\n" in said
+        assert "left:" not in said
+    assert kept.rows("SELECT id, v FROM a ORDER BY id") == [(1, "one"), (2, "two")]
+    assert kept.rows("SELECT id, x FROM b ORDER BY id") == [(1, "x1"), (2, None)]
+    assert kept.value("SELECT state FROM migration.stash") == "restored"
+    assert kept.rows("SELECT relname FROM pg_class WHERE relname LIKE 'guard:%'") == []
+    assert run(capsys, "migrate-stash-verify", "ID=1")[0] == 0
+
+
+def test_a_table_that_is_dropped_since_takes_what_came_back_along(
+    kept: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a table that is not there the stash still says what is left; made anew, it gets that and no more."""
+    by_hand(kept)
+    kept.rows("INSERT INTO a VALUES (2, 'newer')")
+    run(capsys, "migrate-restore", "VERSION=002")
+    kept.rows("DROP TABLE a")
+
+    _, gone, _ = run(capsys, "migrate-restore", "VERSION=002")
+    kept.rows(UP.partition(";")[0])
+    _, again, _ = run(capsys, "migrate-restore", "VERSION=002")
+
+    assert "not restored table a: it is not there; 1 rows stay in" in gone
+    assert "restored table a: 1 rows\n" in again
+    assert kept.rows("SELECT id, v FROM a") == [(2, "two")]
+    assert kept.rows("SELECT restored_rows, left_rows FROM migration.stash_object WHERE object_name = 'a'")[0] == (3, 0)
+
+
 def test_a_dry_run_leaves_everything_as_it_was(kept: Database, capsys: pytest.CaptureFixture[str]) -> None:
     """DRY_RUN=1 says what would go back and what would be left; rows, sequence, manifest and runs are untouched."""
     by_hand(kept)
@@ -483,6 +528,122 @@ def test_each_try_tells_what_it_did_itself(
     assert [[line in said for line in left] for said in (first, again, dry)] == [[True, True]] * 3
     assert empty.rows("SELECT restored_rows, left_rows FROM migration.stash_object") == [(7, 3)]
     assert empty.rows("SELECT id, v FROM a WHERE id < 4 ORDER BY id") == [(1, "v1"), (2, "mine")]
+
+
+def test_rows_that_a_downgrade_changed_come_back_once(
+    empty: Database, project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that got its value back, and then again the value that the downgrade had left, keeps that; so a deleted one."""
+    monkeypatch.setattr(cli, "ROOT", project.folder)
+    rows = "INSERT INTO a SELECT n, 'v' || n FROM generate_series(1, 4) n"
+    project.revision(
+        "001", "create_a", sql(f"CREATE TABLE a (id int PRIMARY KEY, v text); {rows}"), sql("DROP TABLE a")
+    )
+    down = "UPDATE a SET v = 'gone' WHERE id < 3; DELETE FROM a WHERE id > 2"
+    project.revision("002", "alter_a", sql("COMMENT ON TABLE a IS 'x'"), sql(down))
+    project.upgrade()
+    project.downgrade("001")
+    empty.rows("UPDATE a SET v = 'mine' WHERE id = 1; INSERT INTO a VALUES (3, 'mine')")
+    by_hand(empty, "COMMENT ON TABLE a IS 'x'")
+
+    _, first, _ = run(capsys, "migrate-restore", "VERSION=002")
+    empty.rows("UPDATE a SET v = 'gone'; DELETE FROM a WHERE id > 2")
+    _, again, _ = run(capsys, "migrate-restore", "VERSION=002")
+
+    assert "restored changed rows of a: 2 rows\n" in first
+    assert "restored changed rows of a: 2 rows\n" in again
+    assert empty.rows("SELECT id, v FROM a ORDER BY id") == [(1, "v1"), (2, "gone"), (3, "v3")]
+    assert empty.value("SELECT state FROM migration.stash") == "restored"
+
+
+def test_a_newer_value_stays_beside_a_changed_row(
+    empty: Database, project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a row that the downgrade changed, and whose column went, what people have written into that column since stays."""
+    monkeypatch.setattr(cli, "ROOT", project.folder)
+    project.revision(
+        "001",
+        "create_b",
+        sql("CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b VALUES (1, 'v1'), (2, 'v2'), (3, 'v3')"),
+        sql("DROP TABLE b"),
+    )
+    up = "ALTER TABLE b ADD x text"
+    project.revision("002", "alter_b", sql(up), sql("UPDATE b SET v = 'gone' WHERE id < 3; ALTER TABLE b DROP x"))
+    project.upgrade()
+    empty.rows("UPDATE b SET x = 'x' || id")
+    project.downgrade("001")
+    by_hand(empty, up)
+    empty.rows("UPDATE b SET x = 'newer' WHERE id = 1")
+
+    code, out, _ = run(capsys, "migrate-restore", "VERSION=002")
+
+    assert code == 0
+    assert empty.rows("SELECT * FROM b ORDER BY id") == [(1, "v1", "newer"), (2, "v2", "x2"), (3, "v3", "x3")]
+    assert 'left: 1 rows stay in "migration_stash_1"."b": newer ones are in their place' in out
+    assert empty.rows("SELECT restored_rows, left_rows FROM migration.stash_object") == [(2, 1)]
+
+
+def test_rows_left_for_several_reasons_are_counted_once_each(
+    empty: Database, project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values without a column and a row in whose place another stands: what came back in between comes back once."""
+    monkeypatch.setattr(cli, "ROOT", project.folder)
+    project.revision(
+        "001",
+        "create_b",
+        sql(
+            "CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b VALUES (1, 'v1'), (2, 'v2'), (3, 'v3'), (4, 'v4')"
+        ),
+        sql("DROP TABLE b"),
+    )
+    project.revision(
+        "002", "alter_b", sql("ALTER TABLE b ADD x text"), sql("DELETE FROM b WHERE id > 2; ALTER TABLE b DROP x")
+    )
+    project.upgrade()
+    empty.rows("UPDATE b SET x = 'x' || id WHERE id <> 3")
+    project.downgrade("001")
+    by_hand(empty, "SELECT")
+    empty.rows("INSERT INTO b VALUES (3, 'mine')")
+    asked = "SELECT restored_rows, left_rows FROM migration.stash_object"
+
+    run(capsys, "migrate-restore", "VERSION=002")
+    first = (empty.rows("SELECT * FROM b ORDER BY id"), empty.rows(asked))
+    empty.rows("DELETE FROM b WHERE id > 2")
+    run(capsys, "migrate-restore", "VERSION=002")
+    again = (empty.rows("SELECT * FROM b ORDER BY id"), empty.rows(asked))
+    empty.rows("DELETE FROM b WHERE id > 2; ALTER TABLE b ADD x text")
+    run(capsys, "migrate-restore", "VERSION=002")
+
+    assert first == ([(1, "v1"), (2, "v2"), (3, "mine"), (4, "v4")], [(0, 4)])
+    assert again == ([(1, "v1"), (2, "v2"), (3, "v3")], [(1, 3)])
+    assert empty.rows("SELECT * FROM b ORDER BY id") == [(1, "v1", "x1"), (2, "v2", "x2")]
+
+
+def test_each_value_of_a_row_comes_back_by_itself(
+    empty: Database, project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two columns one is there first: emptied since it stays so, and the other one gets its value when it is there."""
+    monkeypatch.setattr(cli, "ROOT", project.folder)
+    project.revision(
+        "001",
+        "create_b",
+        sql("CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (1), (2)"),
+        sql("DROP TABLE b"),
+    )
+    project.revision("002", "alter_b", sql("ALTER TABLE b ADD x text, ADD y text"), sql("ALTER TABLE b DROP x, DROP y"))
+    project.upgrade()
+    empty.rows("UPDATE b SET x = 'x' || id, y = 'y' || id")
+    project.downgrade("001")
+    by_hand(empty, "ALTER TABLE b ADD x text")
+
+    _, first, _ = run(capsys, "migrate-restore", "VERSION=002")
+    empty.rows("UPDATE b SET x = NULL WHERE id = 1; ALTER TABLE b ADD y text")
+    _, again, _ = run(capsys, "migrate-restore", "VERSION=002")
+
+    assert "left: 2 rows stay" in first
+    assert "left:" not in again
+    assert empty.rows("SELECT * FROM b ORDER BY id") == [(1, None, "y1"), (2, "x2", "y2")]
+    assert empty.value("SELECT state FROM migration.stash") == "restored"
 
 
 def test_a_keyless_row_whose_reference_is_gone_is_left_and_told(
@@ -668,6 +829,24 @@ def test_a_purge_is_refused_within_the_retention_and_for_the_newest(
     assert "it is the newest there is" in newest[2]
     assert all(one[2].splitlines()[-1] == "next: make migrate-stash-list" for one in (early, waits, newest))
     assert kept.value("SELECT count(*) FROM migration_stash_1.a") == 3
+
+
+def test_a_purge_takes_along_what_says_which_rows_are_left(
+    kept: Database, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a partly restored stash the hashes of the keys go with its rows: they could confirm a guess as well."""
+    by_hand(kept)
+    kept.rows("INSERT INTO a VALUES (2, 'newer')")
+    run(capsys, "migrate-restore", "VERSION=002")
+    listed = kept.rows("SELECT relname FROM pg_class WHERE relname LIKE 'guard:left%'")
+    another(project, kept)
+    outdate(kept)
+
+    code, out, _ = purge(capsys)
+
+    assert len(listed) == 1
+    assert (code, out) == (0, "purged stash 1: 3 tables of migration_stash_1 deleted for good\n")
+    assert kept.value("SELECT to_regnamespace('migration_stash_1') IS NULL")
 
 
 def test_an_older_stash_may_go_while_a_newer_one_waits(

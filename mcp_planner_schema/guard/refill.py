@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import checksum, write_back
 from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
+from mcp_planner_schema.guard.left import ROW, Left
 from mcp_planner_schema.guard.manifest import AFTER, Object
 from mcp_planner_schema.guard.postcheck import execute, identifier
 
@@ -24,7 +25,8 @@ class Filled:
     Of those left, ``gone`` have been deleted since the downgrade, and ``barred`` were not let in; newer ones stand in the place
     of the others, unless ``why`` says why. ``missing`` are columns without a place. ``displaced`` rows had other values that the
     upgrade itself had put there; those are kept in ``aside``. ``swapped``: the table itself came back. ``written`` rows were
-    put in or changed.
+    put in or changed. ``rest`` is SQL of those left, a condition on the kept rows ``c``, and ``which`` the same for each part of
+    them (see :mod:`.left`), where they have a key.
     """
 
     left: int = 0
@@ -37,14 +39,18 @@ class Filled:
     written: int = 0
     gone: int = 0
     barred: int = 0
+    rest: str = "false"
+    which: Mapping[str, str] = field(default_factory=dict)
 
-    def and_(self, other: Filled) -> Filled:
-        """Both together: rows that two passes have left are the same rows."""
-        more = self if self.left > other.left else other
+    def and_(self, connection: Connection, place: str, other: Filled) -> Filled:
+        """Both together: a row that two passes have left is one row."""
+        rest = " OR ".join(f"({one.rest})" for one in (self, other) if one.left) or "false"
+        both = self.left and other.left
         return Filled(
-            more.left, self.removed + other.removed, tuple({*self.missing, *other.missing}),
-            self.displaced + other.displaced, self.aside or other.aside,
-            self.why or other.why, written=self.written + other.written, gone=more.gone, barred=more.barred,
+            write_back.count(connection, f"{place} AS c WHERE {rest}") if both else self.left or other.left,
+            self.removed + other.removed, tuple({*self.missing, *other.missing}), self.displaced + other.displaced,
+            self.aside or other.aside, self.why or other.why, written=self.written + other.written,
+            gone=self.gone + other.gone, barred=self.barred + other.barred, rest=rest, which={**self.which, **other.which},
         )  # fmt: skip
 
 
@@ -74,26 +80,27 @@ def exactly(
     filled = Filled(removed=removed, missing=missing, displaced=displaced, aside=aside, written=written)
     if write_back.same(connection, place, one, table, columns):
         return filled
-    return _left(connection, place, one, table, columns, filled)
+    return _left(connection, place, one, table, columns, filled, Left(one.key))
 
 
-def beside(connection: Connection, place: str, one: Object, table: Table) -> Filled:
-    """Put in the rows whose place is free; what stands there stays."""
+def beside(connection: Connection, place: str, one: Object, table: Table, may: Left) -> Filled:
+    """Put in the rows that ``may`` go back and whose place is free; what stands there stays."""
     columns, missing = write_back.common(one, table)
     if one.key:
-        written = write_back.insert(connection, place, one, table, columns, write_back.absent(one, table, columns))
+        free = f"{write_back.absent(one, table, columns)} AND {may.of(ROW)}"
+        written = write_back.insert(connection, place, one, table, columns, free)
     else:
         was, now = checksum.row_text(sorted(columns), "c"), checksum.row_text(sorted(columns), "l")
         written = write_back.insert(connection, place, one, table, columns,
                 f"c.ctid IN ({_SURPLUS.format(place=place, live=rows_of(table), was=was, now=now)})")  # fmt: skip
-    return _left(connection, place, one, table, columns, Filled(missing=missing, written=written))
+    return _left(connection, place, one, table, columns, Filled(missing=missing, written=written), may)
 
 
 def columns(
-    connection: Connection, place: str, one: Object, table: Table, *, overwrite: bool, last: bool, untouched: str | None,
-    touched: str | None,
+    connection: Connection, place: str, one: Object, table: Table, may: Left, *, overwrite: bool, last: bool,
+    untouched: str | None, touched: str | None,
 ) -> Filled:  # fmt: skip
-    """Put the values of columns back to the rows they belong to, by primary key.
+    """Put the values of columns that ``may`` go back to the rows they belong to, by primary key.
 
     ``overwrite``: the columns are new, whatever is in them was put there by the upgrade itself; else only an empty one
     takes its value again. ``last``: what the upgrade has put there is set aside first. A row that the downgrade itself has
@@ -105,78 +112,90 @@ def columns(
     missing = tuple(name for name in one.lost if name not in there)
     kept = one.checksum.rows if one.checksum else 0
     if not one.key or not set(one.key) <= set(there) or set(one.key) & set(one.lost):
-        return (
-            Filled(kept, missing=missing, why="the rows had no key that is still there")
-            if kept
-            else Filled(missing=missing)
-        )
+        why = "the rows had no key that is still there" if kept else ""
+        return Filled(kept, missing=missing, why=why, rest="true")
     key, live = write_back.same_key(one.key, table), rows_of(table)
-    free = (
-        "true" if overwrite else f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in back)}) = 0"
-    )
     displaced, aside, written = 0, "", 0
-    same = checksum.alike(connection, place, live, back)
+    if back and last and overwrite:
+        given = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in back)}) > 0"
+        only = f" AND NOT EXISTS (SELECT FROM {touched} AS t WHERE t.place = c.ctid)" if touched else ""
+        kept_too = f"EXISTS (SELECT FROM {place} AS c WHERE {key}{only})"
+        displaced, aside = write_back.set_aside(connection, place, one, table, sorted(back), f"{given} AND {kept_too}")
+    # Of some rows one value may go back, and another one has been back before.
+    for names in [[name] for name in back] if may.listed else [back] * bool(back):
+        written += _set(connection, place, one, table, names, may, overwrite, untouched, touched)
+    there_again = f"EXISTS (SELECT FROM {live} AS l WHERE {key})"
+
+    def others(names: Sequence[str]) -> str:
+        same = checksum.alike(connection, place, live, names)
+        found = f"NOT EXISTS (SELECT FROM {live} AS l WHERE {key} AND {same})"
+        return f"{there_again} AND {found}" if one.kind == "rows" else found  # rows that went are put in after this
+
+    which = {name: f"pg_catalog.num_nonnulls(c.{identifier(name)}) > 0 AND {may.of(name)}" for name in missing}
+    rest = [which[name] for name in missing] + ([others(back)] if back and not may.listed else [])
+    which |= {name: f"{others([name])} AND {may.of(name)}" for name in back}
+    rest = list(which.values()) if may.listed else rest
+    condition = " OR ".join(f"({one})" for one in rest) or "false"
+    left = write_back.count(connection, f"{place} AS c WHERE {condition}")
+    filled = Filled(
+        left, missing=missing, displaced=displaced, aside=aside, written=written, rest=condition, which=which
+    )
+    if missing:
+        return replace(filled, why="their column is not there" if left else "")
+    if one.kind == "rows" or not left:
+        return filled
+    return replace(filled, gone=write_back.count(connection, f"{place} AS c WHERE ({condition}) AND NOT {there_again}"))
+
+
+def _set(
+    connection: Connection, place: str, one: Object, table: Table, names: Sequence[str], may: Left, overwrite: bool,
+    untouched: str | None, touched: str | None,
+) -> int:  # fmt: skip
+    """Set these columns to their kept values, all of a row together, where :func:`columns` says so. Gives in how many rows."""
+    there = {column.name: column for column in table.columns.values()}
+    key, live = write_back.same_key(one.key, table), rows_of(table)
+    empty = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in names)}) = 0"
+    free = f"{'true' if overwrite else empty} AND {may.of(names[0])}"
     # Joined, and not asked for in a condition: below an OR a list that is larger than work_mem is read once for each row.
     kept_rows = f"{place} AS c" + "".join(
         f" LEFT JOIN {listed} AS {alias} ON {alias}.place = c.ctid"
         for alias, listed in (("t", touched), ("u", untouched))
         if listed
     )
-    if back:
-        settings = ", ".join(f"{identifier(name)} = {write_back.typed(there[name])}" for name in back)
-        if last and overwrite:
-            given = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in back)}) > 0"
-            only = f" AND NOT EXISTS (SELECT FROM {touched} AS t WHERE t.place = c.ctid)" if touched else ""
-            kept_too = f"EXISTS (SELECT FROM {place} AS c WHERE {key}{only})"
-            displaced, aside = write_back.set_aside(
-                connection, place, one, table, sorted(back), f"{given} AND {kept_too}"
-            )
-        if touched:
-            empty = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in back)}) = 0"
-            free += f" AND ({empty} OR t.place IS NULL)"
-        if one.kind == "rows":
-            stayed = sorted(name for name in one.columns if name not in one.lost)
-            unchanged = f"c.{identifier(AFTER)} = {checksum.row_hash(stayed, 'c')}"
-            free += f" AND ({unchanged}{' OR u.place IS NOT NULL' if untouched else ''})"
-        always = [
-            name for name in connection.exec_driver_sql(write_back.IDENTITY, (table.oid,)).scalars() if name in back
-        ]
-        for name in always:  # such a column takes no UPDATE
-            execute(connection, f"ALTER TABLE {name_of(table)} ALTER {identifier(name)} SET GENERATED BY DEFAULT")
-        # Not what is so already: each row written anew is written into every index, and leaves a dead one behind.
-        written = write_back.with_references(
-            connection, place, table, back,
-            lambda also: f"UPDATE {live} AS l SET {settings} FROM {kept_rows} WHERE {key} AND NOT {same} AND {free} AND {also}",
-        )  # fmt: skip
-        for name in always:
-            execute(connection, f"ALTER TABLE {name_of(table)} ALTER {identifier(name)} SET GENERATED ALWAYS")
-    homeless = (
-        f"pg_catalog.num_nonnulls({', '.join(f'c.{identifier(name)}' for name in missing)}) > 0" if missing else "false"
-    )
-    there_again = f"EXISTS (SELECT FROM {live} AS l WHERE {key})"
-    others = f"NOT EXISTS (SELECT FROM {live} AS l WHERE {key} AND {same})"
-    if one.kind == "rows":  # rows that went as a whole are put in after this
-        others = f"{there_again} AND {others}"
-    asked = f"SELECT pg_catalog.count(*) FROM {place} AS c WHERE {homeless} OR {others}"
-    left = execute(connection, asked).scalar_one()
-    filled = Filled(left, missing=missing, displaced=displaced, aside=aside, written=written)
-    if missing:
-        return replace(filled, why="their column is not there" if left else "")
-    return replace(filled, gone=write_back.count(connection, f"{place} AS c WHERE NOT {there_again}") if left else 0)
+    if touched:
+        free += f" AND ({empty} OR t.place IS NULL)"
+    if one.kind == "rows":
+        stayed = sorted(name for name in one.columns if name not in one.lost)
+        unchanged = f"c.{identifier(AFTER)} = {checksum.row_hash(stayed, 'c')}"
+        free += f" AND ({unchanged}{' OR u.place IS NOT NULL' if untouched else ''})"
+    settings = ", ".join(f"{identifier(name)} = {write_back.typed(there[name])}" for name in names)
+    same = checksum.alike(connection, place, live, names)
+    always = [name for name in connection.exec_driver_sql(write_back.IDENTITY, (table.oid,)).scalars() if name in names]
+    for name in always:  # such a column takes no UPDATE
+        execute(connection, f"ALTER TABLE {name_of(table)} ALTER {identifier(name)} SET GENERATED BY DEFAULT")
+    # Not what is so already: each row written anew is written into every index, and leaves a dead one behind.
+    written = write_back.with_references(
+        connection, place, table, names,
+        lambda also: f"UPDATE {live} AS l SET {settings} FROM {kept_rows} WHERE {key} AND NOT {same} AND {free} AND {also}",
+    )  # fmt: skip
+    for name in always:
+        execute(connection, f"ALTER TABLE {name_of(table)} ALTER {identifier(name)} SET GENERATED ALWAYS")
+    return written
 
 
 def changed(
-    connection: Connection, place: str, one: Object, table: Table, untouched: str | None, *, deleted: bool
+    connection: Connection, place: str, one: Object, table: Table, may: Left, untouched: str | None, *, deleted: bool
 ) -> Filled:
-    """Put changed and deleted rows back where nobody has written since; ``untouched`` lists those, by their place.
+    """Put changed and deleted rows back that ``may`` go, where nobody has written since; ``untouched`` lists these places.
 
-    Not ``deleted``, the deleted ones wait for the end of the body.
+    Not ``deleted``, the deleted ones wait for the end of the body. Values of lost columns are those of :func:`columns`.
     """
     columns, missing = write_back.common(one, table)
     mine = f"c.ctid IN (SELECT u.place FROM {untouched} AS u)" if untouched else "false"
     if not one.key and one.restored:
         return Filled(one.left or 0, why="without a primary key nobody can tell which of them are back already")
-    overwritten = write_back.overwrite(connection, place, one, table, mine) if one.key else 0
+    mine = f"{mine} AND {may.of(ROW)}"
+    overwritten = write_back.overwrite(connection, place, one, table, mine, but=one.lost) if one.key else 0
     inserted = 0
     if deleted:
         inserted = write_back.insert(
@@ -184,9 +203,10 @@ def changed(
         )
     if not one.key:
         unknown = "without a key nobody knows which rows they were" if one.checksum and not untouched else ""
-        return Filled((one.checksum.rows if one.checksum else 0) - inserted, missing=missing, why=unknown,
-                      written=inserted)  # fmt: skip
-    filled = _left(connection, place, one, table, columns, Filled(missing=missing, written=overwritten + inserted))
+        left = (one.checksum.rows if one.checksum else 0) - inserted
+        return Filled(left, missing=missing, why=unknown, written=inserted, rest="true")
+    stayed = [name for name in columns if name not in one.lost]
+    filled = _left(connection, place, one, table, stayed, Filled(missing=missing, written=overwritten + inserted), may)
     return replace(filled, why=_UNKNOWN) if filled.left and not untouched else filled
 
 
@@ -199,21 +219,21 @@ WHERE a.n > coalesce(b.n, 0)
 
 
 def _left(
-    connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], filled: Filled
+    connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], filled: Filled, may: Left
 ) -> Filled:
-    """How many kept rows are not in the table as they are in the copy."""
+    """How many kept rows that ``may`` go back are not in the table as they are in the copy."""
     live = rows_of(table)
     if not (one.key and set(one.key) <= set(columns)):
         was, now = checksum.row_text(sorted(columns), "c"), checksum.row_text(sorted(columns), "l")
         left = write_back.count(connection, f"({_SURPLUS.format(place=place, live=live, was=was, now=now)}) AS s")
         return replace(filled, left=left, barred=left)
     key, alike = write_back.same_key(one.key, table), checksum.alike(connection, place, live, columns)
-    left = write_back.count(
-        connection, f"{place} AS c WHERE NOT EXISTS (SELECT FROM {live} AS l WHERE {key} AND {alike})"
-    )
+    rest = f"NOT EXISTS (SELECT FROM {live} AS l WHERE {key} AND {alike}) AND {may.of(ROW)}"
+    left = write_back.count(connection, f"{place} AS c WHERE {rest}")
+    filled = replace(filled, rest=rest, which={ROW: rest})
     if not left:
         return filled
-    absent = f"{place} AS c WHERE NOT EXISTS (SELECT FROM {live} AS l WHERE {key})"
+    absent = f"{place} AS c WHERE NOT EXISTS (SELECT FROM {live} AS l WHERE {key}) AND {may.of(ROW)}"
     nowhere = write_back.count(connection, absent)
     # Where the downgrade had left a row, and there is none, somebody has deleted it.
     gone = write_back.count(connection, f"{absent} AND c.{identifier(AFTER)} IS NOT NULL") if one.kind == "rows" else 0

@@ -18,6 +18,7 @@ from mcp_planner_schema.guard import (
     evidence,
     intact,
     ladder,
+    left,
     manifest,
     move,
     refill,
@@ -72,13 +73,13 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
         there = back.before.get((one.schema, one.name))
         if back.newer and one.lost and there:
             back.touched[one.number] = since.touched(connection, stash, one, there)
-        left = one.left_as
-        if left and later:  # by now the table and its columns are called again what they were before the downgrade
-            left = {"schema": one.schema, "name": one.name, "columns": {name: name for name in left["columns"]}}
-        live = left and evidence.named(connection, left["schema"], left["name"])
+        after = one.left_as
+        if after and later:  # by now the table and its columns are called again what they were before the downgrade
+            after = {"schema": one.schema, "name": one.name, "columns": {name: name for name in after["columns"]}}
+        live = after and evidence.named(connection, after["schema"], after["name"])
         if one.kind == "rows" and live:
             execute(connection, f"LOCK TABLE {evidence.name_of(live)} IN SHARE ROW EXCLUSIVE MODE")
-            names = left["columns"]
+            names = after["columns"]
             with silence.unveiled(connection, live.oid, evidence.name_of(live)):
                 mine = back.untouched[one.number] = since.untouched(
                     connection, stash, one, live, names, newer=back.newer
@@ -194,8 +195,8 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
         if found and one.kind == "table" and (one.schema, one.name) not in back.before:
             definition.grant(connection, evidence.name_of(found), one.grants)
     notes += told.of_sequences(connection, back, dry=dry) + told.not_again(connection, back)
-    left = any(filled.left or filled.missing for filled in back.filled.values()) or not all(tables.values())
-    manifest.mark(connection, back.schema, back.stash.id, "partly restored" if left else "restored", who)
+    waits = any(filled.left or filled.missing for filled in back.filled.values()) or not all(tables.values())
+    manifest.mark(connection, back.schema, back.stash.id, "partly restored" if waits else "restored", who)
     return notes
 
 
@@ -212,6 +213,9 @@ def _fill(
     write_back.note_path(connection)
     with checksum.reading(connection), silence.of_table(connection, table.oid, evidence.name_of(table)):
         filled = _filled(connection, back, one, table, last=last, cleared=cleared)
+        if last:
+            which = filled.which if filled.left else {}
+            left.note(connection, back.stash, one, which, given=filled.left < _kept(one) or bool(filled.written))
     earlier = back.filled.get(one.number, Filled())
     back.filled[one.number] = replace(filled, written=earlier.written + filled.written)
 
@@ -219,9 +223,10 @@ def _fill(
 def _filled(connection: Connection, back: Back, one: Object, table: Table, *, last: bool, cleared: bool) -> Filled:
     """The same, while the table's triggers and rules sleep."""
     before, place = back.before.get((one.schema, one.name)), back.stash.place(one)
+    may = left.read(connection, back.stash, one)
     if one.kind == "table":
         if back.newer or not anew(connection, back, table):
-            return refill.beside(connection, place, one, table)
+            return refill.beside(connection, place, one, table, may)
         return refill.exactly(connection, place, one, table, last=last, cleared=cleared)
     filled = Filled()
     mine, stood = _evidence(connection, back, one), _still(connection, back.stood.get(one.number))
@@ -236,15 +241,21 @@ def _filled(connection: Connection, back: Back, one: Object, table: Table, *, la
             place,
             one,
             table,
+            may,
             overwrite=new and touched == listed,  # where a COMMIT has ended the list, every row may be on it
             last=last,
             untouched=mine,
             touched=touched,
         )
-        filled = filled.and_(columns)
+        filled = filled.and_(connection, place, columns)
     if one.kind == "rows":
-        filled = filled.and_(refill.changed(connection, place, one, table, mine, deleted=last or not stood))
+        rows = refill.changed(connection, place, one, table, may, mine, deleted=last or not stood)
+        filled = filled.and_(connection, place, rows)
     return filled
+
+
+def _kept(one: Object) -> int:
+    return one.checksum.rows if one.checksum else 0
 
 
 def _evidence(connection: Connection, back: Back, one: Object) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import alone, archive, connect, history, intact, manifest, restore, stash, unpack
+from mcp_planner_schema.guard import alone, archive, connect, history, intact, left, manifest, restore, stash, unpack
 from mcp_planner_schema.guard.findings import Finding, Refused, WrongUse
 from mcp_planner_schema.guard.manifest import Stash
 from mcp_planner_schema.guard.restore_later import WAITING, refused
@@ -131,6 +131,8 @@ def _back(
         why=f"from the archive {file[0].name}", days=here.settings.stash_retention, objects=found.objects,
         archive=(str(file[0]), file[1]),
     )  # fmt: skip
+    if of:
+        left.hand_over(connection, schema, of, manifest.find(connection, schema, number[0]))
     made = manifest.find(connection, schema, number[0])
     lines = restore.later(connection, schema, made, who, dry=run is None)
     if of:

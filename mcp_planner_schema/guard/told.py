@@ -22,9 +22,10 @@ def of_object(connection: Connection, back: Back, one: Object, table: Table | No
         return [f"restored {one.shown}: moved back", *_displaced(one, filled)]
     kept = one.checksum.rows if one.checksum else write_back.count(connection, back.stash.place(one))
     if table is None:
-        manifest.mark_object(connection, back.schema, back.stash.id, one.number, 0, kept)
+        stay = kept if one.left is None else one.left
+        manifest.mark_object(connection, back.schema, back.stash.id, one.number, one.restored or 0, stay)
         return (
-            [f"not restored {one.shown}: it is not there; {kept} rows stay in {back.stash.place(one)}"] if kept else []
+            [f"not restored {one.shown}: it is not there; {stay} rows stay in {back.stash.place(one)}"] if stay else []
         )
     assert filled is not None
     manifest.mark_object(connection, back.schema, back.stash.id, one.number, kept - filled.left, filled.left)

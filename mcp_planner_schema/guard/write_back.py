@@ -156,15 +156,18 @@ def keyed(one: Object, table: Table) -> bool:
     return bool(one.key) and set(one.key) <= {column.name for column in table.columns.values()}
 
 
-def overwrite(connection: Connection, place: str, one: Object, table: Table, which: str = "true") -> int:
-    """Give rows that are there their kept values, by the key, where ``which`` is true of ``c``. Gives how many were others.
+def overwrite(
+    connection: Connection, place: str, one: Object, table: Table, which: str = "true", *, but: Sequence[str] = ()
+) -> int:
+    """Give rows that are there their kept values, by the key, where ``which`` is true of ``c``, except in the columns ``but``.
+    Gives how many were others.
 
     Not a row that others refer to by what would change: they have come to do so since, and would lose their reference, or bar
     the way.
     """
     columns, _ = common(one, table)
     there = {column.name: column for column in table.columns.values()}
-    fixed = {*one.key, *connection.exec_driver_sql(IDENTITY, (table.oid,)).scalars()}
+    fixed = {*one.key, *but, *connection.exec_driver_sql(IDENTITY, (table.oid,)).scalars()}
     free = [name for name in columns if name not in fixed]
     if not free or not set(one.key) <= set(columns):
         return 0
