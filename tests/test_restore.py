@@ -56,6 +56,13 @@ ROUTES = {
         "",
         {"a": "*"},
     ),
+    "a column made anew under its name": (
+        "CREATE TABLE a (id int PRIMARY KEY, x varchar(3)); INSERT INTO a VALUES (1, 'one'), (2, NULL)",
+        "ALTER TABLE a ADD n text; UPDATE a SET n = x; ALTER TABLE a DROP x; ALTER TABLE a RENAME n TO x",
+        "ALTER TABLE a ADD n varchar(3); UPDATE a SET n = left(x, 3); ALTER TABLE a DROP x; ALTER TABLE a RENAME n TO x",
+        "UPDATE a SET x = 'a long value' WHERE id = 1; INSERT INTO a VALUES (3, 'another')",
+        {"a": "id, x"},
+    ),
     "emptied": (TABLE_A + ";" + ROWS_A, "COMMENT ON TABLE a IS 'x'", "TRUNCATE a", "", {"a": "*"}),
     "emptied without a key": (
         "CREATE TABLE l (a int, b json); INSERT INTO l VALUES (1, '{}'), (1, '{}'), (2, NULL)",

@@ -646,6 +646,62 @@ def test_each_value_of_a_row_comes_back_by_itself(
     assert empty.value("SELECT state FROM migration.stash") == "restored"
 
 
+LEFT_OF_ROWS = {
+    # by hand after the downgrade, between the first and the second restore, before it; what stands there at the end
+    "the value is emptied again": (
+        "ALTER TABLE b ADD x text; UPDATE b SET x = 'mine' WHERE id = 1",
+        "UPDATE b SET x = NULL WHERE id = 1",
+        [(1, "v1", "x1"), (2, "v2", "x2"), (3, "v3", "x3")],
+    ),
+    "the column is there later": (
+        "SELECT",
+        "ALTER TABLE b ADD x text",
+        [(1, "v1", "x1"), (2, "v2", "x2"), (3, "v3", "x3")],
+    ),
+    "the row is there later": (
+        "ALTER TABLE b ADD x text; DELETE FROM b WHERE id < 3",
+        "INSERT INTO b VALUES (1, 'gone'), (2, 'v2')",
+        [(1, "v1", "x1"), (2, "v2", "x2"), (3, "v3", "x3")],
+    ),
+    "the value is newer and stays": (
+        "ALTER TABLE b ADD x text; UPDATE b SET x = 'mine' WHERE id < 3",
+        "UPDATE b SET v = 'mine' WHERE id = 1; UPDATE b SET x = NULL WHERE id = 3",
+        [(1, "mine", "mine"), (2, "v2", "mine"), (3, "v3", None)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OF_ROWS)
+def test_what_is_left_of_changed_rows_comes_back_when_it_can(
+    name: str, empty: Database, project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a downgrade changed a row, deleted one and dropped a column: each value by itself, and none that is back before."""
+    before, between, last = LEFT_OF_ROWS[name]
+    monkeypatch.setattr(cli, "ROOT", project.folder)
+    project.revision(
+        "001",
+        "create_b",
+        sql("CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b VALUES (1, 'v1'), (2, 'v2'), (3, 'v3')"),
+        sql("DROP TABLE b"),
+    )
+    down = "UPDATE b SET v = 'gone' WHERE id = 1; DELETE FROM b WHERE id = 3; ALTER TABLE b DROP x"
+    project.revision("002", "alter_b", sql("ALTER TABLE b ADD x text"), sql(down))
+    project.upgrade()
+    empty.rows("UPDATE b SET x = 'x' || id")
+    project.downgrade("001")
+    by_hand(empty, before)
+
+    _, first, _ = run(capsys, "migrate-restore", "VERSION=002")
+    empty.rows(between)
+    _, again, _ = run(capsys, "migrate-restore", "VERSION=002")
+
+    assert "left:" in first
+    assert empty.rows("SELECT id, v, x FROM b ORDER BY id") == last
+    newer = [row for row in last if "mine" in row]
+    assert empty.rows("SELECT left_rows FROM migration.stash_object") == [(len(newer),)], again
+    assert empty.value("SELECT state FROM migration.stash") == ("partly restored" if newer else "restored")
+
+
 def test_a_keyless_row_whose_reference_is_gone_is_left_and_told(
     empty: Database, project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

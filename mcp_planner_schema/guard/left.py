@@ -15,12 +15,17 @@ from mcp_planner_schema.guard.manifest import Object, Stash
 from mcp_planner_schema.guard.postcheck import execute, identifier, literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from sqlalchemy import Connection
+
+    from mcp_planner_schema.guard.refill import Filled
 
 ROW = ""
 """What is left of a kept row: itself, or what it was changed from. A lost column's value has the column's name."""
+
+_OWNER = """
+SELECT pg_catalog.quote_ident(r.rolname), r.rolname = current_user
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.oid = c.relowner WHERE c.oid = pg_catalog.to_regclass(%s)::oid
+"""
 
 
 @dataclass(frozen=True)
@@ -48,25 +53,29 @@ def read(connection: Connection, stash: Stash, one: Object) -> Left:
     return Left(one.key, listed if _is_there(connection, listed := _place(stash, one)) else None)
 
 
-def note(connection: Connection, stash: Stash, one: Object, which: Mapping[str, str], *, given: bool) -> None:
-    """List what is left in place of what was: ``which`` has a condition on the kept rows ``c`` for each part.
+def note(connection: Connection, stash: Stash, one: Object, filled: Filled, *, given: bool) -> None:
+    """List what is left in place of what was, part by part.
 
-    Nothing has to be told apart where nothing was ``given`` back yet. Reads the copy once for each part. To be called with
-    :data:`checksum.OUTPUT` pinned.
+    Nothing has to be told apart where nothing was ``given`` back yet, and where no key tells the rows the list stays as it is.
+    Reads the copy once for each part. To be called with :data:`checksum.OUTPUT` pinned.
     """
     listed = _place(stash, one)
     before = _is_there(connection, listed)
-    if one.key and which and (given or before):
+    if not filled.left:
+        execute(connection, f"DROP TABLE IF EXISTS {listed}")
+    elif filled.which and (given or before):
         # The conditions ask the list that there is.
         anew = f"{identifier(stash.kept_in)}.{identifier(relation(one) + '_anew')}"
         execute(connection, f"CREATE TABLE {anew} (part text NOT NULL, hash bigint NOT NULL)")
-        for part, condition in which.items():
+        for part, condition in filled.which.items():
             kept = f"SELECT {literal(part)}, {_hash(one.key)} FROM {stash.place(one)} AS c WHERE {condition}"
             execute(connection, f"INSERT INTO {anew} {kept}")
+        execute(connection, f"CREATE INDEX ON {anew} (part, hash)")
+        owner, own = connection.exec_driver_sql(_OWNER, (stash.place(one),)).one()
+        if not own:
+            execute(connection, f"ALTER TABLE {anew} OWNER TO {owner}")
         execute(connection, f"DROP TABLE IF EXISTS {listed}")
         execute(connection, f"ALTER TABLE {anew} RENAME TO {identifier(relation(one))}")
-    elif before:
-        execute(connection, f"DROP TABLE {listed}")
 
 
 def hand_over(connection: Connection, schema: str, old: Stash, new: Stash) -> None:
@@ -76,6 +85,8 @@ def hand_over(connection: Connection, schema: str, old: Stash, new: Stash) -> No
         if before and before.relation and one.relation and _is_there(connection, listed := _place(old, before)):
             execute(connection, f"CREATE TABLE {_place(new, one)} AS TABLE {listed}")
             manifest.mark_object(connection, schema, new.id, one.number, before.restored or 0, before.left or 0)
+            if before.kind != one.kind:  # changed rows stay in the old one, and the values are the new one's to give
+                execute(connection, f"DELETE FROM {listed} WHERE part <> {literal(ROW)}")
 
 
 def _place(stash: Stash, one: Object) -> str:

@@ -43,11 +43,14 @@ class Filled:
     which: Mapping[str, str] = field(default_factory=dict)
 
     def and_(self, connection: Connection, place: str, other: Filled) -> Filled:
-        """Both together: a row that two passes have left is one row."""
+        """Both together, ``other`` right after this one: what it has put back is not left any more, and no row counts twice."""
+        still = write_back.count(connection, f"{place} AS c WHERE {self.rest}") if self.left else 0
         rest = " OR ".join(f"({one.rest})" for one in (self, other) if one.left) or "false"
-        both = self.left and other.left
+        # Counted so, and not by the OR: below one the table is not joined but asked for each row.
+        both = f"{place} AS c WHERE ({self.rest}) AND ({other.rest})"
+        twice = write_back.count(connection, both) if still and other.left else 0
         return Filled(
-            write_back.count(connection, f"{place} AS c WHERE {rest}") if both else self.left or other.left,
+            still + other.left - twice,
             self.removed + other.removed, tuple({*self.missing, *other.missing}), self.displaced + other.displaced,
             self.aside or other.aside, self.why or other.why, written=self.written + other.written,
             gone=self.gone + other.gone, barred=self.barred + other.barred, rest=rest, which={**self.which, **other.which},
@@ -98,7 +101,7 @@ def beside(connection: Connection, place: str, one: Object, table: Table, may: L
 
 def columns(
     connection: Connection, place: str, one: Object, table: Table, may: Left, *, overwrite: bool, last: bool,
-    untouched: str | None, touched: str | None,
+    untouched: str | None, touched: str | None, apart: bool,
 ) -> Filled:  # fmt: skip
     """Put the values of columns that ``may`` go back to the rows they belong to, by primary key.
 
@@ -106,6 +109,7 @@ def columns(
     takes its value again. ``last``: what the upgrade has put there is set aside first. A row that the downgrade itself has
     changed may have got another's key: it takes its value only while it is as the downgrade left it (``untouched``). One that was
     written since (``touched``) and has a value, has it from the upgrade, and it is the newer one.
+    ``apart``: each value of a row goes back by itself, not only all of them together.
     """
     there = {column.name: column for column in table.columns.values()}
     back = [name for name in one.lost if name in there and not there[name].generated]
@@ -121,21 +125,20 @@ def columns(
         only = f" AND NOT EXISTS (SELECT FROM {touched} AS t WHERE t.place = c.ctid)" if touched else ""
         kept_too = f"EXISTS (SELECT FROM {place} AS c WHERE {key}{only})"
         displaced, aside = write_back.set_aside(connection, place, one, table, sorted(back), f"{given} AND {kept_too}")
-    # Of some rows one value may go back, and another one has been back before.
-    for names in [[name] for name in back] if may.listed else [back] * bool(back):
-        written += _set(connection, place, one, table, names, may, overwrite, untouched, touched)
+    for names in [[name] for name in back] if apart else [back] * bool(back):
+        written = max(written, _set(connection, place, one, table, names, may, overwrite, untouched, touched))
     there_again = f"EXISTS (SELECT FROM {live} AS l WHERE {key})"
 
     def others(names: Sequence[str]) -> str:
         same = checksum.alike(connection, place, live, names)
-        found = f"NOT EXISTS (SELECT FROM {live} AS l WHERE {key} AND {same})"
-        return f"{there_again} AND {found}" if one.kind == "rows" else found  # rows that went are put in after this
+        return f"NOT EXISTS (SELECT FROM {live} AS l WHERE {key} AND {same})"
 
-    which = {name: f"pg_catalog.num_nonnulls(c.{identifier(name)}) > 0 AND {may.of(name)}" for name in missing}
-    rest = [which[name] for name in missing] + ([others(back)] if back and not may.listed else [])
-    which |= {name: f"{others([name])} AND {may.of(name)}" for name in back}
-    rest = list(which.values()) if may.listed else rest
-    condition = " OR ".join(f"({one})" for one in rest) or "false"
+    homeless = {name: f"pg_catalog.num_nonnulls(c.{identifier(name)}) > 0 AND {may.of(name)}" for name in missing}
+    which = homeless | {name: f"{others([name])} AND {may.of(name)}" for name in back}
+    not_so = [which[name] for name in back] if apart else [others(back)] * bool(back)
+    if one.kind == "rows":  # those that went are put in after this, with all of their values
+        not_so = [f"{there_again} AND {found}" for found in not_so]
+    condition = " OR ".join(f"({found})" for found in (*homeless.values(), *not_so)) or "false"
     left = write_back.count(connection, f"{place} AS c WHERE {condition}")
     filled = Filled(
         left, missing=missing, displaced=displaced, aside=aside, written=written, rest=condition, which=which
@@ -167,7 +170,9 @@ def _set(
     if one.kind == "rows":
         stayed = sorted(name for name in one.columns if name not in one.lost)
         unchanged = f"c.{identifier(AFTER)} = {checksum.row_hash(stayed, 'c')}"
-        free += f" AND ({unchanged}{' OR u.place IS NOT NULL' if untouched else ''})"
+        # Or it is what it was before, put back by an earlier try.
+        again = checksum.alike(connection, place, live, [name for name in stayed if name in there])
+        free += f" AND ({unchanged} OR {again}{' OR u.place IS NOT NULL' if untouched else ''})"
     settings = ", ".join(f"{identifier(name)} = {write_back.typed(there[name])}" for name in names)
     same = checksum.alike(connection, place, live, names)
     always = [name for name in connection.exec_driver_sql(write_back.IDENTITY, (table.oid,)).scalars() if name in names]
@@ -184,18 +189,19 @@ def _set(
 
 
 def changed(
-    connection: Connection, place: str, one: Object, table: Table, may: Left, untouched: str | None, *, deleted: bool
-) -> Filled:
+    connection: Connection, place: str, one: Object, table: Table, may: Left, untouched: str | None, *, deleted: bool,
+    but: Sequence[str],
+) -> Filled:  # fmt: skip
     """Put changed and deleted rows back that ``may`` go, where nobody has written since; ``untouched`` lists these places.
 
-    Not ``deleted``, the deleted ones wait for the end of the body. Values of lost columns are those of :func:`columns`.
+    Not ``deleted``, the deleted ones wait for the end of the body. What stands in the columns ``but`` of a row stays there.
     """
     columns, missing = write_back.common(one, table)
     mine = f"c.ctid IN (SELECT u.place FROM {untouched} AS u)" if untouched else "false"
     if not one.key and one.restored:
         return Filled(one.left or 0, why="without a primary key nobody can tell which of them are back already")
     mine = f"{mine} AND {may.of(ROW)}"
-    overwritten = write_back.overwrite(connection, place, one, table, mine, but=one.lost) if one.key else 0
+    overwritten = write_back.overwrite(connection, place, one, table, mine, but=but) if one.key else 0
     inserted = 0
     if deleted:
         inserted = write_back.insert(
@@ -205,7 +211,7 @@ def changed(
         unknown = "without a key nobody knows which rows they were" if one.checksum and not untouched else ""
         left = (one.checksum.rows if one.checksum else 0) - inserted
         return Filled(left, missing=missing, why=unknown, written=inserted, rest="true")
-    stayed = [name for name in columns if name not in one.lost]
+    stayed = [name for name in columns if name not in but]
     filled = _left(connection, place, one, table, stayed, Filled(missing=missing, written=overwritten + inserted), may)
     return replace(filled, why=_UNKNOWN) if filled.left and not untouched else filled
 

@@ -213,10 +213,10 @@ def _fill(
     write_back.note_path(connection)
     with checksum.reading(connection), silence.of_table(connection, table.oid, evidence.name_of(table)):
         filled = _filled(connection, back, one, table, last=last, cleared=cleared)
+        earlier = back.filled.get(one.number, Filled())
         if last:
-            which = filled.which if filled.left else {}
-            left.note(connection, back.stash, one, which, given=filled.left < _kept(one) or bool(filled.written))
-    earlier = back.filled.get(one.number, Filled())
+            given = filled.left < _kept(one) or earlier.written + filled.written > 0
+            left.note(connection, back.stash, one, filled, given=given)
     back.filled[one.number] = replace(filled, written=earlier.written + filled.written)
 
 
@@ -246,10 +246,13 @@ def _filled(connection: Connection, back: Back, one: Object, table: Table, *, la
             last=last,
             untouched=mine,
             touched=touched,
+            apart=back.anyway,
         )
         filled = filled.and_(connection, place, columns)
     if one.kind == "rows":
-        rows = refill.changed(connection, place, one, table, may, mine, deleted=last or not stood)
+        # Where no upgrade has made the lost columns, what stands in them was written by people.
+        but = one.lost if back.anyway else ()
+        rows = refill.changed(connection, place, one, table, may, mine, deleted=last or not stood, but=but)
         filled = filled.and_(connection, place, rows)
     return filled
 
