@@ -554,6 +554,7 @@ CREATE OR REPLACE FUNCTION public.chain_position(reference text)
  SET search_path TO 'pg_catalog', 'pg_temp'
  SET enable_seqscan TO 'off'
 AS $function$
+#variable_conflict use_variable
 BEGIN
     IF reference LIKE 'task://%' THEN
         RETURN (SELECT chain_position FROM public.tasks WHERE id = substr(reference, 8)::uuid);
@@ -572,6 +573,7 @@ CREATE OR REPLACE FUNCTION public.change_links(project uuid, froms text[], tos t
  SET enable_mergejoin TO 'off'
  SET enable_seqscan TO 'off'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     contested record;
     gone_froms text[];
@@ -640,6 +642,7 @@ CREATE OR REPLACE FUNCTION public.check_moved_task()
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     at uuid := NEW.parent_task_id;
     depth integer := 1;
@@ -683,6 +686,7 @@ CREATE OR REPLACE FUNCTION public.check_new_tasks()
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     parents uuid[];
     wrong record;
@@ -739,6 +743,7 @@ CREATE OR REPLACE FUNCTION public.check_step_status()
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     allowed text[] := CASE OLD.status
         WHEN 'PENDING' THEN ARRAY['SERVER_DRAFT']
@@ -767,6 +772,7 @@ CREATE OR REPLACE FUNCTION public.cleanup_orphans()
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     miscounted uuid[];
 BEGIN
@@ -863,6 +869,7 @@ CREATE OR REPLACE FUNCTION public.complete_agreed_step()
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 BEGIN
     NEW.progress := 1;
     RETURN NEW;
@@ -913,6 +920,7 @@ CREATE OR REPLACE FUNCTION public.create_audit_partition(month timestamp with ti
  SET "TimeZone" TO 'UTC'
  SET "DateStyle" TO 'ISO, YMD'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     name CONSTANT text := to_char(month, '"audit_logs_"YYYY_MM');
     made regclass := to_regclass(format('public.%I', name));
@@ -965,6 +973,7 @@ CREATE OR REPLACE FUNCTION public.current_actor(OUT user_id character varying, O
  STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     who varchar := left(nullif(current_setting('planner.user_id', true), ''), 255);
     said text := nullif(current_setting('planner.ai_agent', true), '');
@@ -988,6 +997,7 @@ CREATE OR REPLACE FUNCTION public.derive_finished()
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 BEGIN
     NEW.finished := NEW.progress >= 1;
     RETURN NEW;
@@ -1000,6 +1010,7 @@ CREATE OR REPLACE FUNCTION public.derive_progress()
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 BEGIN
     IF TG_OP = 'INSERT' THEN
         NEW.child_count := 0;
@@ -1046,6 +1057,7 @@ CREATE OR REPLACE FUNCTION public.fill_project_id()
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 BEGIN
     -- Only the branch that is taken is resolved, so each may name columns that the other tables lack.
     CASE TG_TABLE_NAME
@@ -1089,6 +1101,7 @@ CREATE OR REPLACE FUNCTION public.item_exists(project uuid, reference text)
  SET search_path TO 'pg_catalog', 'pg_temp'
  SET enable_seqscan TO 'off'
 AS $function$
+#variable_conflict use_variable
 BEGIN
     -- task://<uuid> or step://<uuid>: check constraints see to the form of what is stored.
     IF reference LIKE 'task://%' THEN
@@ -1103,6 +1116,7 @@ CREATE OR REPLACE FUNCTION public.keep_place()
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 BEGIN
     IF current_setting('planner.linking', true) IS DISTINCT FROM 'on' THEN
         NEW.chain_position := OLD.chain_position;  -- of a new row: none
@@ -1118,6 +1132,7 @@ CREATE OR REPLACE FUNCTION public.link_items()
  SET search_path TO 'pg_catalog', 'pg_temp'
  SET enable_seqscan TO 'off'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     kind CONSTANT text := CASE TG_TABLE_NAME WHEN 'tasks' THEN 'task://' ELSE 'step://' END;
     here CONSTANT text := kind || NEW.id;
@@ -1196,6 +1211,7 @@ CREATE OR REPLACE FUNCTION public.lock_ancestors(tasks uuid[])
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     at uuid := lock_ancestors.tasks[1];
 BEGIN
@@ -1244,6 +1260,7 @@ CREATE OR REPLACE FUNCTION public.lock_chains()
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 BEGIN
     -- Before the first row is locked, and so before the project is known: whoever changes a chain holds the item it was told to
     -- change and needs the neighbours; two of them side by side would deadlock under any lock taken later.
@@ -1261,6 +1278,7 @@ CREATE OR REPLACE FUNCTION public.lock_for_maintenance(relations regclass[], mod
  SET search_path TO 'pg_catalog', 'pg_temp'
  SET lock_timeout TO '2s'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     holders text;
 BEGIN
@@ -1287,6 +1305,7 @@ CREATE OR REPLACE FUNCTION public.lock_task_tree()
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 BEGIN
     -- Before the first row is locked, and so before the project is known: two sessions that re-parent each hold a task
     -- which the other's change of progress needs, and would deadlock under any lock taken later.
@@ -1303,6 +1322,7 @@ CREATE OR REPLACE FUNCTION public.maintain_audit_partitions(months_ahead integer
  SET "TimeZone" TO 'UTC'
  SET "DateStyle" TO 'ISO, YMD'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     log CONSTANT regclass := 'public.audit_logs';
     caught CONSTANT regclass := 'public.audit_logs_default';
@@ -1401,6 +1421,7 @@ CREATE OR REPLACE FUNCTION public.mean_progress(child_count integer, child_progr
  IMMUTABLE PARALLEL SAFE
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 BEGIN
     -- Numeric to the last step: the result depends on no order of adding up. Always 20 decimals, whatever the operands;
     -- the bounds only matter for counters that somebody has written by hand.
@@ -1416,6 +1437,7 @@ CREATE OR REPLACE FUNCTION public.mirror_links()
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     unplaced CONSTANT bigint := '-9223372036854775808';
     most CONSTANT bigint := 1::bigint << 62;
@@ -1490,6 +1512,7 @@ CREATE OR REPLACE FUNCTION public.mirror_references(froms text[], tos text[])
  SET enable_mergejoin TO 'off'
  SET enable_seqscan TO 'off'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     ids uuid[];
 BEGIN
@@ -1553,6 +1576,7 @@ CREATE OR REPLACE FUNCTION public.navigation_chain(start text, max_depth integer
  STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     item record;
     linked text;
@@ -1604,6 +1628,7 @@ CREATE OR REPLACE FUNCTION public.next_actionable_item(project uuid)
  STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     last CONSTANT bigint := 9223372036854775807;
     step record;
@@ -1656,6 +1681,7 @@ CREATE OR REPLACE FUNCTION public.place_items(project uuid, starts text[], opene
  SET search_path TO 'pg_catalog', 'pg_temp'
  SET enable_seqscan TO 'off'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     unplaced CONSTANT bigint := '-9223372036854775808';
     apart CONSTANT bigint := 1::bigint << 32;  -- from one item to the next that is appended
@@ -1736,6 +1762,7 @@ CREATE OR REPLACE FUNCTION public.progress_tree(start uuid[])
  STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     ids uuid[];
     tasks uuid[];
@@ -1826,6 +1853,7 @@ CREATE OR REPLACE FUNCTION public.recalculate_project_progress(project uuid)
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     tasks uuid[];
     depths integer[];
@@ -1917,6 +1945,7 @@ CREATE OR REPLACE FUNCTION public.record_threshold_change()
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     actor record;
 BEGIN
@@ -1938,6 +1967,7 @@ CREATE OR REPLACE FUNCTION public.recount_progress()
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 BEGIN
     PERFORM public.recalculate_project_progress(id) FROM public.projects ORDER BY id;
     RETURN NULL;
@@ -1953,6 +1983,7 @@ CREATE OR REPLACE FUNCTION public.resolve_reference(reference text)
  STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     item uuid;
 BEGIN
@@ -1979,6 +2010,7 @@ CREATE OR REPLACE FUNCTION public.retire_audit_partitions(keep interval, drop_ro
  SET "TimeZone" TO 'UTC'
  SET "DateStyle" TO 'ISO, YMD'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     old regclass[];
     counts bigint[] := '{}';
@@ -2031,6 +2063,7 @@ CREATE OR REPLACE FUNCTION public.roll_up_steps()
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     single boolean;  -- null for no row
     parent uuid;  -- one parent and its change, then those of several
@@ -2113,6 +2146,7 @@ CREATE OR REPLACE FUNCTION public.roll_up_tasks()
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     single boolean;  -- null for no row
     parent uuid;  -- null for the project itself
@@ -2212,6 +2246,7 @@ CREATE OR REPLACE FUNCTION public.set_places(refs text[], places bigint[])
  SET enable_mergejoin TO 'off'
  SET enable_seqscan TO 'off'
 AS $function$
+#variable_conflict use_variable
 BEGIN
     UPDATE public.navigation_links link SET position = item.place
     FROM (
@@ -2242,6 +2277,7 @@ CREATE OR REPLACE FUNCTION public.touch_updated_at()
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 BEGIN
     IF TG_TABLE_NAME = 'steps' THEN
         IF NEW.progress <> OLD.progress THEN  -- what changes most often, and is a change of its own, is asked first
@@ -2274,6 +2310,7 @@ CREATE OR REPLACE FUNCTION public.validate_navigation(project uuid)
  STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     back record;
     at text;
@@ -2390,6 +2427,7 @@ CREATE OR REPLACE FUNCTION public.write_audit_log()
  SET search_path TO 'pg_catalog', 'pg_temp'
  SET extra_float_digits TO '1'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     -- What triggers derive from other rows is no change of this one; a column that a table lacks does no harm here.
     unlogged CONSTANT text[] := ARRAY['updated_at', 'child_count', 'child_progress', 'chain_position', 'finished'];
@@ -2413,8 +2451,8 @@ BEGIN
         SELECT * INTO user_id, agent, metadata FROM public.current_actor();
     END IF;
     IF TG_OP = 'UPDATE' THEN
-        SELECT o AS old_one, n AS new_one, NOT EXISTS (SELECT FROM changed OFFSET 1) AS alone INTO first
-        FROM before o, changed n LIMIT 1;
+        SELECT whole_old_row AS old_one, whole_new_row AS new_one, NOT EXISTS (SELECT FROM changed OFFSET 1) AS alone INTO first
+        FROM before whole_old_row, changed whole_new_row LIMIT 1;
         IF first.alone AND TG_TABLE_NAME = 'steps' THEN
             -- Progress changes most often, by statements of one row: it is logged without making JSON of the rows, which costs
             -- more than the write itself, and with few expressions: each is prepared anew in each transaction.
@@ -2454,7 +2492,7 @@ BEGIN
         SELECT entity, n.id, coalesce(n.held ->> 'project_id', n.held ->> 'id')::uuid,
             CASE entity WHEN 'DISPUTE' THEN 'DISPUTED' ELSE 'CREATED' END::public.audit_action,
             n.held, metadata, user_id, agent, clock_timestamp()
-        FROM (SELECT id, to_jsonb(changed) - unlogged AS held FROM changed OFFSET 0) n;
+        FROM (SELECT id, to_jsonb(changed.*) - unlogged AS held FROM changed OFFSET 0) n;
     ELSIF TG_OP = 'DELETE' THEN
         INSERT INTO public.audit_logs
             (entity_type, entity_id, project_id, action, old_values, metadata, user_id, ai_agent, occurred_at)
@@ -2464,7 +2502,7 @@ BEGIN
                 WHERE promotion.project_id = (o.held ->> 'project_id')::uuid AND promotion.step_id = o.id OFFSET 0
             ) THEN 'PROMOTED' ELSE 'DELETED' END::public.audit_action,
             o.held, metadata, user_id, agent, clock_timestamp()
-        FROM (SELECT id, to_jsonb(before) - unlogged AS held FROM before OFFSET 0) o;
+        FROM (SELECT id, to_jsonb(before.*) - unlogged AS held FROM before OFFSET 0) o;
     ELSIF TG_OP = 'TRUNCATE' THEN
         -- Before it, the table itself holds what is about to go.
         EXECUTE format($query$
@@ -2476,7 +2514,7 @@ BEGIN
                     WHERE promotion.project_id = (o.held ->> 'project_id')::uuid AND promotion.step_id = o.id OFFSET 0
                 ) THEN 'PROMOTED' ELSE 'DELETED' END::public.audit_action,
                 o.held, $3, $4, $5, clock_timestamp()
-            FROM (SELECT id, to_jsonb(gone) - $2 AS held FROM %s gone OFFSET 0) o
+            FROM (SELECT id, to_jsonb(gone.*) - $2 AS held FROM %s gone OFFSET 0) o
             $query$, TG_RELID::regclass)
         USING entity, unlogged, metadata, user_id, agent;
     ELSIF first.alone AND new_row -> 'id' = old_row -> 'id' THEN
@@ -2515,8 +2553,8 @@ BEGIN
             SELECT $1, coalesce(n.id, o.id), CASE WHEN n.id IS NULL THEN o.%1$I ELSE n.%1$I END,
                 CASE WHEN n.id IS NULL THEN 'DELETED' WHEN o.id IS NULL THEN 'CREATED' WHEN %2$s
                     ELSE 'UPDATED' END::public.audit_action,
-                CASE WHEN n.id IS NULL THEN to_jsonb(o) - $2 WHEN o.id IS NOT NULL THEN %3$s END,
-                CASE WHEN o.id IS NULL THEN to_jsonb(n) - $2 WHEN n.id IS NOT NULL THEN %4$s END,
+                CASE WHEN n.id IS NULL THEN to_jsonb(o.*) - $2 WHEN o.id IS NOT NULL THEN %3$s END,
+                CASE WHEN o.id IS NULL THEN to_jsonb(n.*) - $2 WHEN n.id IS NOT NULL THEN %4$s END,
                 $3, $4, $5, clock_timestamp()
             FROM before o FULL JOIN changed n ON n.id = o.id
             WHERE %5$s
@@ -2542,6 +2580,7 @@ CREATE OR REPLACE FUNCTION public.write_audit_row()
  SET search_path TO 'pg_catalog', 'pg_temp'
  SET extra_float_digits TO '1'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     was CONSTANT double precision := OLD.progress;
     -- As current_actor, which is asked only where an agent acts: its call costs a row alone as much as all the rest here.

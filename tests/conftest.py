@@ -361,8 +361,9 @@ def clones(head_template: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
 
 
 @pytest.fixture
-def planner() -> Config:
-    """MCP-Planner's own alembic.ini."""
+def planner(monkeypatch: pytest.MonkeyPatch) -> Config:
+    """MCP-Planner's own alembic.ini. A test that looks on is somebody at work: backfills take all of the time all the same."""
+    monkeypatch.setenv("PLANNER_BACKFILL_SHARE", "1")
     return Config(str(ROOT / "alembic.ini"))
 
 

@@ -325,12 +325,17 @@ def test_moves_under_load_keep_the_tree(database: Database, cursor: Any) -> None
 
 
 def test_functions_are_pinned_and_explained(database: Database) -> None:
-    """Every function has a search_path of its own and a comment, every trigger a comment; nothing needs a superuser."""
+    """Every function has a search_path of its own and a comment, every trigger a comment; nothing needs a superuser.
+
+    In PL/pgSQL a variable is meant where a column has its name: else a new column would break the functions.
+    """
     bare = database.rows(
         """
         SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND (
             obj_description(p.oid, 'pg_proc') IS NULL
-            OR NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false))
+            OR NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false)
+            OR p.prolang = (SELECT oid FROM pg_language WHERE lanname = 'plpgsql')
+                AND NOT starts_with(p.prosrc, E'\\n#variable_conflict use_variable\\n'))
         UNION ALL
         SELECT t.oid FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
         WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND c.relnamespace = 'public'::regnamespace
@@ -339,3 +344,82 @@ def test_functions_are_pinned_and_explained(database: Database) -> None:
     )
 
     assert bare == []
+
+
+# What a session of the application does in a day, one statement each; every row trigger and statement trigger fires.
+A_DAY = """
+INSERT INTO projects (id, name, description) VALUES ({p}, 'a', 'x'), ({q}, 'b', 'x');
+INSERT INTO tasks (id, project_id, title, objective) VALUES ({t}, {p}, 'one', 'x'), ({u}, {p}, 'two', 'x');
+INSERT INTO tasks (project_id, parent_task_id, title, objective) VALUES ({p}, {t}, 'below', 'x');
+INSERT INTO steps (id, project_id, task_id, title) VALUES ({s}, {p}, {t}, 's'), ({r}, {p}, {t}, 'r');
+INSERT INTO steps (task_id, title, prev_id)
+    SELECT {u}, 'n' || n, CASE n WHEN 1 THEN 'step://' || {r} END FROM generate_series(1, 9) n;
+UPDATE steps SET next_id = 'step://' || {r} WHERE id = {s};
+UPDATE steps SET progress = 0.5;
+UPDATE steps SET progress = 1, title = 'renamed' WHERE id = {s};
+UPDATE steps SET status = 'SERVER_DRAFT' WHERE id = {r};
+UPDATE steps SET task_id = {u} WHERE id = {s};
+UPDATE tasks SET parent_task_id = {u}, title = 'moved' WHERE id = {t};
+UPDATE projects SET name = 'c', complexity_threshold = 0.5 WHERE id = {p};
+INSERT INTO disputes (project_id, step_id, server_content, client_content, server_reasoning, client_reasoning)
+    VALUES ({p}, {s}, 'a', 'b', 'c', 'd');
+INSERT INTO complexity_assessments (project_id, step_id, agent, iteration, level, score, confidence)
+    VALUES ({p}, {s}, 'SERVER_AI', 1, 'LOW', 0.2, 0.9);
+INSERT INTO complexity_agreements (project_id, step_id, iteration, agreed, resolution) VALUES ({p}, {s}, 1, true, 'CONSENSUS');
+INSERT INTO complexity_runs (project_id, threshold, iterations_allowed) VALUES ({p}, 0.7, 3);
+INSERT INTO navigation_cursors (project_id, actor, current_step_id) VALUES ({p}, 'SERVER_AI', {s});
+DELETE FROM navigation_links WHERE from_step_id = {s};
+DELETE FROM steps WHERE id = {r};
+DELETE FROM tasks WHERE id = {t};
+DELETE FROM projects WHERE id = {p}
+"""
+ARGUMENTS = {
+    "uuid": "'{p}'::uuid", "text": "'step://{s}'", "integer": "1", "bigint": "1", "date": "current_date", "boolean": "false",
+    "double precision": "0.5", "numeric": "0.5", "timestamp with time zone": "now()", "interval": "'1 day'",
+    "uuid[]": "ARRAY['{p}']::uuid[]",
+}  # fmt: skip
+
+
+def test_new_columns_break_no_function(database: Database) -> None:
+    """However a later revision calls its columns, be it like a variable of a function: every trigger and call goes on."""
+    names = database.rows(
+        r"""
+        SELECT DISTINCT n FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang AND l.lanname IN ('plpgsql', 'sql'),
+            LATERAL (
+                SELECT (regexp_matches(split_part(p.prosrc, 'BEGIN', 1), '^ {4}(\w+) ', 'gm'))[1]
+                UNION SELECT (regexp_matches(p.prosrc, 'FOR (\w+) IN', 'g'))[1] UNION SELECT unnest(p.proargnames)) AS v (n)
+        WHERE p.pronamespace = 'public'::regnamespace AND n <> '' ORDER BY 1
+        """
+    )
+    assert ("owner",) in names
+    tables = database.rows(
+        "SELECT relname FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
+        " AND NOT relispartition AND relname <> 'alembic_version'"
+    )
+    for (table,) in tables:
+        added = ", ".join(f'ADD COLUMN IF NOT EXISTS "{name}" text' for (name,) in names)
+        database.rows(f"ALTER TABLE {table} {added}")
+    ids = {name: f"'00000000-0000-4000-8000-00000000000{place}'" for place, name in enumerate("pqtusr")}
+    bare = {name: value.strip("'") for name, value in ids.items()}
+    functions = database.rows(
+        "SELECT proname, array(SELECT format_type(t, NULL) FROM unnest(proargtypes) t) FROM pg_proc"
+        " WHERE pronamespace = 'public'::regnamespace AND prorettype <> 'trigger'::regtype AND prokind = 'f'"
+    )
+    broken, called = [], 0
+    with database.connect() as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        *statements, last = [one.strip() for one in A_DAY.format(**ids).split(";")]
+        for statement in statements:
+            cursor.execute(statement)
+        for name, types in functions:
+            values = ", ".join(ARGUMENTS.get(one, f"NULL::{one}").format(**bare) for one in types)
+            try:
+                cursor.execute(f"SELECT * FROM {name}({values})")
+                called += 1
+            except psycopg2.Error as error:
+                if error.pgcode in ("42702", "42P01", "42703"):
+                    broken.append((name, str(error)))
+        cursor.execute(last)
+
+    assert broken == []
+    assert called > 20

@@ -2,6 +2,7 @@ CREATE OR REPLACE FUNCTION public.check_moved_task() RETURNS trigger
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 DECLARE
     at uuid := NEW.parent_task_id;
     depth integer := 1;

@@ -2,6 +2,7 @@ CREATE OR REPLACE FUNCTION public.check_references() RETURNS trigger
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 DECLARE
     reference text;
     target uuid;

@@ -2,6 +2,7 @@ CREATE OR REPLACE FUNCTION public.complete_agreed_step() RETURNS trigger
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 BEGIN
     NEW.progress := 1;
     RETURN NEW;

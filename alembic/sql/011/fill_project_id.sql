@@ -2,6 +2,7 @@ CREATE OR REPLACE FUNCTION public.fill_project_id() RETURNS trigger
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 BEGIN
     -- Only the branch that is taken is resolved, so each may name columns that the other tables lack.
     CASE TG_TABLE_NAME

@@ -2,6 +2,7 @@ CREATE OR REPLACE FUNCTION public.lock_task_tree() RETURNS trigger
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 BEGIN
     -- Before the first row is locked, and so before the project is known: two sessions that re-parent each hold a task
     -- which the other's change of progress needs, and would deadlock under any lock taken later.

@@ -2,6 +2,7 @@ CREATE OR REPLACE FUNCTION public.touch_updated_at() RETURNS trigger
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 BEGIN
     IF OLD IS DISTINCT FROM NEW THEN
         NEW.updated_at := now();

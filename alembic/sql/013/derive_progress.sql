@@ -2,6 +2,7 @@ CREATE OR REPLACE FUNCTION public.derive_progress() RETURNS trigger
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 BEGIN
     IF TG_OP = 'INSERT' THEN
         NEW.child_count := 0;

@@ -2,6 +2,7 @@ CREATE OR REPLACE FUNCTION public.lock_ancestors(tasks uuid[]) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 DECLARE
     at uuid := lock_ancestors.tasks[1];
 BEGIN

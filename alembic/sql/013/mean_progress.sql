@@ -2,6 +2,7 @@ CREATE OR REPLACE FUNCTION public.mean_progress(child_count integer, child_progr
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 BEGIN
     -- Numeric to the last step: the result depends on no order of adding up. Always 20 decimals, whatever the operands;
     -- the bounds only matter for counters that somebody has written by hand.

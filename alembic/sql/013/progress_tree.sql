@@ -3,6 +3,7 @@ RETURNS TABLE (task_id uuid, parent_id uuid, height integer, child_count integer
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 DECLARE
     ids uuid[];
     tasks uuid[];

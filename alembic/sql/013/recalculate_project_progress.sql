@@ -2,6 +2,7 @@ CREATE OR REPLACE FUNCTION public.recalculate_project_progress(project uuid) RET
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 DECLARE
     tasks uuid[];
     depths integer[];

@@ -2,6 +2,7 @@ CREATE OR REPLACE FUNCTION public.recount_progress() RETURNS trigger
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 BEGIN
     PERFORM public.recalculate_project_progress(id) FROM public.projects ORDER BY id;
     RETURN NULL;

@@ -2,6 +2,7 @@ CREATE OR REPLACE FUNCTION public.roll_up_steps() RETURNS trigger
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 DECLARE
     single boolean;  -- null for no row
     parent uuid;  -- one parent and its change, then those of several

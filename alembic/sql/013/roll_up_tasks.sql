@@ -2,6 +2,7 @@ CREATE OR REPLACE FUNCTION public.roll_up_tasks() RETURNS trigger
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 DECLARE
     single boolean;  -- null for no row
     parent uuid;  -- null for the project itself

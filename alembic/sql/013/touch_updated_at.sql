@@ -2,6 +2,7 @@ CREATE OR REPLACE FUNCTION public.touch_updated_at() RETURNS trigger
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 BEGIN
     -- Here and not in the triggers' WHEN: columns that a WHEN lists could no longer change their type.
     IF TG_TABLE_NAME IN ('projects', 'tasks') THEN

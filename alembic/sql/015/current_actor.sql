@@ -2,6 +2,7 @@ CREATE OR REPLACE FUNCTION public.current_actor(OUT user_id varchar, OUT agent p
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 DECLARE
     who varchar := left(nullif(current_setting('planner.user_id', true), ''), 255);
     said text := nullif(current_setting('planner.ai_agent', true), '');

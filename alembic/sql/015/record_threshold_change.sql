@@ -2,6 +2,7 @@ CREATE OR REPLACE FUNCTION public.record_threshold_change() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 DECLARE
     actor record;
 BEGIN

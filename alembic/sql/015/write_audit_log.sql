@@ -3,6 +3,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET extra_float_digits = 1
 AS $function$
+#variable_conflict use_variable
 DECLARE
     -- What triggers derive from other rows is no change of this one; a column that a table lacks does no harm here.
     unlogged CONSTANT text[] := '{updated_at,child_count,child_progress,chain_position,finished}';
@@ -19,7 +20,7 @@ BEGIN
     -- A row alone is compared as JSON, by plans that are kept: planning for each statement would cost more than all the rest.
     -- JSON tells apart what the columns' types tell apart, floats with the function's extra_float_digits.
     IF TG_OP = 'UPDATE' THEN
-        SELECT to_jsonb(n) - unlogged, (SELECT to_jsonb(o) - unlogged FROM before o LIMIT 1),
+        SELECT to_jsonb(n.*) - unlogged, (SELECT to_jsonb(o.*) - unlogged FROM before o LIMIT 1),
             NOT EXISTS (SELECT FROM changed OFFSET 1)
         INTO new_row, old_row, single
         FROM changed n LIMIT 1;
@@ -37,7 +38,7 @@ BEGIN
         SELECT entity, n.id, coalesce(n.held ->> 'project_id', n.held ->> 'id')::uuid,
             CASE entity WHEN 'DISPUTE' THEN 'DISPUTED' ELSE 'CREATED' END::public.audit_action,
             n.held, actor.metadata, actor.user_id, actor.agent, clock_timestamp()
-        FROM (SELECT id, to_jsonb(changed) - unlogged AS held FROM changed OFFSET 0) n;
+        FROM (SELECT id, to_jsonb(changed.*) - unlogged AS held FROM changed OFFSET 0) n;
     ELSIF TG_OP = 'DELETE' THEN
         INSERT INTO public.audit_logs
             (entity_type, entity_id, project_id, action, old_values, metadata, user_id, ai_agent, occurred_at)
@@ -47,7 +48,7 @@ BEGIN
                 WHERE promotion.project_id = (o.held ->> 'project_id')::uuid AND promotion.step_id = o.id OFFSET 0
             ) THEN 'PROMOTED' ELSE 'DELETED' END::public.audit_action,
             o.held, actor.metadata, actor.user_id, actor.agent, clock_timestamp()
-        FROM (SELECT id, to_jsonb(before) - unlogged AS held FROM before OFFSET 0) o;
+        FROM (SELECT id, to_jsonb(before.*) - unlogged AS held FROM before OFFSET 0) o;
     ELSIF TG_OP = 'TRUNCATE' THEN
         -- Before it, the table itself holds what is about to go.
         EXECUTE format($query$
@@ -59,7 +60,7 @@ BEGIN
                     WHERE promotion.project_id = (o.held ->> 'project_id')::uuid AND promotion.step_id = o.id OFFSET 0
                 ) THEN 'PROMOTED' ELSE 'DELETED' END::public.audit_action,
                 o.held, $3, $4, $5, clock_timestamp()
-            FROM (SELECT id, to_jsonb(gone) - $2 AS held FROM %s gone OFFSET 0) o
+            FROM (SELECT id, to_jsonb(gone.*) - $2 AS held FROM %s gone OFFSET 0) o
             $query$, TG_RELID::regclass)
         USING entity, unlogged, actor.metadata, actor.user_id, actor.agent;
     ELSIF single AND new_row -> 'id' = old_row -> 'id' THEN
@@ -98,8 +99,8 @@ BEGIN
             SELECT $1, coalesce(n.id, o.id), CASE WHEN n.id IS NULL THEN o.%1$I ELSE n.%1$I END,
                 CASE WHEN n.id IS NULL THEN 'DELETED' WHEN o.id IS NULL THEN 'CREATED' WHEN %2$s
                     ELSE 'UPDATED' END::public.audit_action,
-                CASE WHEN n.id IS NULL THEN to_jsonb(o) - $2 WHEN o.id IS NOT NULL THEN %3$s END,
-                CASE WHEN o.id IS NULL THEN to_jsonb(n) - $2 WHEN n.id IS NOT NULL THEN %4$s END,
+                CASE WHEN n.id IS NULL THEN to_jsonb(o.*) - $2 WHEN o.id IS NOT NULL THEN %3$s END,
+                CASE WHEN o.id IS NULL THEN to_jsonb(n.*) - $2 WHEN n.id IS NOT NULL THEN %4$s END,
                 $3, $4, $5, clock_timestamp()
             FROM before o FULL JOIN changed n ON n.id = o.id
             WHERE %5$s

@@ -3,6 +3,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET extra_float_digits = 1
 AS $function$
+#variable_conflict use_variable
 DECLARE
     -- What triggers derive from other rows is no change of this one; a column that a table lacks does no harm here.
     unlogged CONSTANT text[] := '{updated_at,child_count,child_progress,chain_position,finished}';

@@ -3,6 +3,7 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $function$
+#variable_conflict use_variable
 BEGIN
     IF reference LIKE 'task://%' THEN
         RETURN (SELECT chain_position FROM public.tasks WHERE id = substr(reference, 8)::uuid);

@@ -5,6 +5,7 @@ SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET enable_seqscan = off
 AS $function$
+#variable_conflict use_variable
 DECLARE
     contested record;
     gone_froms text[];

@@ -3,6 +3,7 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $function$
+#variable_conflict use_variable
 BEGIN
     -- task://<uuid> or step://<uuid>: check constraints see to the form of what is stored.
     IF reference LIKE 'task://%' THEN

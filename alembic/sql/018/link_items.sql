@@ -3,6 +3,7 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $function$
+#variable_conflict use_variable
 DECLARE
     kind CONSTANT text := CASE TG_TABLE_NAME WHEN 'tasks' THEN 'task://' ELSE 'step://' END;
     here CONSTANT text := kind || NEW.id;

@@ -2,6 +2,7 @@ CREATE OR REPLACE FUNCTION public.mirror_links() RETURNS trigger
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 DECLARE
     unplaced CONSTANT bigint := '-9223372036854775808';
     most CONSTANT bigint := 1::bigint << 62;

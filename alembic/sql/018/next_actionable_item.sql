@@ -6,6 +6,7 @@ RETURNS TABLE (
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 DECLARE
     last CONSTANT bigint := 9223372036854775807;
     step record;

@@ -3,6 +3,7 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $function$
+#variable_conflict use_variable
 DECLARE
     unplaced CONSTANT bigint := '-9223372036854775808';
     apart CONSTANT bigint := 1::bigint << 32;  -- from one item to the next that is appended

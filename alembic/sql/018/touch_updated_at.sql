@@ -2,6 +2,7 @@ CREATE OR REPLACE FUNCTION public.touch_updated_at() RETURNS trigger
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 BEGIN
     IF TG_TABLE_NAME = 'steps' THEN
         IF NEW.progress <> OLD.progress THEN  -- what changes most often, and is a change of its own, is asked first

@@ -3,6 +3,7 @@ RETURNS TABLE (problem text, reference text, other text, detail text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 DECLARE
     back record;
     at text;

@@ -3,6 +3,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET extra_float_digits = 1
 AS $function$
+#variable_conflict use_variable
 DECLARE
     -- What triggers derive from other rows is no change of this one; a column that a table lacks does no harm here.
     unlogged CONSTANT text[] := ARRAY['updated_at', 'child_count', 'child_progress', 'chain_position', 'finished'];
@@ -26,8 +27,8 @@ BEGIN
         SELECT * INTO user_id, agent, metadata FROM public.current_actor();
     END IF;
     IF TG_OP = 'UPDATE' THEN
-        SELECT o AS old_one, n AS new_one, NOT EXISTS (SELECT FROM changed OFFSET 1) AS alone INTO first
-        FROM before o, changed n LIMIT 1;
+        SELECT whole_old_row AS old_one, whole_new_row AS new_one, NOT EXISTS (SELECT FROM changed OFFSET 1) AS alone INTO first
+        FROM before whole_old_row, changed whole_new_row LIMIT 1;
         IF first.alone AND TG_TABLE_NAME = 'steps' THEN
             -- Progress changes most often, by statements of one row: it is logged without making JSON of the rows, which costs
             -- more than the write itself, and with few expressions: each is prepared anew in each transaction.
@@ -67,7 +68,7 @@ BEGIN
         SELECT entity, n.id, coalesce(n.held ->> 'project_id', n.held ->> 'id')::uuid,
             CASE entity WHEN 'DISPUTE' THEN 'DISPUTED' ELSE 'CREATED' END::public.audit_action,
             n.held, metadata, user_id, agent, clock_timestamp()
-        FROM (SELECT id, to_jsonb(changed) - unlogged AS held FROM changed OFFSET 0) n;
+        FROM (SELECT id, to_jsonb(changed.*) - unlogged AS held FROM changed OFFSET 0) n;
     ELSIF TG_OP = 'DELETE' THEN
         INSERT INTO public.audit_logs
             (entity_type, entity_id, project_id, action, old_values, metadata, user_id, ai_agent, occurred_at)
@@ -77,7 +78,7 @@ BEGIN
                 WHERE promotion.project_id = (o.held ->> 'project_id')::uuid AND promotion.step_id = o.id OFFSET 0
             ) THEN 'PROMOTED' ELSE 'DELETED' END::public.audit_action,
             o.held, metadata, user_id, agent, clock_timestamp()
-        FROM (SELECT id, to_jsonb(before) - unlogged AS held FROM before OFFSET 0) o;
+        FROM (SELECT id, to_jsonb(before.*) - unlogged AS held FROM before OFFSET 0) o;
     ELSIF TG_OP = 'TRUNCATE' THEN
         -- Before it, the table itself holds what is about to go.
         EXECUTE format($query$
@@ -89,7 +90,7 @@ BEGIN
                     WHERE promotion.project_id = (o.held ->> 'project_id')::uuid AND promotion.step_id = o.id OFFSET 0
                 ) THEN 'PROMOTED' ELSE 'DELETED' END::public.audit_action,
                 o.held, $3, $4, $5, clock_timestamp()
-            FROM (SELECT id, to_jsonb(gone) - $2 AS held FROM %s gone OFFSET 0) o
+            FROM (SELECT id, to_jsonb(gone.*) - $2 AS held FROM %s gone OFFSET 0) o
             $query$, TG_RELID::regclass)
         USING entity, unlogged, metadata, user_id, agent;
     ELSIF first.alone AND new_row -> 'id' = old_row -> 'id' THEN
@@ -128,8 +129,8 @@ BEGIN
             SELECT $1, coalesce(n.id, o.id), CASE WHEN n.id IS NULL THEN o.%1$I ELSE n.%1$I END,
                 CASE WHEN n.id IS NULL THEN 'DELETED' WHEN o.id IS NULL THEN 'CREATED' WHEN %2$s
                     ELSE 'UPDATED' END::public.audit_action,
-                CASE WHEN n.id IS NULL THEN to_jsonb(o) - $2 WHEN o.id IS NOT NULL THEN %3$s END,
-                CASE WHEN o.id IS NULL THEN to_jsonb(n) - $2 WHEN n.id IS NOT NULL THEN %4$s END,
+                CASE WHEN n.id IS NULL THEN to_jsonb(o.*) - $2 WHEN o.id IS NOT NULL THEN %3$s END,
+                CASE WHEN o.id IS NULL THEN to_jsonb(n.*) - $2 WHEN n.id IS NOT NULL THEN %4$s END,
                 $3, $4, $5, clock_timestamp()
             FROM before o FULL JOIN changed n ON n.id = o.id
             WHERE %5$s

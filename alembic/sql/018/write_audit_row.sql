@@ -3,6 +3,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET extra_float_digits = 1
 AS $function$
+#variable_conflict use_variable
 DECLARE
     was CONSTANT double precision := OLD.progress;
     -- As current_actor, which is asked only where an agent acts: its call costs a row alone as much as all the rest here.

@@ -3,6 +3,7 @@ RETURNS TABLE (table_name text, removed bigint)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 DECLARE
     miscounted uuid[];
 BEGIN

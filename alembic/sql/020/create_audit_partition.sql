@@ -4,6 +4,7 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 SET datestyle = 'ISO, YMD'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     name CONSTANT text := to_char(month, '"audit_logs_"YYYY_MM');
     made regclass := to_regclass(format('public.%I', name));

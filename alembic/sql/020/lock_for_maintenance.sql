@@ -3,6 +3,7 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '2s'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     holders text;
 BEGIN

@@ -5,6 +5,7 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 SET datestyle = 'ISO, YMD'
 AS $function$
+#variable_conflict use_variable
 DECLARE
     log CONSTANT regclass := 'public.audit_logs';
     caught CONSTANT regclass := 'public.audit_logs_default';

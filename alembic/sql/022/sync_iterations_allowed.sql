@@ -2,6 +2,7 @@ CREATE OR REPLACE FUNCTION public.sync_iterations_allowed() RETURNS trigger
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+#variable_conflict use_variable
 BEGIN
     -- On INSERT OLD is null, so a column that is left out counts as one that has not changed.
     IF NEW.iterations_allowed IS NOT DISTINCT FROM OLD.iterations_allowed THEN
