@@ -171,6 +171,20 @@ def test_the_last_one_is_told_with_how_long_it_took(empty: Database, project: Pr
     assert lines(project) == []
 
 
+def test_rows_that_it_left_as_they_are_are_not_told_as_written(empty: Database, project: Project) -> None:
+    """And what is expected grows with the table, however old its statistics are."""
+    begin(project, 'op.backfill("t", set={"n": "1"}, where="filled.id <= 500")', rows=ROWS.format(count=1_000))
+    empty.rows("ANALYZE t")
+    empty.rows("ALTER TABLE t SET (autovacuum_enabled = off); INSERT INTO t (id) SELECT generate_series(1001, 12000)")
+
+    project.upgrade()
+
+    told = lines(project)[0]
+    assert told.startswith("backfill   t.n of 002: done in ")
+    assert told.endswith(", 500 of them written")
+    assert 9_000 < empty.value("SELECT rows_expected FROM migration.backfill") < 15_000
+
+
 @pytest.fixture
 def several(empty: Database, project: Project) -> Database:
     """Three that were interrupted: two of one name, and one whose name a shell would take apart."""

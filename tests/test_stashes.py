@@ -14,7 +14,7 @@ import pytest
 from mcp_planner_schema import cli
 from mcp_planner_schema.guard.findings import Refused
 from tests.catalog import catalog, difference
-from tests.conftest import Database, Project
+from tests.conftest import ROOT, Database, Project
 from tests.test_stash import sql
 from tests.until import until
 
@@ -759,6 +759,48 @@ def test_a_restore_that_fails_leaves_the_stash_as_it_was(kept: Database, capsys:
     assert difference(before[0], after[0]) == []  # type: ignore[arg-type]
     assert (after[1:3], after[4]) == (before[1:3], before[4])
     assert kept.value("SELECT state FROM migration.run ORDER BY id DESC LIMIT 1") == "failed"
+
+
+def test_where_a_later_revision_asks_more_of_the_rows_the_way_is_told(
+    kept: Database, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A column that must have a value since: back to the stash's revision, give back there, and up again; so it works."""
+    by_hand(kept)
+    more = "ALTER TABLE a ADD y int; UPDATE a SET y = id; ALTER TABLE a ALTER y SET NOT NULL"
+    project.revision("003", "alter_a", sql(more), sql("ALTER TABLE a DROP y"))
+    project.upgrade()
+
+    code, _, said = run(capsys, "migrate-restore", "VERSION=002")
+    back = run(capsys, *said.splitlines()[-1].removeprefix("next: make ").split())
+    there = run(capsys, "migrate-restore", "VERSION=002")
+    project.upgrade()
+
+    assert code == 1
+    assert 'null value in column "y"' in said
+    assert "A later revision asks of these rows what they did not have" in said
+    assert said.splitlines()[-1] == "next: make migrate-down TO=002"
+    assert (back[0], there[0]) == (0, 0)
+    assert kept.rows("SELECT id, v, y FROM a ORDER BY id") == [(1, "one", 1), (2, "two", 2), (3, "three", 3)]
+
+
+def test_what_is_back_can_be_given_out_once_more(
+    kept: Database, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody has dropped the column by hand since: as docs/6 says, the whole of the stash waits again."""
+    project.upgrade()
+    kept.rows("ALTER TABLE b DROP x; ALTER TABLE b ADD x text; DELETE FROM a WHERE id = 3")
+    text = (ROOT / "docs" / "6-versioning-and-rollback.md").read_text()
+    [recipe] = re.findall(r"```sql\n(UPDATE migration\.stash_object.*?)```", text, re.DOTALL)
+    refused = run(capsys, "migrate-restore", "VERSION=002", "ID=1")
+
+    kept.rows(recipe.replace("= 3", "= 1"))
+    code, _, _ = run(capsys, "migrate-restore", "VERSION=002", "ID=1")
+
+    assert refused[0] == 3
+    assert "all of it is back already" in refused[2]
+    assert code == 0
+    assert kept.rows("SELECT id, x FROM b ORDER BY id") == [(1, "x1"), (2, "x2")]
+    assert kept.rows("SELECT id FROM a ORDER BY id") == [(1,), (2,), (3,)]
 
 
 def test_what_cannot_go_back_is_refused(kept: Database, project: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,9 +26,12 @@ _SAMPLED = 100
 _MEMBERS = """
 WITH RECURSIVE member AS (
     SELECT %s::bigint::oid AS oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN member m ON m.oid = i.inhparent)
-SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.reltuples::float8,
-       coalesce(pg_catalog.pg_relation_size(c.oid), 0) / pg_catalog.current_setting('block_size')::int
+SELECT c.oid::bigint, n.nspname::text, c.relname::text,
+       CASE WHEN c.relpages > 0 AND c.reltuples > 0 THEN c.reltuples / c.relpages * size.pages ELSE c.reltuples END::float8,
+       size.pages
 FROM member JOIN pg_catalog.pg_class c ON c.oid = member.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL (SELECT coalesce(pg_catalog.pg_relation_size(c.oid), 0)
+                           / pg_catalog.current_setting('block_size')::int AS pages) AS size
 WHERE c.relkind = %s ORDER BY n.nspname, c.relname
 """
 # The primary key, or the smallest other key that every row has, with an index that can serve its order. Beside each column stands
@@ -83,7 +86,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Leaf:
-    """A table with rows of its own. ``rows`` is what the statistics say, below 0 where they say nothing; ``key`` is empty
+    """A table with rows of its own. ``rows`` is what the statistics say, for the size that it has now, as the planner does;
+    below 0 where they say nothing. ``key`` is empty
     where nothing tells rows apart."""
 
     oid: int

@@ -19,14 +19,17 @@ SELECT b.id, b.name, b.revision, b.direction, b.target, b.state, b.wanted, coale
        b.waits_for, pg_catalog.date_trunc('second', b.waits_since)::text,
        pg_catalog.date_trunc('second', b.begun_at)::text, extract(epoch FROM b.done_at - b.begun_at)::float8,
        b.rows_expected, b.rows_per_second, b.run,
-       (SELECT coalesce(pg_catalog.sum(p.rows_seen), 0)::bigint FROM {schema}.backfill_range p WHERE p.backfill = b.id)
-FROM {schema}.backfill b LEFT JOIN {schema}.run r ON r.id = b.run WHERE b.version_table = %s ORDER BY b.id
+       coalesce(p.seen, 0), coalesce(p.written, 0)
+FROM {schema}.backfill b LEFT JOIN {schema}.run r ON r.id = b.run
+LEFT JOIN LATERAL (SELECT pg_catalog.sum(rows_seen)::bigint AS seen, pg_catalog.sum(rows_written)::bigint AS written
+                   FROM {schema}.backfill_range WHERE backfill = b.id) AS p ON true WHERE b.version_table = %s ORDER BY b.id
 """
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One backfill. ``state`` is running, waiting, paused, interrupted or done; ``alive``: a run works on it now."""
+    """One backfill: how many rows it has come to (``rows_done``), and how many of these it has written. ``state`` is running,
+    waiting, paused, interrupted or done; ``alive``: a run works on it now."""
 
     id: int
     name: str
@@ -36,6 +39,7 @@ class Standing:
     state: str
     alive: bool
     rows_done: int
+    rows_written: int
     rows_expected: int
     rows_per_second: float | None
     waits_for: str | None
@@ -52,7 +56,8 @@ class Standing:
     def line(self) -> str:
         """All of it for people."""
         if self.state == "done":
-            return f"{self.called}: done in {lasting(self.seconds or 0)}, {self.rows_done:,} rows"
+            written = f", {self.rows_written:,} of them written" if self.rows_written != self.rows_done else ""
+            return f"{self.called}: done in {lasting(self.seconds or 0)}, {self.rows_done:,} rows{written}"
         share = percent(self.rows_done, self.rows_expected)
         rows = f"{self.rows_done:,}" + (
             f" of {self.rows_expected:,} rows ({share} %)" if share is not None else " rows"
@@ -83,11 +88,11 @@ def read(connection: Connection, schema: str, version_table: str, version_table_
 
 def _standing(row: tuple[Any, ...], *, deploys: bool) -> Standing:
     number, name, revision, direction, table, state, wanted, running, waits, since, begun, seconds = row[:12]
-    expected, rate, run, done = row[12:]
+    expected, rate, run, done, written = row[12:]
     alive = deploys and running and state != "done"
     if state != "done":
         state = "paused" if wanted == "pause" else "interrupted" if not alive else "waiting" if waits else "running"
     return Standing(
-        number, name, revision, direction, table, state, alive, done, expected, rate, waits if alive else None,
+        number, name, revision, direction, table, state, alive, done, written, expected, rate, waits if alive else None,
         since if alive else None, begun, seconds, run,
     )  # fmt: skip

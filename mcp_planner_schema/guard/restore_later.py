@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import alone, budget, manifest, restore
-from mcp_planner_schema.guard.findings import Finding, Refused, WrongUse
+from mcp_planner_schema.guard.findings import Broken, Finding, Refused, WrongUse
 from mcp_planner_schema.guard.manifest import Stash
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 WAITING = ("kept", "partly restored")
+
+_NOT_LET_IN = ("23502", "23514")
+"""SQLSTATEs of a row without a value that it must have, and of one that a check refuses."""
 
 
 def give_back(config: Config, version: str, number: int | None, file: Path | None = None, *, dry: bool) -> list[str]:
@@ -47,10 +50,26 @@ def give_back(config: Config, version: str, number: int | None, file: Path | Non
             again = _chosen(connection, here, revision, stash.id)
             return restore.later(connection, here.settings.schema, again, here.origin.who, dry=dry)
 
-        if dry:
-            return alone.attempt(here, budgets, back, final=False)
-        with alone.told(here):
-            return alone.attempt(here, budgets, back)
+        try:
+            if dry:
+                return alone.attempt(here, budgets, back, final=False)
+            with alone.told(here):
+                return alone.attempt(here, budgets, back)
+        except Broken as error:
+            raise _explained(error, revision, here.heads) from error
+
+
+def _explained(error: Broken, revision: str, heads: Sequence[str]) -> Broken:
+    """Where a later revision asks of the rows what they did not have, the way that its upgrade goes for them."""
+    code = getattr(getattr(error.__cause__, "orig", None), "pgcode", None)
+    if code not in _NOT_LET_IN or revision in heads:
+        return error
+    return Broken(
+        f"{error.message}\nA later revision asks of these rows what they did not have when they were kept, and it is its "
+        f"upgrade that gives it to them: go back to {revision}, give them back there (make migrate-restore VERSION={revision}), "
+        "and go up again.",
+        f"make migrate-down TO={revision}",
+    )
 
 
 def _revisions(config: Config, here: alone.Alone, version: str) -> tuple[Script, set[str]]:
@@ -100,9 +119,10 @@ def _chosen(connection: Connection, here: alone.Alone, revision: str, number: in
         if stash.state == "purged" and stash.archive:
             raise _archived(stash)
         problem = {"purged": "its rows were deleted for good", "restored": "all of it is back already"}[stash.state]
-        raise refused(
-            revision, f"stash {number} is {stash.state}: {problem}", "name another stash, if there is one", listed
-        )
+        instead = "name another stash, if there is one"
+        if stash.state == "restored":
+            instead += "; where it went again by mistake, docs/6-versioning-and-rollback.md says how it waits once more"
+        raise refused(revision, f"stash {number} is {stash.state}: {problem}", instead, listed)
     found: Sequence[Stash] = (
         manifest.read(connection, schema, "s.revision = %s AND s.version_table = %s AND s.direction = 'downgrade'",
                       (revision, here.table.shown)) if manifest.exists(connection, schema) else ()
