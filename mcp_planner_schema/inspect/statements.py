@@ -67,7 +67,8 @@ def capture(config: Config, script: ScriptDirectory, one: Script, *, back: bool 
             with Operations.context(context), redirect_stdout(sys.stderr):
                 body()
         except Exception as error:
-            problem = f"{type(error).__name__}: {error}".partition("\n")[0]
+            said = str(error) if isinstance(error, NotImplementedError) else f"{type(error).__name__}: {error}"
+            problem = said.partition("\n")[0]
     return Captured(tuple(caught.sent), problem or caught.problem)
 
 
