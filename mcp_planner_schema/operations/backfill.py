@@ -201,7 +201,7 @@ def fill_rows(context: MigrationContext, table: Table, fill: Backfill) -> int:
             connection.info[trial.LEFT_OUT] = True
             return 0
         policy = connection.info.get(brief.POLICY)
-        limits = (policy and policy.backfill) or Limits(200, 10_000, 600_000, share=0.05)
+        limits = (policy and policy.backfill) or Limits(200, 10_000, 600_000, share=0.03)
 
         @contextmanager
         def beside() -> Iterator[Connection]:
