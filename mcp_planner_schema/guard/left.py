@@ -61,21 +61,22 @@ def note(connection: Connection, stash: Stash, one: Object, filled: Filled, *, g
     """
     listed = _place(stash, one)
     before = _is_there(connection, listed)
-    if not filled.left:
-        execute(connection, f"DROP TABLE IF EXISTS {listed}")
-    elif filled.which and (given or before):
+    if filled.left and filled.which and (given or before):
         # The conditions ask the list that there is.
         anew = f"{identifier(stash.kept_in)}.{identifier(relation(one) + '_anew')}"
         execute(connection, f"CREATE TABLE {anew} (part text NOT NULL, hash bigint NOT NULL)")
         for part, condition in filled.which.items():
             kept = f"SELECT {literal(part)}, {_hash(one.key)} FROM {stash.place(one)} AS c WHERE {condition}"
             execute(connection, f"INSERT INTO {anew} {kept}")
-        execute(connection, f"CREATE INDEX ON {anew} (part, hash)")
         owner, own = connection.exec_driver_sql(_OWNER, (stash.place(one),)).one()
         if not own:
             execute(connection, f"ALTER TABLE {anew} OWNER TO {owner}")
-        execute(connection, f"DROP TABLE IF EXISTS {listed}")
+        if before:
+            execute(connection, f"DROP TABLE {listed}")
         execute(connection, f"ALTER TABLE {anew} RENAME TO {identifier(relation(one))}")
+        execute(connection, f"CREATE INDEX {identifier(relation(one) + '_key')} ON {listed} (part, hash)")
+    elif before and not filled.left:
+        execute(connection, f"DROP TABLE {listed}")
 
 
 def hand_over(connection: Connection, schema: str, old: Stash, new: Stash) -> None:

@@ -25,8 +25,8 @@ class Filled:
     Of those left, ``gone`` have been deleted since the downgrade, and ``barred`` were not let in; newer ones stand in the place
     of the others, unless ``why`` says why. ``missing`` are columns without a place. ``displaced`` rows had other values that the
     upgrade itself had put there; those are kept in ``aside``. ``swapped``: the table itself came back. ``written`` rows were
-    put in or changed. ``rest`` is SQL of those left, a condition on the kept rows ``c``, and ``which`` the same for each part of
-    them (see :mod:`.left`), where they have a key.
+    put in or changed. ``rest`` is SQL of those left, conditions on the kept rows ``c`` of which one is true, and ``which`` the
+    same for each part of them (see :mod:`.left`), where they have a key.
     """
 
     left: int = 0
@@ -39,18 +39,14 @@ class Filled:
     written: int = 0
     gone: int = 0
     barred: int = 0
-    rest: str = "false"
+    rest: tuple[str, ...] = ()
     which: Mapping[str, str] = field(default_factory=dict)
 
     def and_(self, connection: Connection, place: str, other: Filled) -> Filled:
         """Both together, ``other`` right after this one: what it has put back is not left any more, and no row counts twice."""
-        still = write_back.count(connection, f"{place} AS c WHERE {self.rest}") if self.left else 0
-        rest = " OR ".join(f"({one.rest})" for one in (self, other) if one.left) or "false"
-        # Counted so, and not by the OR: below one the table is not joined but asked for each row.
-        both = f"{place} AS c WHERE ({self.rest}) AND ({other.rest})"
-        twice = write_back.count(connection, both) if still and other.left else 0
+        rest = tuple(condition for one in (self, other) if one.left for condition in one.rest)
         return Filled(
-            still + other.left - twice,
+            _count(connection, place, rest) if self.left else other.left,
             self.removed + other.removed, tuple({*self.missing, *other.missing}), self.displaced + other.displaced,
             self.aside or other.aside, self.why or other.why, written=self.written + other.written,
             gone=self.gone + other.gone, barred=self.barred + other.barred, rest=rest, which={**self.which, **other.which},
@@ -117,7 +113,7 @@ def columns(
     kept = one.checksum.rows if one.checksum else 0
     if not one.key or not set(one.key) <= set(there) or set(one.key) & set(one.lost):
         why = "the rows had no key that is still there" if kept else ""
-        return Filled(kept, missing=missing, why=why, rest="true")
+        return Filled(kept, missing=missing, why=why, rest=("true",))
     key, live = write_back.same_key(one.key, table), rows_of(table)
     displaced, aside, written = 0, "", 0
     if back and last and overwrite:
@@ -138,16 +134,21 @@ def columns(
     not_so = [which[name] for name in back] if apart else [others(back)] * bool(back)
     if one.kind == "rows":  # those that went are put in after this, with all of their values
         not_so = [f"{there_again} AND {found}" for found in not_so]
-    condition = " OR ".join(f"({found})" for found in (*homeless.values(), *not_so)) or "false"
-    left = write_back.count(connection, f"{place} AS c WHERE {condition}")
-    filled = Filled(
-        left, missing=missing, displaced=displaced, aside=aside, written=written, rest=condition, which=which
-    )
+    rest = (*homeless.values(), *not_so)
+    left = _count(connection, place, rest)
+    filled = Filled(left, missing=missing, displaced=displaced, aside=aside, written=written, rest=rest, which=which)
     if missing:
         return replace(filled, why="their column is not there" if left else "")
     if one.kind == "rows" or not left:
         return filled
-    return replace(filled, gone=write_back.count(connection, f"{place} AS c WHERE ({condition}) AND NOT {there_again}"))
+    return replace(filled, gone=_count(connection, place, [f"{found} AND NOT {there_again}" for found in rest]))
+
+
+def _count(connection: Connection, place: str, conditions: Sequence[str]) -> int:
+    """How many kept rows fulfil one of these conditions."""
+    # Below an OR tables would not be joined but asked for each row, which no index may serve.
+    found = [f"SELECT c.tableoid, c.ctid FROM {place} AS c WHERE {condition}" for condition in conditions]
+    return write_back.count(connection, f"({' UNION '.join(found)}) AS u") if found else 0
 
 
 def _set(
@@ -210,7 +211,7 @@ def changed(
     if not one.key:
         unknown = "without a key nobody knows which rows they were" if one.checksum and not untouched else ""
         left = (one.checksum.rows if one.checksum else 0) - inserted
-        return Filled(left, missing=missing, why=unknown, written=inserted, rest="true")
+        return Filled(left, missing=missing, why=unknown, written=inserted, rest=("true",))
     stayed = [name for name in columns if name not in but]
     filled = _left(connection, place, one, table, stayed, Filled(missing=missing, written=overwritten + inserted), may)
     return replace(filled, why=_UNKNOWN) if filled.left and not untouched else filled
@@ -236,7 +237,7 @@ def _left(
     key, alike = write_back.same_key(one.key, table), checksum.alike(connection, place, live, columns)
     rest = f"NOT EXISTS (SELECT FROM {live} AS l WHERE {key} AND {alike}) AND {may.of(ROW)}"
     left = write_back.count(connection, f"{place} AS c WHERE {rest}")
-    filled = replace(filled, rest=rest, which={ROW: rest})
+    filled = replace(filled, rest=(rest,), which={ROW: rest})
     if not left:
         return filled
     absent = f"{place} AS c WHERE NOT EXISTS (SELECT FROM {live} AS l WHERE {key}) AND {may.of(ROW)}"
