@@ -374,6 +374,26 @@ def test_seeds_with_generated_keys_are_there_once(empty: Database, project: Proj
     assert empty.rows("SELECT v FROM a ORDER BY v") == [("other seed",), ("seed",)]
 
 
+def test_a_new_row_under_an_old_key_gets_no_value_of_the_old_one(empty: Database, project: Project) -> None:
+    """The downgrade had deleted it and renamed what would tell the two apart: by the key alone they are not the same."""
+    two(
+        project, "CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b VALUES (1, 'v1'), (3, 'v3')",
+        "ALTER TABLE b ADD x text",
+        "DELETE FROM b WHERE id = 3; ALTER TABLE b DROP x; ALTER TABLE b RENAME v TO w",
+    )  # fmt: skip
+    empty.rows("UPDATE b SET x = 'x' || id")
+    project.downgrade("-1")
+    empty.rows("INSERT INTO b VALUES (3, 'other')")
+    project.revision(
+        "002", "alter_things", sql("ALTER TABLE b ADD x text; ALTER TABLE b RENAME w TO v"),
+        sql("DELETE FROM b WHERE id = 3; ALTER TABLE b DROP x; ALTER TABLE b RENAME v TO w"),
+    )  # fmt: skip
+
+    project.upgrade()
+
+    assert empty.rows("SELECT id, v, x FROM b ORDER BY id") == [(1, "v1", "x1"), (3, "other", None)]
+
+
 def test_changed_rows_without_a_key_stay_in_the_stash(
     empty: Database, project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:

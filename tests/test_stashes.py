@@ -702,6 +702,32 @@ def test_what_is_left_of_changed_rows_comes_back_when_it_can(
     assert empty.value("SELECT state FROM migration.stash") == ("partly restored" if newer else "restored")
 
 
+def test_values_that_a_constraint_has_together_come_back_together(
+    empty: Database, project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one of two has a newer value both stay in the stash, and the other rows get both."""
+    monkeypatch.setattr(cli, "ROOT", project.folder)
+    project.revision(
+        "001",
+        "create_b",
+        sql("CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (1), (2)"),
+        sql("DROP TABLE b"),
+    )
+    up = "ALTER TABLE b ADD x text, ADD y text, ADD z text, ADD CHECK ((x IS NULL) = (y IS NULL))"
+    project.revision("002", "alter_b", sql(up), sql("ALTER TABLE b DROP x, DROP y, DROP z"))
+    project.upgrade()
+    empty.rows("UPDATE b SET x = 'x' || id, y = 'y' || id, z = 'z' || id")
+    project.downgrade("001")
+    by_hand(empty, up)
+    empty.rows("UPDATE b SET x = 'mine', y = 'mine' WHERE id = 1")
+
+    code, out, _ = run(capsys, "migrate-restore", "VERSION=002")
+
+    assert code == 0
+    assert empty.rows("SELECT * FROM b ORDER BY id") == [(1, "mine", "mine", "z1"), (2, "x2", "y2", "z2")]
+    assert "left: 1 rows stay" in out
+
+
 def test_a_keyless_row_whose_reference_is_gone_is_left_and_told(
     empty: Database, project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,8 @@ from mcp_planner_schema.guard.manifest import Object, Stash
 from mcp_planner_schema.guard.postcheck import execute, identifier, literal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
     from mcp_planner_schema.guard.refill import Filled
@@ -49,8 +51,9 @@ def relation(one: Object) -> str:
 
 
 def read(connection: Connection, stash: Stash, one: Object) -> Left:
-    """What of an object may go back: whatever is on its list, if there is one."""
-    return Left(one.key, listed if _is_there(connection, listed := _place(stash, one)) else None)
+    """What of an object may go back: whatever is on its list, if there is one and the manifest says that some has been back."""
+    listed = _place(stash, one)
+    return Left(one.key, listed if one.left is not None and _is_there(connection, listed) else None)
 
 
 def note(connection: Connection, stash: Stash, one: Object, filled: Filled, *, given: bool) -> None:
@@ -62,32 +65,53 @@ def note(connection: Connection, stash: Stash, one: Object, filled: Filled, *, g
     listed = _place(stash, one)
     before = _is_there(connection, listed)
     if filled.left and filled.which and (given or before):
-        # The conditions ask the list that there is.
-        anew = f"{identifier(stash.kept_in)}.{identifier(relation(one) + '_anew')}"
-        execute(connection, f"CREATE TABLE {anew} (part text NOT NULL, hash bigint NOT NULL)")
-        for part, condition in filled.which.items():
-            kept = f"SELECT {literal(part)}, {_hash(one.key)} FROM {stash.place(one)} AS c WHERE {condition}"
-            execute(connection, f"INSERT INTO {anew} {kept}")
-        owner, own = connection.exec_driver_sql(_OWNER, (stash.place(one),)).one()
-        if not own:
-            execute(connection, f"ALTER TABLE {anew} OWNER TO {owner}")
-        if before:
-            execute(connection, f"DROP TABLE {listed}")
-        execute(connection, f"ALTER TABLE {anew} RENAME TO {identifier(relation(one))}")
-        execute(connection, f"CREATE INDEX {identifier(relation(one) + '_key')} ON {listed} (part, hash)")
+        rows = f"FROM {stash.place(one)} AS c WHERE"
+        parts = [
+            f"SELECT {literal(part)}, {_hash(one.key)} {rows} {condition}" for part, condition in filled.which.items()
+        ]
+        _write(connection, stash, one, parts)
     elif before and not filled.left:
         execute(connection, f"DROP TABLE {listed}")
 
 
 def hand_over(connection: Connection, schema: str, old: Stash, new: Stash) -> None:
-    """What an archive has of a stash is not more than what was left of that."""
+    """What an archive has of a stash is not more than what was left of that, and what it gives is not the old one's any more."""
     for one in new.objects:
         before = next((was for was in old.objects if was.number == one.number), None)
-        if before and before.relation and one.relation and _is_there(connection, listed := _place(old, before)):
-            execute(connection, f"CREATE TABLE {_place(new, one)} AS TABLE {listed}")
+        if not before or not before.relation or not one.relation or not one.key:
+            continue
+        listed, copy = read(connection, old, before).listed, old.place(before)
+        if listed:
+            _write(connection, new, one, [f"SELECT w.part, w.hash FROM {listed} AS w"])
             manifest.mark_object(connection, schema, new.id, one.number, before.restored or 0, before.left or 0)
-            if before.kind != one.kind:  # changed rows stay in the old one, and the values are the new one's to give
-                execute(connection, f"DELETE FROM {listed} WHERE part <> {literal(ROW)}")
+        if before.kind == one.kind:
+            if listed:
+                execute(connection, f"DROP TABLE {listed}")
+        elif listed or _is_there(connection, copy):
+            # Changed rows stay in the old one, the values are the new one's to give.
+            rows = f"SELECT w.part, w.hash FROM {listed} AS w WHERE w.part = {literal(ROW)}"
+            every = f"SELECT {literal(ROW)}, {_hash(before.key)} FROM {copy} AS c"
+            _write(connection, old, before, [rows if listed else every])
+            if not listed:
+                kept = before.checksum.rows if before.checksum else 0
+                manifest.mark_object(connection, schema, old.id, before.number, 0, kept)
+
+
+def _write(connection: Connection, stash: Stash, one: Object, parts: Sequence[str]) -> None:
+    """Make the list anew of what these queries give, in place of the one that there is: they may ask that."""
+    listed = _place(stash, one)
+    anew = f"{identifier(stash.kept_in)}.{identifier(relation(one) + '_anew')}"
+    execute(connection, f"CREATE TABLE {anew} (part text NOT NULL, hash bigint NOT NULL)")
+    with checksum.reading(connection):
+        for part in parts:
+            execute(connection, f"INSERT INTO {anew} {part}")
+    owner, own = connection.exec_driver_sql(_OWNER, (stash.place(one),)).one()
+    if not own:
+        execute(connection, f"ALTER TABLE {anew} OWNER TO {owner}")
+    if _is_there(connection, listed):
+        execute(connection, f"DROP TABLE {listed}")
+    execute(connection, f"ALTER TABLE {anew} RENAME TO {identifier(relation(one))}")
+    execute(connection, f"CREATE INDEX {identifier(relation(one) + '_key')} ON {listed} (part, hash)")
 
 
 def _place(stash: Stash, one: Object) -> str:

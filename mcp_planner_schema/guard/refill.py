@@ -121,8 +121,10 @@ def columns(
         only = f" AND NOT EXISTS (SELECT FROM {touched} AS t WHERE t.place = c.ctid)" if touched else ""
         kept_too = f"EXISTS (SELECT FROM {place} AS c WHERE {key}{only})"
         displaced, aside = write_back.set_aside(connection, place, one, table, sorted(back), f"{given} AND {kept_too}")
-    for names in [[name] for name in back] if apart else [back] * bool(back):
-        written = max(written, _set(connection, place, one, table, names, may, overwrite, untouched, touched))
+    if back:
+        written = _set(connection, place, one, table, back, may, overwrite, untouched, touched)
+    if apart and len(back) > 1:
+        written += _each(connection, place, one, table, back, may, untouched, touched)
     there_again = f"EXISTS (SELECT FROM {live} AS l WHERE {key})"
 
     def others(names: Sequence[str]) -> str:
@@ -132,7 +134,7 @@ def columns(
     homeless = {name: f"pg_catalog.num_nonnulls(c.{identifier(name)}) > 0 AND {may.of(name)}" for name in missing}
     which = homeless | {name: f"{others([name])} AND {may.of(name)}" for name in back}
     not_so = [which[name] for name in back] if apart else [others(back)] * bool(back)
-    if one.kind == "rows":  # those that went are put in after this, with all of their values
+    if one.kind == "rows" and not may.listed:  # those that went are put in after this, with all of their values
         not_so = [f"{there_again} AND {found}" for found in not_so]
     rest = (*homeless.values(), *not_so)
     left = _count(connection, place, rest)
@@ -142,6 +144,27 @@ def columns(
     if one.kind == "rows" or not left:
         return filled
     return replace(filled, gone=_count(connection, place, [f"{found} AND NOT {there_again}" for found in rest]))
+
+
+def _each(
+    connection: Connection, place: str, one: Object, table: Table, names: Sequence[str], may: Left, untouched: str | None,
+    touched: str | None,
+) -> int:  # fmt: skip
+    """Set each column by itself, where not all of a row could go back; those that a constraint has together stay left."""
+    from sqlalchemy.exc import IntegrityError
+
+    bound = [set(found) & set(names) for found in connection.exec_driver_sql(_BOUND, (table.oid,)).scalars()]
+    together = {name for found in bound if len(found) > 1 for name in found}
+    written = 0
+    for name in [each for each in names if each not in together]:
+        connection.exec_driver_sql("SAVEPOINT guard_each")
+        try:
+            set_ = _set(connection, place, one, table, [name], may, False, untouched, touched)
+            written = max(written, set_)
+        except IntegrityError:
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_each")
+        connection.exec_driver_sql("RELEASE SAVEPOINT guard_each")
+    return written
 
 
 def _count(connection: Connection, place: str, conditions: Sequence[str]) -> int:
@@ -159,7 +182,7 @@ def _set(
     there = {column.name: column for column in table.columns.values()}
     key, live = write_back.same_key(one.key, table), rows_of(table)
     empty = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in names)}) = 0"
-    free = f"{'true' if overwrite else empty} AND {may.of(names[0])}"
+    free = " AND ".join(["true" if overwrite else empty, *map(may.of, names)])
     # Joined, and not asked for in a condition: below an OR a list that is larger than work_mem is read once for each row.
     kept_rows = f"{place} AS c" + "".join(
         f" LEFT JOIN {listed} AS {alias} ON {alias}.place = c.ctid"
@@ -171,8 +194,10 @@ def _set(
     if one.kind == "rows":
         stayed = sorted(name for name in one.columns if name not in one.lost)
         unchanged = f"c.{identifier(AFTER)} = {checksum.row_hash(stayed, 'c')}"
-        # Or it is what it was before, put back by an earlier try.
-        again = checksum.alike(connection, place, live, [name for name in stayed if name in there])
+        kept = [name for name in stayed if name != AFTER]
+        again = "false"
+        if set(one.key) < set(kept) <= set(there):  # it is what it was before, put back by an earlier try
+            again = checksum.alike(connection, place, live, kept)
         free += f" AND ({unchanged} OR {again}{' OR u.place IS NOT NULL' if untouched else ''})"
     settings = ", ".join(f"{identifier(name)} = {write_back.typed(there[name])}" for name in names)
     same = checksum.alike(connection, place, live, names)
@@ -218,6 +243,11 @@ def changed(
 
 
 # Of equal rows without a key, as many as the copy has more than the table.
+_BOUND = """
+SELECT array(SELECT a.attname::text FROM pg_catalog.unnest(k.conkey) AS u (n)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.n)
+FROM pg_catalog.pg_constraint k WHERE k.conrelid = %s AND k.contype IN ('c', 'f')
+"""
 _SURPLUS = """
 SELECT a.ctid FROM (SELECT c.ctid, {was} AS t, pg_catalog.row_number() OVER (PARTITION BY {was}) AS n FROM {place} AS c) AS a
 LEFT JOIN (SELECT {now} AS t, pg_catalog.count(*) AS n FROM {live} AS l GROUP BY 1) AS b ON a.t = b.t
