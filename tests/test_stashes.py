@@ -556,22 +556,30 @@ def test_rows_that_a_downgrade_changed_come_back_once(
     assert empty.value("SELECT state FROM migration.stash") == "restored"
 
 
+def gone(database: Database, project: Project, rows: int, up: str, down: str, filled: str) -> None:
+    """Table b with its rows from 001, and 002 that was applied, filled and taken back: stash 1 holds what its downgrade took."""
+    made = f"CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b SELECT n, 'v' || n FROM generate_series(1, {rows}) n"
+    project.revision("001", "create_b", sql(made), sql("DROP TABLE b"))
+    project.revision("002", "alter_b", sql(up), sql(down))
+    project.upgrade()
+    database.rows(filled)
+    project.downgrade("001")
+
+
 def test_a_newer_value_stays_beside_a_changed_row(
     empty: Database, project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a row that the downgrade changed, and whose column went, what people have written into that column since stays."""
     monkeypatch.setattr(cli, "ROOT", project.folder)
-    project.revision(
-        "001",
-        "create_b",
-        sql("CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b VALUES (1, 'v1'), (2, 'v2'), (3, 'v3')"),
-        sql("DROP TABLE b"),
-    )
     up = "ALTER TABLE b ADD x text"
-    project.revision("002", "alter_b", sql(up), sql("UPDATE b SET v = 'gone' WHERE id < 3; ALTER TABLE b DROP x"))
-    project.upgrade()
-    empty.rows("UPDATE b SET x = 'x' || id")
-    project.downgrade("001")
+    gone(
+        empty,
+        project,
+        3,
+        up,
+        "UPDATE b SET v = 'gone' WHERE id < 3; ALTER TABLE b DROP x",
+        "UPDATE b SET x = 'x' || id",
+    )
     by_hand(empty, up)
     empty.rows("UPDATE b SET x = 'newer' WHERE id = 1")
 
@@ -588,20 +596,14 @@ def test_rows_left_for_several_reasons_are_counted_once_each(
 ) -> None:
     """Values without a column and a row in whose place another stands: what came back in between comes back once."""
     monkeypatch.setattr(cli, "ROOT", project.folder)
-    project.revision(
-        "001",
-        "create_b",
-        sql(
-            "CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b VALUES (1, 'v1'), (2, 'v2'), (3, 'v3'), (4, 'v4')"
-        ),
-        sql("DROP TABLE b"),
+    gone(
+        empty,
+        project,
+        4,
+        "ALTER TABLE b ADD x text",
+        "DELETE FROM b WHERE id > 2; ALTER TABLE b DROP x",
+        "UPDATE b SET x = 'x' || id WHERE id <> 3",
     )
-    project.revision(
-        "002", "alter_b", sql("ALTER TABLE b ADD x text"), sql("DELETE FROM b WHERE id > 2; ALTER TABLE b DROP x")
-    )
-    project.upgrade()
-    empty.rows("UPDATE b SET x = 'x' || id WHERE id <> 3")
-    project.downgrade("001")
     by_hand(empty, "SELECT")
     empty.rows("INSERT INTO b VALUES (3, 'mine')")
     asked = "SELECT restored_rows, left_rows FROM migration.stash_object"
@@ -624,16 +626,14 @@ def test_each_value_of_a_row_comes_back_by_itself(
 ) -> None:
     """Of two columns one is there first: emptied since it stays so, and the other one gets its value when it is there."""
     monkeypatch.setattr(cli, "ROOT", project.folder)
-    project.revision(
-        "001",
-        "create_b",
-        sql("CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (1), (2)"),
-        sql("DROP TABLE b"),
+    gone(
+        empty,
+        project,
+        2,
+        "ALTER TABLE b ADD x text, ADD y text",
+        "ALTER TABLE b DROP x, DROP y",
+        "UPDATE b SET x = 'x' || id, y = 'y' || id",
     )
-    project.revision("002", "alter_b", sql("ALTER TABLE b ADD x text, ADD y text"), sql("ALTER TABLE b DROP x, DROP y"))
-    project.upgrade()
-    empty.rows("UPDATE b SET x = 'x' || id, y = 'y' || id")
-    project.downgrade("001")
     by_hand(empty, "ALTER TABLE b ADD x text")
 
     _, first, _ = run(capsys, "migrate-restore", "VERSION=002")
@@ -642,7 +642,7 @@ def test_each_value_of_a_row_comes_back_by_itself(
 
     assert "left: 2 rows stay" in first
     assert "left:" not in again
-    assert empty.rows("SELECT * FROM b ORDER BY id") == [(1, None, "y1"), (2, "x2", "y2")]
+    assert empty.rows("SELECT id, x, y FROM b ORDER BY id") == [(1, None, "y1"), (2, "x2", "y2")]
     assert empty.value("SELECT state FROM migration.stash") == "restored"
 
 
@@ -678,17 +678,8 @@ def test_what_is_left_of_changed_rows_comes_back_when_it_can(
     """Where a downgrade changed a row, deleted one and dropped a column: each value by itself, and none that is back before."""
     before, between, last = LEFT_OF_ROWS[name]
     monkeypatch.setattr(cli, "ROOT", project.folder)
-    project.revision(
-        "001",
-        "create_b",
-        sql("CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b VALUES (1, 'v1'), (2, 'v2'), (3, 'v3')"),
-        sql("DROP TABLE b"),
-    )
     down = "UPDATE b SET v = 'gone' WHERE id = 1; DELETE FROM b WHERE id = 3; ALTER TABLE b DROP x"
-    project.revision("002", "alter_b", sql("ALTER TABLE b ADD x text"), sql(down))
-    project.upgrade()
-    empty.rows("UPDATE b SET x = 'x' || id")
-    project.downgrade("001")
+    gone(empty, project, 3, "ALTER TABLE b ADD x text", down, "UPDATE b SET x = 'x' || id")
     by_hand(empty, before)
 
     _, first, _ = run(capsys, "migrate-restore", "VERSION=002")
@@ -707,24 +698,25 @@ def test_values_that_a_constraint_has_together_come_back_together(
 ) -> None:
     """Where one of two has a newer value both stay in the stash, and the other rows get both."""
     monkeypatch.setattr(cli, "ROOT", project.folder)
-    project.revision(
-        "001",
-        "create_b",
-        sql("CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (1), (2)"),
-        sql("DROP TABLE b"),
-    )
     up = "ALTER TABLE b ADD x text, ADD y text, ADD z text, ADD CHECK ((x IS NULL) = (y IS NULL))"
-    project.revision("002", "alter_b", sql(up), sql("ALTER TABLE b DROP x, DROP y, DROP z"))
-    project.upgrade()
-    empty.rows("UPDATE b SET x = 'x' || id, y = 'y' || id, z = 'z' || id")
-    project.downgrade("001")
+    gone(
+        empty,
+        project,
+        2,
+        up,
+        "ALTER TABLE b DROP x, DROP y, DROP z",
+        "UPDATE b SET x = 'x' || id, y = 'y' || id, z = 'z' || id",
+    )
     by_hand(empty, up)
     empty.rows("UPDATE b SET x = 'mine', y = 'mine' WHERE id = 1")
 
     code, out, _ = run(capsys, "migrate-restore", "VERSION=002")
 
     assert code == 0
-    assert empty.rows("SELECT * FROM b ORDER BY id") == [(1, "mine", "mine", "z1"), (2, "x2", "y2", "z2")]
+    assert empty.rows("SELECT id, x, y, z FROM b ORDER BY id") == [
+        (1, "mine", "mine", "z1"),
+        (2, "x2", "y2", "z2"),
+    ]
     assert "left: 1 rows stay" in out
 
 
