@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -20,7 +20,7 @@ ALGORITHM = "sum-hash-record-v2"
 """Written beside every checksum: the number of rows, the sum of their hashes, and that of the hashes of these."""
 
 OUTPUT = {
-    "search_path": "pg_catalog, pg_temp",
+    "search_path": SYSTEM_PATH,
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "postgres",
     "TimeZone": "UTC",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard.evidence import Table
-from mcp_planner_schema.guard.postcheck import identifier, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, identifier, pinned
 from mcp_planner_schema.guard.tripwire import CommitInside
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Seen:
 
 def states(connection: Connection, oids: Iterable[int]) -> dict[int, State]:
     """The state of these tables, as far as they are there."""
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         return {row[0]: State(*row[1:]) for row in connection.exec_driver_sql(_STATE, (list(oids),))}
 
 
@@ -101,10 +101,10 @@ def look(connection: Connection, before: dict[int, State], after: Iterable[int],
     Of the tables in ``before``, another file has only what was touched in the catalog since, and rows only what was written to.
     """
     left = before.keys() & set(after)
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         written = frozenset(row[0] for row in connection.exec_driver_sql(_WRITTEN)) & left
     now = {oid: before[oid] for oid in left} | states(connection, sorted(left & (written | touched)))
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         if written and connection.exec_driver_sql("SHOW track_counts").scalar_one() != "on":
             raise CommitInside("the server has track_counts = off, so nobody can see which rows it changes or deletes")
         rewritten = frozenset(oid for oid in now if now[oid].file != before[oid].file)
@@ -122,7 +122,7 @@ def harms(
     """
     old, new = tables
     again = states(connection, seen.written)
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         marks, sizes = _closer(connection, seen.rewritten)
     found = []
     for oid in sorted(seen.written | seen.rewritten):

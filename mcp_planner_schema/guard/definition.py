@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -64,20 +64,20 @@ ORDER BY 1, 2
 
 def of_table(connection: Connection, oid: int) -> str:
     """One line for each column, constraint, index, trigger, policy, comment. Reads only."""
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         return "\n".join(connection.exec_driver_sql(_TABLE, {"oid": oid}).scalars())
 
 
 def of_beside(connection: Connection, catalog: str, oid: int) -> str:
     """How a view, foreign key or trigger is defined (see :func:`evidence.beside`). Reads only."""
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         found: str | None = connection.exec_driver_sql(_BESIDE[catalog], {"oid": oid}).scalar()
     return found or ""
 
 
 def grants(connection: Connection, oid: int) -> tuple[tuple[str, str, bool], ...]:
     """(grantee, privilege, grantable) on a table, without its owner's; an empty grantee is PUBLIC. Reads only."""
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         return tuple(
             (to, privilege, grantable) for to, privilege, grantable in connection.exec_driver_sql(_GRANTS, (oid,))
         )

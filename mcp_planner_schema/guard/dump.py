@@ -14,7 +14,7 @@ from mcp_planner_schema.guard import client, connect, ladder
 from mcp_planner_schema.guard.checksum import Checksum, checksum, large_objects
 from mcp_planner_schema.guard.client import Impossible
 from mcp_planner_schema.guard.fingerprint import Lines, read, together
-from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, pinned
 from mcp_planner_schema.guard.settings import Settings
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _once(
         programs = client.find(settings.pg_bin, int(re.split(r"\D", version, maxsplit=1)[0]))
         connection.rollback()
         _lock(connection, names, settings.budgets.lock_timeout)
-        with pinned(connection, search_path="pg_catalog"):
+        with pinned(connection, search_path=SYSTEM_PATH):
             tables = [_table(connection, schema, name) for schema, name in sorted(set(names))]
             kept = [oid for table in tables for oid in table.holders]
             _refuse_obstacles(connection, kept, stash)

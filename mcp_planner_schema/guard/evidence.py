@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard.postcheck import identifier, literal, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, identifier, literal, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -133,7 +133,7 @@ def named(connection: Connection, schema: str, name: str) -> Table | None:
 
 def _tables(connection: Connection, asked: str, *values: object) -> dict[int, Table]:
     tables: dict[int, Table] = {}
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         for oid, namespace, name, kind, parent, forced, key in connection.exec_driver_sql(asked, values):
             tables[oid] = Table(oid, namespace, name, kind, parent, forced, tuple(key), {})
         for oid, number, *column in connection.exec_driver_sql(_COLUMNS, (list(tables),)):
@@ -157,7 +157,7 @@ def beside_again(connection: Connection, before: Beside, touched: frozenset[int]
 
 
 def _beside(connection: Connection, only: list[int] | None) -> Beside:
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         return {
             (catalog, oid): (f"{kind} {name if schema in ('', 'public') else f'{schema}.{name}'}", table)
             for catalog, oid, kind, schema, name, table in connection.exec_driver_sql(_BESIDE, {"only": only})
@@ -194,7 +194,7 @@ def beyond(connection: Connection, large: frozenset[int]) -> tuple[str, ...]:
     """
     gone = len(large - large_objects(connection))
     found = [f"it deletes {gone} large object{'s' if gone > 1 else ''}"] if gone else []
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         return tuple(found + list(connection.exec_driver_sql(_BEYOND).scalars()))
 
 

@@ -10,7 +10,7 @@ from mcp_planner_schema.guard import damage
 from mcp_planner_schema.guard.estimate import Keeping
 from mcp_planner_schema.guard.evidence import Loss, Table, rows_of
 from mcp_planner_schema.guard.findings import Finding
-from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -92,7 +92,7 @@ def measure(connection: Connection, lost: Iterable[Loss]) -> tuple[Goes, ...]:
 
 def locked(connection: Connection) -> frozenset[int]:
     """The relations that this transaction has locked against everybody."""
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         return frozenset(connection.exec_driver_sql(_LOCKED).scalars())
 
 

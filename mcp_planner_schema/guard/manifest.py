@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard.checksum import ALGORITHM, Checksum
 from mcp_planner_schema.guard.findings import WrongUse
-from mcp_planner_schema.guard.postcheck import identifier, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, identifier, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -170,7 +170,7 @@ def write(
 
 def read(connection: Connection, schema: str, where: str = "true", values: Iterable[Any] = ()) -> list[Stash]:
     """The stashes that fulfil ``where`` (SQL over ``stash`` as s), newest first, with what they hold. Reads only."""
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         return _read(connection, schema, where, values)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mcp_planner_schema.guard import environments
 from mcp_planner_schema.guard.evidence import own
 from mcp_planner_schema.guard.findings import Finding, Refused
-from mcp_planner_schema.guard.postcheck import pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, pinned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +85,7 @@ def read(connection: Connection, schema: str) -> Marker | None:
 
 def differing(connection: Connection, settings: Settings, where: str) -> Finding | None:
     """The finding where the database says that it is another environment's, or says nothing and should: :func:`_unsaid`."""
-    with pinned(connection, search_path="pg_catalog, pg_temp"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         found = read(connection, settings.schema)
         why = "" if found or settings.rules.confirms else _unsaid(connection, settings)
     if found is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mcp_planner_schema.guard import damage, definition, evidence, ladder, parts, reading, sequences, structure, trial
 from mcp_planner_schema.guard.evidence import Table, name_of
 from mcp_planner_schema.guard.parts import Parts
-from mcp_planner_schema.guard.postcheck import execute, identifier, literal, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, literal, pinned
 from mcp_planner_schema.guard.reading import Counted
 from mcp_planner_schema.guard.sequences import Sequence as Standing
 from mcp_planner_schema.guard.structure import Lines
@@ -118,7 +118,7 @@ def first(
 
 def ties(connection: Connection, oid: int) -> list[str]:
     """What depends on a table, or it on, beside foreign keys and what its triggers call; or why it cannot be moved at all."""
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         return list(connection.exec_driver_sql(_TIES, {"oid": oid}).scalars())
 
 
@@ -129,7 +129,7 @@ def away(connection: Connection, schema: str, kept_in: str, tables: Sequence[Tab
     nothing after that takes longer with more rows.
     Raises :class:`CommitInside` where a stand-in is not exactly like its table.
     """
-    with pinned(connection, search_path="pg_catalog, pg_temp"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         return _moved(connection, schema, kept_in, tables)
 
 
@@ -200,7 +200,7 @@ def back(connection: Connection, schema: str, place: tuple[str, str], fresh: Tab
     old, stand = evidence.named(connection, kept_in, name), sequences.states(connection, schema)
     if old is None or ties(connection, old.oid):
         return False
-    with pinned(connection, search_path="pg_catalog, pg_temp"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         _swap(connection, kept_in, name, fresh)
     _not_behind(connection, schema, stand, old.oid)
     return structure.of_table(connection, schema, old.oid) == lines

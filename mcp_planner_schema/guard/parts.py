@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import definition
 from mcp_planner_schema.guard.evidence import Table
-from mcp_planner_schema.guard.postcheck import pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -93,7 +93,7 @@ class Parts:
 
 def of(connection: Connection, table: Table) -> Parts:
     """How the table's parts are made, as the catalog has it. Reads only."""
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
 
         def all_of(asked: str) -> tuple[Any, ...]:
             return tuple(tuple(row) for row in connection.exec_driver_sql(asked, {"oid": table.oid}))

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 CATALOG_PATH = "pg_catalog, public, pg_temp"
 """The search_path for questions to the catalog: types and defaults are shown the same whatever a session's own path is."""
 
+SYSTEM_PATH = "pg_catalog, pg_temp"
+"""The search_path where only the catalog is meant. Left out, pg_temp would come first, with a revision's temporary pg_class."""
+
+_PINNED = "mcp_planner_guard.pinned"
+"""Where the settings of :func:`pinned` stand in ``connection.info`` meanwhile."""
+
 # SQLSTATEs that are no answer to a query: a lock that was not granted (lock_not_available, deadlock_detected: the step is
 # tried again), and the classes of an end by somebody's word, statement_timeout too, and of a connection that is gone.
 _NO_LOCK = ("55P03", "40P01")
@@ -167,8 +173,14 @@ def already_true(connection: Connection, wanted: Sequence[Expectation]) -> list[
 def pinned(connection: Connection, **settings: str) -> Iterator[None]:
     """Settings for a part of the running transaction; the former values come back at its end.
 
-    After an exception they do not: the transaction, or the savepoint around this, is rolled back then.
+    After an exception they do not: the transaction, or the savepoint around this, is rolled back then. What stands as it should
+    by a :func:`pinned` around this one is not sent again; nothing of a revision's may run inside.
     """
+    around: dict[str, str] = connection.info.get(_PINNED, {})
+    settings = {name: value for name, value in settings.items() if around.get(name) != value}
+    if not settings:
+        yield
+        return
     names = list(settings)
     asked = ", ".join(f"pg_catalog.current_setting(%s) AS s{place}" for place in range(len(names)))
     setting = ", ".join(["pg_catalog.set_config(%s, %s, true)"] * len(names))
@@ -176,7 +188,12 @@ def pinned(connection: Connection, **settings: str) -> Iterator[None]:
         f"WITH before AS MATERIALIZED (SELECT {asked}) SELECT before.*, {setting} FROM before",
         (*names, *(part for pair in settings.items() for part in pair)),
     ).one()[: len(names)]
-    yield
+    info = connection.info  # asked now: a connection that is gone has none
+    info[_PINNED] = around | settings
+    try:
+        yield
+    finally:
+        info[_PINNED] = around
     connection.exec_driver_sql(
         f"SELECT {setting}", tuple(part for pair in zip(names, before, strict=True) for part in pair)
     )

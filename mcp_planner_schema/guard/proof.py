@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import checksum, damage, evidence, move, seal, silence, structure, touched, trial
 from mcp_planner_schema.guard.manifest import Written
-from mcp_planner_schema.guard.postcheck import pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, pinned
 from mcp_planner_schema.guard.stash import Kept
 from mcp_planner_schema.guard.tripwire import CommitInside
 
@@ -30,33 +30,33 @@ def prove(connection: Connection, schema: str, kept: Kept) -> Kept:
     then be rolled back.
     """
     assert kept.known is not None
-    since = touched.since(connection, kept.known) | kept.since  # what came in between may be gone by now
-    after = evidence.again(connection, schema, kept.before, since)
-    allowed = {loss.table.oid: loss for loss in kept.tried.losses}
-    for loss in evidence.losses(kept.before, after):
-        known = allowed.get(loss.table.oid)
-        if known is None or (known.columns and not (loss.columns and set(loss.columns) <= set(known.columns))):
-            raise CommitInside(f"run for real it destroys more than in its trial: {loss}")
-    seen = damage.look(connection, kept.states, after, since)
-    # A table may get another file again, as in its trial; it was locked, so it holds what it held.
-    changed = (seen.rewritten - kept.tried.rewritten - kept.harmed) | (seen.counted(kept.states) - kept.harmed)
-    if changed:
-        shown = ", ".join(kept.before[oid].shown for oid in sorted(changed))
-        raise CommitInside(f"run for real it changes or deletes more rows than in its trial: {shown}")
-    own = trial.own_touched(connection, schema) & kept.own
-    if own:
-        raise CommitInside(f"it writes to what the guard keeps: {', '.join(sorted(own))}")
-    # A copy that is the same file, and of which no row was changed or deleted, holds what was compared when it was made.
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):  # once for all that is asked here
+        since = touched.since(connection, kept.known) | kept.since  # what came in between may be gone by now
+        after = evidence.again(connection, schema, kept.before, since)
+        allowed = {loss.table.oid: loss for loss in kept.tried.losses}
+        for loss in evidence.losses(kept.before, after):
+            known = allowed.get(loss.table.oid)
+            if known is None or (known.columns and not (loss.columns and set(loss.columns) <= set(known.columns))):
+                raise CommitInside(f"run for real it destroys more than in its trial: {loss}")
+        seen = damage.look(connection, kept.states, after, since)
+        # A table may get another file again, as in its trial; it was locked, so it holds what it held.
+        changed = (seen.rewritten - kept.tried.rewritten - kept.harmed) | (seen.counted(kept.states) - kept.harmed)
+        if changed:
+            shown = ", ".join(kept.before[oid].shown for oid in sorted(changed))
+            raise CommitInside(f"run for real it changes or deletes more rows than in its trial: {shown}")
+        own = trial.own_touched(connection, schema) & kept.own
+        if own:
+            raise CommitInside(f"it writes to what the guard keeps: {', '.join(sorted(own))}")
+        # A copy that is the same file, and of which no row was changed or deleted, holds what was compared when it was made.
         found = {
             place: (oid, file, tuple(columns), written)
             for place, oid, file, written, columns in connection.exec_driver_sql(_COPIES, (list(kept.copies),))
         }
-    for place, made in kept.copies.items():
-        if found.get(place) != (*made, 0):
-            raise CommitInside(f"it destroys what was kept in {place}")
-    if kept.tried.change:
-        _same_change(kept.tried.change, structure.change(connection, schema, kept.catalog, since))
+        for place, made in kept.copies.items():
+            if found.get(place) != (*made, 0):
+                raise CommitInside(f"it destroys what was kept in {place}")
+        if kept.tried.change:
+            _same_change(kept.tried.change, structure.change(connection, schema, kept.catalog, since))
     if kept.stand_ins:
         new = [table for oid, table in after.items() if oid not in kept.before]
         move.prove(connection, schema, kept.tried, kept.stand_ins, (seen.written, new), since)

@@ -43,7 +43,7 @@ from mcp_planner_schema.guard.evidence import Table, snapshot
 from mcp_planner_schema.guard.findings import Finding, Refused
 from mcp_planner_schema.guard.forecast import Forecast
 from mcp_planner_schema.guard.judge import Judged
-from mcp_planner_schema.guard.postcheck import execute, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, pinned
 from mcp_planner_schema.guard.progress import Progress
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _once(
     told = f"{ways[0].name:<4} rehearsal"
     with watch.watching(run.watcher, pid, lambda waiting: run.say(f"{told} {waiting}")) as waits:
         try:
-            with pinned(connection, search_path="pg_catalog"):
+            with pinned(connection, search_path=SYSTEM_PATH):
                 history.prepare(connection, schema)
             with Operations.context(context):
                 for one, at in zip(steps, ways, strict=True):

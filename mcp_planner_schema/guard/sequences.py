@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard.evidence import own
-from mcp_planner_schema.guard.postcheck import execute, identifier, literal, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, literal, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -87,7 +87,7 @@ def owned(connection: Connection, schema: str, tables: Iterable[int]) -> dict[in
 
 
 def _states(connection: Connection, schema: str, which: str, *values: object) -> dict[int, Sequence]:
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         found = connection.exec_driver_sql(_SEQUENCES.format(which=which), (own(schema), *values)).all()
         if not found:
             return {}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -75,7 +75,7 @@ def of_table(connection: Connection, oid: int, name: str) -> Iterator[None]:
     checks pending. After an exception nothing is put back: the savepoint around it is rolled back then.
     """
     with unveiled(connection, oid, name) as lifted:
-        with pinned(connection, search_path="pg_catalog"):
+        with pinned(connection, search_path=SYSTEM_PATH):
             found = connection.exec_driver_sql(_AWAKE, {"oid": oid}).all()
         if found:
             flush(connection)  # of the body's own

@@ -17,7 +17,7 @@ from mcp_planner_schema.guard import sequences as sequence
 from mcp_planner_schema.guard.evidence import Column, Loss, Table, again, name_of, rows_of, snapshot
 from mcp_planner_schema.guard.findings import Finding, Refused
 from mcp_planner_schema.guard.manifest import AFTER, Object, Written
-from mcp_planner_schema.guard.postcheck import execute, identifier
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, pinned
 from mcp_planner_schema.guard.tripwire import CommitInside
 
 if TYPE_CHECKING:
@@ -73,10 +73,11 @@ class Kept:
 
 def stands(connection: Connection, schema: str, tried: trial.Trial) -> Stood:
     """Read it all, which takes long where there are thousands of tables: to be called while nothing is locked."""
-    known = touched.known(connection)
-    catalog = structure.of_everything(connection, schema) if tried.change else {}
-    tables = snapshot(connection, schema)
-    return Stood(known, catalog, tables, trial.watched(connection, tables, tried))
+    with pinned(connection, search_path=SYSTEM_PATH):
+        known = touched.known(connection)
+        catalog = structure.of_everything(connection, schema) if tried.change else {}
+        tables = snapshot(connection, schema)
+        return Stood(known, catalog, tables, trial.watched(connection, tables, tried))
 
 
 def keep(
@@ -98,28 +99,25 @@ def keep(
             # Its snapshot is older than the lock: rows committed in between would be destroyed and not be in the copy.
             raise CommitInside(f"its transaction is {isolation}, and only read committed sees every row")
         execute(connection, "; ".join(_lock(connection, table) for _, table in sorted(locked.items())))
-    since = touched.since(connection, stood.known)
-    before = again(connection, schema, stood.tables, since)
-    states = {oid: one for oid, one in stood.states.items() if oid not in since} | trial.watched(
-        connection, {oid: table for oid, table in before.items() if oid in since}, tried
-    )
-    changed = [table.shown for oid, table in sorted(locked.items()) if before.get(oid) != table]
-    changed += [table.shown for table in damage.filled(connection, tried.empty)]
-    if changed:
-        raise CommitInside(f"{', '.join(changed)} was changed by somebody else since the trial; repeat the command")
-    catalog = structure.again(connection, schema, stood.catalog, since) if tried.change else {}
+    with pinned(connection, search_path=SYSTEM_PATH):  # once for all that is asked here
+        since = touched.since(connection, stood.known)
+        before = again(connection, schema, stood.tables, since)
+        states = {oid: one for oid, one in stood.states.items() if oid not in since} | trial.watched(
+            connection, {oid: table for oid, table in before.items() if oid in since}, tried
+        )
+        changed = [table.shown for oid, table in sorted(locked.items()) if before.get(oid) != table]
+        changed += [table.shown for table in damage.filled(connection, tried.empty)]
+        if changed:
+            raise CommitInside(f"{', '.join(changed)} was changed by somebody else since the trial; repeat the command")
+        catalog = structure.again(connection, schema, stood.catalog, since) if tried.change else {}
     number = manifest.next_id(connection, schema) if wanted or tried.sequences or tried.also else 0
     kept = Kept(number, revision, tried, before, stood.known, since)
     if number:
         kept = _copied(connection, schema, revision, kept, wanted, {table.oid for table in moving})
     harmed = {harm.table.oid for harm in tried.harms} | {loss.table.oid for loss in tried.losses if not loss.columns}
-    kept = replace(
-        kept,
-        states=states,
-        harmed=frozenset(harmed),
-        catalog=catalog,
-        own=frozenset(trial.own_tables(connection, schema)) - trial.own_touched(connection, schema),
-    )
+    with pinned(connection, search_path=SYSTEM_PATH):
+        own = frozenset(trial.own_tables(connection, schema)) - trial.own_touched(connection, schema)
+    kept = replace(kept, states=states, harmed=frozenset(harmed), catalog=catalog, own=own)
     if moving:
         kept = replace(kept, stand_ins=move.away(connection, schema, manifest.schema_of(schema, number), moving))
     return kept

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from mcp_planner_schema.guard.evidence import own
-from mcp_planner_schema.guard.postcheck import pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -221,7 +221,7 @@ def _picture(
         "only": None if only is None else sorted(only),
     }  # fmt: skip
     found: dict[int, set[tuple[str, str, str]]] = {}
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         version = connection.dialect.server_version_info
         published = _PUBLISHED_15 if version is None or version >= (15,) else "''"
         asked = _LINES.format(of_all="" if one else _OF_ALL, published=published)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard.postcheck import pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -109,7 +109,7 @@ class Known:
 
 def known(connection: Connection) -> Known:
     """Remember this moment. To be asked before what is read in full, so that nothing falls in between."""
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         return Known(*connection.exec_driver_sql(_KNOWN).one())
 
 
@@ -119,12 +119,12 @@ def since(connection: Connection, then: Known) -> frozenset[int]:
     For a column, constraint, index, trigger, policy, rule, or a comment this is what it belongs to. It may name more, which
     only costs a look at it. What was made since and is gone again is not named.
     """
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         return frozenset(connection.exec_driver_sql(_SINCE, vars(then)).scalars())
 
 
 def others(connection: Connection, then: Known) -> frozenset[int]:
     """Of those that :func:`since` names the ones that this transaction has neither written nor dropped. It must have an id."""
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         own = frozenset(connection.exec_driver_sql(_OWN, vars(then)).scalars())
     return since(connection, then) - own

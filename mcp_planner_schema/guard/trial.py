@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mcp_planner_schema.guard import damage, evidence, reading, sequences, structure, touched, tripwire
 from mcp_planner_schema.guard.deadline import Clock
 from mcp_planner_schema.guard.evidence import Loss, Table
-from mcp_planner_schema.guard.postcheck import pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, pinned
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
@@ -123,20 +123,22 @@ def attempt(
     a table was read. ``clock`` gets the time that looking through the catalog takes. ``proven``: the body is to run for real, and
     to do then what it has done here.
     """
-    connection, began = context.connection, time.monotonic()
+    connection = context.connection
     assert connection is not None
-    known = touched.known(connection)
-    took = time.monotonic() - began
-    outcome = Trial(evidence.snapshot(connection, schema))
-    before, own = outcome.before, own_tables(connection, schema)
-    outcome.version_table = damage.version_table(connection, context.version_table_schema, context.version_table)
-    states, others = watched(connection, before, outcome), evidence.beside(connection)
-    stood, objects = sequences.states(connection, schema), evidence.large_objects(connection)
-    connection.info.setdefault(STOOD, stood)
-    before_touched = own_touched(connection, schema)
-    counted = {} if large is None else reading.begin(connection, reading.large(connection, states, large))
-    catalog = structure.of_everything(connection, schema) if proven else None
-    meanwhile = touched.since(connection, known)  # what came while this was read, and may be gone at the end
+    version_table = damage.version_table(connection, context.version_table_schema, context.version_table)
+    with pinned(connection, search_path=SYSTEM_PATH):  # once for all that is asked here
+        began = time.monotonic()
+        known = touched.known(connection)
+        took = time.monotonic() - began
+        outcome = Trial(evidence.snapshot(connection, schema), version_table=version_table)
+        before, own = outcome.before, own_tables(connection, schema)
+        states, others = watched(connection, before, outcome), evidence.beside(connection)
+        stood, objects = sequences.states(connection, schema), evidence.large_objects(connection)
+        connection.info.setdefault(STOOD, stood)
+        before_touched = own_touched(connection, schema)
+        counted = {} if large is None else reading.begin(connection, reading.large(connection, states, large))
+        catalog = structure.of_everything(connection, schema) if proven else None
+        meanwhile = touched.since(connection, known)  # what came while this was read, and may be gone at the end
     connection.exec_driver_sql("SAVEPOINT guard_trial")
     if clock is not None:  # what differs is asked for under the body's locks, which takes as long, and then looked at
         clock.allow(clock.usual + max(0.0, _AGAIN * took - _NOT_FELT))
@@ -144,26 +146,27 @@ def attempt(
         arm(connection, schema)
         with inert(context, outcome):
             body()
-            changed = touched.since(connection, known) | meanwhile
-            after = evidence.again(connection, schema, before, changed)
-            outcome.losses = evidence.losses(before, after)
-            if outcome.losses:
-                left = evidence.beside_again(connection, others, changed)
-                outcome.also = evidence.taken_along(others, left, after)
-            seen = damage.look(connection, states, after, changed)
-            stands = sequences.again(connection, schema, stood, changed)
-            outcome.beyond = evidence.beyond(connection, objects)
-            whole = {loss.table.oid for loss in outcome.losses if not loss.columns}
-            # The catalog tells of a table too (statistics, size), and rows of a new one are nobody's to compare.
-            made = [table for oid, table in after.items() if oid not in before]
-            outcome.unread = (
-                frozenset() if damage.filled(connection, made) else reading.unread(connection, counted) & whole
-            )
-            if catalog is not None:
-                outcome.change = structure.change(connection, schema, catalog, changed)
-            mine = own_tables(connection, schema)
-            dropped = sorted(name for name, columns in own.items() if mine.get(name) != columns)
-            written = sorted((own_touched(connection, schema) & own.keys()) - before_touched)
+            with pinned(connection, search_path=SYSTEM_PATH):
+                changed = touched.since(connection, known) | meanwhile
+                after = evidence.again(connection, schema, before, changed)
+                outcome.losses = evidence.losses(before, after)
+                if outcome.losses:
+                    left = evidence.beside_again(connection, others, changed)
+                    outcome.also = evidence.taken_along(others, left, after)
+                seen = damage.look(connection, states, after, changed)
+                stands = sequences.again(connection, schema, stood, changed)
+                outcome.beyond = evidence.beyond(connection, objects)
+                whole = {loss.table.oid for loss in outcome.losses if not loss.columns}
+                # The catalog tells of a table too (statistics, size), and rows of a new one are nobody's to compare.
+                made = [table for oid, table in after.items() if oid not in before]
+                outcome.unread = (
+                    frozenset() if damage.filled(connection, made) else reading.unread(connection, counted) & whole
+                )
+                if catalog is not None:
+                    outcome.change = structure.change(connection, schema, catalog, changed)
+                mine = own_tables(connection, schema)
+                dropped = sorted(name for name, columns in own.items() if mine.get(name) != columns)
+                written = sorted((own_touched(connection, schema) & own.keys()) - before_touched)
         if dropped:
             raise CommitInside(f"it drops what the guard keeps: {', '.join(dropped)}")
         if written:
@@ -191,7 +194,7 @@ def attempt(
 
 def own_touched(connection: Connection, schema: str) -> frozenset[str]:
     """The guard's own tables that this transaction has written to, as far as its locks show; the commit guard's left out."""
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         return frozenset(connection.exec_driver_sql(_OWN_TOUCHED, (evidence.own(schema),)).scalars())
 
 
@@ -234,7 +237,7 @@ def disarm(connection: Connection, schema: str) -> None:
 
 def own_tables(connection: Connection, schema: str) -> dict[str, list[str]]:
     """The guard's own tables, kept rows among them, with their columns."""
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         return {row[0]: row[1] for row in connection.exec_driver_sql(_OWN, (evidence.own(schema),))}
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mcp_planner_schema.guard import checksum, write_back
 from mcp_planner_schema.guard.evidence import Table, rows_of
 from mcp_planner_schema.guard.manifest import AFTER, Object
-from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -166,13 +166,13 @@ def _deleted(untouched: str) -> str:
 
 def _given(connection: Connection, table: Table) -> dict[str, str]:
     """The columns that the server fills by itself, with their defaults."""
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         return {row[0]: row[1] for row in connection.exec_driver_sql(_GIVEN, (table.oid,))}
 
 
 def _referred(connection: Connection, table: Table) -> str:
     """SQL: whether a foreign key refers to the row ``l``."""
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         found = connection.exec_driver_sql(_REFERRING, {"oid": table.oid}).all()
     each = [f"EXISTS (SELECT FROM {name} AS r WHERE {match})" if open else "true" for name, open, match in found]
     return f"({' OR '.join(each) or 'false'})"

@@ -17,7 +17,7 @@ from mcp_planner_schema.guard import checksum, evidence, sequences, stash
 from mcp_planner_schema.guard.client import Impossible
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
-from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -149,7 +149,7 @@ def _shape(scratch: Connection, connection: Connection, table: Table) -> dict[st
     """For each column its type in the copy, written by the database that is to have it."""
     builtin = {column.name for column in table.columns.values() if column.builtin}
     found = {}
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         for name, number, modifier, collation in scratch.exec_driver_sql(_SHAPE, (table.oid,)):
             if name not in builtin:
                 found[name] = 'pg_catalog.text COLLATE pg_catalog."C"'

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mcp_planner_schema.guard import checksum, silence
 from mcp_planner_schema.guard.evidence import Column, Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import AFTER, Object
-from mcp_planner_schema.guard.postcheck import execute, identifier, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, pinned
 from mcp_planner_schema.guard.stash import value
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def own(connection: Connection, place: str, one: Object, table: Table) -> int:
 
 def reaches_others(connection: Connection, oids: Sequence[int]) -> bool:
     """Whether rows of another table would go, or lose their reference, if these tables were emptied."""
-    with pinned(connection, search_path="pg_catalog"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         return bool(connection.exec_driver_sql(_REACHES, {"oids": list(oids)}).scalar_one())
 
 

@@ -15,7 +15,7 @@ from mcp_planner_schema.guard import catalog_change, connect, deploy_lock, force
 from mcp_planner_schema.guard.evidence import own
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.fingerprint import Line, Lines, at_once, entries, stored, together, without
-from mcp_planner_schema.guard.postcheck import identifier, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, identifier, pinned
 from mcp_planner_schema.guard.version_table import VersionTable
 from mcp_planner_schema.inspect import repair, route, status
 
@@ -86,7 +86,7 @@ def examine(config: Config) -> list[Ailment]:
             return [_misplaced(heads, match)]
         found = [] if alive else list(_interrupted(connection, given, applied, table))
         onward = next((one.cure for one in found if one.kind != "run"), None)
-        with pinned(connection, search_path="pg_catalog, pg_temp"):
+        with pinned(connection, search_path=SYSTEM_PATH):
             found += [*_indexes(connection, given, expected, onward), *_constraints(connection, given, expected)]
             found += [] if alive else _left(connection, given)
         found += [*_stashes(connection, given), *unknown]
@@ -110,7 +110,7 @@ def _interrupted(connection: Connection, given: Settings, applied: list[str], ta
     """Rows of the guard's tables about work that nobody is at."""
     if not _exists(connection, f"{given.schema}.run"):
         return
-    with pinned(connection, search_path="pg_catalog, pg_temp"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         runs = _rows(connection, _RUNNING, given, (table.shown,))
         begun = _rows(connection, _BEGUN, given, (table.shown, applied))
     for number, command, who, since in runs:
@@ -182,7 +182,7 @@ def _left(connection: Connection, given: Settings) -> Iterator[Ailment]:
 
 def _stashes(connection: Connection, given: Settings) -> Iterator[Ailment]:
     """Schemas of stashes without a row of the manifest, and the reverse."""
-    with pinned(connection, search_path="pg_catalog, pg_temp"):
+    with pinned(connection, search_path=SYSTEM_PATH):
         there = set(connection.exec_driver_sql(_STASHES, (f"^{given.schema}_stash_[0-9]+$",)).scalars())
     kept = manifest.read(connection, given.schema) if manifest.exists(connection, given.schema) else []
     for name in sorted(there - {one.kept_in for one in kept}):

@@ -11,7 +11,7 @@ from mcp_planner_schema.guard.evidence import own
 from mcp_planner_schema.guard.fingerprint import other_tools, query
 from mcp_planner_schema.guard.fingerprint.canonical import canonical
 from mcp_planner_schema.guard.fingerprint.line import PARTS, Line, Lines, Picture
-from mcp_planner_schema.guard.postcheck import execute, literal, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, literal, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -22,7 +22,7 @@ _LABEL = re.compile(r"'(?:[^']|'')*'")
 # What decides how PostgreSQL writes a name, a constant, a date. Names are qualified where they are not PostgreSQL's own.
 # The query costs enough for JIT to be tried, which takes longer than the query.
 PREAMBLE = {
-    "search_path": "pg_catalog, pg_temp",
+    "search_path": SYSTEM_PATH,
     "quote_all_identifiers": "off",
     "datestyle": "ISO, MDY",
     "intervalstyle": "postgres",
