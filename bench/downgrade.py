@@ -1,7 +1,12 @@
 """What it costs that a downgrade keeps the table it drops, next to CREATE TABLE AS and pg_dump of the same table.
 
 In turns in one run, beside a session that reads single rows and one that changes them. A copied table may cost at most
-twice CREATE TABLE AS; a moved one's time may not grow with its rows.
+twice CREATE TABLE AS; a moved one's time may not grow with its rows. Each has a session of its own, as a command has one: the
+first reading of a table by a session that has never seen it takes longer.
+
+What the rows of a copied table take is measured by itself too: each statement that reads or writes the table or its copy,
+and COMMIT, against the same downgrade on an empty table. Of 10,000 rows the whole command says nothing, for it takes twenty
+times as long as they do.
 """
 
 from __future__ import annotations
@@ -10,11 +15,13 @@ import contextlib
 import io
 import os
 import random
+import re
 import statistics
 import subprocess
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -23,11 +30,13 @@ from typing import Any
 import psycopg2
 from alembic import command
 from alembic.config import Config
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from bench.side_by_side import create_database, history, server
 
 SIZES = (10_000, 1_000_000, 5_000_000)
-TURNS = {10_000: 7, 1_000_000: 5, 5_000_000: 3}
+TURNS = {10_000: 21, 1_000_000: 5, 5_000_000: 3}
 LIMIT = 2.0
 # Rows like those of BASELINES: about 300 bytes with their indexes.
 TABLE = """
@@ -74,37 +83,38 @@ def downgrade() -> None:
 '''
 SETTINGS = "statement_timeout = 30min\nidle_in_transaction_session_timeout = 30min\nhold_limit = 30min\nstash_timeout = 30min\n"
 
+ROWS_OF = re.compile(r'"t"|"guard:sample"|TABLE t\b')
+COPIED, EMPTY, ALONE = "downgrade, copied", "downgrade, an empty table", "Alembic alone, an empty table"
 Waits = dict[str, float]
 
 
 def main() -> None:
     """Print seconds, the ratio to CREATE TABLE AS and the longest wait of a reader and a writer, for each size."""
-    with server() as where, history(1, guarded=True) as project:
-        (project / "alembic" / "versions" / "0002_create_t.py").write_text(REVISION.format(table=TABLE))
+    with server() as where, history(1, guarded=True) as project, history(1, guarded=False) as plain:
+        for one in (project, plain):
+            (one / "alembic" / "versions" / "0002_create_t.py").write_text(REVISION.format(table=TABLE))
         print("\na table dropped by a downgrade (medians of interleaved runs; waits are the longest of all runs)")
         print(
-            "| rows | what | s | to CREATE TABLE AS | less an empty table's | holds | reader waits, ms | writer waits, ms |"
+            "| rows | what | s | to CREATE TABLE AS | its rows | whole, rows: hold | reader waits, ms | writer waits, ms |"
         )
         print("|---|---|---|---|---|---|---|---|")
         for size in SIZES:
-            _size(where, project, create_database(where, "bench"), size)
+            _size(where, project, plain, create_database(where, "bench"), size)
 
 
-def _size(where: Any, project: Path, url: str, size: int) -> None:
+def _size(where: Any, project: Path, plain: Path, url: str, size: int) -> None:
     with _project(project, url), closing(psycopg2.connect(url)) as connection:
         connection.autocommit = True
         cursor = connection.cursor()
         command.upgrade(Config(str(project / "alembic.ini")), "head")
         cursor.execute(ROWS, (size,))
-        empty = create_database(where, "empty")
-        with _database(empty):
-            command.upgrade(Config(str(project / "alembic.ini")), "head")
+        empty = _without_rows(project, create_database(where, "empty"), EMPTY, "upgrade, an empty table")
+        alone = _without_rows(plain, create_database(where, "alone"), ALONE, "Alembic alone, upgrade")
         with tempfile.TemporaryDirectory() as folder:
-            contestants = _contestants(where, project, cursor, url, Path(folder))
-            _interleaved(contestants | _without_rows(project, empty), cursor, url, size)
+            _interleaved(_contestants(where, project, url, Path(folder)) | empty | alone, cursor, url, size)
 
 
-def _contestants(where: Any, project: Path, cursor: Any, url: str, folder: Path) -> dict[str, Callable[[], object]]:
+def _contestants(where: Any, project: Path, url: str, folder: Path) -> dict[str, Callable[[], object]]:
     dump = [where.binaries / "pg_dump", "-Fc", "-t", "t", "-f", folder / "dump", "-d", url]
 
     def down(above: str) -> None:
@@ -115,64 +125,112 @@ def _contestants(where: Any, project: Path, cursor: Any, url: str, folder: Path)
         command.upgrade(Config(str(project / "alembic.ini")), "head")
 
     return {
-        "CREATE TABLE AS": lambda: cursor.execute("CREATE TABLE other AS SELECT * FROM t"),
+        "CREATE TABLE AS": lambda: _create_table_as(url),
         "pg_dump -Fc": lambda: subprocess.run(dump, check=True),
         "downgrade, moved": lambda: down("1MB"),
         "upgrade, moved back": up,
-        "downgrade, copied": lambda: down("never"),
+        COPIED: lambda: down("never"),
         "upgrade, its rows put back": up,
     }
 
 
-def _without_rows(project: Path, url: str) -> dict[str, Callable[[], object]]:
+def _create_table_as(url: str) -> float:
+    """The seconds of the statement alone, in a session of its own."""
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute("SELECT")
+        began = time.perf_counter()
+        cursor.execute("CREATE TABLE other AS SELECT * FROM t")
+        return time.perf_counter() - began
+
+
+def _without_rows(project: Path, url: str, down: str, up: str) -> dict[str, Callable[[], object]]:
     """The same on a table without rows: what a command takes that has nothing to copy."""
 
     def run(go: Callable[[Config, str], object], target: str) -> None:
         with _database(url):
             go(Config(str(project / "alembic.ini")), target)
 
-    return {
-        "downgrade, an empty table": lambda: run(command.downgrade, "-1"),
-        "upgrade, an empty table": lambda: run(command.upgrade, "head"),
-    }
+    run(command.upgrade, "head")
+    return {down: lambda: run(command.downgrade, "-1"), up: lambda: run(command.upgrade, "head")}
 
 
 def _interleaved(contestants: dict[str, Callable[[], object]], cursor: Any, url: str, size: int) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    spent: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in contestants}
     longest: dict[str, Waits] = {name: {"reader": 0.0, "writer": 0.0} for name in contestants}
     for turn in range(TURNS[size] + 1):
         for name, run in contestants.items():
             _settle(cursor)
-            with _beside(url, size) as waits, contextlib.redirect_stdout(io.StringIO()):
+            with _beside(url, size) as waits, _statements() as statements, contextlib.redirect_stdout(io.StringIO()):
                 began = time.perf_counter()
-                run()
-                took = time.perf_counter() - began
-            if name.startswith("downgrade") and "empty" not in name:
+                measured = run()
+                whole = time.perf_counter() - began
+            if name.startswith("downgrade") and name != EMPTY:
                 cursor.execute("SELECT moved FROM migration.stash_object ORDER BY stash_id DESC, number LIMIT 1")
                 assert cursor.fetchone() == (name.endswith("moved"),), "it was not kept as it should be"
             if turn:  # the first round warms up
-                seconds[name].append(took)
+                seconds[name].append(measured if isinstance(measured, float) else whole)
+                for statement, time_of in statements.items():
+                    spent[name][statement].append(time_of)
                 for who, wait in waits.items():
                     longest[name][who] = max(longest[name][who], wait)
         cursor.execute("SELECT count(*) FROM t")
         assert cursor.fetchone() == (size,), "not every row has come back"
-    usual, fixed = (statistics.median(seconds[name]) for name in ("CREATE TABLE AS", "downgrade, an empty table"))
-    whole = net = 0.0
-    for name, all_ in seconds.items():
-        ratio, holds = statistics.median(all_) / usual, " | "
-        if name == "downgrade, copied":  # the limit is the whole command's; what its rows cost is shown beside it
-            whole, net = ratio, (statistics.median(all_) - fixed) / usual
-            holds = f"{net:.2f} | {_holds(whole)}"
+    took = {name: statistics.median(all_) for name, all_ in seconds.items()}
+    usual = took["CREATE TABLE AS"]
+    rows = _usual(spent[COPIED], TURNS[size]) - _usual(spent[EMPTY], TURNS[size])
+    for name, median in took.items():
+        of_rows = (
+            f"{rows / usual:.2f} | {_holds(took[COPIED] / usual)}, {_holds(rows / usual)}" if name == COPIED else " | "
+        )
         waited = " | ".join(f"{longest[name][who] * 1000:.0f}" for who in ("reader", "writer"))
-        print(f"| {size:,} | {name} | {statistics.median(all_):.3f} | {ratio:.2f} | {holds} | {waited} |", flush=True)
-    if whole > LIMIT:
+        print(f"| {size:,} | {name} | {median:.3f} | {median / usual:.2f} | {of_rows} | {waited} |", flush=True)
+    least = took[ALONE] / usual + 1
+    if least > LIMIT:
         print(
-            f"\n{size:,} rows, copied: the whole command {whole:.2f} ({_holds(whole)}), its rows by themselves {net:.2f} "
-            f"({_holds(net)}): {fixed:.3f} s of it are what the command takes on an empty table, {fixed / usual:.1f} times "
-            "CREATE TABLE AS. What is left is the copy, its reading for the checksums (up to 16 MB also the table's, to compare "
-            "all values), and the removal of the table's files at COMMIT.\n",
+            f"\n{size:,} rows: a downgrade of an empty table by Alembic alone, which keeps nothing, and one CREATE TABLE AS are "
+            f"{least:.2f} times CREATE TABLE AS: within {LIMIT:.0f} no command run by Alembic can keep so few.\n",
             flush=True,
         )
+
+
+@contextmanager
+def _statements() -> Iterator[dict[str, float]]:
+    """The seconds of each statement that this thread sends meanwhile and that has to do with rows: reads or writes the table or
+    its copy, or is COMMIT. The number of a stash is left out of its text."""
+    spent: dict[str, float] = defaultdict(float)
+    me, began = threading.get_ident(), [0.0]
+
+    def before(*of: Any) -> None:
+        if threading.get_ident() == me:
+            began[0] = time.perf_counter()
+
+    def after(connection: Any, cursor: Any, statement: str, *of: Any) -> None:
+        if threading.get_ident() == me and ROWS_OF.search(statement):
+            spent[re.sub(r"\bmigration_stash_\d+", "migration_stash", statement)] += time.perf_counter() - began[0]
+
+    def commit(connection: Any) -> None:
+        # Sent here, so that its time is seen; the dialect's own COMMIT after it has nothing left to do.
+        if threading.get_ident() == me:
+            began[0] = time.perf_counter()
+            connection.connection.dbapi_connection.commit()
+            spent["COMMIT"] += time.perf_counter() - began[0]
+
+    listeners = {"before_cursor_execute": before, "after_cursor_execute": after, "commit": commit}
+    for name, listener in listeners.items():
+        event.listen(Engine, name, listener)
+    try:
+        yield spent
+    finally:
+        for name, listener in listeners.items():
+            event.remove(Engine, name, listener)
+
+
+def _usual(statements: dict[str, list[float]], turns: int) -> float:
+    """Seconds: the medians of all statements over the turns, added up. One that was sent or slow once does not count."""
+    return sum(statistics.median(times + [0.0] * (turns - len(times))) for times in statements.values())
 
 
 def _holds(ratio: float) -> str:

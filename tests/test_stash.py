@@ -550,6 +550,30 @@ def test_a_real_run_unlike_its_trial_is_undone(empty: Database, project: Project
     ]
 
 
+@pytest.mark.parametrize("rows", [5, 20_000])
+def test_a_copy_that_somebody_alters_is_seen(empty: Database, project: Project, rows: int) -> None:
+    """An event trigger that masks what is in every new table: the step is undone, whatever the table's size."""
+    filled = f"INSERT INTO a SELECT n, repeat('v', 100) || n, n FROM generate_series(1, {rows}) n"
+    applied(project, f"CREATE TABLE a (id int PRIMARY KEY, v text, w int); {filled}", 'op.drop_table("a")')
+    empty.rows(
+        "CREATE FUNCTION mask() RETURNS event_trigger LANGUAGE plpgsql AS $$ DECLARE made text; BEGIN "
+        "FOR made IN SELECT object_identity FROM pg_event_trigger_ddl_commands() WHERE object_type = 'table' "
+        "AND schema_name ~ '^migration_stash' LOOP EXECUTE format('UPDATE %s SET v = NULL WHERE id = 3', made); END LOOP; END $$"
+    )
+    empty.rows(
+        "CREATE EVENT TRIGGER masking ON ddl_command_end WHEN TAG IN ('CREATE TABLE AS') EXECUTE FUNCTION mask()"
+    )
+    before = shown(empty, "a")
+
+    with pytest.raises(Refused) as caught:
+        project.downgrade("base")
+
+    said = "the copy of a is not what stands in it: other values" if rows < 100 else "it destroys what was kept in"
+    assert said in " ".join(caught.value.text().split())
+    assert shown(empty, "a") == before
+    assert empty.value("SELECT count(*) FROM migration.stash") == 0
+
+
 def test_a_failing_post_check_takes_the_copy_along(empty: Database, project: Project) -> None:
     """Where the post-check of the downgrade fails, the copy goes with the rest of the step."""
     applied(project, TABLE_A, 'op.drop_table("a")', more='expectations_down = [expect.table("a")]')

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from mcp_planner_schema.guard.trial import Trial
 
 _SAMPLE = 16 * 1024 * 1024
-"""Bytes of a table that are copied to see how long the whole of it takes."""
+"""Bytes; a table no larger than this is copied whole to see how long it takes. Of a larger one, the 50th part, but no more."""
+_PART, _LEAST = 50, 2 * 1024 * 1024
 # A partitioned table has no file of its own.
 _PAGES = """
 SELECT coalesce((SELECT pg_catalog.sum(pg_catalog.pg_table_size(relid))
@@ -59,7 +60,7 @@ def worth_knowing(connection: Connection, table: Table) -> bool:
 
 def _copying(connection: Connection, schema: str, table: Table, loss: Loss | None) -> float:
     size: int = connection.exec_driver_sql(_PAGES, {"table": table.oid}).scalar_one()
-    share = min(100.0, 100 * _SAMPLE / max(size, 1))
+    share = 100 * min(_SAMPLE, max(_LEAST, size / _PART)) / size if size > _SAMPLE else 100.0
     lost = {column.name for column in loss.columns} | set(table.key) if loss and loss.columns else set()
     columns = [one for one in table.columns.values() if not lost or one.name in lost]
     values = ", ".join(map(stash.value, columns))
