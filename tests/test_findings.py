@@ -217,6 +217,8 @@ IMPOSSIBLE = {
     "lo_truncate": ("SELECT lo_truncate(lo_open(scan, 131072), 0) FROM t", "it writes into large objects"),
     "DELETE elsewhere": ("DELETE FROM far", "it writes to the foreign table public.far"),
     "UPDATE elsewhere": ("UPDATE far SET id = 2", "it writes to the foreign table public.far"),
+    "TRUNCATE elsewhere": ("TRUNCATE far", "it writes to the foreign table public.far"),
+    "lo_unlink and lo_create": ("SELECT lo_unlink(scan), lo_create(scan) FROM t", "it writes into large objects"),
 }
 
 
@@ -248,6 +250,19 @@ def test_what_no_copy_could_hold_is_refused(beyond: Database, project: Project, 
     assert [(one.code, one.values["problem"]) for one in caught.value.findings] == [("stash-impossible", said)]
     assert beyond.rows("SELECT encode(lo_get(scan), 'escape'), id FROM t, there") == [("a scan", 1)]
     assert beyond.value("SELECT version_num FROM alembic_version") == "001"
+
+
+@pytest.mark.parametrize(
+    "body", ["ALTER FOREIGN TABLE far ADD v text", "DROP FOREIGN TABLE far", "SELECT lo_get(scan), lo_create(0) FROM t"]
+)
+def test_what_leaves_the_rows_elsewhere_is_let_through(beyond: Database, project: Project, body: str) -> None:
+    """To alter a foreign table, or to read a large object and make another one, destroys nothing."""
+    project.revision("001", "create_x", 'op.execute("CREATE TABLE x ()")', f'op.execute({body!r})\nop.drop_table("x")')
+    project.upgrade()
+
+    project.downgrade("base")
+
+    assert beyond.rows("SELECT encode(lo_get(scan), 'escape'), id FROM t, there") == [("a scan", 1)]
 
 
 def test_what_lies_elsewhere_may_be_read(beyond: Database, project: Project) -> None:

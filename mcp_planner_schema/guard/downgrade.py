@@ -66,6 +66,7 @@ def take(
         trial.arm(connection, schema)
         with trial.no_rollback(connection), transaction.observed(connection, at.seen):
             original()
+            trial.settle(connection, schema)
         return proof.prove(connection, schema, kept)
 
     kept, why = move.first(connection, moving, for_real)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, identifier, literal, pinned
 
@@ -50,17 +50,22 @@ FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal AND t.tgparentid = 0
 WHERE %(only)s::oid[] IS NULL OR CASE found.at WHEN 0 THEN found.oid ELSE found.at END = ANY (%(only)s::oid[])
 """
 _OID = "SELECT pg_catalog.to_regclass(%s)::oid"
-_LARGE = "SELECT oid FROM pg_catalog.pg_largeobject_metadata"
-# Whoever writes has taken this lock; who only reads a large object has too, but counts no rows of theirs. Large objects hold
-# bytes that no row shows, foreign tables rows that lie elsewhere.
+# Large objects hold bytes that no row shows. Whoever writes into one, or deletes it, writes rows of theirs.
+_LARGE = """
+SELECT array(SELECT m.oid FROM pg_catalog.pg_largeobject_metadata m),
+       pg_catalog.pg_stat_get_xact_tuples_inserted(o) + pg_catalog.pg_stat_get_xact_tuples_updated(o)
+       + pg_catalog.pg_stat_get_xact_tuples_deleted(o)
+FROM (SELECT 'pg_catalog.pg_largeobject'::pg_catalog.regclass::pg_catalog.oid) AS large (o)
+"""
+# The rows of a foreign table lie elsewhere. Whoever writes to it has taken the first lock; TRUNCATE takes the second, as does
+# what alters it, which is seen in the catalog.
 _BEYOND = """
-SELECT CASE l.relation WHEN 'pg_catalog.pg_largeobject'::regclass THEN 'it writes into large objects'
-       ELSE pg_catalog.concat('it writes to the foreign table ', l.relation::regclass::text) END
+SELECT DISTINCT l.relation::bigint, l.relation::regclass::text, l.mode = 'RowExclusiveLock'
 FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
-WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'RowExclusiveLock'
-  AND (c.relkind = 'f' OR l.relation = 'pg_catalog.pg_largeobject'::regclass AND 0 < pg_stat_get_xact_tuples_inserted(l.relation)
-       + pg_stat_get_xact_tuples_updated(l.relation) + pg_stat_get_xact_tuples_deleted(l.relation))
+WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND c.relkind = 'f'
+  AND l.mode IN ('RowExclusiveLock', 'AccessExclusiveLock')
   AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+ORDER BY 2
 """
 
 
@@ -182,20 +187,34 @@ def taken_along(
     )
 
 
-def large_objects(connection: Connection) -> frozenset[int]:
-    """The OIDs of all large objects."""
-    return frozenset(connection.exec_driver_sql(_LARGE).scalars())
+class Large(NamedTuple):
+    """The OIDs of all large objects, and how many rows of their bytes this transaction has written so far."""
+
+    oids: frozenset[int]
+    written: int
 
 
-def beyond(connection: Connection, large: frozenset[int]) -> tuple[str, ...]:
+def large_objects(connection: Connection) -> Large:
+    """As they are now."""
+    oids, written = connection.exec_driver_sql(_LARGE).one()
+    return Large(frozenset(oids), written)
+
+
+def beyond(connection: Connection, before: Large, touched: frozenset[int]) -> tuple[str, ...]:
     """What the running body did that no stash could keep: large objects, rows that lie on another server.
 
-    To be asked before its rollback; ``large`` are the large objects there were before.
+    To be asked before its rollback; ``before`` are the large objects as they were, ``touched`` what it did to the catalog.
     """
-    gone = len(large - large_objects(connection))
+    large = large_objects(connection)
+    gone = len(before.oids - large.oids)
     found = [f"it deletes {gone} large object{'s' if gone > 1 else ''}"] if gone else []
+    if not gone and large.written > before.written:
+        found = ["it writes into large objects"]
     with pinned(connection, search_path=SYSTEM_PATH):
-        return tuple(found + list(connection.exec_driver_sql(_BEYOND).scalars()))
+        foreign = {
+            name: None for oid, name, writes in connection.exec_driver_sql(_BEYOND) if writes or oid not in touched
+        }
+    return (*found, *(f"it writes to the foreign table {name}" for name in foreign))
 
 
 def losses(before: dict[int, Table], after: dict[int, Table]) -> tuple[Loss, ...]:

@@ -64,11 +64,13 @@ WHERE k.contype = 'f' AND %(oid)s IN (k.conrelid, k.confrelid) AND (c.relkind <>
 UNION ALL
 SELECT 'published' FROM pg_publication p WHERE p.puballtables
 UNION ALL
-SELECT 'published with its schema' FROM pg_publication_namespace p JOIN pg_class c ON c.relnamespace = p.pnnspid
-WHERE c.oid = %(oid)s
-UNION ALL
 SELECT 'a foreign key whose triggers are not enabled' FROM pg_trigger g
 WHERE g.tgisinternal AND g.tgenabled <> 'O' AND %(oid)s IN (g.tgrelid, g.tgconstrrelid)
+"""
+_TIES_15 = """
+UNION ALL
+SELECT 'published with its schema' FROM pg_publication_namespace p JOIN pg_class c ON c.relnamespace = p.pnnspid
+WHERE c.oid = %(oid)s
 """
 _WAKE = {"D": "DISABLE", "A": "ENABLE ALWAYS", "R": "ENABLE REPLICA"}
 _LIKE = "DEFAULTS", "GENERATED", "CONSTRAINTS", "STORAGE", "COMPRESSION", "COMMENTS"
@@ -118,8 +120,10 @@ def first(
 
 def ties(connection: Connection, oid: int) -> list[str]:
     """What depends on a table, or it on, beside foreign keys and what its triggers call; or why it cannot be moved at all."""
+    version = connection.dialect.server_version_info
+    asked = _TIES + (_TIES_15 if version is None or version >= (15,) else "")
     with pinned(connection, search_path=SYSTEM_PATH):
-        return list(connection.exec_driver_sql(_TIES, {"oid": oid}).scalars())
+        return list(connection.exec_driver_sql(asked, {"oid": oid}).scalars())
 
 
 def away(connection: Connection, schema: str, kept_in: str, tables: Sequence[Table]) -> Counted:

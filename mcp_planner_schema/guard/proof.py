@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, damage, evidence, move, seal, silence, structure, touched, trial
+from mcp_planner_schema.guard import checksum, damage, evidence, move, seal, silence, stash, structure, touched, trial
 from mcp_planner_schema.guard.manifest import Written
 from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, pinned
-from mcp_planner_schema.guard.stash import Kept
 from mcp_planner_schema.guard.tripwire import CommitInside
 
 if TYPE_CHECKING:
@@ -17,13 +16,14 @@ if TYPE_CHECKING:
 _COPIES = """
 SELECT w.place, c.oid, c.relfilenode::bigint,
        pg_catalog.pg_stat_get_xact_tuples_updated(c.oid) + pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid),
+       pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid), pg_catalog.pg_relation_size(c.oid),
        array(SELECT a.attname::text FROM pg_catalog.pg_attribute a
              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
 FROM pg_catalog.unnest(%s::text[]) AS w (place) JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(w.place)::oid
 """
 
 
-def prove(connection: Connection, schema: str, kept: Kept) -> Kept:
+def prove(connection: Connection, schema: str, kept: stash.Kept) -> stash.Kept:
     """Compare the real run with its trial; gives the stash with its changed rows sealed.
 
     Raises :class:`CommitInside` for whatever is gone that was not kept, or gone from what was kept; the transaction must
@@ -47,13 +47,16 @@ def prove(connection: Connection, schema: str, kept: Kept) -> Kept:
         own = trial.own_touched(connection, schema) & kept.own
         if own:
             raise CommitInside(f"it writes to what the guard keeps: {', '.join(sorted(own))}")
-        # A copy that is the same file, and of which no row was changed or deleted, holds what was compared when it was made.
+        # A copy that is the same file, as long, and of which no row was changed or deleted, holds what was compared when it was
+        # made. TRUNCATE keeps the file of a table that its transaction has made, and what was counted of it is 0 again.
         found = {
-            place: (oid, file, tuple(columns), written)
-            for place, oid, file, written, columns in connection.exec_driver_sql(_COPIES, (list(kept.copies),))
+            place: (stash.Copy(oid, file, inserted, size, tuple(columns)), written)
+            for place, oid, file, written, inserted, size, columns in connection.exec_driver_sql(
+                _COPIES, (list(kept.copies),)
+            )
         }
         for place, made in kept.copies.items():
-            if found.get(place) != (*made, 0):
+            if found.get(place) != (made, 0):
                 raise CommitInside(f"it destroys what was kept in {place}")
         if kept.tried.change:
             _same_change(kept.tried.change, structure.change(connection, schema, kept.catalog, since))

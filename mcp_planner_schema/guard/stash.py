@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mcp_planner_schema.guard import checksum, damage, definition, manifest, move, reading, structure, touched, trial
 from mcp_planner_schema.guard import sequences as sequence
@@ -31,7 +31,10 @@ WHERE c.oid = %s::pg_catalog.{kind}::pg_catalog.oid AND a.grantee <> c.{owner}
 """
 _SMALL = 1024 * 1024
 """Bytes; to read a table of this size once more takes a few milliseconds, while nobody can write (bench/downgrade)."""
-_FILE = "SELECT oid, relfilenode::bigint FROM pg_catalog.pg_class WHERE oid = %s::pg_catalog.regclass::pg_catalog.oid"
+_MADE = """
+SELECT c.oid, c.relfilenode::bigint, pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid), pg_catalog.pg_relation_size(c.oid)
+FROM pg_catalog.pg_class c WHERE c.oid = %s::pg_catalog.regclass::pg_catalog.oid
+"""
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,22 @@ class Stood:
     states: dict[int, damage.State]
 
 
+class Copy(NamedTuple):
+    """A copy as it was made: its OID and file, the rows put into it by this transaction, its bytes, its columns."""
+
+    oid: int
+    file: int
+    inserted: int
+    bytes: int
+    columns: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Kept:
     """What the real run is held to: what was tried, the tables as they stood under the locks, and the copies.
 
     ``states`` are the tables' files and counters at that time, ``harmed`` the tables whose rows may change all the same,
-    ``copies`` each copy's OID, file and columns by its quoted name, ``stand_ins`` what stands in for moved tables, ``own`` what
+    ``copies`` each copy as it was made, by its quoted name, ``stand_ins`` what stands in for moved tables, ``own`` what
     of the guard's this transaction has not written to, ``catalog`` all of the schema as it was. ``since`` the moment ``known``
     these were touched by others. ``id`` is the stash's number, 0 where nothing is lost.
     """
@@ -62,7 +75,7 @@ class Kept:
     since: frozenset[int] = frozenset()
     objects: tuple[Object, ...] = ()
     tables: dict[int, Table] = field(default_factory=dict)
-    copies: dict[str, tuple[int, int, tuple[str, ...]]] = field(default_factory=dict)
+    copies: dict[str, Copy] = field(default_factory=dict)
     states: dict[int, damage.State] = field(default_factory=dict)
     harmed: frozenset[int] = frozenset()
     own: frozenset[str] = frozenset()
@@ -153,10 +166,10 @@ def _copied(
             if table.oid in moving:
                 lines = sorted(structure.of_table(connection, schema, table.oid))
                 one = replace(one, moved=True, bytes=size(connection, name_of(table)), structure=lines)
-                copies[place] = _file(connection, name_of(table), one)
+                copies[place] = _made(connection, name_of(table), one)
             else:
                 one = _copy(connection, place, table, one, leaves)
-                copies[place] = _file(connection, place, one)
+                copies[place] = _made(connection, place, one)
             tables[one.number] = table
             objects.append(one)
             if one.kind == "table":
@@ -293,9 +306,10 @@ def _hidden(connection: Connection, table: Table) -> bool:
     )
 
 
-def _file(connection: Connection, place: str, one: Object) -> tuple[int, int, tuple[str, ...]]:
-    oid, file = connection.exec_driver_sql(_FILE, (place,)).one()
-    return oid, file, (*one.columns, *((AFTER,) if one.kind == "rows" else ()))
+def _made(connection: Connection, place: str, one: Object) -> Copy:
+    columns = (*one.columns, *((AFTER,) if one.kind == "rows" else ()))
+    oid, file, inserted, size = connection.exec_driver_sql(_MADE, (place,)).one()
+    return Copy(oid, file, inserted, size, columns)
 
 
 def size(connection: Connection, place: str) -> int:

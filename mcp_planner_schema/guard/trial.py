@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import damage, evidence, reading, sequences, structure, touched, tripwire
+from mcp_planner_schema.guard import damage, evidence, reading, sequences, silence, structure, touched, tripwire
 from mcp_planner_schema.guard.deadline import Clock
 from mcp_planner_schema.guard.evidence import Loss, Table
 from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, pinned
@@ -146,6 +146,7 @@ def attempt(
         arm(connection, schema)
         with inert(context, outcome):
             body()
+            settle(connection, schema)
             with pinned(connection, search_path=SYSTEM_PATH):
                 changed = touched.since(connection, known) | meanwhile
                 after = evidence.again(connection, schema, before, changed)
@@ -155,7 +156,7 @@ def attempt(
                     outcome.also = evidence.taken_along(others, left, after)
                 seen = damage.look(connection, states, after, changed)
                 stands = sequences.again(connection, schema, stood, changed)
-                outcome.beyond = evidence.beyond(connection, objects)
+                outcome.beyond = evidence.beyond(connection, objects, changed)
                 whole = {loss.table.oid for loss in outcome.losses if not loss.columns}
                 # The catalog tells of a table too (statistics, size), and rows of a new one are nobody's to compare.
                 made = [table for oid, table in after.items() if oid not in before]
@@ -227,12 +228,25 @@ def arm(connection: Connection, schema: str) -> None:
     connection.exec_driver_sql(f"INSERT INTO {schema}.commit_guard VALUES (true)")
 
 
+def settle(connection: Connection, schema: str) -> None:
+    """Let happen now what the body has left for its COMMIT, so that it is looked at too: a deferred trigger may delete rows.
+
+    Raises what such a trigger or constraint raises. A COMMIT fails as before.
+    """
+    _open(connection, "pg_catalog.pg_current_xact_id()::text")
+    silence.flush(connection)
+    _open(connection, "''")
+    arm(connection, schema)
+
+
+def _open(connection: Connection, to: str) -> None:
+    connection.exec_driver_sql(f"SELECT pg_catalog.set_config('mcp_planner_guard.open', {to}, true)")
+
+
 def disarm(connection: Connection, schema: str) -> None:
     """Let this transaction's COMMIT pass. To be called when everything is proven that has to be."""
-    connection.exec_driver_sql(
-        "SELECT pg_catalog.set_config('mcp_planner_guard.open', pg_catalog.pg_current_xact_id()::text, true);"
-        f"DELETE FROM {schema}.commit_guard"
-    )
+    _open(connection, "pg_catalog.pg_current_xact_id()::text")
+    connection.exec_driver_sql(f"DELETE FROM {schema}.commit_guard")
 
 
 def own_tables(connection: Connection, schema: str) -> dict[str, list[str]]:

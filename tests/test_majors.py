@@ -1,0 +1,77 @@
+"""A downgrade loses nothing on any PostgreSQL that the guard takes; see :mod:`tests.test_fingerprint_majors` for which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Database, Project
+from tests.test_fingerprint_majors import BINS, major, running
+from tests.test_stash import shown, sql
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not BINS, reason="no other PostgreSQL is installed, and PLANNER_TEST_PG_BINS names none"),
+]
+
+FIRST = """
+CREATE TABLE b (id serial PRIMARY KEY, v text, w int);
+INSERT INTO b (v, w) SELECT 'v' || n, n FROM generate_series(1, 9) AS n
+"""
+SECOND = """
+CREATE TYPE mood AS ENUM ('glad', 'sad');
+CREATE TABLE a (id int PRIMARY KEY, v text);
+CREATE TABLE p (id int PRIMARY KEY, m mood) PARTITION BY LIST (id);
+CREATE TABLE p1 PARTITION OF p DEFAULT;
+ALTER TABLE b ADD x int, ADD m mood
+"""
+FILL = """
+INSERT INTO a SELECT n, repeat('v', 100) || n FROM generate_series(1, 999) AS n;
+INSERT INTO p SELECT n, 'sad' FROM generate_series(1, 9) AS n;
+UPDATE b SET x = id, m = 'glad' WHERE id > 3
+"""
+BACK = {
+    "a table that is moved": ("DROP TABLE a, p; ALTER TABLE b DROP x, DROP m; DROP TYPE mood", "moved back"),
+    "tables, columns, a type": ("DROP TABLE a, p; DROP TYPE mood CASCADE; ALTER TABLE b DROP x", "restored table p: 9 rows"),
+    "rows too": (
+        "DROP TABLE a, p; ALTER TABLE b DROP x, DROP m; DROP TYPE mood; UPDATE b SET v = upper(v); DELETE FROM b WHERE id < 4; "
+        "ALTER SEQUENCE b_id_seq RESTART", "and changed rows: 9 rows",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=BINS, ids=lambda binaries: str(major(binaries)))
+def server(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A server of each installation."""
+    binaries: Path = request.param
+    with running(binaries) as database:
+        yield database
+
+
+@pytest.mark.parametrize("case", BACK)
+def test_what_goes_comes_back(
+    server: Database, project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, case: str
+) -> None:
+    """A large table that is moved, one that is copied, columns, a type, changed and deleted rows, a sequence: all of it."""
+    server.rows("DROP DATABASE IF EXISTS there")
+    server.rows("CREATE DATABASE there")
+    database = Database(server.host, server.port, "there")
+    monkeypatch.setenv("DATABASE_URL", database.url)
+    down, told = BACK[case]
+    project.configure(stash_move_above="1kB")
+    project.revision("001", "create_things", sql(FIRST), sql("DROP TABLE b"))
+    project.revision("002", "alter_things", sql(SECOND), sql(down))
+    project.upgrade()
+    database.rows(FILL)
+    before = {table: shown(database, table) for table in ("a", "b", "p")}
+    stood = database.value("SELECT last_value FROM b_id_seq")
+
+    project.downgrade("-1")
+    caplog.set_level("INFO")
+    project.upgrade()
+
+    assert told in caplog.text
+    assert {table: shown(database, table) for table in ("a", "b", "p")} == before
+    assert database.value("SELECT last_value FROM b_id_seq") >= stood
