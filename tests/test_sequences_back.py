@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 
+import psycopg2
 import pytest
 
 from mcp_planner_schema.guard.findings import GuardError
 from tests.conftest import Database, Project
 from tests.test_stash import owner as owner
 from tests.test_stash import sql
+from tests.until import until
 
 REMEMBERED = (
     "INSERT INTO migration.run (command, state, from_heads, planned, who, host, pid, tool_version, sequences) "
@@ -84,3 +87,33 @@ def test_a_connection_that_is_lost_leaves_no_sequence_behind(empty: Database, pr
         project.downgrade("base")
 
     assert empty.value("SELECT last_value FROM s") == 500
+
+
+@pytest.mark.parametrize("back", ["ALTER SEQUENCE s RESTART", "DROP SEQUENCE s"])
+def test_a_value_taken_beside_the_downgrade_is_not_given_again(empty: Database, project: Project, back: str) -> None:
+    """Somebody takes values all the time: what he got before the sequence went back, nobody gets after it has come up again."""
+    waits = "DO $$ BEGIN IF to_regnamespace('migration_stash_1') IS NOT NULL THEN PERFORM pg_sleep(0.5); END IF; END $$"
+    empty.rows("CREATE SEQUENCE s")
+    up = "SELECT 1" if "RESTART" in back else "DROP SEQUENCE IF EXISTS s; CREATE SEQUENCE s"
+    project.revision("001", "create_things", sql(up), sql(f"{waits}; {back}"))
+    project.upgrade()
+    taken: list[int] = []
+    done = threading.Event()
+
+    def take() -> None:
+        while not done.wait(0.005):
+            try:
+                taken.append(empty.value("SELECT nextval('s')"))
+            except psycopg2.Error:  # it is gone
+                return
+
+    beside = threading.Thread(target=take)
+    beside.start()
+    until(lambda: len(taken) > 10)
+    project.downgrade("base")
+    done.set()
+    beside.join()
+
+    assert empty.value("SELECT last_value FROM migration.stash_object WHERE kind = 'sequence'") == max(taken)
+    project.upgrade()
+    assert empty.value("SELECT nextval('s')") == max(taken) + 1

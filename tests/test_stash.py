@@ -378,6 +378,27 @@ def test_a_table_of_somebody_else_is_refused(owner: Database, empty: Database, p
     assert empty.rows("SELECT * FROM migration.stash") == []
 
 
+@pytest.mark.parametrize("policy", ["", "ALTER TABLE log ENABLE ROW LEVEL SECURITY; GRANT SELECT ON log TO PUBLIC"])
+def test_a_log_of_somebody_else_is_left_alone(owner: Database, empty: Database, project: Project, policy: str) -> None:
+    """A trigger writes with its owner's rights into a table that the migrating role may not read: that is no hindrance."""
+    empty.rows("CREATE TABLE log (v text)")
+    empty.rows(policy or "SELECT 1")
+    empty.rows(
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN "
+        "INSERT INTO public.log VALUES (old.v); RETURN old; END $$"
+    )
+    trigger = "CREATE TRIGGER note BEFORE DELETE ON a FOR EACH ROW EXECUTE FUNCTION note()"
+    applied(project, "CREATE TABLE b (id int)", sql("DELETE FROM a WHERE id < 3; DROP TABLE b"), reversible="stash")
+    owner.rows(f"{TABLE_A}; {trigger}")
+    before = shown(empty, "a")
+
+    project.downgrade("base")
+    project.upgrade()
+
+    assert shown(empty, "a") == before
+    assert empty.value("SELECT count(*) FROM log") == 2
+
+
 def test_rows_committed_meanwhile_are_in_the_copy(empty: Database, project: Project) -> None:
     """A session that inserts all the time loses no row it has committed: each is in the copy."""
     applied(project, "CREATE TABLE t (id int PRIMARY KEY)", 'op.drop_table("t")')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,12 @@ SELECT w.place, c.oid, c.relfilenode::bigint,
        array(SELECT a.attname::text FROM pg_catalog.pg_attribute a
              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
 FROM pg_catalog.unnest(%s::text[]) AS w (place) JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(w.place)::oid
+"""
+_READABLE = """
+SELECT c.oid::bigint FROM pg_catalog.pg_class c
+WHERE c.oid = ANY (%s::pg_catalog.oid[]) AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+  AND (NOT pg_catalog.row_security_active(c.oid) OR pg_catalog.pg_has_role(c.relowner, 'USAGE'))
+ORDER BY c.oid
 """
 
 
@@ -68,7 +75,14 @@ def prove(connection: Connection, schema: str, kept: stash.Kept) -> stash.Kept:
         return sealed
     # What it has made may hold what it has moved there, like what it has written to.
     anew = {oid for oid, table in after.items() if oid not in kept.before and table.kind == "r"}
-    return replace(sealed, written=tuple(_as_left(connection, after[oid]) for oid in sorted(seen.written | anew)))
+    return replace(
+        sealed, written=tuple(_as_left(connection, after[oid]) for oid in _readable(connection, seen.written | anew))
+    )
+
+
+def _readable(connection: Connection, tables: Collection[int]) -> list[int]:
+    """Those whose rows this role may read. Into others only a trigger of its owner has written: a log."""
+    return list(connection.exec_driver_sql(_READABLE, (sorted(tables),)).scalars())
 
 
 def _same_change(tried: structure.Change, done: structure.Change) -> None:

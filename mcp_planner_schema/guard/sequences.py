@@ -44,6 +44,12 @@ WHERE w.value BETWEEN s.seqmin AND s.seqmax AND pg_catalog.has_sequence_privileg
 """
 
 
+_OWN = """
+SELECT c.oid FROM pg_catalog.pg_class c
+WHERE c.oid = ANY (%s::pg_catalog.oid[]) AND pg_catalog.pg_has_role(c.relowner, 'USAGE') ORDER BY c.oid
+"""
+
+
 @dataclass(frozen=True)
 class Sequence:
     """A sequence and its state. ``table`` and ``column`` own it (0 and empty where nobody does)."""
@@ -100,6 +106,18 @@ def _states(connection: Connection, schema: str, which: str, *values: object) ->
         oid: Sequence(oid, namespace, name, table, column, rising, *stands[oid])
         for oid, namespace, name, table, column, rising in found
     }
+
+
+def hold(connection: Connection, found: Iterable[Sequence]) -> None:
+    """Let nobody take a value of these sequences, which no column owns, until the transaction ends. Takes SHARE ROW EXCLUSIVE.
+
+    No LOCK takes a sequence. One of another owner is left alone: the body could only set it, and not restart it.
+    """
+    by_oid = {one.oid: one for one in found}
+    if by_oid:
+        for oid in connection.exec_driver_sql(_OWN, (sorted(by_oid),)).scalars():
+            one = by_oid[oid]
+            execute(connection, f"ALTER SEQUENCE {identifier(one.schema)}.{identifier(one.name)} OWNED BY NONE")
 
 
 def put_back(connection: Connection, before: dict[int, Sequence], after: dict[int, Sequence]) -> list[Sequence]:

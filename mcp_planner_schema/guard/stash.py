@@ -106,12 +106,14 @@ def keep(
     wanted = plan(tried)
     locked = {table.oid: table for table, _, _ in wanted}
     locked |= {root.oid: root for root in (tried.root(tried.before[oid]) for oid in tried.rewritten)}
+    locked |= {seq.table: tried.before[seq.table] for seq in tried.sequences if seq.table in tried.before}
     if locked:
         isolation = connection.exec_driver_sql("SHOW transaction_isolation").scalar_one()
         if isolation != "read committed":
             # Its snapshot is older than the lock: rows committed in between would be destroyed and not be in the copy.
             raise CommitInside(f"its transaction is {isolation}, and only read committed sees every row")
         execute(connection, "; ".join(_lock(connection, table) for _, table in sorted(locked.items())))
+    sequence.hold(connection, [seq for seq in tried.sequences if not seq.table])
     with pinned(connection, search_path=SYSTEM_PATH):  # once for all that is asked here
         since = touched.since(connection, stood.known)
         before = again(connection, schema, stood.tables, since)
@@ -174,7 +176,7 @@ def _copied(
             objects.append(one)
             if one.kind == "table":
                 objects += _sequences_of(connection, schema, table, len(objects))
-        # As they stand now, behind the locks: values were taken since the trial.
+        # As they stand now, behind the locks: values were taken since the trial, and no more are.
         now = sequence.named(connection, schema, [seq.oid for seq in kept.tried.sequences])
         for seq in kept.tried.sequences:
             objects.append(_sequence(now.get(seq.oid, seq), len(objects) + 1))

@@ -13,7 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import damage, evidence, reading, sequences, silence, structure, touched, tripwire
+from mcp_planner_schema.guard import (
+    attributes,
+    damage,
+    evidence,
+    reading,
+    sequences,
+    silence,
+    structure,
+    touched,
+    tripwire,
+)
 from mcp_planner_schema.guard.deadline import Clock
 from mcp_planner_schema.guard.evidence import Loss, Table
 from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, pinned
@@ -135,7 +145,7 @@ def attempt(
         states, others = watched(connection, before, outcome), evidence.beside(connection)
         stood, objects = sequences.states(connection, schema), evidence.large_objects(connection)
         connection.info.setdefault(STOOD, stood)
-        before_touched = own_touched(connection, schema)
+        before_touched, values = own_touched(connection, schema), attributes.inside(connection)
         counted = {} if large is None else reading.begin(connection, reading.large(connection, states, large))
         catalog = structure.of_everything(connection, schema) if proven else None
         meanwhile = touched.since(connection, known)  # what came while this was read, and may be gone at the end
@@ -157,6 +167,7 @@ def attempt(
                 seen = damage.look(connection, states, after, changed)
                 stands = sequences.again(connection, schema, stood, changed)
                 outcome.beyond = evidence.beyond(connection, objects, changed)
+                outcome.beyond += attributes.gone(connection, values, (before, after), changed)
                 whole = {loss.table.oid for loss in outcome.losses if not loss.columns}
                 # The catalog tells of a table too (statistics, size), and rows of a new one are nobody's to compare.
                 made = [table for oid, table in after.items() if oid not in before]

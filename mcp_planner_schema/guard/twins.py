@@ -2,13 +2,14 @@
 
 A downgrade deletes its seeds, and the next upgrade inserts them again. Where the server makes their keys, the new row and the
 kept one differ in nothing else, and both would stand there. A row that the running upgrade has inserted is the kept one if
-they are equal in every column that the server does not fill by itself: the key, and the time of writing.
+they are equal in every column that the server does not fill by itself: the key, and the time of writing. So it is without a key,
+where as many rows count as the upgrade's as there are more of them than when it began.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import checksum, write_back
@@ -53,6 +54,20 @@ CREATE TEMPORARY TABLE guard_anew ON COMMIT DROP AS SELECT l.tableoid AS part, l
 WHERE pg_catalog.age(l.xmin) <= pg_catalog.age(pg_catalog.pg_current_xact_id()::pg_catalog.xid)
   AND NOT EXISTS (SELECT FROM {stood} AS b WHERE b.key = {key}) AND NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key})
 """
+# Without a key one of equal rows is as good as the other: as many as there are more of them than there were.
+_COUNTED = """
+CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT {now} AS said, pg_catalog.count(*) AS n FROM {live} AS l
+WHERE {now} IN (SELECT {was} FROM {place} AS c) GROUP BY 1
+"""
+_MORE = """
+CREATE TEMPORARY TABLE guard_anew ON COMMIT DROP AS SELECT w.part, w.spot
+FROM (SELECT l.tableoid AS part, l.ctid AS spot, {now} AS said, pg_catalog.age(l.xmin) AS age,
+             pg_catalog.count(*) OVER (PARTITION BY {now}) AS total,
+             pg_catalog.row_number() OVER (PARTITION BY {now} ORDER BY l.ctid DESC) AS n
+      FROM {live} AS l WHERE {now} IN (SELECT {was} FROM {place} AS c)) AS w
+LEFT JOIN {stood} AS b ON b.said = w.said
+WHERE w.age <= pg_catalog.age(pg_catalog.pg_current_xact_id()::pg_catalog.xid) AND w.n <= w.total - coalesce(b.n, 0)
+"""
 # Equal rows pair off by number, those that nobody refers to first.
 _PAIRS = """
 CREATE TEMPORARY TABLE guard_twins ON COMMIT DROP AS
@@ -67,6 +82,9 @@ numbered AS (
   SELECT a.*, pg_catalog.row_number() OVER (PARTITION BY a.said ORDER BY a.referred, a.part, a.spot) AS n FROM anew AS a)
 SELECT k.place, b.part, b.spot, b.referred FROM kept AS k JOIN numbered AS b ON b.said = k.said AND b.n = k.n
 """
+_UNREFERRED = """
+DELETE FROM {live} AS l USING pg_temp.guard_twins AS t WHERE NOT t.referred AND l.tableoid = t.part AND l.ctid = t.spot
+"""
 
 
 def stood(
@@ -74,12 +92,13 @@ def stood(
 ) -> str | None:
     """Make the temporary table of the keys that are in use as the upgrade begins, while the table is locked. Gives its name.
 
-    None where no key is the server's, or no row was deleted. A row's xmin alone would not tell what the upgrade has inserted: it
+    Without a key: of how many rows there are like each kept one. None where the key is not the server's, or no row was deleted.
+    A row's xmin alone would not tell what the upgrade has inserted: it
     is the same for a row that it has only updated, and for all of a table that it has rewritten. ``names`` says what columns are
     called in ``live``, ``untouched`` which kept rows have their place still free.
     """
     key = [names[name] for name in one.key if name in names]
-    if not key or len(key) < len(one.key) or not set(key) <= set(_given(connection, live)):
+    if one.key and (len(key) < len(one.key) or not set(key) <= set(_given(connection, live))):
         return None
     with checksum.reading(connection):
         if not execute(
@@ -87,11 +106,15 @@ def stood(
         ).scalar_one():
             return None
         name = f"guard_stood_{one.number}"
-        execute(
-            connection,
-            f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS "
-            f"SELECT {checksum.row_hash(key, 'l')} AS key FROM {rows_of(live)} AS l",
-        )
+        if one.key:
+            in_use = f"SELECT {checksum.row_hash(key, 'l')} AS key FROM {rows_of(live)} AS l"
+            execute(connection, f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS {in_use}")
+        else:
+            called = {now: was for was, now in names.items()}
+            compared = sorted(set(called) - _filled(connection, live), key=called.__getitem__)
+            was, now = checksum.row_text([called[each] for each in compared], "c"), checksum.row_text(compared, "l")
+            sql = _COUNTED.format(name=name, live=rows_of(live), place=place, was=was, now=now)
+            execute(connection, sql)
         execute(connection, f"ANALYZE pg_temp.{name}")
     return f"pg_temp.{name}"
 
@@ -104,10 +127,14 @@ def give_way(
     Where another row refers to the upgrade's already it stays, and the kept one is no longer among the ``untouched``: it
     stays in the stash. So do all of them where the kept ones would not go in. Gives as well how many pairs those are. The
     table's triggers sleep, and OUTPUT is pinned.
+
+    Without a key only the upgrade's rows go; the kept ones, which are still ``untouched``, are then put in by the caller.
     """
     columns, _ = write_back.common(one, table)
     if not set(one.key) <= set(columns):
         return 0, 0
+    if not one.key:
+        return _fewer(connection, place, one, table, untouched, stood)
     gone, left = 0, 0
     key, same_key = checksum.row_hash(one.key, "l"), write_back.same_key(one.key, table)
     anew = _ANEW.format(live=rows_of(table), stood=stood, key=key, place=place, same_key=same_key)
@@ -126,10 +153,25 @@ def give_way(
     return gone, left
 
 
+def _fewer(
+    connection: Connection, place: str, one: Object, table: Table, untouched: str, stood: str
+) -> tuple[int, int]:
+    columns, _ = write_back.common(one, table)
+    compared = _compared(connection, one, table, columns)
+    was, now = checksum.row_text(compared, "c"), checksum.row_text(compared, "l")
+    execute(connection, _MORE.format(live=rows_of(table), stood=stood, place=place, was=was, now=now))
+    _pair(connection, place, one, table, columns, untouched)
+    gone = execute(connection, _UNREFERRED.format(live=rows_of(table))).rowcount
+    left = execute(
+        connection,
+        f"DELETE FROM {untouched} AS u USING pg_temp.guard_twins AS t WHERE u.place = t.place AND t.referred",
+    ).rowcount
+    execute(connection, "DROP TABLE pg_temp.guard_twins, pg_temp.guard_anew")
+    return gone, left
+
+
 def _pair(connection: Connection, place: str, one: Object, table: Table, columns: list[str], untouched: str) -> None:
-    given = _given(connection, table)
-    stamped = {name for name, default in given.items() if _CLOCK.search(default)}
-    compared = sorted(set(columns) - set(one.key) - stamped)
+    compared = _compared(connection, one, table, columns)
     sql = _PAIRS.format(
         place=place, live=rows_of(table), referred=_referred(connection, table),
         was=checksum.row_text(compared, "c"), now=checksum.row_text(compared, "l"),
@@ -144,11 +186,7 @@ def _swap(connection: Connection, place: str, one: Object, table: Table, columns
 
     connection.exec_driver_sql("SAVEPOINT guard_give_way")
     try:
-        gone: int = execute(
-            connection,
-            f"DELETE FROM {rows_of(table)} AS l USING pg_temp.guard_twins AS t "
-            "WHERE NOT t.referred AND l.tableoid = t.part AND l.ctid = t.spot",
-        ).rowcount
+        gone: int = execute(connection, _UNREFERRED.format(live=rows_of(table))).rowcount
         kept = "c.ctid IN (SELECT t.place FROM pg_temp.guard_twins AS t WHERE NOT t.referred)"
         done = write_back.insert(connection, place, one, table, columns, kept) == gone
     except IntegrityError:
@@ -162,6 +200,16 @@ def _swap(connection: Connection, place: str, one: Object, table: Table, columns
 def _deleted(untouched: str) -> str:
     """SQL: that the downgrade has deleted the kept row ``c``, and nobody has taken its place."""
     return f"c.{identifier(AFTER)} IS NULL AND c.ctid IN (SELECT u.place FROM {untouched} AS u)"
+
+
+def _compared(connection: Connection, one: Object, table: Table, columns: Iterable[str]) -> list[str]:
+    return sorted(set(columns) - set(one.key) - _filled(connection, table))
+
+
+def _filled(connection: Connection, table: Table) -> set[str]:
+    """The columns that nobody writes: those generated, and those whose default is the time."""
+    stamped = {name for name, default in _given(connection, table).items() if _CLOCK.search(default)}
+    return stamped | {column.name for column in table.columns.values() if column.generated}
 
 
 def _given(connection: Connection, table: Table) -> dict[str, str]:

@@ -1,0 +1,44 @@
+"""Drop a type that an attribute of a composite type has.
+
+Version: 001
+Description: Drop a type that an attribute of a composite type has, and see what is left
+Author: A Tester <tester@example.org>
+Date: 2026-01-31
+Dependencies: None
+Type: schema
+Phase: expand
+Transaction: single
+Reversible: stash
+"""
+
+from alembic import op
+
+from mcp_planner_schema.operations import expect
+
+revision = "001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+expectations = [expect.query("SELECT 1", equals=1)]
+
+# outcome: stash-impossible: attribute m
+# BEFORE is there before the revision, FILL is written after it.
+BEFORE = """
+CREATE TYPE addr AS (street text);
+CREATE DOMAIN place AS addr;
+CREATE TABLE a (id int PRIMARY KEY, v text) PARTITION BY LIST (id);
+CREATE TABLE a1 PARTITION OF a DEFAULT;
+ALTER TABLE a ADD home place
+"""
+UP = """CREATE TYPE mood AS ENUM ('glad'); ALTER TYPE addr ADD ATTRIBUTE m mood"""
+FILL = """INSERT INTO a SELECT n, 'v' || n, ROW('x', 'glad')::addr FROM generate_series(1, 9) AS n"""
+DOWN = """DROP TYPE mood CASCADE"""
+
+
+def upgrade() -> None:
+    op.get_bind().exec_driver_sql(UP, execution_options={"no_parameters": True})
+
+
+def downgrade() -> None:
+    op.get_bind().exec_driver_sql(DOWN, execution_options={"no_parameters": True})
