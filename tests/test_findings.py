@@ -217,6 +217,10 @@ IMPOSSIBLE = {
     "lo_truncate": ("SELECT lo_truncate(lo_open(scan, 131072), 0) FROM t", "it writes into large objects"),
     "DELETE elsewhere": ("DELETE FROM far", "it writes to the foreign table public.far"),
     "UPDATE elsewhere": ("UPDATE far SET id = 2", "it writes to the foreign table public.far"),
+    "DELETE elsewhere, and gone": (
+        "DELETE FROM far; DROP FOREIGN TABLE far",
+        "it writes to the foreign table public.far",
+    ),
     "TRUNCATE elsewhere": ("TRUNCATE far", "it writes to the foreign table public.far"),
     "lo_unlink and lo_create": ("SELECT lo_unlink(scan), lo_create(scan) FROM t", "it writes into large objects"),
 }
@@ -232,7 +236,9 @@ def beyond(empty: Database) -> Database:
     empty.rows(
         f"CREATE SERVER itself FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{empty.host}', port '{empty.port}', "
         f"dbname '{empty.name}'); CREATE USER MAPPING FOR postgres SERVER itself OPTIONS (user 'postgres'); "
-        "CREATE FOREIGN TABLE far (id int) SERVER itself OPTIONS (table_name 'there')"
+        "CREATE FOREIGN TABLE far (id int) SERVER itself OPTIONS (table_name 'there'); "
+        "CREATE TABLE p (id int) PARTITION BY LIST (id); CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1); "
+        "CREATE FOREIGN TABLE p_default PARTITION OF p DEFAULT SERVER itself OPTIONS (table_name 'there')"
     )
     return empty
 
@@ -253,7 +259,14 @@ def test_what_no_copy_could_hold_is_refused(beyond: Database, project: Project, 
 
 
 @pytest.mark.parametrize(
-    "body", ["ALTER FOREIGN TABLE far ADD v text", "DROP FOREIGN TABLE far", "SELECT lo_get(scan), lo_create(0) FROM t"]
+    "body",
+    [
+        "ALTER FOREIGN TABLE far ADD v text",
+        "DROP FOREIGN TABLE far",
+        "SELECT lo_get(scan), lo_create(0) FROM t",
+        "ALTER TABLE p DETACH PARTITION p1",
+        "DROP SERVER itself CASCADE",
+    ],
 )
 def test_what_leaves_the_rows_elsewhere_is_let_through(beyond: Database, project: Project, body: str) -> None:
     """To alter a foreign table, or to read a large object and make another one, destroys nothing."""

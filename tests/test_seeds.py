@@ -277,3 +277,36 @@ def test_many_seeds_leave_no_dead_rows(empty: Database, project: Project, setup:
     size = empty.value("SELECT pg_relation_size('s')")
     fresh = empty.value("CREATE TABLE t AS SELECT * FROM s; SELECT pg_relation_size('t')")
     assert size <= fresh * (2.1 if drop else 1.1)
+
+
+KEYLESS = "CREATE TABLE log (name text, value text, at timestamptz DEFAULT now())"
+
+
+def test_without_a_key_a_row_that_the_upgrade_makes_alike_stays(empty: Database, project: Project) -> None:
+    """An UPDATE of the upgrade makes somebody's row like a kept one: it is no seed, and no row of his goes for one."""
+    up = "INSERT INTO log VALUES ('mode', 'dark'); UPDATE log SET value = 'dark' WHERE value IS NULL"
+    project.revision("001", "create_things", sql(KEYLESS), sql("DROP TABLE log"))
+    project.revision("002", "alter_things", sql(up), sql("DELETE FROM log WHERE name = 'mode'"))
+    project.upgrade()
+    empty.rows("INSERT INTO log VALUES ('mode', 'dark', '2020-01-01')")
+    project.downgrade("-1")
+    empty.rows("INSERT INTO log VALUES ('mode', NULL, '2020-01-02')")
+
+    project.upgrade()
+
+    assert empty.value("SELECT count(DISTINCT at) FROM log WHERE at < '2021-01-01'") == 2
+
+
+def test_without_a_key_a_seed_in_a_freed_place_is_told_from_one_that_stayed(empty: Database, project: Project) -> None:
+    """The upgrade's row takes the room of one that the downgrade deleted, before an equal one that stayed."""
+    up, down = "INSERT INTO log (name) VALUES ('mode')", "DELETE FROM log WHERE ctid IN (SELECT min(ctid) FROM log)"
+    project.revision("001", "create_things", sql(KEYLESS), sql("DROP TABLE log"))
+    project.revision("002", "alter_things", sql(up), sql(down))
+    project.upgrade()
+    empty.rows("INSERT INTO log (name) VALUES ('mode'), ('mine')")
+    project.downgrade("-1")
+    empty.rows("VACUUM log")
+
+    project.upgrade()
+
+    assert empty.rows("SELECT name, count(*) FROM log GROUP BY 1 ORDER BY 1") == [("mine", 1), ("mode", 2)]

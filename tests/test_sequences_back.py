@@ -89,11 +89,23 @@ def test_a_connection_that_is_lost_leaves_no_sequence_behind(empty: Database, pr
     assert empty.value("SELECT last_value FROM s") == 500
 
 
-@pytest.mark.parametrize("back", ["ALTER SEQUENCE s RESTART", "DROP SEQUENCE s"])
-def test_a_value_taken_beside_the_downgrade_is_not_given_again(empty: Database, project: Project, back: str) -> None:
+@pytest.mark.parametrize(
+    ("before", "back"),
+    [
+        ("CREATE SEQUENCE s", "ALTER SEQUENCE s RESTART"),
+        ("CREATE SEQUENCE s", "DROP SEQUENCE s"),
+        (
+            "CREATE SEQUENCE s; CREATE TABLE o (id int DEFAULT nextval('s')); ALTER SEQUENCE s OWNED BY o.id",
+            "ALTER SEQUENCE s RESTART",
+        ),
+    ],
+)
+def test_a_value_taken_beside_the_downgrade_is_not_given_again(
+    empty: Database, project: Project, before: str, back: str
+) -> None:
     """Somebody takes values all the time: what he got before the sequence went back, nobody gets after it has come up again."""
     waits = "DO $$ BEGIN IF to_regnamespace('migration_stash_1') IS NOT NULL THEN PERFORM pg_sleep(0.5); END IF; END $$"
-    empty.rows("CREATE SEQUENCE s")
+    empty.rows(before)
     up = "SELECT 1" if "RESTART" in back else "DROP SEQUENCE IF EXISTS s; CREATE SEQUENCE s"
     project.revision("001", "create_things", sql(up), sql(f"{waits}; {back}"))
     project.upgrade()

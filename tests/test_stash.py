@@ -571,6 +571,20 @@ def test_a_real_run_unlike_its_trial_is_undone(empty: Database, project: Project
     ]
 
 
+def test_a_table_emptied_only_when_run_for_real_is_seen(empty: Database, project: Project) -> None:
+    """Its trial gives a table another file, with all rows; run for real it is emptied in the same way: that is undone."""
+    applied(
+        project, TABLE_A + "; CREATE TABLE b (x int)",
+        "runs.append(1)\nop.execute('ALTER TABLE a SET UNLOGGED')\nop.drop_table('b')\n"
+        "if len(runs) == 2:\n    op.execute('TRUNCATE a')", more=TWICE,
+    )  # fmt: skip
+
+    with pytest.raises(Refused, match="only wrote anew in its trial"):
+        project.downgrade("base")
+
+    assert empty.value("SELECT count(*) FROM a") == 5
+
+
 @pytest.mark.parametrize("rows", [5, 20_000])
 def test_a_copy_that_somebody_alters_is_seen(empty: Database, project: Project, rows: int) -> None:
     """An event trigger that masks what is in every new table: the step is undone, whatever the table's size."""

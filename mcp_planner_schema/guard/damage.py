@@ -5,6 +5,7 @@ The server counts rows for each table in a transaction, and a table that is empt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -135,8 +136,19 @@ def harms(
             rewriting = _rewriting(oid, seen, before, marks.get(oid, {}), (old[oid], new[oid]))
             what, changes = what + rewriting, changes or rewriting not in ([], ["emptied"], ["written anew"])
         if what:
+            # Where a type is another one, without a new file too, a row's text may be, and nothing else tells it without a key.
+            changes = changes or any(
+                n in new[oid].columns and _base(new[oid].columns[n].type) != _base(one.type)
+                for n, one in old[oid].columns.items()
+            )
             found.append(Harm(old[oid], tuple(what), changes))
     return tuple(found), tuple(old[oid] for oid in sorted(seen.rewritten) if not sizes.get(oid))
+
+
+def _base(type: str) -> str:
+    """A type as far as its values' text hangs on it: without its length or precision, and text for every varchar."""
+    name = re.sub(r"\(\d+(,-?\d+)?\)", "", type)
+    return name.replace("character varying", "text")
 
 
 def filled(connection: Connection, tables: Iterable[Table]) -> list[Table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -57,15 +58,17 @@ SELECT array(SELECT m.oid FROM pg_catalog.pg_largeobject_metadata m),
        + pg_catalog.pg_stat_get_xact_tuples_deleted(o)
 FROM (SELECT 'pg_catalog.pg_largeobject'::pg_catalog.regclass::pg_catalog.oid) AS large (o)
 """
-# The rows of a foreign table lie elsewhere. Whoever writes to it has taken the first lock; TRUNCATE takes the second, as does
-# what alters it, which is seen in the catalog.
-_BEYOND = """
-SELECT DISTINCT l.relation::bigint, l.relation::regclass::text, l.mode = 'RowExclusiveLock'
-FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
-WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND c.relkind = 'f'
+# The rows of a foreign table lie elsewhere. Whoever writes to it has taken the first lock, which outlives the table; TRUNCATE
+# takes the second, as does what alters or drops it, and of a default partition what is done to the others.
+_FOREIGN = """
+SELECT c.oid::bigint, c.oid::pg_catalog.regclass::text, coalesce(pg_catalog.pg_get_expr(c.relpartbound, c.oid), '') = 'DEFAULT'
+FROM pg_catalog.pg_class c WHERE c.relkind = 'f'
+"""
+_LOCKED = """
+SELECT DISTINCT l.relation::bigint, l.mode FROM pg_catalog.pg_locks l
+WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.relation = ANY (%s::oid[])
   AND l.mode IN ('RowExclusiveLock', 'AccessExclusiveLock')
   AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-ORDER BY 2
 """
 
 
@@ -187,34 +190,46 @@ def taken_along(
     )
 
 
-class Large(NamedTuple):
-    """The OIDs of all large objects, and how many rows of their bytes this transaction has written so far."""
+class Elsewhere(NamedTuple):
+    """What lies outside every table: the OIDs of all large objects, how many rows of their bytes this transaction has written,
+    the foreign tables with their names and whether each is a default partition, and what is locked of them already."""
 
-    oids: frozenset[int]
+    large: frozenset[int]
     written: int
+    foreign: dict[int, tuple[str, bool]]
+    locked: frozenset[tuple[int, str]]
 
 
-def large_objects(connection: Connection) -> Large:
-    """As they are now."""
-    oids, written = connection.exec_driver_sql(_LARGE).one()
-    return Large(frozenset(oids), written)
+def elsewhere(connection: Connection) -> Elsewhere:
+    """As it is now."""
+    with pinned(connection, search_path=SYSTEM_PATH):
+        large, written = connection.exec_driver_sql(_LARGE).one()
+        foreign = {oid: (name, default) for oid, name, default in connection.exec_driver_sql(_FOREIGN)}
+        return Elsewhere(frozenset(large), written, foreign, _locked(connection, foreign))
 
 
-def beyond(connection: Connection, before: Large, touched: frozenset[int]) -> tuple[str, ...]:
+def _locked(connection: Connection, foreign: Iterable[int]) -> frozenset[tuple[int, str]]:
+    found = connection.exec_driver_sql(_LOCKED, (sorted(foreign),)) if foreign else ()
+    return frozenset((oid, mode) for oid, mode in found)
+
+
+def beyond(connection: Connection, before: Elsewhere, touched: frozenset[int]) -> tuple[str, ...]:
     """What the running body did that no stash could keep: large objects, rows that lie on another server.
 
-    To be asked before its rollback; ``before`` are the large objects as they were, ``touched`` what it did to the catalog.
+    To be asked before its rollback; ``before`` is what there was, ``touched`` what it did to the catalog. A TRUNCATE of a foreign
+    table that it alters or drops as well is not seen: nothing tells the two apart.
     """
-    large = large_objects(connection)
-    gone = len(before.oids - large.oids)
+    large, written = connection.exec_driver_sql(_LARGE).one()
+    gone = len(before.large - frozenset(large))
     found = [f"it deletes {gone} large object{'s' if gone > 1 else ''}"] if gone else []
-    if not gone and large.written > before.written:
+    if not gone and written > before.written:
         found = ["it writes into large objects"]
-    with pinned(connection, search_path=SYSTEM_PATH):
-        foreign = {
-            name: None for oid, name, writes in connection.exec_driver_sql(_BEYOND) if writes or oid not in touched
-        }
-    return (*found, *(f"it writes to the foreign table {name}" for name in foreign))
+    writes = set()
+    for oid, mode in _locked(connection, before.foreign) - before.locked:
+        name, default = before.foreign[oid]
+        if mode == "RowExclusiveLock" or not (default or oid in touched):
+            writes.add(name)
+    return (*found, *(f"it writes to the foreign table {name}" for name in sorted(writes)))
 
 
 def losses(before: dict[int, Table], after: dict[int, Table]) -> tuple[Loss, ...]:

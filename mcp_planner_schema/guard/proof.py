@@ -25,6 +25,7 @@ FROM pg_catalog.unnest(%s::text[]) AS w (place) JOIN pg_catalog.pg_class c ON c.
 _READABLE = """
 SELECT c.oid::bigint FROM pg_catalog.pg_class c
 WHERE c.oid = ANY (%s::pg_catalog.oid[]) AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+  AND pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE')
   AND (NOT pg_catalog.row_security_active(c.oid) OR pg_catalog.pg_has_role(c.relowner, 'USAGE'))
 ORDER BY c.oid
 """
@@ -51,6 +52,11 @@ def prove(connection: Connection, schema: str, kept: stash.Kept) -> stash.Kept:
         if changed:
             shown = ", ".join(kept.before[oid].shown for oid in sorted(changed))
             raise CommitInside(f"run for real it changes or deletes more rows than in its trial: {shown}")
+        # Only written anew in its trial, and empty now: rows are not counted where the file is another one.
+        had = seen.rewritten & kept.tried.rewritten - kept.harmed - {table.oid for table in kept.tried.empty}
+        emptied = ", ".join(kept.before[oid].shown for oid in sorted(had) if not seen.sizes.get(oid))
+        if emptied:
+            raise CommitInside(f"run for real it empties what it only wrote anew in its trial: {emptied}")
         own = trial.own_touched(connection, schema) & kept.own
         if own:
             raise CommitInside(f"it writes to what the guard keeps: {', '.join(sorted(own))}")

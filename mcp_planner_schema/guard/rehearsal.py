@@ -189,6 +189,7 @@ def _rehearsed(
         trial.arm(connection, schema)
         with transaction.observed(connection, at.seen), trial.inert(context, tried):
             body()
+            trial.settle(connection, schema)
         findings, then = _renumbered(connection, schema, tried, at, (keys, states)) if keys else (findings, then)
         _as_committed(connection, schema)
     locked = (after - before) | {loss.table.oid for loss in tried.losses}

@@ -44,9 +44,17 @@ WHERE w.value BETWEEN s.seqmin AND s.seqmax AND pg_catalog.has_sequence_privileg
 """
 
 
-_OWN = """
-SELECT c.oid FROM pg_catalog.pg_class c
-WHERE c.oid = ANY (%s::pg_catalog.oid[]) AND pg_catalog.pg_has_role(c.relowner, 'USAGE') ORDER BY c.oid
+# An identity's takes no such word.
+_OWNED = """
+SELECT pg_catalog.format('%%I.%%I', n.nspname, c.relname),
+       CASE WHEN d.objid IS NULL THEN 'NONE' ELSE pg_catalog.format('%%I.%%I.%%I', o.nspname, t.relname, a.attname) END
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+  AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')
+LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+LEFT JOIN pg_catalog.pg_class t ON t.oid = d.refobjid LEFT JOIN pg_catalog.pg_namespace o ON o.oid = t.relnamespace
+WHERE c.oid = ANY (%s::pg_catalog.oid[]) AND pg_catalog.pg_has_role(c.relowner, 'USAGE') AND d.deptype IS DISTINCT FROM 'i'
+ORDER BY c.oid
 """
 
 
@@ -109,15 +117,13 @@ def _states(connection: Connection, schema: str, which: str, *values: object) ->
 
 
 def hold(connection: Connection, found: Iterable[Sequence]) -> None:
-    """Let nobody take a value of these sequences, which no column owns, until the transaction ends. Takes SHARE ROW EXCLUSIVE.
+    """Let nobody take a value of these sequences until the transaction ends. Takes SHARE ROW EXCLUSIVE on each, as it is.
 
-    No LOCK takes a sequence. One of another owner is left alone: the body could only set it, and not restart it.
+    No LOCK takes a sequence. One of another owner is left alone, which the body could only set, and one of an identity column.
     """
-    by_oid = {one.oid: one for one in found}
-    if by_oid:
-        for oid in connection.exec_driver_sql(_OWN, (sorted(by_oid),)).scalars():
-            one = by_oid[oid]
-            execute(connection, f"ALTER SEQUENCE {identifier(one.schema)}.{identifier(one.name)} OWNED BY NONE")
+    wanted = sorted(one.oid for one in found)
+    for name, owner in connection.exec_driver_sql(_OWNED, (wanted,)).all() if wanted else ():
+        execute(connection, f"ALTER SEQUENCE {name} OWNED BY {owner}")
 
 
 def put_back(connection: Connection, before: dict[int, Sequence], after: dict[int, Sequence]) -> list[Sequence]:

@@ -113,7 +113,7 @@ def keep(
             # Its snapshot is older than the lock: rows committed in between would be destroyed and not be in the copy.
             raise CommitInside(f"its transaction is {isolation}, and only read committed sees every row")
         execute(connection, "; ".join(_lock(connection, table) for _, table in sorted(locked.items())))
-    sequence.hold(connection, [seq for seq in tried.sequences if not seq.table])
+    sequence.hold(connection, tried.sequences)
     with pinned(connection, search_path=SYSTEM_PATH):  # once for all that is asked here
         since = touched.since(connection, stood.known)
         before = again(connection, schema, stood.tables, since)
@@ -176,7 +176,7 @@ def _copied(
             objects.append(one)
             if one.kind == "table":
                 objects += _sequences_of(connection, schema, table, len(objects))
-        # As they stand now, behind the locks: values were taken since the trial, and no more are.
+        # As they stand now, behind the locks: values were taken since the trial.
         now = sequence.named(connection, schema, [seq.oid for seq in kept.tried.sequences])
         for seq in kept.tried.sequences:
             objects.append(_sequence(now.get(seq.oid, seq), len(objects) + 1))

@@ -143,7 +143,7 @@ def attempt(
         outcome = Trial(evidence.snapshot(connection, schema), version_table=version_table)
         before, own = outcome.before, own_tables(connection, schema)
         states, others = watched(connection, before, outcome), evidence.beside(connection)
-        stood, objects = sequences.states(connection, schema), evidence.large_objects(connection)
+        stood, elsewhere = sequences.states(connection, schema), evidence.elsewhere(connection)
         connection.info.setdefault(STOOD, stood)
         before_touched, values = own_touched(connection, schema), attributes.inside(connection)
         counted = {} if large is None else reading.begin(connection, reading.large(connection, states, large))
@@ -166,8 +166,8 @@ def attempt(
                     outcome.also = evidence.taken_along(others, left, after)
                 seen = damage.look(connection, states, after, changed)
                 stands = sequences.again(connection, schema, stood, changed)
-                outcome.beyond = evidence.beyond(connection, objects, changed)
-                outcome.beyond += attributes.gone(connection, values, (before, after), changed)
+                outcome.beyond = evidence.beyond(connection, elsewhere, changed)
+                emptied = attributes.gone(connection, values, (before, after), changed)
                 whole = {loss.table.oid for loss in outcome.losses if not loss.columns}
                 # The catalog tells of a table too (statistics, size), and rows of a new one are nobody's to compare.
                 made = [table for oid, table in after.items() if oid not in before]
@@ -188,6 +188,7 @@ def attempt(
             clock.restart()
         connection.exec_driver_sql("RELEASE SAVEPOINT guard_trial")
         outcome.harms, outcome.empty = damage.harms(connection, seen, states, (before, after))
+        outcome.harms += attributes.harms(connection, before, emptied)
     except CommitInside:
         raise
     except Exception as error:

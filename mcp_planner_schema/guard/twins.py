@@ -3,7 +3,7 @@
 A downgrade deletes its seeds, and the next upgrade inserts them again. Where the server makes their keys, the new row and the
 kept one differ in nothing else, and both would stand there. A row that the running upgrade has inserted is the kept one if
 they are equal in every column that the server does not fill by itself: the key, and the time of writing. So it is without a key,
-where as many rows count as the upgrade's as there are more of them than when it began.
+where as many rows count as the upgrade's as there are more of them than when it began, if it has changed none.
 """
 
 from __future__ import annotations
@@ -61,12 +61,18 @@ WHERE {now} IN (SELECT {was} FROM {place} AS c) GROUP BY 1
 """
 _MORE = """
 CREATE TEMPORARY TABLE guard_anew ON COMMIT DROP AS SELECT w.part, w.spot
-FROM (SELECT l.tableoid AS part, l.ctid AS spot, {now} AS said, pg_catalog.age(l.xmin) AS age,
-             pg_catalog.count(*) OVER (PARTITION BY {now}) AS total,
-             pg_catalog.row_number() OVER (PARTITION BY {now} ORDER BY l.ctid DESC) AS n
-      FROM {live} AS l WHERE {now} IN (SELECT {was} FROM {place} AS c)) AS w
+FROM (SELECT l.part, l.spot, l.said, l.own, pg_catalog.count(*) OVER (PARTITION BY l.said) AS total,
+             pg_catalog.row_number() OVER (PARTITION BY l.said ORDER BY l.own DESC, l.spot DESC) AS n
+      FROM (SELECT l.tableoid AS part, l.ctid AS spot, {now} AS said,
+                   pg_catalog.age(l.xmin) <= pg_catalog.age(pg_catalog.pg_current_xact_id()::pg_catalog.xid) AS own
+            FROM {live} AS l WHERE {now} IN (SELECT {was} FROM {place} AS c)) AS l) AS w
 LEFT JOIN {stood} AS b ON b.said = w.said
-WHERE w.age <= pg_catalog.age(pg_catalog.pg_current_xact_id()::pg_catalog.xid) AND w.n <= w.total - coalesce(b.n, 0)
+WHERE w.own AND w.n <= w.total - coalesce(b.n, 0)
+"""
+# A row that the upgrade has changed may be like a kept one now, and is somebody's all the same.
+_UPDATED = """
+SELECT coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_updated(t.oid)), 0) > 0
+FROM (SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid)) AS t (oid)
 """
 # Equal rows pair off by number, those that nobody refers to first.
 _PAIRS = """
@@ -156,6 +162,8 @@ def give_way(
 def _fewer(
     connection: Connection, place: str, one: Object, table: Table, untouched: str, stood: str
 ) -> tuple[int, int]:
+    if connection.exec_driver_sql(_UPDATED, {"oid": table.oid}).scalar_one():
+        return 0, 0
     columns, _ = write_back.common(one, table)
     compared = _compared(connection, one, table, columns)
     was, now = checksum.row_text(compared, "c"), checksum.row_text(compared, "l")

@@ -22,7 +22,7 @@ depends_on = None
 
 expectations = [expect.query("SELECT 1", equals=1)]
 
-# outcome: stash-impossible: attribute zip
+# outcome: comes back
 # BEFORE is there before the revision, FILL is written after it.
 BEFORE = """
 CREATE TABLE addr (id int PRIMARY KEY, street text);
