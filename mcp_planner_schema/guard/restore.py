@@ -196,8 +196,22 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
             definition.grant(connection, evidence.name_of(found), one.grants)
     notes += told.of_sequences(connection, back, dry=dry) + told.not_again(connection, back)
     waits = any(filled.left or filled.missing for filled in back.filled.values()) or not all(tables.values())
+    if not waits and _only_here(back):
+        waits = True
+        notes.append(
+            f"stash {back.stash.id} stays partly restored: values of columns that were not there when its rows came back are "
+            f"nowhere else (make migrate-stash-show ID={back.stash.id})"
+        )
     manifest.mark(connection, back.schema, back.stash.id, "partly restored" if waits else "restored", who)
     return notes
+
+
+def _only_here(back: Back) -> bool:
+    """Whether all rows were back before this try, without all of their columns: with the rows of a table only they come back."""
+    if back.stash.state != "partly restored" or any(filled.written for filled in back.filled.values()):
+        return False
+    kept = [one for one in back.stash.objects if one.relation]
+    return not any(one.left for one in kept) and any(one.kind == "table" and _kept(one) for one in kept)
 
 
 def _added(one: Object, table: Table, before: Table | None) -> bool:
