@@ -484,6 +484,33 @@ def test_rights_and_sequences_come_back(empty: Database, project: Project) -> No
         empty.rows(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+def test_rights_on_columns_come_back(empty: Database, project: Project) -> None:
+    """Those on columns of a table that went, and on columns that went from one that stayed; no other of that one is given."""
+    role = f'reader "{empty.name}"'
+    quoted = '"' + role.replace('"', '""') + '"'
+    up = 'CREATE TABLE i (id int PRIMARY KEY, "a (b" text, c text); ALTER TABLE z ADD w int'
+    two(project, "CREATE TABLE z (id int PRIMARY KEY, v int)", up, "DROP TABLE i; ALTER TABLE z DROP w")
+    empty.rows(f"CREATE ROLE {quoted}")
+    acl = "array(SELECT x::text FROM unnest(attacl) AS x ORDER BY 1)"
+    asked = (
+        f"SELECT attrelid::regclass::text, attname, {acl} FROM pg_attribute WHERE attacl IS NOT NULL AND attnum > 0 "
+    )
+    asked += "AND attrelid >= 16384 ORDER BY 1, 2"
+    try:
+        empty.rows(
+            f'GRANT SELECT ("a (b"), UPDATE (c) ON i TO {quoted} WITH GRANT OPTION; GRANT SELECT (c) ON i TO PUBLIC'
+        )
+        empty.rows(f"GRANT UPDATE (w), SELECT (v) ON z TO {quoted}; INSERT INTO z VALUES (1, 2, 3)")
+        before = empty.rows(asked)
+
+        down_and_up(project, empty, f"REVOKE SELECT (v) ON z FROM {quoted}")
+
+        assert before[:2] == empty.rows(asked)[:2]
+        assert [row[1] for row in empty.rows(asked)] == ["a (b", "c", "w"]
+    finally:
+        empty.rows(f"DROP OWNED BY {quoted}; DROP ROLE {quoted}")
+
+
 def test_triggers_are_awake_again_as_they_were(empty: Database, project: Project) -> None:
     """Triggers sleep while values come back and stand afterwards as they stood: always, for replicas, off."""
     two(

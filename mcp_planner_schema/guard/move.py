@@ -259,7 +259,7 @@ def _stand_in(connection: Connection, kept_in: str, table: Table, made: Parts) -
         execute(connection, f"ALTER TABLE {name} SET ({made.options})")
     _triggers(connection, table, made)
     execute(connection, f"ALTER TABLE {name} OWNER TO {made.owner}")
-    definition.grant(connection, name, made.grants)
+    definition.grant(connection, name, made.grants, ())
 
 
 def _triggers(connection: Connection, table: Table, made: Parts) -> None:

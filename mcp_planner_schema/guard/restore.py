@@ -192,8 +192,9 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
     for one in back.rows():
         found = tables[one.number]
         notes += told.of_object(connection, back, one, found)
-        if found and one.kind == "table" and (one.schema, one.name) not in back.before:
-            definition.grant(connection, evidence.name_of(found), one.grants)
+        if found and ((one.lost and not back.anyway) or (one.schema, one.name) not in back.before):
+            names = {column.name for column in found.columns.values()} & set(one.lost or one.columns)
+            definition.grant(connection, evidence.name_of(found), one.grants, names, whole=one.kind == "table")
     notes += told.of_sequences(connection, back, dry=dry) + told.not_again(connection, back)
     waits = any(filled.left or filled.missing for filled in back.filled.values()) or not all(tables.values())
     if not waits and _only_here(back):
