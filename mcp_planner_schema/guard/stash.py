@@ -29,8 +29,8 @@ FROM pg_catalog.{catalog} c CROSS JOIN LATERAL pg_catalog.aclexplode(c.{acl}) a
 LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
 WHERE c.oid = %s::pg_catalog.{kind}::pg_catalog.oid AND a.grantee <> c.{owner}
 """
-_SMALL = 1024 * 1024
-"""Bytes; to read a table of this size once more takes a few milliseconds, while nobody can write (bench/downgrade)."""
+_SMALL = 16 * 1024 * 1024
+"""Bytes; a copy no larger than this is compared with its table value by value (bench/downgrade: what that costs)."""
 _MADE = """
 SELECT c.oid, c.relfilenode::bigint, pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid), pg_catalog.pg_relation_size(c.oid)
 FROM pg_catalog.pg_class c WHERE c.oid = %s::pg_catalog.regclass::pg_catalog.oid
