@@ -9,6 +9,7 @@ from mcp_planner_schema.guard import evidence
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object, Stash
 from mcp_planner_schema.guard.refill import Filled
+from mcp_planner_schema.guard.rights import Rights
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -19,7 +20,8 @@ _PARTS = "SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partiti
 @dataclass
 class Back:
     """A stash on its way back. ``before`` are the tables it is about as they stood before the upgrade, by (schema, name);
-    ``already`` is every table there was, by OID (see :func:`anew`).
+    ``already`` is every table there was, by OID (see :func:`anew`); ``standing`` what else there was of that on which the stash
+    has rights.
 
     ``untouched`` names, for an object's number, the temporary table of those kept rows whose place nobody has written to
     since, ``stood`` the one of the keys in use, where the server makes them; ``shapes`` what a table looked like when its rows
@@ -31,6 +33,7 @@ class Back:
     stash: Stash
     before: dict[tuple[str, str], Table] = field(default_factory=dict)
     already: frozenset[int] = frozenset()
+    standing: frozenset[Rights] = frozenset()
     untouched: dict[int, str] = field(default_factory=dict)
     stood: dict[int, str] = field(default_factory=dict)
     shapes: dict[int, object] = field(default_factory=dict)

@@ -1,19 +1,13 @@
-"""Definitions of what a downgrade takes away, for people: recorded in the manifest as text, never run.
-
-Only grants are read back as data, so that who could work with a table can do so again when it comes back.
-"""
+"""Definitions of what a downgrade takes away, for people: recorded in the manifest as text, never run."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-
-PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN")
 
 _TABLE = """
 SELECT line FROM (
@@ -53,17 +47,6 @@ _BESIDE = {
     " || ' ' || pg_catalog.pg_get_constraintdef(oid) FROM pg_catalog.pg_constraint WHERE oid = %(oid)s",
     "pg_trigger": "SELECT pg_catalog.pg_get_triggerdef(%(oid)s::oid)",
 }
-_GRANTS = """
-SELECT CASE a.grantee WHEN 0 THEN '' ELSE r.rolname::text END, a.privilege_type || found.on_column, a.is_grantable
-FROM pg_catalog.pg_class c CROSS JOIN LATERAL (
-  SELECT c.relacl, '' UNION ALL
-  SELECT b.attacl, '(' || b.attname::text || ')' FROM pg_catalog.pg_attribute b
-  WHERE b.attrelid = c.oid AND b.attacl IS NOT NULL AND NOT b.attisdropped) AS found (acl, on_column)
-CROSS JOIN LATERAL pg_catalog.aclexplode(found.acl) a
-LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
-WHERE c.oid = %s AND a.grantee <> c.relowner AND (a.grantee = 0 OR r.oid IS NOT NULL)
-ORDER BY 1, 2
-"""
 
 
 def of_table(connection: Connection, oid: int) -> str:
@@ -77,32 +60,3 @@ def of_beside(connection: Connection, catalog: str, oid: int) -> str:
     with pinned(connection, search_path=SYSTEM_PATH):
         found: str | None = connection.exec_driver_sql(_BESIDE[catalog], {"oid": oid}).scalar()
     return found or ""
-
-
-def grants(connection: Connection, oid: int) -> tuple[tuple[str, str, bool], ...]:
-    """(grantee, privilege, grantable) on a table and its columns, without its owner's; an empty grantee is PUBLIC. Reads only.
-
-    One on a column has its name in brackets behind the privilege.
-    """
-    with pinned(connection, search_path=SYSTEM_PATH):
-        return tuple(
-            (to, privilege, grantable) for to, privilege, grantable in connection.exec_driver_sql(_GRANTS, (oid,))
-        )
-
-
-def grant(
-    connection: Connection, table: str, wanted: Iterable[tuple[str, str, bool]], columns: Collection[str], *,
-    whole: bool = True,
-) -> None:  # fmt: skip
-    """Give recorded rights on ``table`` (quoted) again, to roles that still exist; only known privileges are named.
-
-    Those on a column where it is among ``columns``. Not ``whole``, only these.
-    """
-    there = set(connection.exec_driver_sql("SELECT rolname::text FROM pg_catalog.pg_roles").scalars()) | {""}
-    for to, recorded, grantable in wanted:
-        privilege, bracket, rest = recorded.partition("(")
-        if to not in there or privilege not in PRIVILEGES or not (rest[:-1] in columns if bracket else whole):
-            continue
-        who = identifier(to) if to else "PUBLIC"
-        on = f"{privilege} ({identifier(rest[:-1])})" if bracket else privilege
-        execute(connection, f"GRANT {on} ON {table} TO {who}{' WITH GRANT OPTION' if grantable else ''}")

@@ -77,7 +77,7 @@ def take(
         manifest.write(
             connection, schema, kept.id, run=run.number, version_table=plan.version_table(context), revision=at.name,
             who=run.origin.who, why=run.reason, days=run.settings.stash_retention, objects=kept.objects,
-            written=kept.written,
+            written=kept.written, rights=kept.rights,
             archive=(str(at.archive.path), at.archive.sha256) if at.archive else None,
         )  # fmt: skip
     archived = [f"archived in {at.archive.path}"] if at.archive else []

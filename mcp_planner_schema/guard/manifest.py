@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard.checksum import ALGORITHM, Checksum
 from mcp_planner_schema.guard.findings import WrongUse
 from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, identifier, pinned
+from mcp_planner_schema.guard.rights import Grant, Rights
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -58,7 +59,7 @@ class Object:
     bytes: int | None = None
     last_value: int | None = None
     is_called: bool | None = None
-    grants: tuple[tuple[str, str, bool], ...] = ()
+    grants: tuple[Grant, ...] = ()
     definition: str | None = None
     left_as: Any = None
     restored: int | None = None
@@ -94,7 +95,8 @@ class Stash:
     xid: str
     written: tuple[Written, ...]
     direction: str = "downgrade"
-    objects: tuple[Object, ...] = field(default=())
+    rights: tuple[Rights, ...] = ()
+    objects: tuple[Object, ...] = ()
 
     def place(self, one: Object) -> str:
         """Where the object's rows are, quoted."""
@@ -128,13 +130,13 @@ def next_id(connection: Connection, schema: str) -> int:
 def write(
     connection: Connection, schema: str, stash: int, *, run: int, version_table: str, revision: str, who: str,
     why: str | None, days: int, objects: Sequence[Object], archive: tuple[str, str] | None = None,
-    written: Sequence[Written] = (), direction: str = "downgrade",
+    written: Sequence[Written] = (), rights: Sequence[Rights] = (), direction: str = "downgrade",
 ) -> None:  # fmt: skip
     """Insert the manifest of a new stash, in the step's transaction."""
     connection.exec_driver_sql(
         f"INSERT INTO {schema}.stash (id, run_id, version_table, revision, direction, kept_in, state, keep_until, who, why, "
-        "archive, archive_sha256, written, xid) OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s, %s, %s, 'kept', "
-        "pg_catalog.clock_timestamp() + pg_catalog.make_interval(days => %s), %s, %s, %s, %s, %s, pg_catalog.concat_ws(' ', "
+        "archive, archive_sha256, written, rights, xid) OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s, %s, %s, 'kept', "
+        "pg_catalog.clock_timestamp() + pg_catalog.make_interval(days => %s), %s, %s, %s, %s, %s, %s, pg_catalog.concat_ws(' ', "
         "pg_catalog.pg_current_xact_id(), pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())))",
         (
             stash,
@@ -148,6 +150,7 @@ def write(
             why,
             *(archive or (None, None)),
             json.dumps([[one.schema, one.name, one.columns, *one.checksum] for one in written]),
+            json.dumps([[one.kind, one.name, one.grants] for one in rights]),
         ),
     )
     for one in objects:
@@ -177,7 +180,7 @@ def read(connection: Connection, schema: str, where: str = "true", values: Itera
 def _read(connection: Connection, schema: str, where: str, values: Iterable[Any]) -> list[Stash]:
     asked = connection.exec_driver_sql(
         "SELECT s.id, s.revision, s.kept_in, s.state, s.kept_at, s.keep_until, s.who, s.why, s.archive, s.archive_sha256, "
-        "s.xid, s.written, s.direction "
+        "s.xid, s.written, s.direction, s.rights "
         f"FROM {schema}.stash AS s WHERE {where} ORDER BY s.id DESC",
         tuple(values),
     ).all()
@@ -186,6 +189,7 @@ def _read(connection: Connection, schema: str, where: str, values: Iterable[Any]
             **{
                 **row._mapping,
                 "written": tuple(Written(s, n, tuple(c), Checksum(*sums)) for s, n, c, *sums in row.written),
+                "rights": tuple(Rights(kind, name, _grants(grants)) for kind, name, grants in row.rights),
             },
             objects=_objects(connection, schema, row[0]),
         )
@@ -298,6 +302,10 @@ def about(connection: Connection, kept_in: str, one: Object) -> int | None:
     return found
 
 
+def _grants(recorded: Any) -> tuple[Grant, ...]:
+    return tuple((to, privilege, grantable) for to, privilege, grantable in recorded)
+
+
 def _objects(connection: Connection, schema: str, stash: int) -> tuple[Object, ...]:
     rows = connection.exec_driver_sql(
         "SELECT number, kind, object_schema, object_name, relation, moved, key_columns, columns, types, lost_columns, "
@@ -312,7 +320,7 @@ def _objects(connection: Connection, schema: str, stash: int) -> tuple[Object, .
             key=tuple(one.key_columns), columns=tuple(one.columns), types=tuple(one.types), lost=tuple(one.lost_columns),
             checksum=None if one.sum_0 is None else Checksum(one.row_count, int(one.sum_0), int(one.sum_1)),
             bytes=one.bytes, last_value=one.last_value, is_called=one.is_called,
-            grants=tuple((to, privilege, grantable) for to, privilege, grantable in one.grants),
+            grants=_grants(one.grants),
             definition=one.definition, left_as=one.left_as, restored=one.restored_rows, left=one.left_rows,
             structure=one.structure,
         )

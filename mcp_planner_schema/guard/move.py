@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import damage, definition, evidence, ladder, parts, reading, sequences, structure, trial
+from mcp_planner_schema.guard import damage, evidence, ladder, parts, reading, rights, sequences, structure, trial
 from mcp_planner_schema.guard.evidence import Table, name_of
 from mcp_planner_schema.guard.parts import Parts
 from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, literal, pinned
@@ -259,7 +259,8 @@ def _stand_in(connection: Connection, kept_in: str, table: Table, made: Parts) -
         execute(connection, f"ALTER TABLE {name} SET ({made.options})")
     _triggers(connection, table, made)
     execute(connection, f"ALTER TABLE {name} OWNER TO {made.owner}")
-    definition.grant(connection, name, made.grants, ())
+    for oid in rights.standing(connection, [rights.Rights("TABLE", name, ())]).values():
+        rights.give(connection, oid, made.grants)
 
 
 def _triggers(connection: Connection, table: Table, made: Parts) -> None:

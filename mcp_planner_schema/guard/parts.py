@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import definition
+from mcp_planner_schema.guard import rights
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, pinned
 
@@ -86,7 +86,7 @@ class Parts:
     indexes: tuple[str, ...]
     sequences: tuple[tuple[str, str, str, str, str | None], ...]
     comments: tuple[tuple[str, str], ...]
-    grants: tuple[tuple[str, str, bool], ...]
+    grants: tuple[rights.Grant, ...]
     owner: str
     options: str | None
 
@@ -102,5 +102,5 @@ def of(connection: Connection, table: Table) -> Parts:
         return Parts(
             all_of(_OUTGOING), all_of(_TRIGGERS), all_of(_STATISTICS), tuple(one for (one,) in all_of(_KEYS)),
             tuple(one for (one,) in all_of(_INDEXES)), all_of(_SEQUENCES), all_of(_COMMENTS),
-            definition.grants(connection, table.oid), owner, options,
+            rights.of_table(connection, table.oid), owner, options,
         )  # fmt: skip

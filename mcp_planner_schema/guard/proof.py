@@ -92,7 +92,7 @@ def _readable(connection: Connection, tables: Collection[int]) -> list[int]:
 
 
 def _same_change(tried: structure.Change, done: structure.Change) -> None:
-    for before, now in zip(tried, done, strict=True):
+    for before, now in ((tried.gone, done.gone), (tried.come, done.come)):
         if before != now:
             differs = structure.difference(before, now)
             raise CommitInside(

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from mcp_planner_schema.guard import (
     checksum,
     clear,
-    definition,
     evidence,
     intact,
     ladder,
@@ -22,6 +21,7 @@ from mcp_planner_schema.guard import (
     manifest,
     move,
     refill,
+    rights,
     silence,
     since,
     told,
@@ -65,6 +65,7 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
         for found in sorted(back.before.values(), key=lambda table: table.oid):
             execute(connection, f"LOCK TABLE {evidence.name_of(found)} IN SHARE ROW EXCLUSIVE MODE")
         back.before = _there(connection, back)  # as nobody can change them any more
+    back.standing = frozenset(rights.standing(connection, stash.rights))
     back.already = frozenset(connection.exec_driver_sql(_TABLES).scalars())
     if not later:
         _lock_written(connection, stash)
@@ -194,7 +195,11 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
         notes += told.of_object(connection, back, one, found)
         if found and ((one.lost and not back.anyway) or (one.schema, one.name) not in back.before):
             names = {column.name for column in found.columns.values()} & set(one.lost or one.columns)
-            definition.grant(connection, evidence.name_of(found), one.grants, names, whole=one.kind == "table")
+            may, whole = names.__contains__, one.kind == "table"
+            notes += rights.give(connection, found.oid, one.grants, may=may, whole=whole)
+    for other, oid in rights.standing(connection, back.stash.rights).items():
+        if other not in back.standing:
+            notes += rights.give(connection, oid, other.grants)
     notes += told.of_sequences(connection, back, dry=dry) + told.not_again(connection, back)
     waits = any(filled.left or filled.missing for filled in back.filled.values()) or not all(tables.values())
     if not waits and _only_here(back):

@@ -12,7 +12,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from mcp_planner_schema.guard import checksum, damage, definition, manifest, move, reading, structure, touched, trial
+from mcp_planner_schema.guard import (
+    checksum,
+    damage,
+    definition,
+    manifest,
+    move,
+    reading,
+    rights,
+    structure,
+    touched,
+    trial,
+)
 from mcp_planner_schema.guard import sequences as sequence
 from mcp_planner_schema.guard.evidence import Column, Loss, Table, again, name_of, rows_of, snapshot
 from mcp_planner_schema.guard.findings import Finding, Refused
@@ -64,13 +75,15 @@ class Kept:
     ``states`` are the tables' files and counters at that time, ``harmed`` the tables whose rows may change all the same,
     ``copies`` each copy as it was made, by its quoted name, ``stand_ins`` what stands in for moved tables, ``own`` what
     of the guard's this transaction has not written to, ``catalog`` all of the schema as it was. ``since`` the moment ``known``
-    these were touched by others. ``id`` is the stash's number, 0 where nothing is lost.
+    these were touched by others. ``rights`` are those on what goes, but for the tables that are kept. ``id`` is the stash's
+    number, 0 where nothing is lost.
     """
 
     id: int
     revision: str
     tried: trial.Trial
     before: dict[int, Table]
+    rights: tuple[rights.Rights, ...] = ()
     known: touched.Known | None = None
     since: frozenset[int] = frozenset()
     objects: tuple[Object, ...] = ()
@@ -125,8 +138,10 @@ def keep(
         if changed:
             raise CommitInside(f"{', '.join(changed)} was changed by somebody else since the trial; repeat the command")
         catalog = structure.again(connection, schema, stood.catalog, since) if tried.change else {}
-    number = manifest.next_id(connection, schema) if wanted or tried.sequences or tried.also else 0
-    kept = Kept(number, revision, tried, before, stood.known, since)
+    whole = {table.oid for table, loss, _ in wanted if loss and not loss.columns}
+    on = rights.of(connection, tried.change.dropped - whole) if tried.change else ()
+    number = manifest.next_id(connection, schema) if wanted or tried.sequences or tried.also or on else 0
+    kept = Kept(number, revision, tried, before, on, stood.known, since)
     if number:
         kept = _copied(connection, schema, revision, kept, wanted, {table.oid for table in moving})
     harmed = {harm.table.oid for harm in tried.harms} | {loss.table.oid for loss in tried.losses if not loss.columns}
@@ -200,7 +215,7 @@ def _object(
         columns = everything
     return Object(
         number, kind, table.schema, table.name, key=table.key, columns=tuple(one.name for one in columns),
-        types=tuple(one.type for one in columns), lost=lost, grants=definition.grants(connection, table.oid),
+        types=tuple(one.type for one in columns), lost=lost, grants=rights.of_table(connection, table.oid),
         definition=definition.of_table(connection, table.oid),
     )  # fmt: skip
 

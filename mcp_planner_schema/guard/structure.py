@@ -175,10 +175,11 @@ Picture = dict[int, Lines]
 
 
 class Change(NamedTuple):
-    """The lines that went, and those that came."""
+    """The lines that went, those that came, and the objects that are not there any more, by OID."""
 
     gone: Lines
     come: Lines
+    dropped: frozenset[int] = frozenset()
 
 
 def of_table(connection: Connection, schema: str, oid: int) -> Lines:
@@ -204,7 +205,7 @@ def change(connection: Connection, schema: str, before: Picture, touched: frozen
     """
     now = _picture(connection, schema, only=touched) if touched else {}
     gone, come = (frozenset().union(*(one.get(oid, ()) for oid in touched)) for one in (before, now))
-    return Change(gone - come, come - gone)
+    return Change(gone - come, come - gone, frozenset((before.keys() & touched) - now.keys()))
 
 
 def difference(before: Lines, after: Lines) -> str:

@@ -71,6 +71,7 @@ def shown(config: Config, number: int) -> dict[str, Any]:
         algorithms = _algorithms(connection, given.schema, number)
         return {
             **row, "archive": stash.archive, "archive_sha256": stash.archive_sha256,
+            "rights": {one.shown: [_granted(*grant) for grant in one.grants] for one in stash.rights},
             "contents": [
                 {
                     **_as_object(stash, one, counts.get(one.number), algorithms.get(one.number)),
@@ -91,6 +92,8 @@ def shown_text(found: dict[str, Any]) -> str:
         f"archive    {found['archive'] or 'none'}"
         + (f"  sha256 {found['archive_sha256']}" if found["archive"] else ""),
     ]
+    for name, grants in found["rights"].items():
+        lines.append(f"rights     on {name}: {', '.join(grants) or 'nobody but its owner'}")
     for one in found["contents"]:
         lines += ["", f"{one['number']}. {one['object']}  ({one['kind']}{', moved' if one['moved'] else ''})"]
         told = {
@@ -137,6 +140,10 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         str(row["id"]), row["revision"], row["kept_at"][:16], row["who"], str(row["objects"]), _rows(row),
         _size(row["bytes"]), row["state"], row["keep_until"][:10], _line(row["why"]),
     )  # fmt: skip
+
+
+def _granted(to: str, privilege: str, grantable: bool) -> str:
+    return f"{privilege} to {to or 'PUBLIC'}{' with grant option' if grantable else ''}"
 
 
 def _as_object(stash: Stash, one: Object, rows: int | None, algorithm: str | None) -> dict[str, Any]:

@@ -33,7 +33,7 @@ STAYS: dict[str, frozenset[str]] = {
     "journal": frozenset({*_FILES, "operation", "target", "state", "detail"}),  # but for a script's arguments
     "revision": frozenset({*_FILES, "parents", "phase", "title", "file"}),
     "run": frozenset({*_FILES, "state", "from_heads", "to_heads", "sequences"}),
-    "stash": frozenset({*_FILES, "kept_in", "state", "server_version", "archive_sha256", "xid", "written"}),
+    "stash": frozenset({*_FILES, "kept_in", "state", "server_version", "archive_sha256", "xid", "written", "rights"}),
     "stash_object": frozenset({
         "kind", "object_schema", "object_name", "relation", "key_columns", "columns", "types", "lost_columns", "algorithm",
         "grants", "definition", "left_as", "structure",

@@ -1,0 +1,169 @@
+"""Rights on what a downgrade takes away: recorded, and given again on what the upgrade makes anew."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from mcp_planner_schema.guard.postcheck import identifier, literal
+from tests.conftest import Database, Project
+from tests.test_restore import down_and_up, two
+
+# setup, upgrade, downgrade, and what the DBA has given and taken by hand; {r} is a role, {s} another
+GIVEN = {
+    "a sequence that no column owns": (
+        "SELECT", "CREATE SEQUENCE q", "DROP SEQUENCE q", "GRANT USAGE, SELECT ON SEQUENCE q TO {r} WITH GRANT OPTION"),
+    "sequences of a table's columns": (
+        "SELECT", 'CREATE TABLE t (id serial PRIMARY KEY, "A b" int GENERATED ALWAYS AS IDENTITY)', "DROP TABLE t",
+        'GRANT USAGE ON SEQUENCE t_id_seq TO {r}; GRANT SELECT ON SEQUENCE "t_A b_seq" TO {s}; INSERT INTO t DEFAULT VALUES'),
+    "the sequence of a column that goes": (
+        "CREATE TABLE t (id int PRIMARY KEY)", "ALTER TABLE t ADD n bigserial", "ALTER TABLE t DROP n",
+        "GRANT UPDATE ON SEQUENCE t_n_seq TO {r}; INSERT INTO t VALUES (1)"),
+    "views": (
+        "CREATE TABLE t (id int PRIMARY KEY, v text)",
+        "CREATE VIEW w AS SELECT * FROM t; CREATE MATERIALIZED VIEW m AS SELECT * FROM t",
+        "DROP VIEW w; DROP MATERIALIZED VIEW m",
+        "GRANT SELECT (id), UPDATE (v) ON w TO {r}; GRANT SELECT ON m TO {s}; GRANT INSERT ON w TO PUBLIC"),
+    "a view that goes with its table": (
+        "SELECT", "CREATE TABLE t (id int); CREATE VIEW w AS SELECT * FROM t", "DROP TABLE t CASCADE",
+        "GRANT SELECT ON w TO {r}; INSERT INTO t VALUES (1)"),
+    "routines": (
+        "SELECT",
+        "CREATE FUNCTION f(a int, b text DEFAULT '') RETURNS int LANGUAGE sql AS 'SELECT 1'; "
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE PROCEDURE p(x int[]) LANGUAGE sql AS 'SELECT 1'; "
+        "CREATE AGGREGATE g(int) (SFUNC = int4pl, STYPE = int)",
+        "DROP FUNCTION f(int, text); DROP FUNCTION f(); DROP PROCEDURE p; DROP AGGREGATE g(int)",
+        "REVOKE EXECUTE ON FUNCTION f(int, text) FROM PUBLIC; GRANT EXECUTE ON FUNCTION f(int, text) TO {r}; "
+        "REVOKE ALL ON PROCEDURE p FROM PUBLIC; GRANT EXECUTE ON FUNCTION g(int) TO {s} WITH GRANT OPTION"),
+    "types": (
+        "SELECT", "CREATE TYPE e AS ENUM ('a'); CREATE DOMAIN d AS int; CREATE TYPE c AS (x int); CREATE TYPE u AS ENUM ()",
+        "DROP TYPE e, c, u; DROP DOMAIN d",
+        "REVOKE USAGE ON TYPE e, c, u FROM PUBLIC; GRANT USAGE ON TYPE e, c TO {r}; GRANT USAGE ON DOMAIN d TO {s}"),
+    "a schema with all in it": (
+        "SELECT",
+        'CREATE SCHEMA "My s"; CREATE TABLE "My s"."T" (id serial); '
+        'CREATE FUNCTION "My s".f() RETURNS int LANGUAGE sql AS \'SELECT 1\'',
+        'DROP SCHEMA "My s" CASCADE',
+        'GRANT USAGE ON SCHEMA "My s" TO {r}; GRANT CREATE ON SCHEMA "My s" TO {s} WITH GRANT OPTION; '
+        'GRANT SELECT ON "My s"."T", "My s"."T_id_seq" TO {r}; REVOKE ALL ON FUNCTION "My s".f FROM PUBLIC; '
+        'INSERT INTO "My s"."T" DEFAULT VALUES'),
+    "a partition": (
+        "CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id)",
+        "CREATE TABLE p PARTITION OF t FOR VALUES FROM (0) TO (9)", "DROP TABLE p",
+        "GRANT SELECT (id), DELETE ON p TO {r}; INSERT INTO t VALUES (1)"),
+    "a table of which nobody may read what all others are read for": (
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT, INSERT ON TABLES TO {r}; "
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE ON SEQUENCES TO {r}; "
+        "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
+        "CREATE TABLE t (id serial PRIMARY KEY); CREATE TABLE o (id int); GRANT UPDATE ON t TO {s}; "
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "DROP TABLE t, o; DROP FUNCTION f()",
+        "REVOKE SELECT ON t FROM {r}; REVOKE ALL ON SEQUENCE t_id_seq FROM {r}; GRANT EXECUTE ON FUNCTION f() TO PUBLIC; "
+        "INSERT INTO t DEFAULT VALUES"),
+}  # fmt: skip
+ACLS = """
+SELECT kind, name, grantee, privilege, grantable FROM (
+  SELECT c.relkind::text AS kind, c.oid::regclass::text AS name, coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's'
+         ELSE 'r' END::"char", c.relowner)) AS acl FROM pg_class c
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S') AND {user} c.relnamespace)
+  UNION ALL SELECT 'column', a.attrelid::regclass || '.' || a.attname, a.attacl FROM pg_attribute a
+         JOIN pg_class c ON c.oid = a.attrelid WHERE a.attacl IS NOT NULL AND {user} c.relnamespace)
+  UNION ALL SELECT 'routine', p.oid::regprocedure::text, coalesce(p.proacl, acldefault('f', p.proowner)) FROM pg_proc p
+         WHERE {user} p.pronamespace)
+  UNION ALL SELECT 'type', t.oid::regtype::text, coalesce(t.typacl, acldefault('T', t.typowner)) FROM pg_type t
+         WHERE {user} t.typnamespace) AND t.typelem = 0
+  UNION ALL SELECT 'schema', n.nspname, coalesce(n.nspacl, acldefault('n', n.nspowner)) FROM pg_namespace n WHERE {user} n.oid)
+) AS o, LATERAL (SELECT coalesce(r.rolname, 'PUBLIC') AS grantee, a.privilege_type AS privilege, a.is_grantable AS grantable
+                 FROM aclexplode(o.acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee) AS a
+ORDER BY kind, name COLLATE "C", grantee, privilege
+""".replace(
+    "{user}", "EXISTS (SELECT FROM pg_namespace m WHERE m.nspname !~ '^(pg_|information_schema|migration)' AND m.oid ="
+)  # fmt: skip
+
+
+@pytest.fixture
+def roles(empty: Database) -> Iterator[dict[str, str]]:
+    """Two roles that end with the test, quoted."""
+    made = {"r": identifier(f'reader "{empty.name}"'), "s": identifier(f"second {empty.name}")}
+    empty.rows("; ".join(f"CREATE ROLE {role}" for role in made.values()))
+    yield made
+    for role in made.values():
+        there = empty.rows(f"SELECT FROM pg_roles WHERE quote_ident(rolname) = {literal(role)}")
+        if there:
+            empty.rows(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("what", GIVEN)
+def test_rights_stand_again_as_they_stood(empty: Database, project: Project, roles: dict[str, str], what: str) -> None:
+    """Whatever anybody could do with it before the downgrade, he can after the next upgrade, and nobody can more."""
+    setup, up, down, by_hand = (text.format(**roles) for text in GIVEN[what])
+    two(project, setup, up, down)
+    empty.rows(by_hand)
+    before = empty.rows(ACLS)
+
+    down_and_up(project, empty, "SELECT")
+
+    assert empty.rows(ACLS) == before
+    assert empty.value("SELECT count(*) FROM migration.stash WHERE state = 'restored'") == 1
+
+
+def test_what_the_upgrade_grants_stays(empty: Database, project: Project, roles: dict[str, str]) -> None:
+    """A revision that was written anew between and grants more keeps that, beside what is given again."""
+    plain = "CREATE SEQUENCE q; CREATE TABLE t (id int PRIMARY KEY)"
+    two(project, "SELECT", plain, "DROP SEQUENCE q; DROP TABLE t")
+    empty.rows("GRANT SELECT ON SEQUENCE q TO {r}; GRANT SELECT ON t TO {r}; INSERT INTO t VALUES (1)".format(**roles))
+    project.downgrade("-1")
+    more = "; GRANT UPDATE ON SEQUENCE q TO {s}; GRANT INSERT ON t TO {s}".format(**roles)
+    (file,) = project.versions.glob("002*.py")
+    file.write_text(file.read_text().replace(repr(plain), repr(plain + more)))
+
+    project.upgrade()
+
+    asked = f"SELECT name, privilege FROM ({ACLS}) AS a WHERE grantee <> current_user AND name IN ('q', 't') AND kind <> 'type'"
+    assert empty.rows(asked) == [("q", "SELECT"), ("q", "UPDATE"), ("t", "SELECT"), ("t", "INSERT")]
+
+
+def test_a_role_that_is_gone_is_told(
+    empty: Database, project: Project, roles: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where nobody is called so any more, the right cannot be given, and that is said; all others are."""
+    two(project, "SELECT", "CREATE SEQUENCE q", "DROP SEQUENCE q")
+    empty.rows("GRANT SELECT ON SEQUENCE q TO {r}, {s}".format(**roles))
+
+    with caplog.at_level(logging.INFO, "mcp_planner_schema.guard"):
+        down_and_up(project, empty, "DROP ROLE {s}".format(**roles))
+
+    assert f"not given again: SELECT on sequence q to second {empty.name}: there is no such role" in caplog.text
+    reader = literal(f'reader "{empty.name}"')
+    assert empty.value(f"SELECT has_sequence_privilege({reader}, 'q', 'SELECT')")
+
+
+def test_what_is_there_already_gets_none(empty: Database, project: Project, roles: dict[str, str]) -> None:
+    """What somebody has made under the name between is his, and rights on it are his to give."""
+    two(project, "SELECT", "CREATE SEQUENCE IF NOT EXISTS q", "DROP SEQUENCE q")
+    empty.rows("GRANT SELECT ON SEQUENCE q TO {r}".format(**roles))
+
+    down_and_up(project, empty, "CREATE SEQUENCE q")
+
+    assert empty.value("SELECT relacl FROM pg_class WHERE relname = 'q'") is None
+
+
+def test_names_of_the_record_are_looked_up_and_never_run(
+    empty: Database, project: Project, roles: dict[str, str]
+) -> None:
+    """Whoever can write to the manifest cannot have SQL run by whoever upgrades."""
+    two(project, "SELECT", "CREATE SEQUENCE q; CREATE TABLE t (id int)", "DROP SEQUENCE q; DROP TABLE t")
+    empty.rows("INSERT INTO t VALUES (1)")
+    project.downgrade("-1")
+    bad = (
+        '[["SEQUENCE", "\\"q TO PUBLIC; DROP TABLE t; --\\"", [["", "SELECT", false]]], ["TABLE; DROP TABLE t", "t", []],'
+        ' ["SEQUENCE", "q", [["", "SELECT ON q TO PUBLIC; DROP TABLE t; --", false], ["", "ALL", false]]]]'
+    )
+    empty.rows("UPDATE migration.stash SET rights = " + literal(bad))
+
+    project.upgrade()
+
+    assert empty.rows("SELECT id FROM t") == [(1,)]
+    assert empty.value("SELECT relacl FROM pg_class WHERE relname = 'q'") is None
