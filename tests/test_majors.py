@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import Database, Project
 from tests.test_fingerprint_majors import BINS, major, running
+from tests.test_rights_back import GIVEN, go_and_come, readers
 from tests.test_stash import shown, sql
 
 pytestmark = [
@@ -50,15 +51,28 @@ def server(request: pytest.FixtureRequest) -> Iterator[Database]:
         yield database
 
 
-@pytest.mark.parametrize("case", BACK)
-def test_what_goes_comes_back(
-    server: Database, project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, case: str
-) -> None:
-    """A large table that is moved, one that is copied, columns, a type, changed and deleted rows, a sequence: all of it."""
+@pytest.fixture
+def database(server: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """An empty database there, which commands find by themselves."""
     server.rows("DROP DATABASE IF EXISTS there")
     server.rows("CREATE DATABASE there")
-    database = Database(server.host, server.port, "there")
-    monkeypatch.setenv("DATABASE_URL", database.url)
+    there = Database(server.host, server.port, "there")
+    monkeypatch.setenv("DATABASE_URL", there.url)
+    return there
+
+
+@pytest.mark.parametrize("what", GIVEN)
+def test_rights_stand_again(database: Database, project: Project, what: str) -> None:
+    """So do the rights on all that goes."""
+    with readers(database) as roles:
+        go_and_come(database, project, roles, what)
+
+
+@pytest.mark.parametrize("case", BACK)
+def test_what_goes_comes_back(
+    database: Database, project: Project, caplog: pytest.LogCaptureFixture, case: str
+) -> None:
+    """A large table that is moved, one that is copied, columns, a type, changed and deleted rows, a sequence: all of it."""
     down, told = BACK[case]
     project.configure(stash_move_above="1kB")
     project.revision("001", "create_things", sql(FIRST), sql("DROP TABLE b"))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
+from mcp_planner_schema import cli
 from mcp_planner_schema.guard.postcheck import identifier, literal
 from tests.conftest import Database, Project
 from tests.test_restore import down_and_up, two
+from tests.test_stash import sql
+from tests.test_stashes import run
 
 # setup, upgrade, downgrade, and what the DBA has given and taken by hand; {r} is a role, {s} another
 GIVEN = {
@@ -49,6 +53,26 @@ GIVEN = {
         'GRANT USAGE ON SCHEMA "My s" TO {r}; GRANT CREATE ON SCHEMA "My s" TO {s} WITH GRANT OPTION; '
         'GRANT SELECT ON "My s"."T", "My s"."T_id_seq" TO {r}; REVOKE ALL ON FUNCTION "My s".f FROM PUBLIC; '
         'INSERT INTO "My s"."T" DEFAULT VALUES'),
+    "a view that both ways make anew": (
+        "CREATE VIEW w AS SELECT 1 AS a", "DROP VIEW w; CREATE VIEW w AS SELECT 1 AS a, 2 AS b",
+        "DROP VIEW w; CREATE VIEW w AS SELECT 1 AS a", "GRANT SELECT (b) ON w TO {r}; GRANT SELECT ON w TO {s}"),
+    "a function that takes a type which goes too": (
+        "SELECT", "CREATE TYPE e AS ENUM ('a'); CREATE FUNCTION f(a e, b e[]) RETURNS e LANGUAGE sql AS 'SELECT a'",
+        "DROP FUNCTION f; DROP TYPE e", "REVOKE EXECUTE ON FUNCTION f FROM PUBLIC; GRANT EXECUTE ON FUNCTION f TO {r}"),
+    "the type of a table's rows": (
+        "SELECT", "CREATE TABLE t (id int)", "DROP TABLE t",
+        "REVOKE USAGE ON TYPE t FROM PUBLIC; GRANT USAGE ON TYPE t TO {s}; INSERT INTO t VALUES (1)"),
+    "what stood before others got more by default": (
+        "SELECT", "CREATE TABLE t (id serial); CREATE SEQUENCE q; CREATE VIEW w AS SELECT 1 AS a",
+        "DROP TABLE t; DROP SEQUENCE q; DROP VIEW w",
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {r}; ALTER DEFAULT PRIVILEGES GRANT USAGE ON SEQUENCES TO {r}; "
+        "INSERT INTO t DEFAULT VALUES"),
+    "what is handed to somebody else": (
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {r}; GRANT CREATE ON SCHEMA public TO {s}; "
+        "ALTER DEFAULT PRIVILEGES FOR ROLE {s} REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
+        "CREATE VIEW w AS SELECT 1 AS a; ALTER VIEW w OWNER TO {s}; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; "
+        "ALTER FUNCTION f OWNER TO {s}",
+        "DROP VIEW w; DROP FUNCTION f", "REVOKE SELECT ON w FROM {r}; REVOKE EXECUTE ON FUNCTION f FROM PUBLIC"),
     "a partition": (
         "CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id)",
         "CREATE TABLE p PARTITION OF t FOR VALUES FROM (0) TO (9)", "DROP TABLE p",
@@ -83,30 +107,43 @@ ORDER BY kind, name COLLATE "C", grantee, privilege
 )  # fmt: skip
 
 
+@contextmanager
+def readers(database: Database) -> Iterator[dict[str, str]]:
+    """Two roles that end with the test, quoted."""
+    made = {"r": identifier(f'reader "{database.name}"'), "s": identifier(f"second {database.name}")}
+    database.rows("; ".join(f"CREATE ROLE {role}" for role in made.values()))
+    try:
+        yield made
+    finally:
+        for role in made.values():
+            if database.rows(f"SELECT 1 FROM pg_roles WHERE quote_ident(rolname) = {literal(role)}"):
+                database.rows(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
 @pytest.fixture
 def roles(empty: Database) -> Iterator[dict[str, str]]:
-    """Two roles that end with the test, quoted."""
-    made = {"r": identifier(f'reader "{empty.name}"'), "s": identifier(f"second {empty.name}")}
-    empty.rows("; ".join(f"CREATE ROLE {role}" for role in made.values()))
-    yield made
-    for role in made.values():
-        there = empty.rows(f"SELECT FROM pg_roles WHERE quote_ident(rolname) = {literal(role)}")
-        if there:
-            empty.rows(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    """Two roles, see :func:`readers`."""
+    with readers(empty) as made:
+        yield made
+
+
+def go_and_come(database: Database, project: Project, roles: dict[str, str], what: str) -> None:
+    """One of GIVEN goes and comes back: the rights are what they were."""
+    setup, up, down, by_hand = (text.format(**roles) for text in GIVEN[what])
+    two(project, setup, up, down)
+    database.rows(by_hand)
+    before = database.rows(ACLS)
+
+    down_and_up(project, database, "SELECT")
+
+    assert database.rows(ACLS) == before
+    assert database.rows("SELECT state FROM migration.stash") == [("restored",)]
 
 
 @pytest.mark.parametrize("what", GIVEN)
 def test_rights_stand_again_as_they_stood(empty: Database, project: Project, roles: dict[str, str], what: str) -> None:
     """Whatever anybody could do with it before the downgrade, he can after the next upgrade, and nobody can more."""
-    setup, up, down, by_hand = (text.format(**roles) for text in GIVEN[what])
-    two(project, setup, up, down)
-    empty.rows(by_hand)
-    before = empty.rows(ACLS)
-
-    down_and_up(project, empty, "SELECT")
-
-    assert empty.rows(ACLS) == before
-    assert empty.value("SELECT count(*) FROM migration.stash WHERE state = 'restored'") == 1
+    go_and_come(empty, project, roles, what)
 
 
 def test_what_the_upgrade_grants_stays(empty: Database, project: Project, roles: dict[str, str]) -> None:
@@ -140,14 +177,98 @@ def test_a_role_that_is_gone_is_told(
     assert empty.value(f"SELECT has_sequence_privilege({reader}, 'q', 'SELECT')")
 
 
-def test_what_is_there_already_gets_none(empty: Database, project: Project, roles: dict[str, str]) -> None:
-    """What somebody has made under the name between is his, and rights on it are his to give."""
-    two(project, "SELECT", "CREATE SEQUENCE IF NOT EXISTS q", "DROP SEQUENCE q")
+@pytest.mark.parametrize(
+    ("up", "meanwhile", "name"),
+    [
+        ("CREATE SEQUENCE IF NOT EXISTS q", "CREATE SEQUENCE q", "q"),
+        ("ALTER SEQUENCE IF EXISTS o RENAME TO q; CREATE SEQUENCE IF NOT EXISTS q", "CREATE SEQUENCE o", "q"),
+    ],
+    ids=["under its name", "under another name"],
+)
+def test_what_is_there_already_gets_none(
+    empty: Database, project: Project, roles: dict[str, str], caplog: pytest.LogCaptureFixture, up: str, meanwhile: str,
+    name: str,
+) -> None:  # fmt: skip
+    """What somebody has made between is his, and rights on it are his to give; that is told."""
+    two(project, "SELECT", up, "DROP SEQUENCE q")
     empty.rows("GRANT SELECT ON SEQUENCE q TO {r}".format(**roles))
 
-    down_and_up(project, empty, "CREATE SEQUENCE q")
+    with caplog.at_level(logging.INFO, "mcp_planner_schema.guard"):
+        down_and_up(project, empty, meanwhile)
 
-    assert empty.value("SELECT relacl FROM pg_class WHERE relname = 'q'") is None
+    assert empty.value(f"SELECT relacl FROM pg_class WHERE relname = '{name}'") is None
+    assert "not given again: rights on sequence q, which was there before" in caplog.text
+
+
+def test_a_column_that_is_gone_is_told(
+    empty: Database, project: Project, roles: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A right on a column that the revision makes no more hinders no upgrade."""
+    two(project, "SELECT", "CREATE VIEW w AS SELECT 1 AS a, 2 AS b", "DROP VIEW w")
+    empty.rows("GRANT SELECT (a, b) ON w TO {r}".format(**roles))
+    project.downgrade("-1")
+    (file,) = project.versions.glob("002*.py")
+    file.write_text(file.read_text().replace(", 2 AS b", ""))
+
+    with caplog.at_level(logging.INFO, "mcp_planner_schema.guard"):
+        project.upgrade()
+
+    reader = f'reader "{empty.name}"'
+    assert f"not given again: SELECT on column b of w to {reader}: there is no such column" in caplog.text
+    assert empty.value(f"SELECT has_column_privilege({literal(reader)}, 'w', 'a', 'SELECT')")
+
+
+def test_a_body_that_commits_keeps_them_too(empty: Database, project: Project, roles: dict[str, str]) -> None:
+    """What such a downgrade takes with rights on it is recorded before the body makes it final."""
+    body = "with op.get_context().autocommit_block():\n    op.execute('DROP INDEX CONCURRENTLY i')\n"
+    project.revision(
+        "001",
+        "create_things",
+        sql("CREATE TABLE t (id int)"),
+        "raise NotImplementedError",
+        reversible="forward-only: x",
+    )
+    project.revision(
+        "002", "alter_things", sql("CREATE INDEX i ON t (id); CREATE VIEW w AS SELECT 1 AS a"), body + sql("DROP VIEW w"),
+        transaction="none",
+    )  # fmt: skip
+    project.upgrade()
+    empty.rows("GRANT SELECT ON w TO {r}".format(**roles))
+    before = empty.rows(ACLS)
+
+    down_and_up(project, empty, "SELECT")
+
+    assert empty.rows(ACLS) == before
+    assert empty.rows("SELECT state FROM migration.stash") == [("restored",)]
+
+
+def test_rights_alone_need_no_schema_and_guard_no_rows(
+    empty: Database, project: Project, roles: dict[str, str], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Their stash is a row of the manifest: it can be shown, verified and purged, and an older one stays the newest with rows."""
+    project.revision("001", "create_things", sql("CREATE TABLE t (id int PRIMARY KEY)"), sql("DROP TABLE t"))
+    project.revision("002", "alter_things", sql("ALTER TABLE t ADD v int"), sql("ALTER TABLE t DROP v"))
+    project.revision("003", "add_view", sql("CREATE VIEW w AS SELECT 1 AS a"), sql("DROP VIEW w"))
+    project.upgrade("002")
+    empty.rows("INSERT INTO t VALUES (1, 2)")
+    project.downgrade("-1")
+    project.upgrade("003")
+    empty.rows("GRANT SELECT ON w TO {r} WITH GRANT OPTION".format(**roles))
+    project.downgrade("-1")
+    assert empty.value("SELECT count(*) FROM pg_namespace WHERE nspname = 'migration_stash_2'") == 0
+    empty.rows("UPDATE migration.stash SET keep_until = now(), kept_at = now() - interval '99 days'")
+
+    monkeypatch.setattr(cli, "ROOT", project.folder)
+
+    assert run(capsys, "migrate-stash-list")[0] == 0
+    assert (
+        f'rights     on w: SELECT to reader "{empty.name}" with grant option'
+        in run(capsys, "migrate-stash-show", "ID=2")[1]
+    )
+    assert run(capsys, "migrate-stash-verify")[0] == 0
+    assert "it is the newest there is" in run(capsys, "migrate-stash-purge", "ID=1", "CONFIRM=migration_stash_1")[2]
+    assert run(capsys, "migrate-stash-purge", "ID=2", "CONFIRM=migration_stash_2")[0] == 0
 
 
 def test_names_of_the_record_are_looked_up_and_never_run(

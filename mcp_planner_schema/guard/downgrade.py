@@ -26,6 +26,7 @@ from mcp_planner_schema.guard.findings import Finding, Refused
 from mcp_planner_schema.guard.progress import Progress
 
 if TYPE_CHECKING:
+    from alembic.runtime.migration import MigrationContext
     from sqlalchemy import Connection
 
     from mcp_planner_schema.guard.evidence import Table
@@ -53,7 +54,8 @@ def take(
     stood = stash.stands(connection, schema, tried)
     at.hold_from = time.monotonic()
     if tried.commits:
-        stash.keep(connection, schema, at.name, tried, stood)
+        # Nothing is lost, or it would have been refused; the body's own COMMIT makes final what is recorded here.
+        _record(run, at, context, stash.keep(connection, schema, at.name, tried, stood))
         with committing(), transaction.observed(connection, at.seen):
             original()
         return {}
@@ -73,6 +75,16 @@ def take(
     if kept is None:
         at.seen = transaction.Seen(at.seen.xid)
         kept = for_real()
+    _record(run, at, context, kept)
+    at.notes += [why] if why else []
+    trial.disarm(connection, schema)
+    return before
+
+
+def _record(run: Run, at: Progress, context: MigrationContext, kept: stash.Kept) -> None:
+    """Write the manifest of what is kept, if anything is, in the step's transaction; what is told of it becomes ``at.notes``."""
+    connection, schema = context.connection, run.settings.schema
+    assert connection is not None
     if kept.id:
         manifest.write(
             connection, schema, kept.id, run=run.number, version_table=plan.version_table(context), revision=at.name,
@@ -81,9 +93,7 @@ def take(
             archive=(str(at.archive.path), at.archive.sha256) if at.archive else None,
         )  # fmt: skip
     archived = [f"archived in {at.archive.path}"] if at.archive else []
-    at.notes = archived + manifest.lines(connection, schema, kept.id, kept.objects) + ([why] if why else [])
-    trial.disarm(connection, schema)
-    return before
+    at.notes = archived + manifest.lines(connection, schema, kept.id, kept.objects)
 
 
 def _afford(run: Run, at: Progress, connection: Connection, tried: trial.Trial, moving: Sequence[Table]) -> None:

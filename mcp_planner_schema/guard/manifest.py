@@ -180,7 +180,9 @@ def read(connection: Connection, schema: str, where: str = "true", values: Itera
 def _read(connection: Connection, schema: str, where: str, values: Iterable[Any]) -> list[Stash]:
     asked = connection.exec_driver_sql(
         "SELECT s.id, s.revision, s.kept_in, s.state, s.kept_at, s.keep_until, s.who, s.why, s.archive, s.archive_sha256, "
-        "s.xid, s.written, s.direction, s.rights "
+        "s.xid, s.written, s.direction, "
+        # A manifest that an earlier version has made lacks the column until the next run.
+        "coalesce(pg_catalog.to_jsonb(s) -> 'rights', '[]') AS rights "
         f"FROM {schema}.stash AS s WHERE {where} ORDER BY s.id DESC",
         tuple(values),
     ).all()

@@ -259,8 +259,8 @@ def _stand_in(connection: Connection, kept_in: str, table: Table, made: Parts) -
         execute(connection, f"ALTER TABLE {name} SET ({made.options})")
     _triggers(connection, table, made)
     execute(connection, f"ALTER TABLE {name} OWNER TO {made.owner}")
-    for oid in rights.standing(connection, [rights.Rights("TABLE", name, ())]).values():
-        rights.give(connection, oid, made.grants)
+    for one, oid in rights.standing(connection, [rights.Rights("TABLE", name, made.grants)]).items():
+        rights.give(connection, one.kind, oid, one.grants)
 
 
 def _triggers(connection: Connection, table: Table, made: Parts) -> None:

@@ -77,7 +77,7 @@ def prove(connection: Connection, schema: str, kept: stash.Kept) -> stash.Kept:
         new = [table for oid, table in after.items() if oid not in kept.before]
         move.prove(connection, schema, kept.tried, kept.stand_ins, (seen.written, new), since)
     sealed = seal.seal(connection, schema, kept, after, seen.states)
-    if not sealed.id:
+    if not any(one.relation for one in sealed.objects):
         return sealed
     # What it has made may hold what it has moved there, like what it has written to.
     anew = {oid for oid, table in after.items() if oid not in kept.before and table.kind == "r"}

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _NEWEST = """
 SELECT pg_catalog.max(id), pg_catalog.max(id) FILTER (WHERE state IN ('kept', 'partly restored'))
-FROM {schema}.stash WHERE state <> 'purged' AND direction = 'downgrade'
+FROM {schema}.stash s WHERE state <> 'purged' AND direction = 'downgrade'
+  AND EXISTS (SELECT FROM {schema}.stash_object o WHERE o.stash_id = s.id)
 """
 _THERE = """
 SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

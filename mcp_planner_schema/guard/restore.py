@@ -65,7 +65,7 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
         for found in sorted(back.before.values(), key=lambda table: table.oid):
             execute(connection, f"LOCK TABLE {evidence.name_of(found)} IN SHARE ROW EXCLUSIVE MODE")
         back.before = _there(connection, back)  # as nobody can change them any more
-    back.standing = frozenset(rights.standing(connection, stash.rights))
+    back.others = rights.everything(connection, stash.rights)
     back.already = frozenset(connection.exec_driver_sql(_TABLES).scalars())
     if not later:
         _lock_written(connection, stash)
@@ -196,10 +196,8 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
         if found and ((one.lost and not back.anyway) or (one.schema, one.name) not in back.before):
             names = {column.name for column in found.columns.values()} & set(one.lost or one.columns)
             may, whole = names.__contains__, one.kind == "table"
-            notes += rights.give(connection, found.oid, one.grants, may=may, whole=whole)
-    for other, oid in rights.standing(connection, back.stash.rights).items():
-        if other not in back.standing:
-            notes += rights.give(connection, oid, other.grants)
+            notes += rights.give(connection, "TABLE", found.oid, one.grants, may=may, whole=whole)
+    notes += rights.give_again(connection, back.stash.rights, back.others)
     notes += told.of_sequences(connection, back, dry=dry) + told.not_again(connection, back)
     waits = any(filled.left or filled.missing for filled in back.filled.values()) or not all(tables.values())
     if not waits and _only_here(back):

@@ -139,10 +139,10 @@ def keep(
             raise CommitInside(f"{', '.join(changed)} was changed by somebody else since the trial; repeat the command")
         catalog = structure.again(connection, schema, stood.catalog, since) if tried.change else {}
     whole = {table.oid for table, loss, _ in wanted if loss and not loss.columns}
-    on = rights.of(connection, tried.change.dropped - whole) if tried.change else ()
+    on = rights.of(connection, tried.change.dropped, but=whole) if tried.change else ()
     number = manifest.next_id(connection, schema) if wanted or tried.sequences or tried.also or on else 0
     kept = Kept(number, revision, tried, before, on, stood.known, since)
-    if number:
+    if wanted or tried.sequences or tried.also:
         kept = _copied(connection, schema, revision, kept, wanted, {table.oid for table in moving})
     harmed = {harm.table.oid for harm in tried.harms} | {loss.table.oid for loss in tried.losses if not loss.columns}
     with pinned(connection, search_path=SYSTEM_PATH):
