@@ -259,8 +259,9 @@ def _stand_in(connection: Connection, kept_in: str, table: Table, made: Parts) -
         execute(connection, f"ALTER TABLE {name} SET ({made.options})")
     _triggers(connection, table, made)
     execute(connection, f"ALTER TABLE {name} OWNER TO {made.owner}")
-    for one, oid in rights.standing(connection, [rights.Rights("TABLE", name, made.grants)]).items():
-        rights.give(connection, one.kind, oid, one.grants)
+    fresh = evidence.named(connection, table.schema, table.name)
+    assert fresh is not None
+    rights.give(connection, "TABLE", fresh.oid, made.grants)
 
 
 def _triggers(connection: Connection, table: Table, made: Parts) -> None:
