@@ -72,6 +72,7 @@ MOVED = {
         "CREATE TABLE z ()", "CREATE TABLE m (id int); ;INSERT INTO m VALUES (1); CREATE INDEX m_id ON m (id)", "DROP TABLE m",
         "INSERT INTO m VALUES (2)",
     ),
+    "with rights on a column": ("CREATE TABLE z ()", ID + "; GRANT SELECT (v) ON m TO pg_monitor", "DROP TABLE m", FIFTY),
     "with options": ("CREATE TABLE z ()", ID + " WITH (fillfactor = 50, toast.autovacuum_enabled = off)", "DROP TABLE m", FIFTY),
     "another schema": ("CREATE SCHEMA app", "CREATE TABLE app.m (id serial PRIMARY KEY); COMMENT ON TABLE app.m IS 'x'",
                        "DROP TABLE app.m", "INSERT INTO app.m DEFAULT VALUES"),
@@ -278,7 +279,6 @@ UNLIKE = {
     "statistics target": "ALTER TABLE m ALTER v SET STATISTICS 7",
     "column options": "ALTER TABLE m ALTER v SET (n_distinct = 3)",
     "statistics target of an index": "CREATE INDEX i ON m ((id + 1)); ALTER INDEX i ALTER 1 SET STATISTICS 7",
-    "rights on a column": "GRANT SELECT (v) ON m TO pg_monitor",
     "a check that was not validated": "ALTER TABLE m ADD CONSTRAINT c CHECK (id > 0) NOT VALID",
     "a constraint that has another name than its index": "ALTER TABLE m ADD CONSTRAINT u UNIQUE (v); COMMENT ON TYPE m IS 'x'",
 }
