@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from mcp_planner_schema.guard import connect
+from mcp_planner_schema.guard.checksum import checksum
 from tests.conftest import Database, Project
+from tests.test_checksum import SAME, SUMS
 from tests.test_fingerprint_majors import BINS, major, running
 from tests.test_rights_back import GIVEN, go_and_come, readers
 from tests.test_stash import shown, sql
@@ -66,6 +70,17 @@ def test_rights_stand_again(database: Database, project: Project, what: str) -> 
     """So do the rights on all that goes."""
     with readers(database) as roles:
         go_and_come(database, project, roles, what)
+
+
+def test_the_sums_are_the_same(database: Database) -> None:
+    """A checksum written on one server can be compared on every other."""
+    engine = connect.engine(sa.make_url(database.url).set(drivername="postgresql+psycopg2"), "the test")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(SAME)
+        found = checksum(connection, "public.a", ["id", "v", "q", "at", "b", "u", "y", "d", "f", "j"])
+    engine.dispose()
+
+    assert found == SUMS
 
 
 @pytest.mark.parametrize("case", BACK)

@@ -16,7 +16,7 @@ from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier,
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-ALGORITHM = "sum-hash-record-v2"
+ALGORITHM = "sum-hash-chain-v3"
 """Written beside every checksum: the number of rows, the sum of their hashes, and that of the hashes of these."""
 
 OUTPUT = {
@@ -44,10 +44,15 @@ _SENT = {
     1083: "time_send", 1114: "timestamp_send", 1184: "timestamptz_send", 1700: "numeric_send",
 }  # fmt: skip
 
+_INTEGERS, _BOOLEAN, _UUID, _NUMERIC = (20, 21, 23), 16, 2950, 1700
+_RECORDED = (17, 26, 1082)
+"""bytea, which as text would be twice as long; oid and date, which are too rare for a link of their own."""
+
 _CHAINED = 50
-"""How many texts are hashed one after the other: each is a call in a call, and PostgreSQL's stack has an end."""
+"""How many values are hashed one after the other: each is a call in a call, and PostgreSQL's stack has an end."""
 _NULL = 7046029254386353131
-"""What turns the seed of a text that is null: the empty one has the other seed, and any number does."""
+"""What turns the seed of a value that is null: the one that stands for it has the other seed, and any number does."""
+_INSTEAD = {20: "0", 21: "0", 23: "0", _BOOLEAN: "false", _UUID: "uuid '00000000-0000-0000-0000-000000000000'"}
 
 # Piece by piece, for one may be larger than any value; opened to learn its size, and closed before the next.
 _LARGE = """
@@ -117,21 +122,47 @@ def of(connection: Connection, rows_of: str, columns: Iterable[str]) -> Checksum
 def _hash(names: list[str], types: list[int]) -> str:
     """SQL: the 64-bit hash of a row of these columns.
 
-    A record of all that is short, and then the texts, each with the hash so far as its seed: putting a text into a record
-    copies it, and takes longer than its hash. The record's own hash is 31 times that of the columns before plus that of the
-    next: added up just so, two rows that swap their values in one column would go unseen. As a seed it is stirred.
+    A chain: each value's hash has the hash so far as its seed. A record's own hash is 31 times that of the columns before plus
+    that of the next: added up just so, two rows that swap their values in one column would go unseen. As a seed it is stirred,
+    so what no hash takes with a seed is put into a record, which the chain begins with; to make one takes longer than a link.
     """
-    texts = [(name, oid) for name, oid in zip(names, types, strict=True) if oid not in _AS_IT_IS.keys() | _SENT.keys()]
-    chained = texts[:_CHAINED]
-    record = [_value(*one) for one in zip(names, types, strict=True) if one not in chained]
-    hashed = f"pg_catalog.hash_record_extended(ROW({', '.join(record)}), 0)" if record else "bigint '0'"
+    columns = list(zip(names, types, strict=True))
+    chained = [one for one in columns if one[1] not in _RECORDED][:_CHAINED]
+    record = [_value(*one) for one in columns if one not in chained]
+    first = f"pg_catalog.hash_record_extended(ROW({', '.join(record)}), 0)" if record else "bigint '0'"
     if not chained:
-        return f"pg_catalog.hashint4extended(0, {hashed})"
+        return f"pg_catalog.hashint4extended(0, {first})"
+    whole = with_nulls = first
     for name, oid in chained:
-        null = f"{name} IS NULL" if oid in _STRING else f"pg_catalog.num_nulls({name}) OPERATOR(pg_catalog.=) 1"
-        seed = f"{hashed} OPERATOR(pg_catalog.#) CASE WHEN {null} THEN bigint '{_NULL}' ELSE bigint '0' END"
-        hashed = f"pg_catalog.hashtextextended(coalesce({_value(name, oid)}, ''), {seed})"
-    return hashed
+        whole = _link(name, oid, whole)
+        turned = (
+            f"CASE WHEN pg_catalog.num_nulls({name}) OPERATOR(pg_catalog.=) 1 THEN bigint '{_NULL}' ELSE bigint '0' END"
+        )
+        with_nulls = _link(name, oid, f"{with_nulls} OPERATOR(pg_catalog.#) {turned}", null=True)
+    # The same for a row without nulls, at three quarters of the time.
+    nulls = f"pg_catalog.num_nulls({', '.join(name for name, _ in chained)})"
+    return f"CASE WHEN {nulls} OPERATOR(pg_catalog.=) 0 THEN {whole} ELSE {with_nulls} END"
+
+
+def _link(name: str, oid: int, seed: str, *, null: bool = False) -> str:
+    """SQL: the hash of one value that begins with ``seed``. It may be ``null``: then some value, for it has another seed."""
+    given = f"coalesce({name}, {_INSTEAD[oid]})" if null and oid in _INSTEAD else name
+    if oid in _INTEGERS:
+        # The hash of 64 bits folds them to 32, whatever the seed: with the upper half by itself nothing is left out.
+        upper = f"pg_catalog.hashint8extended({given}::bigint OPERATOR(pg_catalog.>>) 32, {seed})"
+        return f"pg_catalog.hashint8extended({given}::bigint, {upper})"
+    if oid == _BOOLEAN:
+        return f"pg_catalog.hashint4extended({given}::int, {seed})"
+    if oid == _UUID:
+        return f"pg_catalog.uuid_hash_extended({given}, {seed})"
+    if oid == _NUMERIC:
+        text = f"pg_catalog.textin(pg_catalog.numeric_out({name}))"
+    elif oid in _SENT:
+        text = f"pg_catalog.encode({_value(name, oid)}, 'hex')"
+    else:
+        text = _value(name, oid)
+    text = f"coalesce({text}, '')" if null else text
+    return f'pg_catalog.hashtextextended({text} COLLATE pg_catalog."C", {seed})'
 
 
 def _types(connection: Connection, rows_of: str, names: list[str]) -> list[int]:
