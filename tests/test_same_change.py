@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mcp_planner_schema.guard import stash, touched
+from mcp_planner_schema.guard import downgrade, stash, touched
 from mcp_planner_schema.guard.findings import Refused
 from tests.conftest import Database, Project
 from tests.test_restore import ROWS_A, TABLE_A, two
@@ -65,19 +65,19 @@ MADE = {
 
 
 @pytest.mark.parametrize("what", MADE)
-@pytest.mark.parametrize("when", ["stands", "keep"])
+@pytest.mark.parametrize("when", [(downgrade, "_archive"), (stash, "keep")], ids=["archive", "keep"])
 def test_what_somebody_made_since_the_trial_does_not_go_unseen(
-    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch, what: str, when: str
+    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch, what: str, when: tuple[Any, str]
 ) -> None:
-    """It would go with the table, whether it was made before all was read for the real run or after: nothing is dropped."""
+    """It would go with the table, whether it was made right after the trial or where all is to be kept: nothing is dropped."""
     two(project, f"{TABLE_A}; {ROWS_A}", "SELECT 1", "DROP TABLE a CASCADE")
-    real = getattr(stash, when)
+    real = getattr(*when)
 
     def late(*given: Any) -> Any:
         empty.rows(MADE[what])
         return real(*given)
 
-    monkeypatch.setattr(stash, when, late)
+    monkeypatch.setattr(*when, late)
 
     with pytest.raises(Refused, match="run for real it"):
         project.downgrade("-1")

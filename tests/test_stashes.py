@@ -137,7 +137,7 @@ def test_show_tells_everything_of_one_stash(kept: Database, capsys: pytest.Captu
     assert set(of) == {("columns", "b"), ("table", "a"), ("table", "c"), ("sequence", "a_id_seq")}
     assert of["table", "a"]["columns"] == {"id": "integer", "v": "text"}
     assert of["table", "a"]["lies_in"] == "migration_stash_1.a"
-    assert of["table", "a"]["algorithm"] == "sum-hash-record-v2"
+    assert of["table", "a"]["algorithm"] == "sum-hash-chain-v3"
     assert of["table", "a"]["rows"] == 3
     assert of["columns", "b"]["lost_columns"] == ["x"]
     assert of["sequence", "a_id_seq"]["last_value"] == 3

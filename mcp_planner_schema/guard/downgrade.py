@@ -51,11 +51,11 @@ def take(
     at.seen = transaction.Seen(at.seen.xid)
     verdict.refuse(tried, at.judged.header if at.judged else None, at.where, at.name)
     _archive(run, at, connection, tried)
-    stood = stash.stands(connection, schema, tried)
+    states = trial.watched(connection, tried.before, tried)  # of many tables, so while nothing is locked
     at.hold_from = time.monotonic()
     if tried.commits:
         # Nothing is lost, or it would have been refused; the body's own COMMIT makes final what is recorded here.
-        _record(run, at, context, stash.keep(connection, schema, at.name, tried, stood))
+        _record(run, at, context, stash.keep(connection, schema, at.name, tried, states))
         with committing(), transaction.observed(connection, at.seen):
             original()
         return {}
@@ -64,7 +64,7 @@ def take(
     _afford(run, at, connection, tried, moving)
 
     def for_real(moved: Sequence[Table] = ()) -> stash.Kept:
-        kept = stash.keep(connection, schema, at.name, tried, stood, moved)
+        kept = stash.keep(connection, schema, at.name, tried, states, moved)
         trial.arm(connection, schema)
         with trial.no_rollback(connection), transaction.observed(connection, at.seen):
             original()

@@ -37,9 +37,9 @@ def prove(connection: Connection, schema: str, kept: stash.Kept) -> stash.Kept:
     Raises :class:`CommitInside` for whatever is gone that was not kept, or gone from what was kept; the transaction must
     then be rolled back.
     """
-    assert kept.known is not None
+    assert kept.tried.known is not None
     with pinned(connection, search_path=SYSTEM_PATH):  # once for all that is asked here
-        since = touched.since(connection, kept.known) | kept.since  # what came in between may be gone by now
+        since = touched.since(connection, kept.tried.known) | kept.since  # what came in between may be gone by now
         after = evidence.again(connection, schema, kept.before, since)
         allowed = {loss.table.oid: loss for loss in kept.tried.losses}
         for loss in evidence.losses(kept.before, after):

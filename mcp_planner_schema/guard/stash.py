@@ -25,7 +25,7 @@ from mcp_planner_schema.guard import (
     trial,
 )
 from mcp_planner_schema.guard import sequences as sequence
-from mcp_planner_schema.guard.evidence import Column, Loss, Table, again, name_of, rows_of, snapshot
+from mcp_planner_schema.guard.evidence import Column, Loss, Table, again, name_of, rows_of
 from mcp_planner_schema.guard.findings import Finding, Refused
 from mcp_planner_schema.guard.manifest import AFTER, Object, Written
 from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, pinned
@@ -48,16 +48,6 @@ FROM pg_catalog.pg_class c WHERE c.oid = %s::pg_catalog.regclass::pg_catalog.oid
 """
 
 
-@dataclass(frozen=True)
-class Stood:
-    """All that was there at the moment ``known``: the schema's ``catalog``, the ``tables``, their files and counters."""
-
-    known: touched.Known
-    catalog: structure.Picture
-    tables: dict[int, Table]
-    states: dict[int, damage.State]
-
-
 class Copy(NamedTuple):
     """A copy as it was made: its OID and file, the rows put into it by this transaction, its bytes, its columns."""
 
@@ -74,7 +64,7 @@ class Kept:
 
     ``states`` are the tables' files and counters at that time, ``harmed`` the tables whose rows may change all the same,
     ``copies`` each copy as it was made, by its quoted name, ``stand_ins`` what stands in for moved tables, ``own`` what
-    of the guard's this transaction has not written to, ``catalog`` all of the schema as it was. ``since`` the moment ``known``
+    of the guard's this transaction has not written to, ``catalog`` all of the schema as it was. ``since`` the trial began
     these were touched by others. ``rights`` are those on what goes, but for the tables that are kept. ``id`` is the stash's
     number, 0 where nothing is lost.
     """
@@ -84,7 +74,6 @@ class Kept:
     tried: trial.Trial
     before: dict[int, Table]
     rights: tuple[rights.Rights, ...] = ()
-    known: touched.Known | None = None
     since: frozenset[int] = frozenset()
     objects: tuple[Object, ...] = ()
     tables: dict[int, Table] = field(default_factory=dict)
@@ -97,25 +86,19 @@ class Kept:
     catalog: structure.Picture = field(default_factory=dict)
 
 
-def stands(connection: Connection, schema: str, tried: trial.Trial) -> Stood:
-    """Read it all, which takes long where there are thousands of tables: to be called while nothing is locked."""
-    with pinned(connection, search_path=SYSTEM_PATH):
-        known = touched.known(connection)
-        catalog = structure.of_everything(connection, schema) if tried.change else {}
-        tables = snapshot(connection, schema)
-        return Stood(known, catalog, tables, trial.watched(connection, tables, tried))
-
-
 def keep(
-    connection: Connection, schema: str, revision: str, tried: trial.Trial, stood: Stood, moving: Sequence[Table] = ()
-) -> Kept:
+    connection: Connection, schema: str, revision: str, tried: trial.Trial, states: dict[int, damage.State],
+    moving: Sequence[Table] = (),
+) -> Kept:  # fmt: skip
     """Copy everything that the trial has shown to be lost, but for the tables of ``moving``, which are moved at the end.
 
     All tables are locked first, in OID order, so that no write falls between copy and loss; readers go on until the real
-    run takes a stronger lock. What somebody else has changed since all ``stood`` so is read again behind the locks.
+    run takes a stronger lock. ``states`` are those of :func:`trial.watched` after the trial. What somebody else has changed since
+    that began is read again behind the locks.
     Raises :class:`Refused` for columns of a table with rows and no primary key, :class:`CommitInside` where a copy would not
     be what the real run destroys.
     """
+    assert tried.known is not None
     wanted = plan(tried)
     locked = {table.oid: table for table, _, _ in wanted}
     locked |= {root.oid: root for root in (tried.root(tried.before[oid]) for oid in tried.rewritten)}
@@ -128,20 +111,20 @@ def keep(
         execute(connection, "; ".join(_lock(connection, table) for _, table in sorted(locked.items())))
     sequence.hold(connection, tried.sequences)
     with pinned(connection, search_path=SYSTEM_PATH):  # once for all that is asked here
-        since = touched.since(connection, stood.known)
-        before = again(connection, schema, stood.tables, since)
-        states = {oid: one for oid, one in stood.states.items() if oid not in since} | trial.watched(
+        since = touched.since(connection, tried.known) | tried.meanwhile
+        before = again(connection, schema, tried.before, since)
+        states = {oid: one for oid, one in states.items() if oid not in since} | trial.watched(
             connection, {oid: table for oid, table in before.items() if oid in since}, tried
         )
         changed = [table.shown for oid, table in sorted(locked.items()) if before.get(oid) != table]
         changed += [table.shown for table in damage.filled(connection, tried.empty)]
         if changed:
             raise CommitInside(f"{', '.join(changed)} was changed by somebody else since the trial; repeat the command")
-        catalog = structure.again(connection, schema, stood.catalog, since) if tried.change else {}
+        catalog = structure.again(connection, schema, tried.catalog, since)
     whole = {table.oid for table, loss, _ in wanted if loss and not loss.columns}
     on = rights.of(connection, tried.change.dropped, but=whole) if tried.change else ()
     number = manifest.next_id(connection, schema) if wanted or tried.sequences or tried.also or on else 0
-    kept = Kept(number, revision, tried, before, on, stood.known, since)
+    kept = Kept(number, revision, tried, before, on, since)
     if wanted or tried.sequences or tried.also:
         kept = _copied(connection, schema, revision, kept, wanted, {table.oid for table in moving})
     harmed = {harm.table.oid for harm in tried.harms} | {loss.table.oid for loss in tried.losses if not loss.columns}

@@ -97,7 +97,8 @@ class Trial:
     ``also`` is what goes along with the losses: catalog, OID, how people call it. ``sequences`` are those that go or stand
     lower afterwards, as they were before. ``rewritten`` are the tables that got a new file, ``empty`` those of them that
     had no row to lose, ``written`` all that the body wrote to. ``beyond`` is what no stash could keep. ``unread`` are the
-    large tables that the body has not read; ``change`` is what it does to the catalog, None in a rehearsal.
+    large tables that the body has not read; ``change`` is what it does to the catalog, None in a rehearsal. All that there was
+    before, ``before`` and the ``catalog``, is as of the moment ``known``, and of ``meanwhile``, while it was read.
     """
 
     before: dict[int, Table] = field(default_factory=dict)
@@ -113,6 +114,9 @@ class Trial:
     beyond: tuple[str, ...] = ()
     unread: frozenset[int] = frozenset()
     change: structure.Change | None = None
+    catalog: structure.Picture = field(default_factory=dict)
+    known: touched.Known | None = None
+    meanwhile: frozenset[int] = frozenset()
 
     def root(self, table: Table) -> Table:
         """The partitioned table that a partition belongs to in the end; any other table itself."""
@@ -147,8 +151,9 @@ def attempt(
         connection.info.setdefault(STOOD, stood)
         before_touched, values = own_touched(connection, schema), attributes.inside(connection)
         counted = {} if large is None else reading.begin(connection, reading.large(connection, states, large))
-        catalog = structure.of_everything(connection, schema) if proven else None
-        meanwhile = touched.since(connection, known)  # what came while this was read, and may be gone at the end
+        outcome.catalog = structure.of_everything(connection, schema) if proven else {}
+        # What came while this was read, and may be gone at the end.
+        outcome.known, outcome.meanwhile = known, touched.since(connection, known)
     connection.exec_driver_sql("SAVEPOINT guard_trial")
     if clock is not None:  # what differs is asked for under the body's locks, which takes as long, and then looked at
         clock.allow(clock.usual + max(0.0, _AGAIN * took - _NOT_FELT))
@@ -158,7 +163,7 @@ def attempt(
             body()
             settle(connection, schema)
             with pinned(connection, search_path=SYSTEM_PATH):
-                changed = touched.since(connection, known) | meanwhile
+                changed = touched.since(connection, known) | outcome.meanwhile
                 after = evidence.again(connection, schema, before, changed)
                 outcome.losses = evidence.losses(before, after)
                 if outcome.losses:
@@ -174,8 +179,8 @@ def attempt(
                 outcome.unread = (
                     frozenset() if damage.filled(connection, made) else reading.unread(connection, counted) & whole
                 )
-                if catalog is not None:
-                    outcome.change = structure.change(connection, schema, catalog, changed)
+                if proven:
+                    outcome.change = structure.change(connection, schema, outcome.catalog, changed)
                 mine = own_tables(connection, schema)
                 dropped = sorted(name for name, columns in own.items() if mine.get(name) != columns)
                 written = sorted((own_touched(connection, schema) & own.keys()) - before_touched)
