@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from mcp_planner_schema.guard import prepared
 from mcp_planner_schema.guard.evidence import own
-from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -168,6 +169,12 @@ SELECT d.oid, 'default rights', concat_ws(' ', d.defaclrole::regrole, nullif(d.d
 FROM pg_default_acl d
 """
 
+_MANY = 500
+"""Objects. Fewer are found through indexes, by a plan that the session has; of more another plan may be the better one."""
+_FEW = {"plan_cache_mode": "force_generic_plan", "jit": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+_EXECUTE = "EXECUTE {} (%(own)s, %(own_identity)s, %(only)s::oid[])"
+_PLACES = {"own": "$1", "own_identity": "$2", "only": "$3"}
+
 Lines = frozenset[tuple[str, str, str]]
 
 Picture = dict[int, Lines]
@@ -214,18 +221,44 @@ def difference(before: Lines, after: Lines) -> str:
     return "; ".join(line[:200] for line in lines[:3])
 
 
+def prepare(connection: Connection, schema: str) -> None:
+    """Let the session plan now what is asked of the objects that a body has touched: that takes longer than the answer, and
+    no lock is held yet. It stays prepared when the transaction is rolled back."""
+    with pinned(connection, search_path=SYSTEM_PATH, **_FEW):
+        text = _some(connection)
+        if not prepared.is_there(connection, text):
+            execute(connection, f"PREPARE {prepared.name(text)} (text, text, oid[]) AS {text % _PLACES}")
+        connection.exec_driver_sql(_EXECUTE.format(prepared.name(text)), _values(schema, only=frozenset())).all()
+
+
 def _picture(
     connection: Connection, schema: str, *, one: int | None = None, only: frozenset[int] | None = None
 ) -> Picture:
-    values = {
+    found: dict[int, set[tuple[str, str, str]]] = {}
+    few = only is not None and len(only) < _MANY
+    with pinned(connection, search_path=SYSTEM_PATH, **(_FEW if few else {})):
+        asked = _some(connection) if few else _text(connection, of_all="" if one else _OF_ALL)
+        if few and prepared.is_there(connection, asked):
+            asked = _EXECUTE.format(prepared.name(asked))
+        for at, kind, name, text in connection.exec_driver_sql(asked, _values(schema, one=one, only=only)):
+            found.setdefault(at, set()).add((kind, name, text or ""))
+    return {at: frozenset(lines) for at, lines in found.items()}
+
+
+def _text(connection: Connection, of_all: str = _OF_ALL) -> str:
+    version = connection.dialect.server_version_info
+    published = _PUBLISHED_15 if version is None or version >= (15,) else "''"
+    return _LINES.format(of_all=of_all, published=published)
+
+
+def _some(connection: Connection) -> str:
+    """The question about some objects only, so that a plan for whatever objects goes by their indexes."""
+    text = _text(connection).replace("%(one)s::oid", "NULL::oid")
+    return text.replace("%(only)s::oid[] IS NULL OR ", "")
+
+
+def _values(schema: str, *, one: int | None = None, only: frozenset[int] | None = None) -> dict[str, object]:
+    return {
         "own": "^$" if one else own(schema), "own_identity": rf"\m{schema}(_stash_[0-9]+)?(\.|$)", "one": one,
         "only": None if only is None else sorted(only),
     }  # fmt: skip
-    found: dict[int, set[tuple[str, str, str]]] = {}
-    with pinned(connection, search_path=SYSTEM_PATH):
-        version = connection.dialect.server_version_info
-        published = _PUBLISHED_15 if version is None or version >= (15,) else "''"
-        asked = _LINES.format(of_all="" if one else _OF_ALL, published=published)
-        for at, kind, name, text in connection.exec_driver_sql(asked, values):
-            found.setdefault(at, set()).add((kind, name, text or ""))
-    return {at: frozenset(lines) for at, lines in found.items()}

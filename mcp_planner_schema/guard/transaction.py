@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-# The last of them is what postcheck.pinned() sends: settings for the time being.
+# The last two are the guard's own: what it has the session plan, and what postcheck.pinned() sends, settings for the time being.
 _CHANGES_NOTHING = re.compile(
     r"\s*((SELECT|SHOW|SET|RESET|COMMIT|ROLLBACK|END|ABORT|BEGIN|START)\b"
-    r"|WITH before AS MATERIALIZED \(SELECT pg_catalog\.current_setting)",
+    r"|(PREPARE|EXECUTE) mcp_planner_guard_\w+|WITH before AS MATERIALIZED \(SELECT pg_catalog\.current_setting)",
     re.IGNORECASE,
 )
 

@@ -151,7 +151,9 @@ def attempt(
         connection.info.setdefault(STOOD, stood)
         before_touched, values = own_touched(connection, schema), attributes.inside(connection)
         counted = {} if large is None else reading.begin(connection, reading.large(connection, states, large))
-        outcome.catalog = structure.of_everything(connection, schema) if proven else {}
+        if proven:
+            structure.prepare(connection, schema)
+            outcome.catalog = structure.of_everything(connection, schema)
         # What came while this was read, and may be gone at the end.
         outcome.known, outcome.meanwhile = known, touched.since(connection, known)
     connection.exec_driver_sql("SAVEPOINT guard_trial")
