@@ -72,6 +72,9 @@ MOVED = {
         "CREATE TABLE z ()", "CREATE TABLE m (id int); ;INSERT INTO m VALUES (1); CREATE INDEX m_id ON m (id)", "DROP TABLE m",
         "INSERT INTO m VALUES (2)",
     ),
+    "with rights that somebody has given by hand": (
+        "CREATE TABLE z ()", ID, "DROP TABLE m", FIFTY + "; GRANT SELECT (v), DELETE ON m TO pg_monitor WITH GRANT OPTION",
+    ),
     "with rights on a column": ("CREATE TABLE z ()", ID + "; GRANT SELECT (v) ON m TO pg_monitor", "DROP TABLE m", FIFTY),
     "with options": ("CREATE TABLE z ()", ID + " WITH (fillfactor = 50, toast.autovacuum_enabled = off)", "DROP TABLE m", FIFTY),
     "another schema": ("CREATE SCHEMA app", "CREATE TABLE app.m (id serial PRIMARY KEY); COMMENT ON TABLE app.m IS 'x'",

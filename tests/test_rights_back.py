@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from mcp_planner_schema import cli
+from mcp_planner_schema.guard import structure
+from mcp_planner_schema.guard.findings import Refused
 from mcp_planner_schema.guard.postcheck import identifier, literal
 from tests.conftest import Database, Project
 from tests.test_restore import down_and_up, two
@@ -73,6 +76,10 @@ GIVEN = {
         "CREATE VIEW w AS SELECT 1 AS a; ALTER VIEW w OWNER TO {s}; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; "
         "ALTER FUNCTION f OWNER TO {s}",
         "DROP VIEW w; DROP FUNCTION f", "REVOKE SELECT ON w FROM {r}; REVOKE EXECUTE ON FUNCTION f FROM PUBLIC"),
+    "a grant option that was taken back": (
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {r} WITH GRANT OPTION; "
+        "ALTER DEFAULT PRIVILEGES GRANT INSERT ON TABLES TO {s}", "CREATE TABLE t (id int)", "DROP TABLE t",
+        "REVOKE GRANT OPTION FOR SELECT ON t FROM {r}; GRANT INSERT ON t TO {s} WITH GRANT OPTION; INSERT INTO t VALUES (1)"),
     "a partition": (
         "CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id)",
         "CREATE TABLE p PARTITION OF t FOR VALUES FROM (0) TO (9)", "DROP TABLE p",
@@ -160,6 +167,86 @@ def test_what_the_upgrade_grants_stays(empty: Database, project: Project, roles:
 
     asked = f"SELECT name, privilege FROM ({ACLS}) AS a WHERE grantee <> current_user AND name IN ('q', 't') AND kind <> 'type'"
     assert empty.rows(asked) == [("q", "SELECT"), ("q", "UPDATE"), ("t", "SELECT"), ("t", "INSERT")]
+
+
+def test_what_is_given_by_default_since_the_downgrade_stays(
+    empty: Database, project: Project, roles: dict[str, str]
+) -> None:
+    """Whoever has got rights on all tables to come in between has them on those that come back, beside who had been refused."""
+    two(
+        project,
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {s}".format(**roles),
+        "CREATE TABLE t (id int)",
+        "DROP TABLE t",
+    )
+    empty.rows("REVOKE SELECT ON t FROM {s}; INSERT INTO t VALUES (1)".format(**roles))
+
+    down_and_up(project, empty, "ALTER DEFAULT PRIVILEGES GRANT SELECT, INSERT ON TABLES TO {r}".format(**roles))
+
+    asked = f"SELECT grantee, privilege FROM ({ACLS}) AS a WHERE name = 't' AND kind = 'r' AND grantee <> current_user"
+    assert empty.rows(asked) == [(f'reader "{empty.name}"', "INSERT"), (f'reader "{empty.name}"', "SELECT")]
+
+
+def test_what_the_upgrade_takes_from_everybody_stays_taken(
+    empty: Database, project: Project, roles: dict[str, str]
+) -> None:
+    """What others had only because a new function gives it is no right to be given again, beside one that somebody granted."""
+    plain = "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'"
+    two(project, "SELECT", plain, "DROP FUNCTION f()")
+    empty.rows("GRANT EXECUTE ON FUNCTION f TO {r}".format(**roles))
+    project.downgrade("-1")
+    (file,) = project.versions.glob("002*.py")
+    file.write_text(file.read_text().replace(repr(plain), repr(plain + "; REVOKE EXECUTE ON FUNCTION f FROM PUBLIC")))
+
+    project.upgrade()
+
+    asked = f"SELECT grantee FROM ({ACLS}) AS a WHERE kind = 'routine' AND grantee <> current_user"
+    assert empty.rows(asked) == [(f'reader "{empty.name}"',)]
+
+
+def test_whoever_owns_it_then_keeps_his_own(empty: Database, project: Project, roles: dict[str, str]) -> None:
+    """The default rights of a maker name himself: as the owner of what he makes he is not to lose them."""
+    two(
+        project,
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {r}".format(**roles),
+        "CREATE TABLE t (id int)",
+        "DROP TABLE t",
+    )
+    empty.rows(
+        "GRANT CREATE ON SCHEMA public TO {s}; ALTER TABLE t OWNER TO {s}; INSERT INTO t VALUES (1)".format(**roles)
+    )
+
+    down_and_up(project, empty, "SELECT")
+
+    own = f"SELECT count(*) FROM ({ACLS}) AS a WHERE name = 't' AND kind = 'r' AND grantee = current_user"
+    assert empty.value(own) >= 7
+    assert (
+        empty.value(f"SELECT count(*) FROM ({ACLS}) AS a WHERE name = 't' AND grantee = 'reader \"{empty.name}\"'") == 1
+    )
+
+
+def test_a_table_that_somebody_had_for_himself_keeps_them(
+    empty: Database, project: Project, roles: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody could look at it as the trial began, the step is refused and not gone through without its rights."""
+    two(project, "SELECT", "CREATE TABLE t (id int)", "DROP TABLE t")
+    empty.rows("GRANT SELECT ON t TO {r}; INSERT INTO t VALUES (1)".format(**roles))
+    before, real = empty.rows(ACLS), structure.of_everything
+
+    def locked(*given: Any) -> Any:
+        with empty.connect(autocommit=False) as other, other.cursor() as cursor:
+            cursor.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+            found = real(*given)
+            other.rollback()
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(structure, "of_everything", locked)
+        with pytest.raises(Refused, match="in its trial"):
+            project.downgrade("-1")
+    down_and_up(project, empty, "SELECT")
+
+    assert empty.rows(ACLS) == before
 
 
 def test_a_role_that_is_gone_is_told(

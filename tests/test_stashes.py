@@ -149,6 +149,32 @@ def test_show_tells_everything_of_one_stash(kept: Database, capsys: pytest.Captu
     assert "archive    none" in text
 
 
+def test_show_tells_what_the_catalog_said_of_all_else_that_went(
+    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Definitions and comments of functions, types, views and sequences, as somebody has changed them by hand; nothing is run."""
+    up = "CREATE TABLE t (id int); CREATE SEQUENCE q; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'"
+    project.revision("001", "create_things", sql(up), sql("DROP TABLE t; DROP SEQUENCE q; DROP FUNCTION f()"))
+    project.upgrade()
+    empty.rows(
+        "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 2 -- by hand'; INSERT INTO t VALUES (1)"
+    )
+    empty.rows(
+        "COMMENT ON FUNCTION f() IS 'says ''two'''; COMMENT ON SEQUENCE q IS 'of nobody'; COMMENT ON TABLE t IS 'kept'"
+    )
+    project.downgrade("base")
+    monkeypatch.setattr(cli, "ROOT", project.folder)
+
+    code, out, _ = run(capsys, "migrate-stash-show", "ID=1")
+
+    said = out[out.index("what the catalog said of all else that went:") :]
+    assert code == 0
+    assert "   comment function public.f()\n      says 'two'\n" in said
+    assert "   comment sequence public.q\n      of nobody\n" in said
+    assert "SELECT 2 -- by hand" in said
+    assert "kept" not in said
+
+
 def test_status_names_what_waits(kept: Database, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     """One line with count, rows and age while something waits, and none when all of it is back."""
     told = run(capsys, "migrate-status")[1]

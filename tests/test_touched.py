@@ -105,7 +105,7 @@ def pictures(connection: Connection) -> tuple[Any, ...]:
     tables = evidence.snapshot(connection, "migration")
     return (
         tables, evidence.beside(connection), sequences.states(connection, "migration"),
-        damage.states(connection, tables), structure.of_everything(connection, "migration"),
+        damage.states(connection, tables), structure.of_everything(connection, "migration")[0],
     )  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def _record(run: Run, at: Progress, context: MigrationContext, kept: stash.Kept)
         manifest.write(
             connection, schema, kept.id, run=run.number, version_table=plan.version_table(context), revision=at.name,
             who=run.origin.who, why=run.reason, days=run.settings.stash_retention, objects=kept.objects,
-            written=kept.written, rights=kept.rights,
+            written=kept.written, rights=kept.rights, went=kept.went,
             archive=(str(at.archive.path), at.archive.sha256) if at.archive else None,
         )  # fmt: skip
     archived = [f"archived in {at.archive.path}"] if at.archive else []

@@ -31,7 +31,7 @@ SELECT pg_catalog.count(*) FILTER (WHERE pg_catalog.to_regclass(name) IS NULL
          OR name = pg_catalog.concat(%(schema)s::text, '.history') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
            WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'checksum_before')
          OR name = pg_catalog.concat(%(schema)s::text, '.stash') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
-           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'rights')
+           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'went')
          OR name = pg_catalog.concat(%(schema)s::text, '.run') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
            WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'preflight')),
        pg_catalog.to_regnamespace(%(schema)s::text) IS NULL

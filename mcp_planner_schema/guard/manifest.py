@@ -39,7 +39,7 @@ class Object:
     """One thing kept. ``kind``: a whole table, columns of one, rows that were changed or deleted, a sequence, a definition.
 
     ``columns`` are those in the copy, with their types as the catalog shows them; ``lost`` those that went with the
-    downgrade; ``key`` is the primary key. ``grants`` are (grantee, privilege, grantable). ``left_as`` says what table and columns
+    downgrade; ``key`` is the primary key. ``grants`` are those on lost columns. ``left_as`` says what table and columns
     were called after the downgrade: ``{"schema": …, "name": …, "columns": {then: after}}``. ``restored`` and ``left`` are how
     many rows went back and how many did not, None before the first time. A ``moved`` table is the table itself, nobody has
     counted its rows; ``structure`` is what it was like (see :mod:`.structure`).
@@ -96,6 +96,7 @@ class Stash:
     written: tuple[Written, ...]
     direction: str = "downgrade"
     rights: tuple[Rights, ...] = ()
+    went: tuple[tuple[str, str, str], ...] = ()
     objects: tuple[Object, ...] = ()
 
     def place(self, one: Object) -> str:
@@ -130,14 +131,16 @@ def next_id(connection: Connection, schema: str) -> int:
 def write(
     connection: Connection, schema: str, stash: int, *, run: int, version_table: str, revision: str, who: str,
     why: str | None, days: int, objects: Sequence[Object], archive: tuple[str, str] | None = None,
-    written: Sequence[Written] = (), rights: Sequence[Rights] = (), direction: str = "downgrade",
+    written: Sequence[Written] = (), rights: Sequence[Rights] = (),
+    went: Sequence[tuple[str, str, str]] = (), direction: str = "downgrade",
 ) -> None:  # fmt: skip
     """Insert the manifest of a new stash, in the step's transaction."""
     connection.exec_driver_sql(
         f"INSERT INTO {schema}.stash (id, run_id, version_table, revision, direction, kept_in, state, keep_until, who, why, "
-        "archive, archive_sha256, written, rights, xid) OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s, %s, %s, 'kept', "
-        "pg_catalog.clock_timestamp() + pg_catalog.make_interval(days => %s), %s, %s, %s, %s, %s, %s, pg_catalog.concat_ws(' ', "
-        "pg_catalog.pg_current_xact_id(), pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())))",
+        "archive, archive_sha256, written, rights, went, xid) OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s, %s, %s, 'kept', "
+        "pg_catalog.clock_timestamp() + pg_catalog.make_interval(days => %s), %s, %s, %s, %s, %s, %s, %s, "
+        "pg_catalog.concat_ws(' ', pg_catalog.pg_current_xact_id(), "
+        "pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())))",
         (
             stash,
             run,
@@ -150,7 +153,8 @@ def write(
             why,
             *(archive or (None, None)),
             json.dumps([[one.schema, one.name, one.columns, *one.checksum] for one in written]),
-            json.dumps([[one.kind, one.name, one.grants] for one in rights]),
+            json.dumps([[one.kind, one.name, one.grants, one.lacks] for one in rights]),
+            json.dumps(went),
         ),
     )
     for one in objects:
@@ -181,8 +185,9 @@ def _read(connection: Connection, schema: str, where: str, values: Iterable[Any]
     asked = connection.exec_driver_sql(
         "SELECT s.id, s.revision, s.kept_in, s.state, s.kept_at, s.keep_until, s.who, s.why, s.archive, s.archive_sha256, "
         "s.xid, s.written, s.direction, "
-        # A manifest that an earlier version has made lacks the column until the next run.
-        "coalesce(pg_catalog.to_jsonb(s) -> 'rights', '[]') AS rights "
+        # A manifest that an earlier version has made lacks these columns until the next run.
+        "coalesce(pg_catalog.to_jsonb(s) -> 'rights', '[]') AS rights, "
+        "coalesce(pg_catalog.to_jsonb(s) -> 'went', '[]') AS went "
         f"FROM {schema}.stash AS s WHERE {where} ORDER BY s.id DESC",
         tuple(values),
     ).all()
@@ -191,7 +196,8 @@ def _read(connection: Connection, schema: str, where: str, values: Iterable[Any]
             **{
                 **row._mapping,
                 "written": tuple(Written(s, n, tuple(c), Checksum(*sums)) for s, n, c, *sums in row.written),
-                "rights": tuple(Rights(kind, name, _grants(grants)) for kind, name, grants in row.rights),
+                "went": tuple((kind, name, text) for kind, name, text in row.went),
+                "rights": tuple(Rights(kind, name, *map(_grants, lists)) for kind, name, *lists in row.rights),
             },
             objects=_objects(connection, schema, row[0]),
         )

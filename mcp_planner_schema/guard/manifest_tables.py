@@ -25,11 +25,13 @@ CREATE TABLE IF NOT EXISTS {schema}.stash (
 ALTER TABLE {schema}.stash ADD COLUMN IF NOT EXISTS direction text NOT NULL DEFAULT 'downgrade'
     CHECK (direction IN ('upgrade', 'downgrade'));
 ALTER TABLE {schema}.stash ADD COLUMN IF NOT EXISTS rights jsonb NOT NULL DEFAULT '[]';
+ALTER TABLE {schema}.stash ADD COLUMN IF NOT EXISTS went jsonb NOT NULL DEFAULT '[]';
 CREATE INDEX IF NOT EXISTS stash_revision ON {schema}.stash (revision, id);
 CREATE INDEX IF NOT EXISTS stash_run ON {schema}.stash (run_id);
 COMMENT ON TABLE {schema}.stash IS 'One row for each downgrade that would have destroyed something; kept_in is its schema';
 COMMENT ON COLUMN {schema}.stash.direction IS 'upgrade: what a backfill has overwritten; the downgrade itself gives it back';
 COMMENT ON COLUMN {schema}.stash.rights IS 'On what went beside the kept tables: sequences, views, routines, types, schemas';
+COMMENT ON COLUMN {schema}.stash.went IS 'The catalog''s lines of all else that went: definitions and comments, for people';
 COMMENT ON COLUMN {schema}.stash.keep_until IS 'migrate-stash-purge deletes nothing before this time';
 
 COMMENT ON COLUMN {schema}.stash.xid IS 'The downgrade''s transaction, and the oldest that ran beside it';

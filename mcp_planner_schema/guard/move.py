@@ -261,7 +261,7 @@ def _stand_in(connection: Connection, kept_in: str, table: Table, made: Parts) -
     execute(connection, f"ALTER TABLE {name} OWNER TO {made.owner}")
     fresh = evidence.named(connection, table.schema, table.name)
     assert fresh is not None
-    rights.give(connection, "TABLE", fresh.oid, made.grants)
+    rights.give(connection, fresh.oid, made.rights)
 
 
 def _triggers(connection: Connection, table: Table, made: Parts) -> None:

@@ -86,7 +86,7 @@ class Parts:
     indexes: tuple[str, ...]
     sequences: tuple[tuple[str, str, str, str, str | None], ...]
     comments: tuple[tuple[str, str], ...]
-    grants: tuple[rights.Grant, ...]
+    rights: rights.Rights
     owner: str
     options: str | None
 

@@ -65,7 +65,7 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
         for found in sorted(back.before.values(), key=lambda table: table.oid):
             execute(connection, f"LOCK TABLE {evidence.name_of(found)} IN SHARE ROW EXCLUSIVE MODE")
         back.before = _there(connection, back)  # as nobody can change them any more
-    back.others = rights.everything(connection, stash.rights)
+    back.others = rights.everything(connection, schema, stash.rights)
     back.already = frozenset(connection.exec_driver_sql(_TABLES).scalars())
     if not later:
         _lock_written(connection, stash)
@@ -193,11 +193,13 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
     for one in back.rows():
         found = tables[one.number]
         notes += told.of_object(connection, back, one, found)
-        if found and ((one.lost and not back.anyway) or (one.schema, one.name) not in back.before):
-            names = {column.name for column in found.columns.values()} & set(one.lost or one.columns)
-            may, whole = names.__contains__, one.kind == "table"
-            notes += rights.give(connection, "TABLE", found.oid, one.grants, may=may, whole=whole)
-    notes += rights.give_again(connection, back.stash.rights, back.others)
+        if found and one.grants and not back.anyway:
+            grants = rights.on_columns(one.grants, one.lost)
+            notes += rights.give(connection, found.oid, rights.Rights("TABLE", one.name, grants))
+    if not back.anyway:
+        notes += rights.give_again(connection, back.stash.rights, back.others)
+    elif back.stash.rights and back.stash.state == "kept":
+        notes.append(f"not given again: rights, for no upgrade runs (make migrate-stash-show ID={back.stash.id})")
     notes += told.of_sequences(connection, back, dry=dry) + told.not_again(connection, back)
     waits = any(filled.left or filled.missing for filled in back.filled.values()) or not all(tables.values())
     if not waits and _only_here(back):
@@ -310,6 +312,10 @@ def _moved_back(connection: Connection, back: Back, one: Object, table: Table) -
                     connection, back.stash.place(one), one, table, sorted(one.columns)
                 )
             filled = replace(filled, displaced=displaced, aside=aside)
+        # A line of the comparison too; what becomes of them is told at the end.
+        for right, oid in rights.standing(connection, back.stash.rights).items():
+            if oid == table.oid:
+                rights.give(connection, oid, right)
         done = move.back(connection, back.schema, (back.stash.kept_in, one.relation or ""), table, lines)
     except DBAPIError as error:
         if getattr(error.orig, "pgcode", None) in ladder.TRANSIENT:

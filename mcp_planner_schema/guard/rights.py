@@ -5,10 +5,11 @@ No text of the record is run: a name is looked up in the catalog, a privilege is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mcp_planner_schema.guard.evidence import own
 from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, pinned
 
 if TYPE_CHECKING:
@@ -62,56 +63,78 @@ _BY_NAME = _FOUND.format(
     type="pg_catalog.format('%%I.%%I', n.nspname, t.typname) = ANY (%(names)s::text[])",
     schema="pg_catalog.quote_ident(s.nspname) = ANY (%(names)s::text[])",
 )
-# Where default privileges say anything about its kind, a new one may have more than one that nobody has ever said a word about.
-# What an extension's script has granted, it will grant again.
+# What differs from what a new object has by default: PostgreSQL's own, or those of whoever may have made it. Beyond them is what
+# everyone of these would not have given; lacking is what one of these would have. What came with an extension comes with it.
 _RECORDED = """
-SELECT f.kind, f.name, f.oid::bigint, CASE a.grantee WHEN 0 THEN '' ELSE r.rolname::text END, a.privilege_type || f.on_column,
-       a.is_grantable
-FROM (
-  SELECT f.kind, f.name, f.oid, f.owner, f.has AS acl, '' AS on_column FROM found f
-  LEFT JOIN pg_catalog.pg_init_privs i ON i.classoid = f.class AND i.objoid = f.oid AND i.objsubid = 0
-  WHERE (f.acl IS NOT NULL OR EXISTS (SELECT FROM pg_catalog.pg_default_acl d WHERE d.defaclobjtype = f.type::"char"
-                                      AND d.defaclnamespace IN (0, f.place)))
-    AND i.initprivs IS DISTINCT FROM f.has
-  UNION ALL SELECT f.kind, f.name, f.oid, f.owner, b.attacl, '(' || b.attname::text || ')'
-  FROM found f JOIN pg_catalog.pg_attribute b ON b.attrelid = f.oid
-  WHERE f.kind = 'TABLE' AND b.attacl IS NOT NULL AND NOT b.attisdropped) AS f
-LEFT JOIN LATERAL pg_catalog.aclexplode(f.acl) a ON a.grantee <> f.owner
-LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
-WHERE a.grantee IS NULL OR a.grantee = 0 OR r.oid IS NOT NULL
-ORDER BY f.kind, f.name, 4, 5
+, makers AS (
+  SELECT DISTINCT f.oid, f.class, m.maker FROM found f CROSS JOIN LATERAL pg_catalog.unnest(ARRAY[f.owner,
+    pg_catalog.to_regrole(pg_catalog.quote_ident(current_user))::oid,
+    pg_catalog.to_regrole(pg_catalog.quote_ident(session_user))::oid]) AS m (maker)
+), usual AS (
+  SELECT f.oid, f.class, m.maker, a.grantee, a.privilege_type, a.is_grantable
+  FROM found f JOIN makers m ON m.oid = f.oid AND m.class = f.class
+  LEFT JOIN pg_catalog.pg_default_acl g ON g.defaclrole = m.maker AND g.defaclnamespace = 0 AND g.defaclobjtype = f.type::"char"
+  LEFT JOIN pg_catalog.pg_default_acl d ON d.defaclrole = m.maker AND d.defaclnamespace = f.place AND f.place <> 0
+    AND d.defaclobjtype = f.type::"char"
+  CROSS JOIN LATERAL (
+    SELECT * FROM pg_catalog.aclexplode(coalesce(g.defaclacl,
+      pg_catalog.acldefault(CASE f.type WHEN 'S' THEN 's' ELSE f.type END::"char", m.maker)))
+    UNION SELECT * FROM pg_catalog.aclexplode(d.defaclacl)) a
+  WHERE a.grantee NOT IN (f.owner, m.maker)
+), has AS (
+  SELECT f.oid, f.class, a.grantee, a.privilege_type, a.is_grantable
+  FROM found f CROSS JOIN LATERAL pg_catalog.aclexplode(f.has) a WHERE a.grantee <> f.owner
+), differs AS (
+  SELECT h.oid, h.class, false AS lacks, h.grantee, h.privilege_type, '' AS on_column, h.is_grantable FROM has h
+  WHERE EXISTS (SELECT FROM makers m WHERE m.oid = h.oid AND m.class = h.class AND NOT EXISTS (
+    SELECT FROM usual u WHERE u.oid = h.oid AND u.class = h.class AND u.maker = m.maker AND u.grantee = h.grantee
+      AND u.privilege_type = h.privilege_type AND u.is_grantable = h.is_grantable))
+  UNION ALL SELECT f.oid, f.class, false, a.grantee, a.privilege_type, '(' || b.attname::text || ')', a.is_grantable
+  FROM found f JOIN pg_catalog.pg_attribute b ON b.attrelid = f.oid CROSS JOIN LATERAL pg_catalog.aclexplode(b.attacl) a
+  WHERE f.kind = 'TABLE' AND NOT b.attisdropped AND a.grantee <> f.owner
+  UNION SELECT u.oid, u.class, true, u.grantee, u.privilege_type, '', coalesce(pg_catalog.bool_or(h.grantee IS NOT NULL), false)
+  FROM usual u LEFT JOIN has h ON h.oid = u.oid AND h.class = u.class AND h.grantee = u.grantee
+    AND h.privilege_type = u.privilege_type
+  GROUP BY 1, 2, 3, 4, 5
+  HAVING NOT coalesce(pg_catalog.bool_or(h.is_grantable), false)
+    AND (pg_catalog.bool_or(u.is_grantable) OR coalesce(pg_catalog.bool_and(h.grantee IS NULL), true))
+)
+SELECT f.kind, f.name, d.lacks, CASE d.grantee WHEN 0 THEN '' ELSE r.rolname::text END, d.privilege_type || d.on_column,
+       d.is_grantable
+FROM differs d JOIN found f ON f.oid = d.oid AND f.class = d.class LEFT JOIN pg_catalog.pg_roles r ON r.oid = d.grantee
+LEFT JOIN pg_catalog.pg_init_privs i ON i.classoid = f.class AND i.objoid = f.oid AND i.objsubid = 0
+WHERE (d.grantee = 0 OR r.oid IS NOT NULL) AND i.initprivs IS DISTINCT FROM f.has
+  AND (f.acl IS NOT NULL OR NOT EXISTS (SELECT FROM pg_catalog.pg_depend e
+                                        WHERE e.classid = f.class AND e.objid = f.oid AND e.deptype = 'e'))
+ORDER BY 1, 2, 3, 4, 5
 """
-# What others have on it because a new object is given that: PostgreSQL's own defaults, and those of whoever may have made it.
-_BY_DEFAULT = """
-SELECT f.kind, f.name, pg_catalog.pg_has_role(f.owner, 'USAGE'),
+_NOW = """
+SELECT f.name, pg_catalog.pg_has_role(f.owner, 'USAGE'), pg_catalog.pg_get_userbyid(f.owner)::text,
   array(SELECT a.attname::text FROM pg_catalog.pg_attribute a
-        WHERE f.kind = 'TABLE' AND a.attrelid = f.oid AND a.attnum > 0 AND NOT a.attisdropped),
-  array(
-    SELECT DISTINCT ARRAY[coalesce(r.rolname::text, ''), a.privilege_type]
-    FROM (SELECT pg_catalog.acldefault(CASE f.type WHEN 'S' THEN 's' ELSE f.type END::"char", f.owner)
-          UNION ALL SELECT d.defaclacl FROM pg_catalog.pg_default_acl d
-          WHERE d.defaclobjtype = f.type::"char" AND d.defaclnamespace IN (0, f.place)
-            AND d.defaclrole IN (f.owner, pg_catalog.to_regrole(pg_catalog.quote_ident(current_user)),
-                                 pg_catalog.to_regrole(pg_catalog.quote_ident(session_user)))
-    ) AS usual (acl) CROSS JOIN LATERAL pg_catalog.aclexplode(usual.acl) a
-    JOIN pg_catalog.aclexplode(f.has) h ON h.grantee = a.grantee AND h.privilege_type = a.privilege_type
-    LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
-    WHERE a.grantee <> f.owner AND (a.grantee = 0 OR r.oid IS NOT NULL))
+        WHERE f.kind = 'TABLE' AND a.attrelid = f.oid AND a.attnum > 0 AND NOT a.attisdropped)
 FROM found f WHERE f.kind = %(kind)s
 """
+# Tables that lie in a stash come out of it by being moved: as if they were made anew.
 _EVERYTHING = """
-SELECT 'RELATION', oid::bigint FROM pg_catalog.pg_class UNION ALL SELECT 'ROUTINE', oid::bigint FROM pg_catalog.pg_proc
-UNION ALL SELECT 'TYPE', oid::bigint FROM pg_catalog.pg_type UNION ALL SELECT 'SCHEMA', oid::bigint FROM pg_catalog.pg_namespace
+SELECT 'RELATION', c.oid::bigint FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname !~ %s UNION ALL SELECT 'ROUTINE', oid::bigint FROM pg_catalog.pg_proc
+UNION ALL SELECT 'TYPE', t.oid::bigint FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+WHERE n.nspname !~ %s UNION ALL SELECT 'SCHEMA', oid::bigint FROM pg_catalog.pg_namespace
 """
 
 
 @dataclass(frozen=True)
 class Rights:
-    """What others than the owner might do with one object. ``kind`` is the word of GRANT, ``name`` is quoted and qualified."""
+    """How what others than the owner might do with one object differed from what they may with a new one.
+
+    ``kind`` is the word of GRANT, ``name`` is quoted and qualified. ``grants`` they had beyond that; ``lacks`` they had not:
+    somebody has taken it from them, or it is the default only since. A grantable one of these lacks the grant option only.
+    """
 
     kind: str
     name: str
     grants: tuple[Grant, ...]
+    lacks: tuple[Grant, ...] = ()
 
     @property
     def shown(self) -> str:
@@ -120,24 +143,20 @@ class Rights:
         return f"{word}{self.name.removeprefix('public.')}"
 
 
-def of(connection: Connection, oids: Iterable[int], *, but: Collection[int] = ()) -> tuple[Rights, ...]:
-    """Those on these relations, routines, types and schemas, where anybody has said a word about them; not on the tables ``but``.
-
-    Reads only.
-    """
-    found: dict[tuple[str, str], list[Grant]] = {}
+def of(connection: Connection, oids: Iterable[int]) -> tuple[Rights, ...]:
+    """Those on these relations, routines, types and schemas, where they differ from the usual. Reads only."""
+    found: dict[tuple[str, str], tuple[list[Grant], list[Grant]]] = {}
     with pinned(connection, search_path=SYSTEM_PATH):
-        for kind, name, oid, *grant in connection.exec_driver_sql(_BY_OID + _RECORDED, {"oids": list(oids)}):
-            if kind == "TABLE" and oid in but:
-                continue
+        rows = connection.exec_driver_sql(_BY_OID + _RECORDED, {"oids": list(oids)})
+        for kind, name, lacks, *grant in rows:
             to, privilege, grantable = grant
-            found.setdefault((kind, name), []).extend([(to, privilege, grantable)] if privilege else [])
-    return tuple(Rights(kind, name, tuple(grants)) for (kind, name), grants in found.items())
+            found.setdefault((kind, name), ([], []))[lacks].append((to, privilege, grantable))
+    return tuple(Rights(kind, name, tuple(has), tuple(lacks)) for (kind, name), (has, lacks) in found.items())
 
 
-def of_table(connection: Connection, oid: int) -> tuple[Grant, ...]:
+def of_table(connection: Connection, oid: int) -> Rights:
     """Those on one table and its columns. Reads only."""
-    return tuple(grant for one in of(connection, [oid]) if one.kind == "TABLE" for grant in one.grants)
+    return next((one for one in of(connection, [oid]) if one.kind == "TABLE"), Rights("TABLE", "", ()))
 
 
 def standing(connection: Connection, wanted: Collection[Rights]) -> dict[Rights, int]:
@@ -151,12 +170,14 @@ def standing(connection: Connection, wanted: Collection[Rights]) -> dict[Rights,
     return {one: there[one.kind, one.name] for one in wanted if (one.kind, one.name) in there}
 
 
-def everything(connection: Connection, wanted: Collection[Rights]) -> frozenset[tuple[str, int]]:
-    """All that is there on which rights could be, be it called otherwise than any of these; nothing where none is wanted.
+def everything(connection: Connection, schema: str, wanted: Collection[Rights]) -> frozenset[tuple[str, int]]:
+    """All that is there on which rights could be, whatever it is called, but for what lies in a stash. Reads only.
 
-    Reads only.
+    Nothing where none is wanted.
     """
-    return frozenset(tuple(row) for row in connection.exec_driver_sql(_EVERYTHING)) if wanted else frozenset()
+    if not wanted:
+        return frozenset()
+    return frozenset((catalog, oid) for catalog, oid in connection.exec_driver_sql(_EVERYTHING, (own(schema),) * 2))
 
 
 def give_again(connection: Connection, wanted: Collection[Rights], before: frozenset[tuple[str, int]]) -> list[str]:
@@ -166,39 +187,37 @@ def give_again(connection: Connection, wanted: Collection[Rights], before: froze
     for one in wanted:
         catalog = "RELATION" if one.kind in ("TABLE", "SEQUENCE") else one.kind
         if one in there and (catalog, there[one]) not in before:
-            lines += give(connection, one.kind, there[one], one.grants)
+            lines += give(connection, there[one], one)
         elif one.grants:
             why = "was there before" if one in there else "is not there"
             lines.append(f"not given again: rights on {one.shown}, which {why}")
     return lines
 
 
-def give(
-    connection: Connection, kind: str, oid: int, wanted: Iterable[Grant], *,
-    may: Callable[[str], bool] = lambda column: True, whole: bool = True,
-) -> list[str]:  # fmt: skip
+def give(connection: Connection, oid: int, wanted: Rights) -> list[str]:
     """Give recorded rights on an object that the upgrade has made anew; gives a line for each that could not be given.
 
-    What it has by default and had not before is taken from it, so that nobody may more than before; what the upgrade itself
-    has granted stays. Of a table's columns those that ``may``; not ``whole``, only these.
+    What it lacked is taken from it. All else that anybody has on it stays: the upgrade's own grants, new defaults.
     """
+    kind = wanted.kind
     with pinned(connection, search_path=SYSTEM_PATH):
-        found = connection.exec_driver_sql(_BY_OID + _BY_DEFAULT, {"oids": [oid], "kind": kind}).first()
+        found = connection.exec_driver_sql(_BY_OID + _NOW, {"oids": [oid], "kind": kind}).first()
         if found is None:
             return []
-        _, name, own, columns, usual = found
+        name, mine, owner, columns = found
         shown = Rights(kind, name, ()).shown
-        recorded = [(to, *_split(privilege), grantable) for to, privilege, grantable in wanted]
-        recorded = [one for one in recorded if _known(connection, kind, one[1]) and (may(one[2]) if one[2] else whole)]
-        if not own:
-            return [f"not given again: rights on {shown}, which belongs to another role"] if recorded else []
-        had = {(to, privilege) for to, privilege, column, _ in recorded if not column}
-        for to, privilege in sorted({(to, privilege) for to, privilege in usual} - had) if whole else ():
-            if _known(connection, kind, privilege):
-                execute(connection, f"REVOKE {privilege} ON {kind} {name} FROM {_who(to)}")
+        if not mine:
+            return [f"not given again: rights on {shown}, which belongs to another role"]
         there = set(connection.exec_driver_sql("SELECT rolname::text FROM pg_catalog.pg_roles").scalars()) | {""}
+        for to, privilege, option in wanted.lacks:
+            if to in there - {owner} and _known(connection, kind, privilege):
+                only = "GRANT OPTION FOR " if option else ""
+                execute(connection, f"REVOKE {only}{privilege} ON {kind} {name} FROM {_who(to)}")
         lines = []
-        for to, privilege, column, grantable in recorded:
+        for to, recorded, grantable in wanted.grants:
+            privilege, column = _split(recorded)
+            if to == owner or not _known(connection, kind, privilege):
+                continue
             on = f"{privilege} on {f'column {column} of ' if column else ''}{shown} to {to or 'PUBLIC'}"
             if to not in there or (column and column not in columns):
                 lines.append(f"not given again: {on}: there is no such {'column' if to in there else 'role'}")
@@ -207,6 +226,11 @@ def give(
             more = " WITH GRANT OPTION" if grantable else ""
             execute(connection, f"GRANT {what} ON {kind} {name} TO {_who(to)}{more}")
     return lines
+
+
+def on_columns(grants: Iterable[Grant], columns: Collection[str]) -> tuple[Grant, ...]:
+    """Those of a table's that are on one of these columns."""
+    return tuple(grant for grant in grants if _split(grant[1])[1] in columns)
 
 
 def _known(connection: Connection, kind: str, privilege: str) -> bool:

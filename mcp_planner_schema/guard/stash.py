@@ -65,8 +65,8 @@ class Kept:
     ``states`` are the tables' files and counters at that time, ``harmed`` the tables whose rows may change all the same,
     ``copies`` each copy as it was made, by its quoted name, ``stand_ins`` what stands in for moved tables, ``own`` what
     of the guard's this transaction has not written to, ``catalog`` all of the schema as it was. ``since`` the trial began
-    these were touched by others. ``rights`` are those on what goes, but for the tables that are kept. ``id`` is the stash's
-    number, 0 where nothing is lost.
+    these were touched by others. ``rights`` are those on what goes, but for the tables that are kept, and ``went`` is what the
+    catalog says of it. ``id`` is the stash's number, 0 where nothing is lost.
     """
 
     id: int
@@ -74,6 +74,7 @@ class Kept:
     tried: trial.Trial
     before: dict[int, Table]
     rights: tuple[rights.Rights, ...] = ()
+    went: tuple[tuple[str, str, str], ...] = ()
     since: frozenset[int] = frozenset()
     objects: tuple[Object, ...] = ()
     tables: dict[int, Table] = field(default_factory=dict)
@@ -122,9 +123,11 @@ def keep(
             raise CommitInside(f"{', '.join(changed)} was changed by somebody else since the trial; repeat the command")
         catalog = structure.again(connection, schema, tried.catalog, since)
     whole = {table.oid for table, loss, _ in wanted if loss and not loss.columns}
-    on = rights.of(connection, tried.change.dropped, but=whole) if tried.change else ()
+    on = rights.of(connection, tried.change.dropped | whole) if tried.change else ()
     number = manifest.next_id(connection, schema) if wanted or tried.sequences or tried.also or on else 0
-    kept = Kept(number, revision, tried, before, on, since)
+    dropped = tried.change.dropped - whole if tried.change else frozenset()
+    went = tuple(sorted(line for oid in dropped for line in catalog.get(oid, ()) if line[0] != "grant"))
+    kept = Kept(number, revision, tried, before, on, went, since)
     if wanted or tried.sequences or tried.also:
         kept = _copied(connection, schema, revision, kept, wanted, {table.oid for table in moving})
     harmed = {harm.table.oid for harm in tried.harms} | {loss.table.oid for loss in tried.losses if not loss.columns}
@@ -196,9 +199,10 @@ def _object(
     if kind != "table" and lost and not table.key:
         refuse_keyless(connection, revision, [loss] if loss else [])
         columns = everything
+    grants = rights.on_columns(rights.of_table(connection, table.oid).grants, lost) if lost else ()
     return Object(
         number, kind, table.schema, table.name, key=table.key, columns=tuple(one.name for one in columns),
-        types=tuple(one.type for one in columns), lost=lost, grants=rights.of_table(connection, table.oid),
+        types=tuple(one.type for one in columns), lost=lost, grants=grants,
         definition=definition.of_table(connection, table.oid),
     )  # fmt: skip
 

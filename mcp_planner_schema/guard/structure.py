@@ -126,6 +126,8 @@ SELECT rel.oid, 'published', p.pubname || ' ' || r.prrelid::regclass::text,
        {published}
 FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid JOIN rel ON rel.oid = r.prrelid
 {of_all}
+UNION ALL
+SELECT oid, 'away', '', '' FROM away
 ) AS line (at, kind, name, text) WHERE %(only)s::oid[] IS NULL OR line.at = ANY (%(only)s::oid[])
 """
 _PUBLISHED_15 = "concat_ws(' ', r.prattrs, pg_get_expr(r.prqual, r.prrelid))"  # 14 publishes whole tables only
@@ -169,6 +171,9 @@ SELECT d.oid, 'default rights', concat_ws(' ', d.defaclrole::regrole, nullif(d.d
 FROM pg_default_acl d
 """
 
+_AWAY = ("away", "", "")
+"""The only line of what somebody else has for himself, in a picture of everything."""
+
 _MANY = 500
 """Objects. Fewer are found through indexes, by a plan that the session has; of more another plan may be the better one."""
 _FEW = {"plan_cache_mode": "force_generic_plan", "jit": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
@@ -194,9 +199,14 @@ def of_table(connection: Connection, schema: str, oid: int) -> Lines:
     return frozenset().union(*_picture(connection, schema, one=oid).values())
 
 
-def of_everything(connection: Connection, schema: str) -> Picture:
-    """The lines of the whole database but for the guard's own schemas. Reads only."""
-    return _picture(connection, schema)
+def of_everything(connection: Connection, schema: str) -> tuple[Picture, frozenset[int]]:
+    """The lines of the whole database but for the guard's own schemas, and what somebody else has for himself, without lines.
+
+    Reads only.
+    """
+    found = _picture(connection, schema)
+    away = frozenset(oid for oid, lines in found.items() if _AWAY in lines)
+    return {oid: lines for oid, lines in found.items() if oid not in away}, away
 
 
 def again(connection: Connection, schema: str, before: Picture, touched: frozenset[int]) -> Picture:
@@ -241,7 +251,8 @@ def _picture(
         if few and prepared.is_there(connection, asked):
             asked = _EXECUTE.format(prepared.name(asked))
         for at, kind, name, text in connection.exec_driver_sql(asked, _values(schema, one=one, only=only)):
-            found.setdefault(at, set()).add((kind, name, text or ""))
+            if only is None or kind != _AWAY[0]:
+                found.setdefault(at, set()).add((kind, name, text or ""))
     return {at: frozenset(lines) for at, lines in found.items()}
 
 

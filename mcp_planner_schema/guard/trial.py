@@ -151,11 +151,12 @@ def attempt(
         connection.info.setdefault(STOOD, stood)
         before_touched, values = own_touched(connection, schema), attributes.inside(connection)
         counted = {} if large is None else reading.begin(connection, reading.large(connection, states, large))
+        away: frozenset[int] = frozenset()
         if proven:
             structure.prepare(connection, schema)
-            outcome.catalog = structure.of_everything(connection, schema)
-        # What came while this was read, and may be gone at the end.
-        outcome.known, outcome.meanwhile = known, touched.since(connection, known)
+            outcome.catalog, away = structure.of_everything(connection, schema)
+        # What came while this was read, and may be gone at the end; what nobody could look at, and may be free by then.
+        outcome.known, outcome.meanwhile = known, touched.since(connection, known) | away
     connection.exec_driver_sql("SAVEPOINT guard_trial")
     if clock is not None:  # what differs is asked for under the body's locks, which takes as long, and then looked at
         clock.allow(clock.usual + max(0.0, _AGAIN * took - _NOT_FELT))

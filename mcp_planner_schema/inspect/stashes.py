@@ -71,6 +71,7 @@ def shown(config: Config, number: int) -> dict[str, Any]:
         algorithms = _algorithms(connection, given.schema, number)
         return {
             **row, "archive": stash.archive, "archive_sha256": stash.archive_sha256,
+            "went": [list(line) for line in stash.went],
             "rights": {one.shown: [_granted(*grant) for grant in one.grants] for one in stash.rights},
             "contents": [
                 {
@@ -93,7 +94,7 @@ def shown_text(found: dict[str, Any]) -> str:
         + (f"  sha256 {found['archive_sha256']}" if found["archive"] else ""),
     ]
     for name, grants in found["rights"].items():
-        lines.append(f"rights     on {name}: {', '.join(grants) or 'nobody but its owner'}")
+        lines.append(f"rights     on {name}: {', '.join(grants) or 'of its owner only'}")
     for one in found["contents"]:
         lines += ["", f"{one['number']}. {one['object']}  ({one['kind']}{', moved' if one['moved'] else ''})"]
         told = {
@@ -110,6 +111,10 @@ def shown_text(found: dict[str, Any]) -> str:
         lines += [f"   {name:<9} {value}" for name, value in told.items() if value is not None]
         if one["definition"]:
             lines += ["   as it was:", *(f"      {line}" for line in one["definition"].splitlines())]
+    if found["went"]:
+        lines += ["", "what the catalog said of all else that went:"]
+    for kind, name, text in found["went"]:
+        lines += [f"   {kind} {name}", *(f"      {line}" for line in text.splitlines())]
     return "\n".join(lines)
 
 

@@ -46,7 +46,7 @@ SELECT pg_catalog.to_jsonb(b) - 'detail' || (
          FROM {schema}.backfill_range p WHERE p.backfill = b.id)
 FROM {schema}.backfill b WHERE run = %s ORDER BY id""",
     "stash": """
-SELECT pg_catalog.to_jsonb(s) - 'written' - 'rights' || pg_catalog.jsonb_build_object('objects', ARRAY(
+SELECT pg_catalog.to_jsonb(s) - 'written' - 'rights' - 'went' || pg_catalog.jsonb_build_object('objects', ARRAY(
          SELECT pg_catalog.to_jsonb(o) - 'definition' - 'structure' - 'left_as' - 'grants' FROM {schema}.stash_object o
          WHERE o.stash_id = s.id ORDER BY o.number))
 FROM {schema}.stash s WHERE run_id = %s ORDER BY id""",
