@@ -101,16 +101,11 @@ def keep(
     """
     assert tried.known is not None
     wanted = plan(tried)
-    locked = {table.oid: table for table, _, _ in wanted}
-    locked |= {root.oid: root for root in (tried.root(tried.before[oid]) for oid in tried.rewritten)}
-    locked |= {seq.table: tried.before[seq.table] for seq in tried.sequences if seq.table in tried.before}
-    if locked:
-        isolation = connection.exec_driver_sql("SHOW transaction_isolation").scalar_one()
-        if isolation != "read committed":
-            # Its snapshot is older than the lock: rows committed in between would be destroyed and not be in the copy.
-            raise CommitInside(f"its transaction is {isolation}, and only read committed sees every row")
-        execute(connection, "; ".join(_lock(connection, table) for _, table in sorted(locked.items())))
-    sequence.hold(connection, tried.sequences)
+    number = manifest.next_id(connection, schema) if wanted or tried.sequences or tried.also else 0
+    if number:
+        make_schema(connection, manifest.schema_of(schema, number))
+        structure.prepare(connection, schema)  # a new schema lets a session forget its plans, and nothing is locked yet
+    locked = _locked(connection, tried, wanted)
     with pinned(connection, search_path=SYSTEM_PATH):  # once for all that is asked here
         since = touched.since(connection, tried.known) | tried.meanwhile
         before = again(connection, schema, tried.before, since)
@@ -123,12 +118,12 @@ def keep(
             raise CommitInside(f"{', '.join(changed)} was changed by somebody else since the trial; repeat the command")
         catalog = structure.again(connection, schema, tried.catalog, since)
     whole = {table.oid for table, loss, _ in wanted if loss and not loss.columns}
-    on = rights.of(connection, tried.change.dropped | whole) if tried.change else ()
-    number = manifest.next_id(connection, schema) if wanted or tried.sequences or tried.also or on else 0
-    dropped = tried.change.dropped - whole if tried.change else frozenset()
-    went = tuple(sorted(line for oid in dropped for line in catalog.get(oid, ()) if line[0] != "grant"))
-    kept = Kept(number, revision, tried, before, on, went, since)
-    if wanted or tried.sequences or tried.also:
+    dropped = tried.change.dropped if tried.change else frozenset()
+    on = rights.of(connection, dropped | whole)
+    went = tuple(sorted(line for oid in dropped - whole for line in catalog.get(oid, ()) if line[0] != "grant"))
+    alone = manifest.next_id(connection, schema) if on and not number else 0  # rights lie in the manifest
+    kept = Kept(number or alone, revision, tried, before, on, went, since)
+    if number:
         kept = _copied(connection, schema, revision, kept, wanted, {table.oid for table in moving})
     harmed = {harm.table.oid for harm in tried.harms} | {loss.table.oid for loss in tried.losses if not loss.columns}
     with pinned(connection, search_path=SYSTEM_PATH):
@@ -137,6 +132,23 @@ def keep(
     if moving:
         kept = replace(kept, stand_ins=move.away(connection, schema, manifest.schema_of(schema, number), moving))
     return kept
+
+
+def _locked(
+    connection: Connection, tried: trial.Trial, wanted: Sequence[tuple[Table, Loss | None, tuple[int, ...]]]
+) -> dict[int, Table]:
+    """Lock all that is copied, written anew or whose sequences are set, in OID order; gives those tables."""
+    locked = {table.oid: table for table, _, _ in wanted}
+    locked |= {root.oid: root for root in (tried.root(tried.before[oid]) for oid in tried.rewritten)}
+    locked |= {seq.table: tried.before[seq.table] for seq in tried.sequences if seq.table in tried.before}
+    if locked:
+        isolation = connection.exec_driver_sql("SHOW transaction_isolation").scalar_one()
+        if isolation != "read committed":
+            # Its snapshot is older than the lock: rows committed in between would be destroyed and not be in the copy.
+            raise CommitInside(f"its transaction is {isolation}, and only read committed sees every row")
+        execute(connection, "; ".join(_lock(connection, table) for _, table in sorted(locked.items())))
+    sequence.hold(connection, tried.sequences)
+    return locked
 
 
 def plan(tried: trial.Trial) -> list[tuple[Table, Loss | None, tuple[int, ...]]]:
@@ -158,7 +170,6 @@ def _copied(
     wanted: Sequence[tuple[Table, Loss | None, tuple[int, ...]]], moving: set[int],
 ) -> Kept:  # fmt: skip
     kept_in = manifest.schema_of(schema, kept.id)
-    make_schema(connection, kept_in)
     objects: list[Object] = []
     tables, copies = {}, {}
     with checksum.reading(connection):
