@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -249,6 +250,34 @@ def test_a_table_that_somebody_had_for_himself_keeps_them(
     assert empty.rows(ACLS) == before
 
 
+def test_rights_wait_for_row_level_security(
+    empty: Database, project: Project, roles: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who might read some rows is not given a right to read all: policies made by hand do not come back by themselves."""
+    two(project, "SELECT", "CREATE TABLE t (id int)", "DROP TABLE t")
+    empty.rows("GRANT SELECT ON t TO {r}; INSERT INTO t VALUES (1), (2)".format(**roles))
+    empty.rows("CREATE POLICY first ON t USING (id = 1); ALTER TABLE t ENABLE ROW LEVEL SECURITY")
+
+    with caplog.at_level(logging.INFO, "mcp_planner_schema.guard"):
+        down_and_up(project, empty, "SELECT")
+
+    assert "not given again: rights on t: its row level security is not there again" in caplog.text
+    assert empty.value("SELECT relacl FROM pg_class WHERE relname = 't'") is None
+
+
+def test_another_owner_is_told(
+    empty: Database, project: Project, roles: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the upgrade makes belongs to whoever migrates, and whose it was has no right on it any more."""
+    two(project, "SELECT", "CREATE VIEW w AS SELECT 1 AS a", "DROP VIEW w")
+    empty.rows("GRANT CREATE ON SCHEMA public TO {s}; ALTER VIEW w OWNER TO {s}".format(**roles))
+
+    with caplog.at_level(logging.INFO, "mcp_planner_schema.guard"):
+        down_and_up(project, empty, "SELECT")
+
+    assert f"w belonged to second {empty.name} and belongs to " in caplog.text
+
+
 def test_a_role_that_is_gone_is_told(
     empty: Database, project: Project, roles: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -365,10 +394,12 @@ def test_names_of_the_record_are_looked_up_and_never_run(
     two(project, "SELECT", "CREATE SEQUENCE q; CREATE TABLE t (id int)", "DROP SEQUENCE q; DROP TABLE t")
     empty.rows("INSERT INTO t VALUES (1)")
     project.downgrade("-1")
-    bad = (
-        '[["SEQUENCE", "\\"q TO PUBLIC; DROP TABLE t; --\\"", [["", "SELECT", false]]], ["TABLE; DROP TABLE t", "t", []],'
-        ' ["SEQUENCE", "q", [["", "SELECT ON q TO PUBLIC; DROP TABLE t; --", false], ["", "ALL", false]]]]'
-    )
+    hostile = [
+        ["SEQUENCE", '"q TO PUBLIC; DROP TABLE t; --"', [["", "SELECT", False]], [], "", False],
+        ["TABLE; DROP TABLE t", "t", [], [], "", False],
+        ["SEQUENCE", "q", [["", "SELECT ON q TO PUBLIC; DROP TABLE t; --", False], ["", "ALL", False]], [], "", False],
+    ]
+    bad = json.dumps(hostile)
     empty.rows("UPDATE migration.stash SET rights = " + literal(bad))
 
     project.upgrade()

@@ -153,7 +153,7 @@ def write(
             why,
             *(archive or (None, None)),
             json.dumps([[one.schema, one.name, one.columns, *one.checksum] for one in written]),
-            json.dumps([[one.kind, one.name, one.grants, one.lacks] for one in rights]),
+            json.dumps([[one.kind, one.name, one.grants, one.lacks, one.owner, one.secured] for one in rights]),
             json.dumps(went),
         ),
     )
@@ -197,7 +197,10 @@ def _read(connection: Connection, schema: str, where: str, values: Iterable[Any]
                 **row._mapping,
                 "written": tuple(Written(s, n, tuple(c), Checksum(*sums)) for s, n, c, *sums in row.written),
                 "went": tuple((kind, name, text) for kind, name, text in row.went),
-                "rights": tuple(Rights(kind, name, *map(_grants, lists)) for kind, name, *lists in row.rights),
+                "rights": tuple(
+                    Rights(kind, name, _grants(has), _grants(lacks), owner, secured)
+                    for kind, name, has, lacks, owner, secured in row.rights
+                ),
             },
             objects=_objects(connection, schema, row[0]),
         )

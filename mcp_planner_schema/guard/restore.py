@@ -198,8 +198,8 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
             notes += rights.give(connection, found.oid, rights.Rights("TABLE", one.name, grants))
     if not back.anyway:
         notes += rights.give_again(connection, back.stash.rights, back.others)
-    elif back.stash.rights and back.stash.state == "kept":
-        notes.append(f"not given again: rights, for no upgrade runs (make migrate-stash-show ID={back.stash.id})")
+    elif any(one.grants or one.lacks for one in back.stash.rights):
+        notes.append(f"rights are given by an upgrade only; what they were: make migrate-stash-show ID={back.stash.id}")
     notes += told.of_sequences(connection, back, dry=dry) + told.not_again(connection, back)
     waits = any(filled.left or filled.missing for filled in back.filled.values()) or not all(tables.values())
     if not waits and _only_here(back):

@@ -36,17 +36,17 @@ WITH found AS (
   FROM (
     SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, c.oid, 'pg_catalog.pg_class'::regclass AS class,
            pg_catalog.format('%%I.%%I', n.nspname, c.relname) AS name, c.relowner AS owner, c.relacl AS acl,
-           c.relnamespace AS place, CASE c.relkind WHEN 'S' THEN 'S' ELSE 'r' END AS type
+           c.relnamespace AS place, CASE c.relkind WHEN 'S' THEN 'S' ELSE 'r' END AS type, c.relrowsecurity AS secured
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND {relation}
     UNION ALL SELECT 'ROUTINE', p.oid, 'pg_catalog.pg_proc'::regclass, p.oid::regprocedure::text, p.proowner, p.proacl,
-           p.pronamespace, 'f'
+           p.pronamespace, 'f', false
     FROM pg_catalog.pg_proc p WHERE {routine}
     UNION ALL SELECT 'TYPE', t.oid, 'pg_catalog.pg_type'::regclass, pg_catalog.format('%%I.%%I', n.nspname, t.typname),
-           t.typowner, t.typacl, t.typnamespace, 'T'
+           t.typowner, t.typacl, t.typnamespace, 'T', false
     FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace WHERE {type}
     UNION ALL SELECT 'SCHEMA', s.oid, 'pg_catalog.pg_namespace'::regclass, pg_catalog.quote_ident(s.nspname), s.nspowner,
-           s.nspacl, 0, 'n'
+           s.nspacl, 0, 'n', false
     FROM pg_catalog.pg_namespace s WHERE {schema}
   ) AS f
 )
@@ -108,8 +108,17 @@ WHERE (d.grantee = 0 OR r.oid IS NOT NULL) AND i.initprivs IS DISTINCT FROM f.ha
                                         WHERE e.classid = f.class AND e.objid = f.oid AND e.deptype = 'e'))
 ORDER BY 1, 2, 3, 4, 5
 """
+# Those that whoever migrates would not own, or whose rows are not for everyone who may read it.
+_ABOUT = """
+SELECT f.kind, f.name, pg_catalog.pg_get_userbyid(f.owner)::text, f.secured, f.secured OR (
+  pg_catalog.pg_get_userbyid(f.owner) NOT IN (current_user, session_user)
+  AND (f.kind <> 'TYPE' OR NOT EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.oid = f.oid AND t.typrelid <> 0))
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e
+                  WHERE e.classid = f.class AND e.objid = f.oid AND e.deptype IN ('e', 'a', 'i')))
+FROM found f
+"""
 _NOW = """
-SELECT f.name, pg_catalog.pg_has_role(f.owner, 'USAGE'), pg_catalog.pg_get_userbyid(f.owner)::text,
+SELECT f.name, pg_catalog.pg_has_role(f.owner, 'USAGE'), pg_catalog.pg_get_userbyid(f.owner)::text, f.secured,
   array(SELECT a.attname::text FROM pg_catalog.pg_attribute a
         WHERE f.kind = 'TABLE' AND a.attrelid = f.oid AND a.attnum > 0 AND NOT a.attisdropped)
 FROM found f WHERE f.kind = %(kind)s
@@ -129,12 +138,15 @@ class Rights:
 
     ``kind`` is the word of GRANT, ``name`` is quoted and qualified. ``grants`` they had beyond that; ``lacks`` they had not:
     somebody has taken it from them, or it is the default only since. A grantable one of these lacks the grant option only.
+    ``secured``: row level security was on.
     """
 
     kind: str
     name: str
     grants: tuple[Grant, ...]
     lacks: tuple[Grant, ...] = ()
+    owner: str = ""
+    secured: bool = False
 
     @property
     def shown(self) -> str:
@@ -147,11 +159,14 @@ def of(connection: Connection, oids: Iterable[int]) -> tuple[Rights, ...]:
     """Those on these relations, routines, types and schemas, where they differ from the usual. Reads only."""
     found: dict[tuple[str, str], tuple[list[Grant], list[Grant]]] = {}
     with pinned(connection, search_path=SYSTEM_PATH):
-        rows = connection.exec_driver_sql(_BY_OID + _RECORDED, {"oids": list(oids)})
+        which = {"oids": list(oids)}
+        about = {(kind, name): rest for kind, name, *rest in connection.exec_driver_sql(_BY_OID + _ABOUT, which)}
+        found |= {key: ([], []) for key, (_, _, notable) in about.items() if notable}
+        rows = connection.exec_driver_sql(_BY_OID + _RECORDED, which)
         for kind, name, lacks, *grant in rows:
             to, privilege, grantable = grant
             found.setdefault((kind, name), ([], []))[lacks].append((to, privilege, grantable))
-    return tuple(Rights(kind, name, tuple(has), tuple(lacks)) for (kind, name), (has, lacks) in found.items())
+    return tuple(Rights(*key, tuple(has), tuple(lacks), *about[key][:2]) for key, (has, lacks) in sorted(found.items()))
 
 
 def of_table(connection: Connection, oid: int) -> Rights:
@@ -204,7 +219,7 @@ def give(connection: Connection, oid: int, wanted: Rights) -> list[str]:
         found = connection.exec_driver_sql(_BY_OID + _NOW, {"oids": [oid], "kind": kind}).first()
         if found is None:
             return []
-        name, mine, owner, columns = found
+        name, mine, owner, secured, columns = found
         shown = Rights(kind, name, ()).shown
         if not mine:
             return [f"not given again: rights on {shown}, which belongs to another role"]
@@ -214,6 +229,11 @@ def give(connection: Connection, oid: int, wanted: Rights) -> list[str]:
                 only = "GRANT OPTION FOR " if option else ""
                 execute(connection, f"REVOKE {only}{privilege} ON {kind} {name} FROM {_who(to)}")
         lines = []
+        if wanted.owner not in ("", owner):
+            lines.append(f"{shown} belonged to {wanted.owner} and belongs to {owner} now")
+        if wanted.secured and not secured:
+            why = "its row level security is not there again (its policies: make migrate-stash-show)"
+            return [*lines, *([f"not given again: rights on {shown}: {why}"] if wanted.grants else [])]
         for to, recorded, grantable in wanted.grants:
             privilege, column = _split(recorded)
             if to == owner or not _known(connection, kind, privilege):
