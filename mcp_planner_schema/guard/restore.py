@@ -197,7 +197,8 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
             grants = rights.on_columns(one.grants, one.lost)
             notes += rights.give(connection, found.oid, rights.Rights("TABLE", one.name, grants))
     if not back.anyway:
-        notes += rights.give_again(connection, back.stash.rights, back.others)
+        lines = rights.give_again(connection, back.stash.rights, back.others)
+        notes += [*lines, f"what rights there were: make migrate-stash-show ID={back.stash.id}"] if lines else []
     elif any(one.grants or one.lacks for one in back.stash.rights):
         notes.append(f"rights are given by an upgrade only; what they were: make migrate-stash-show ID={back.stash.id}")
     notes += told.of_sequences(connection, back, dry=dry) + told.not_again(connection, back)

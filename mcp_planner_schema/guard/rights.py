@@ -222,7 +222,8 @@ def give(connection: Connection, oid: int, wanted: Rights) -> list[str]:
         name, mine, owner, secured, columns = found
         shown = Rights(kind, name, ()).shown
         if not mine:
-            return [f"not given again: rights on {shown}, which belongs to another role"]
+            nothing = not (wanted.grants or wanted.lacks)
+            return [] if nothing else [f"not given again: rights on {shown}, which belongs to {owner}"]
         there = set(connection.exec_driver_sql("SELECT rolname::text FROM pg_catalog.pg_roles").scalars()) | {""}
         for to, privilege, option in wanted.lacks:
             if to in there - {owner} and _known(connection, kind, privilege):
@@ -230,7 +231,8 @@ def give(connection: Connection, oid: int, wanted: Rights) -> list[str]:
                 execute(connection, f"REVOKE {only}{privilege} ON {kind} {name} FROM {_who(to)}")
         lines = []
         if wanted.owner not in ("", owner):
-            lines.append(f"{shown} belonged to {wanted.owner} and belongs to {owner} now")
+            cure = f"ALTER {kind} {name} OWNER TO {identifier(wanted.owner)}"
+            lines.append(f"{shown} belonged to {wanted.owner} and belongs to {owner} now: {cure}")
         if wanted.secured and not secured:
             why = "its row level security is not there again (its policies: make migrate-stash-show)"
             return [*lines, *([f"not given again: rights on {shown}: {why}"] if wanted.grants else [])]
