@@ -26,6 +26,7 @@ from mcp_planner_schema.guard import (
     since,
     told,
     twins,
+    wal,
     write_back,
 )
 from mcp_planner_schema.guard.back import Back, anew, made
@@ -232,7 +233,11 @@ def _fill(
 ) -> None:
     """Put one object's rows or values in, and note what became of them. ``last``: the body has ended."""
     write_back.note_path(connection)
-    with checksum.reading(connection), silence.of_table(connection, table.oid, evidence.name_of(table)):
+    with (
+        checksum.reading(connection),
+        wal.written_beside(connection),
+        silence.of_table(connection, table.oid, evidence.name_of(table)),
+    ):
         filled = _filled(connection, back, one, table, last=last, cleared=cleared)
         earlier = back.filled.get(one.number, Filled())
         if last:

@@ -23,6 +23,7 @@ from mcp_planner_schema.guard import (
     structure,
     touched,
     trial,
+    wal,
 )
 from mcp_planner_schema.guard import sequences as sequence
 from mcp_planner_schema.guard.evidence import Column, Loss, Table, again, name_of, rows_of
@@ -228,7 +229,8 @@ def _copy(connection: Connection, place: str, table: Table, one: Object, leaves:
     hidden = _hidden(connection, table)
     if hidden:  # its owner may lift that, and nobody else can look: the table is locked
         execute(connection, f"ALTER TABLE {name_of(table)} NO FORCE ROW LEVEL SECURITY")
-    rows = execute(connection, f"CREATE TABLE {place} AS SELECT {selected} FROM {source}").rowcount
+    with wal.written_beside(connection):
+        rows = execute(connection, f"CREATE TABLE {place} AS SELECT {selected} FROM {source}").rowcount
     if one.kind == "rows":  # a publication FOR ALL TABLES would let nobody delete from it otherwise
         execute(connection, f"ALTER TABLE {place} REPLICA IDENTITY FULL")
     compared = _compared(connection, place, one, by_name)
