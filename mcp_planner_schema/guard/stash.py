@@ -100,12 +100,22 @@ def keep(
     Raises :class:`Refused` for columns of a table with rows and no primary key, :class:`CommitInside` where a copy would not
     be what the real run destroys.
     """
-    assert tried.known is not None
     wanted = plan(tried)
     number = manifest.next_id(connection, schema) if wanted or tried.sequences or tried.also else 0
-    if number:
+    if not number:
+        return _kept(connection, schema, revision, tried, states, moving, wanted, number)
+    with wal.written_beside(connection, at_once=True):
         make_schema(connection, manifest.schema_of(schema, number))
         structure.prepare(connection, schema)  # a new schema lets a session forget its plans, and nothing is locked yet
+        return _kept(connection, schema, revision, tried, states, moving, wanted, number)
+
+
+def _kept(
+    connection: Connection, schema: str, revision: str, tried: trial.Trial, states: dict[int, damage.State],
+    moving: Sequence[Table], wanted: Sequence[tuple[Table, Loss | None, tuple[int, ...]]], number: int,
+) -> Kept:  # fmt: skip
+    """The same, from the locks on; the stash has its ``number`` and its schema, 0 where no rows and values are lost."""
+    assert tried.known is not None
     locked = _locked(connection, tried, wanted)
     with pinned(connection, search_path=SYSTEM_PATH):  # once for all that is asked here
         since = touched.since(connection, tried.known) | tried.meanwhile
@@ -229,8 +239,7 @@ def _copy(connection: Connection, place: str, table: Table, one: Object, leaves:
     hidden = _hidden(connection, table)
     if hidden:  # its owner may lift that, and nobody else can look: the table is locked
         execute(connection, f"ALTER TABLE {name_of(table)} NO FORCE ROW LEVEL SECURITY")
-    with wal.written_beside(connection):
-        rows = execute(connection, f"CREATE TABLE {place} AS SELECT {selected} FROM {source}").rowcount
+    rows = execute(connection, f"CREATE TABLE {place} AS SELECT {selected} FROM {source}").rowcount
     if one.kind == "rows":  # a publication FOR ALL TABLES would let nobody delete from it otherwise
         execute(connection, f"ALTER TABLE {place} REPLICA IDENTITY FULL")
     compared = _compared(connection, place, one, by_name)

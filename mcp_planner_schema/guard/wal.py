@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 _AFTER = 0.05
-"""Seconds of work after which that session is opened: most is over by then, and a connection takes a tenth of it."""
+"""Seconds of work after which that session is opened: most is over by then, and a connection takes a tenth of it. Where nothing
+is locked yet it is opened at once: what a short copy has written is then on its way to the disk when COMMIT waits for it."""
 
 _EVERY = 0.005
 """Seconds between two commits: what a processor can write meanwhile is less than the buffers hold (4 MB by default)."""
@@ -30,25 +31,26 @@ _COMMIT = "SELECT pg_catalog.pg_current_xact_id()"
 
 
 @contextmanager
-def written_beside(connection: Connection) -> Iterator[None]:
+def written_beside(connection: Connection, *, at_once: bool = False) -> Iterator[None]:
     """While inside, another session commits empty transactions, each of which takes a transaction number and nothing else.
 
-    Changes nothing, and fails nothing: where that session cannot be had or is ended, the work goes on without it.
+    It begins ``at_once``, or where the work turns out to be long. Changes nothing, and fails nothing: where that session cannot
+    be had or is ended, the work goes on without it.
     """
     done = threading.Event()
-    thread = threading.Thread(target=_commit, args=(connection.engine, done), daemon=True)
+    thread = threading.Thread(target=_commit, args=(connection.engine, done, 0 if at_once else _AFTER), daemon=True)
     thread.start()
     try:
         yield
     finally:
         done.set()
-        thread.join(timeout=2)
+        thread.join(timeout=0.5)  # locks are held
 
 
-def _commit(engine: Engine, done: threading.Event) -> None:
+def _commit(engine: Engine, done: threading.Event, after: float) -> None:
     from sqlalchemy.exc import SQLAlchemyError
 
-    if done.wait(_AFTER):
+    if done.wait(after):
         return
     own = connect.own(engine, "mcp-planner-guard")
     with contextlib.suppress(GuardError, SQLAlchemyError), connect.opened(own, autocommit=True) as beside:
