@@ -991,6 +991,41 @@ def test_a_purge_takes_along_what_says_which_rows_are_left(
     assert kept.value("SELECT to_regnamespace('migration_stash_1') IS NULL")
 
 
+def test_a_purge_takes_along_what_was_set_aside(
+    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows of the upgrade's own that gave way to kept ones are the guard's own copy, and nobody's beside it."""
+    monkeypatch.setattr(cli, "ROOT", project.folder)
+    seeded = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT * FROM b"
+    project.revision("001", "create_b", sql("CREATE TABLE b (id int, v text)"), sql("DROP TABLE b"))
+    project.revision("002", "create_a", sql(seeded), sql("DROP TABLE a"))
+    project.upgrade()
+    empty.rows("INSERT INTO a VALUES (1, 'kept')")
+    project.downgrade("001")
+    empty.rows("INSERT INTO b VALUES (1, 'newer')")
+    project.upgrade()
+    aside = empty.rows("SELECT relname FROM pg_class WHERE relname LIKE 'guard:aside%' AND relkind = 'r'")
+    another(project, empty)
+    outdate(empty)
+
+    code, out, _ = purge(capsys)
+
+    assert len(aside) == 1
+    assert (code, out) == (0, "purged stash 1: 1 table of migration_stash_1 deleted for good\n")
+    assert empty.value("SELECT to_regnamespace('migration_stash_1') IS NULL")
+
+
+def test_rights_on_lost_columns_are_shown(kept: Database, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    """migrate-stash-show says who might read a column that went."""
+    project.upgrade()
+    kept.rows("GRANT SELECT (x), UPDATE (x) ON b TO PUBLIC")
+    project.downgrade("001")
+
+    said = run(capsys, "migrate-stash-show", "ID=2")[1]
+
+    assert "   rights    SELECT(x) to PUBLIC, UPDATE(x) to PUBLIC\n" in said
+
+
 def test_an_older_stash_may_go_while_a_newer_one_waits(
     kept: Database, project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:

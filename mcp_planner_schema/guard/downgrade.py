@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import (
@@ -16,6 +17,7 @@ from mcp_planner_schema.guard import (
     postcheck,
     progress,
     proof,
+    regrant,
     sequences,
     stash,
     transaction,
@@ -55,9 +57,14 @@ def take(
     at.hold_from = time.monotonic()
     if tried.commits:
         # Nothing is lost, or it would have been refused; the body's own COMMIT makes final what is recorded here.
-        _record(run, at, context, stash.keep(connection, schema, at.name, tried, states))
+        kept = stash.keep(connection, schema, at.name, tried, states)
+        _record(run, at, context, kept)
         with committing(), transaction.observed(connection, at.seen):
             original()
+        if kept.rights:
+            on, lines = regrant.at_once(connection, schema, kept.rights, kept.others, kept.catalog)
+            manifest.note_rights(connection, schema, kept.id, on)
+            at.notes += regrant.with_hint(lines, kept.id)
         return {}
     before = progress.counters(connection)
     moving = move.candidates(connection, tried)
@@ -71,12 +78,13 @@ def take(
             trial.settle(connection, schema)
         return proof.prove(connection, schema, kept)
 
-    kept, why = move.first(connection, moving, for_real)
-    if kept is None:
+    done, why = move.first(connection, moving, for_real)
+    if done is None:
         at.seen = transaction.Seen(at.seen.xid)
-        kept = for_real()
-    _record(run, at, context, kept)
-    at.notes += [why] if why else []
+        done = for_real()
+    on, lines = regrant.at_once(connection, schema, done.rights, done.others, done.catalog)
+    _record(run, at, context, replace(done, rights=on))
+    at.notes += regrant.with_hint(lines, done.id) + ([why] if why else [])
     trial.disarm(connection, schema)
     return before
 

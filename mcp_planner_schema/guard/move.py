@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import damage, evidence, ladder, parts, reading, rights, sequences, structure, trial
+from mcp_planner_schema.guard import damage, evidence, ladder, parts, reading, regrant, sequences, structure, trial
 from mcp_planner_schema.guard.evidence import Table, name_of
 from mcp_planner_schema.guard.parts import Parts
 from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, literal, pinned
@@ -261,7 +261,7 @@ def _stand_in(connection: Connection, kept_in: str, table: Table, made: Parts) -
     execute(connection, f"ALTER TABLE {name} OWNER TO {made.owner}")
     fresh = evidence.named(connection, table.schema, table.name)
     assert fresh is not None
-    rights.give(connection, fresh.oid, made.rights)
+    regrant.give(connection, fresh.oid, made.rights)
 
 
 def _triggers(connection: Connection, table: Table, made: Parts) -> None:

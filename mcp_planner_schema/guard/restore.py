@@ -21,6 +21,7 @@ from mcp_planner_schema.guard import (
     manifest,
     move,
     refill,
+    regrant,
     rights,
     silence,
     since,
@@ -66,7 +67,8 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
         for found in sorted(back.before.values(), key=lambda table: table.oid):
             execute(connection, f"LOCK TABLE {evidence.name_of(found)} IN SHARE ROW EXCLUSIVE MODE")
         back.before = _there(connection, back)  # as nobody can change them any more
-    back.others = rights.everything(connection, schema, stash.rights)
+    back.others = regrant.everything(connection, schema, stash.rights)
+    back.rights = regrant.still(connection, stash.rights)
     back.already = frozenset(connection.exec_driver_sql(_TABLES).scalars())
     if not later:
         _lock_written(connection, stash)
@@ -196,10 +198,11 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
         notes += told.of_object(connection, back, one, found)
         if found and one.grants and not back.anyway:
             grants = rights.on_columns(one.grants, one.lost)
-            notes += rights.give(connection, found.oid, rights.Rights("TABLE", one.name, grants))
+            notes += regrant.give(connection, found.oid, rights.Rights("TABLE", one.name, grants))
     if not back.anyway:
-        lines = rights.give_again(connection, back.stash.rights, back.others)
-        notes += [*lines, f"what rights there were: make migrate-stash-show ID={back.stash.id}"] if lines else []
+        lines = regrant.taken_since(back.stash.rights, back.rights)
+        lines += regrant.give_again(connection, back.rights, back.others)
+        notes += regrant.with_hint(lines, back.stash.id)
     elif any(one.grants or one.lacks for one in back.stash.rights):
         notes.append(f"rights are given by an upgrade only; what they were: make migrate-stash-show ID={back.stash.id}")
     notes += told.of_sequences(connection, back, dry=dry) + told.not_again(connection, back)
@@ -319,9 +322,9 @@ def _moved_back(connection: Connection, back: Back, one: Object, table: Table) -
                 )
             filled = replace(filled, displaced=displaced, aside=aside)
         # A line of the comparison too; what becomes of them is told at the end.
-        for right, oid in rights.standing(connection, back.stash.rights).items():
+        for right, oid in rights.standing(connection, back.rights).items():
             if oid == table.oid:
-                rights.give(connection, oid, right)
+                regrant.give(connection, oid, right)
         done = move.back(connection, back.schema, (back.stash.kept_in, one.relation or ""), table, lines)
     except DBAPIError as error:
         if getattr(error.orig, "pgcode", None) in ladder.TRANSIENT:

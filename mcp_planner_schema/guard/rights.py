@@ -1,6 +1,6 @@
-"""Rights on what a downgrade takes away: recorded, and given again on what the upgrade makes anew.
+"""What others than its owner may do with an object, as far as it differs from what they may with a new one: read and recorded.
 
-No text of the record is run: a name is looked up in the catalog, a privilege is one of those known here, and a role is quoted.
+It is given again by :mod:`.regrant`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard.evidence import own
-from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -25,8 +24,6 @@ PRIVILEGES = {
     "TYPE": ("USAGE",),
     "SCHEMA": ("USAGE", "CREATE"),
 }
-_MAINTAIN = (17,)
-"""The server version that knows the privilege MAINTAIN."""
 
 # usual is what such an object has without anybody's word. The rights of a composite type, and of the type of a table's rows,
 # are on its row in pg_type; what happened to it shows on the one in pg_class.
@@ -51,13 +48,13 @@ WITH found AS (
   ) AS f
 )
 """
-_BY_OID = _FOUND.format(
+BY_OID = _FOUND.format(
     relation="c.oid = ANY (%(oids)s::oid[])",
     routine="p.oid = ANY (%(oids)s::oid[])",
     type="(t.oid = ANY (%(oids)s::oid[]) OR t.typrelid = ANY (%(oids)s::oid[]))",
     schema="s.oid = ANY (%(oids)s::oid[])",
 )
-_BY_NAME = _FOUND.format(
+BY_NAME = _FOUND.format(
     relation="pg_catalog.format('%%I.%%I', n.nspname, c.relname) = ANY (%(names)s::text[])",
     routine="p.oid >= 16384 AND p.oid::regprocedure::text = ANY (%(names)s::text[])",
     type="pg_catalog.format('%%I.%%I', n.nspname, t.typname) = ANY (%(names)s::text[])",
@@ -117,19 +114,6 @@ SELECT f.kind, f.name, pg_catalog.pg_get_userbyid(f.owner)::text, f.secured, f.s
                   WHERE e.classid = f.class AND e.objid = f.oid AND e.deptype IN ('e', 'a', 'i')))
 FROM found f
 """
-_NOW = """
-SELECT f.name, pg_catalog.pg_has_role(f.owner, 'USAGE'), pg_catalog.pg_get_userbyid(f.owner)::text, f.secured,
-  array(SELECT a.attname::text FROM pg_catalog.pg_attribute a
-        WHERE f.kind = 'TABLE' AND a.attrelid = f.oid AND a.attnum > 0 AND NOT a.attisdropped)
-FROM found f WHERE f.kind = %(kind)s
-"""
-# Tables that lie in a stash come out of it by being moved: as if they were made anew.
-_EVERYTHING = """
-SELECT 'RELATION', c.oid::bigint FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname !~ %s UNION ALL SELECT 'ROUTINE', oid::bigint FROM pg_catalog.pg_proc
-UNION ALL SELECT 'TYPE', t.oid::bigint FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-WHERE n.nspname !~ %s UNION ALL SELECT 'SCHEMA', oid::bigint FROM pg_catalog.pg_namespace
-"""
 
 
 @dataclass(frozen=True)
@@ -138,7 +122,8 @@ class Rights:
 
     ``kind`` is the word of GRANT, ``name`` is quoted and qualified. ``grants`` they had beyond that; ``lacks`` they had not:
     somebody has taken it from them, or it is the default only since. A grantable one of these lacks the grant option only.
-    ``secured``: row level security was on.
+    ``secured``: row level security was on. ``given`` and ``taken`` are those of both that what the downgrade itself has made
+    in its place got at once: where they are not as they were left, somebody has changed them since.
     """
 
     kind: str
@@ -147,6 +132,8 @@ class Rights:
     lacks: tuple[Grant, ...] = ()
     owner: str = ""
     secured: bool = False
+    given: tuple[Grant, ...] = ()
+    taken: tuple[Grant, ...] = ()
 
     @property
     def shown(self) -> str:
@@ -160,13 +147,24 @@ def of(connection: Connection, oids: Iterable[int]) -> tuple[Rights, ...]:
     found: dict[tuple[str, str], tuple[list[Grant], list[Grant]]] = {}
     with pinned(connection, search_path=SYSTEM_PATH):
         which = {"oids": list(oids)}
-        about = {(kind, name): rest for kind, name, *rest in connection.exec_driver_sql(_BY_OID + _ABOUT, which)}
+        about = {(kind, name): rest for kind, name, *rest in connection.exec_driver_sql(BY_OID + _ABOUT, which)}
         found |= {key: ([], []) for key, (_, _, notable) in about.items() if notable}
-        rows = connection.exec_driver_sql(_BY_OID + _RECORDED, which)
+        rows = connection.exec_driver_sql(BY_OID + _RECORDED, which)
         for kind, name, lacks, *grant in rows:
             to, privilege, grantable = grant
             found.setdefault((kind, name), ([], []))[lacks].append((to, privilege, grantable))
     return tuple(Rights(*key, tuple(has), tuple(lacks), *about[key][:2]) for key, (has, lacks) in sorted(found.items()))
+
+
+def standing(connection: Connection, wanted: Collection[Rights]) -> dict[Rights, int]:
+    """The OID of each of these objects that is there. Reads only."""
+    if not wanted:
+        return {}
+    asked = BY_NAME + "SELECT kind, name, oid::bigint FROM found"
+    with pinned(connection, search_path=SYSTEM_PATH):
+        names = {"names": sorted({one.name for one in wanted})}
+        there = {(kind, name): oid for kind, name, oid in connection.exec_driver_sql(asked, names)}
+    return {one: there[one.kind, one.name] for one in wanted if (one.kind, one.name) in there}
 
 
 def of_table(connection: Connection, oid: int) -> Rights:
@@ -174,97 +172,12 @@ def of_table(connection: Connection, oid: int) -> Rights:
     return next((one for one in of(connection, [oid]) if one.kind == "TABLE"), Rights("TABLE", "", ()))
 
 
-def standing(connection: Connection, wanted: Collection[Rights]) -> dict[Rights, int]:
-    """The OID of each of these objects that is there. Reads only."""
-    if not wanted:
-        return {}
-    asked = _BY_NAME + "SELECT kind, name, oid::bigint FROM found"
-    with pinned(connection, search_path=SYSTEM_PATH):
-        names = {"names": sorted({one.name for one in wanted})}
-        there = {(kind, name): oid for kind, name, oid in connection.exec_driver_sql(asked, names)}
-    return {one: there[one.kind, one.name] for one in wanted if (one.kind, one.name) in there}
-
-
-def everything(connection: Connection, schema: str, wanted: Collection[Rights]) -> frozenset[tuple[str, int]]:
-    """All that is there on which rights could be, whatever it is called, but for what lies in a stash. Reads only.
-
-    Nothing where none is wanted.
-    """
-    if not wanted:
-        return frozenset()
-    return frozenset((catalog, oid) for catalog, oid in connection.exec_driver_sql(_EVERYTHING, (own(schema),) * 2))
-
-
-def give_again(connection: Connection, wanted: Collection[Rights], before: frozenset[tuple[str, int]]) -> list[str]:
-    """Give these on what was not among all that was there ``before``; gives a line for each that could not be given."""
-    lines = []
-    there = standing(connection, wanted)
-    for one in wanted:
-        catalog = "RELATION" if one.kind in ("TABLE", "SEQUENCE") else one.kind
-        if one in there and (catalog, there[one]) not in before:
-            lines += give(connection, there[one], one)
-        elif one.grants:
-            why = "was there before" if one in there else "is not there"
-            lines.append(f"not given again: rights on {one.shown}, which {why}")
-    return lines
-
-
-def give(connection: Connection, oid: int, wanted: Rights) -> list[str]:
-    """Give recorded rights on an object that the upgrade has made anew; gives a line for each that could not be given.
-
-    What it lacked is taken from it. All else that anybody has on it stays: the upgrade's own grants, new defaults.
-    """
-    kind = wanted.kind
-    with pinned(connection, search_path=SYSTEM_PATH):
-        found = connection.exec_driver_sql(_BY_OID + _NOW, {"oids": [oid], "kind": kind}).first()
-        if found is None:
-            return []
-        name, mine, owner, secured, columns = found
-        shown = Rights(kind, name, ()).shown
-        if not mine:
-            nothing = not (wanted.grants or wanted.lacks)
-            return [] if nothing else [f"not given again: rights on {shown}, which belongs to {owner}"]
-        there = set(connection.exec_driver_sql("SELECT rolname::text FROM pg_catalog.pg_roles").scalars()) | {""}
-        for to, privilege, option in wanted.lacks:
-            if to in there - {owner} and _known(connection, kind, privilege):
-                only = "GRANT OPTION FOR " if option else ""
-                execute(connection, f"REVOKE {only}{privilege} ON {kind} {name} FROM {_who(to)}")
-        lines = []
-        if wanted.owner not in ("", owner):
-            cure = f"ALTER {kind} {name} OWNER TO {identifier(wanted.owner)}"
-            lines.append(f"{shown} belonged to {wanted.owner} and belongs to {owner} now: {cure}")
-        if wanted.secured and not secured:
-            why = "its row level security is not there again (its policies: make migrate-stash-show)"
-            return [*lines, *([f"not given again: rights on {shown}: {why}"] if wanted.grants else [])]
-        for to, recorded, grantable in wanted.grants:
-            privilege, column = _split(recorded)
-            if to == owner or not _known(connection, kind, privilege):
-                continue
-            on = f"{privilege} on {f'column {column} of ' if column else ''}{shown} to {to or 'PUBLIC'}"
-            if to not in there or (column and column not in columns):
-                lines.append(f"not given again: {on}: there is no such {'column' if to in there else 'role'}")
-                continue
-            what = f"{privilege} ({identifier(column)})" if column else privilege
-            more = " WITH GRANT OPTION" if grantable else ""
-            execute(connection, f"GRANT {what} ON {kind} {name} TO {_who(to)}{more}")
-    return lines
-
-
 def on_columns(grants: Iterable[Grant], columns: Collection[str]) -> tuple[Grant, ...]:
     """Those of a table's that are on one of these columns."""
-    return tuple(grant for grant in grants if _split(grant[1])[1] in columns)
+    return tuple(grant for grant in grants if split(grant[1])[1] in columns)
 
 
-def _known(connection: Connection, kind: str, privilege: str) -> bool:
-    version = connection.dialect.server_version_info or ()
-    return privilege in PRIVILEGES[kind] and (privilege != "MAINTAIN" or version >= _MAINTAIN)
-
-
-def _split(privilege: str) -> tuple[str, str]:
+def split(privilege: str) -> tuple[str, str]:
     """The privilege, and the column that it is on."""
     name, bracket, column = privilege.partition("(")
     return name, column[:-1] if bracket else ""
-
-
-def _who(to: str) -> str:
-    return identifier(to) if to else "PUBLIC"

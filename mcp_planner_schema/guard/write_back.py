@@ -80,7 +80,9 @@ def set_aside(
     shown = dict.fromkeys([*(one.key if has_key else ()), *columns])
     selected = ", ".join(value(there[name], "l.") for name in shown)
     connection.exec_driver_sql("SAVEPOINT guard_aside")
-    aside = f'{place.partition(".")[0]}."guard:aside_{one.number}"'  # a stash's own schema has a name without a dot
+    aside = (
+        f"{place.partition('.')[0]}.{identifier(aside_relation(one))}"  # a stash's own schema has a name without a dot
+    )
     sql = f"SELECT {selected} FROM {live} AS l WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same}) AND {which}"
     count: int = execute(connection, f"CREATE TABLE {aside} AS {sql}").rowcount
     if count:
@@ -89,6 +91,11 @@ def set_aside(
     connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_aside")
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_aside")
     return 0, ""
+
+
+def aside_relation(one: Object) -> str:
+    """What the table of an object's rows that were set aside is called, in the stash's own schema."""
+    return f"guard:aside_{one.number}"
 
 
 def empty(connection: Connection, table: Table) -> bool:

@@ -107,6 +107,7 @@ def shown_text(found: dict[str, Any]) -> str:
             "stood at": one["last_value"],
             "went back": one["restored_rows"],
             "left here": one["left_rows"],
+            "rights": ", ".join(one["rights"]) or None,
         }
         lines += [f"   {name:<9} {value}" for name, value in told.items() if value is not None]
         if one["definition"]:
@@ -161,6 +162,7 @@ def _as_object(stash: Stash, one: Object, rows: int | None, algorithm: str | Non
         # As text: the sums are greater than what JSON's readers hold exactly.
         "checksum": [str(sums.sum_0), str(sums.sum_1)] if sums else None, "algorithm": algorithm,
         "last_value": one.last_value, "restored_rows": one.restored, "left_rows": one.left, "definition": one.definition,
+        "rights": [_granted(*grant) for grant in one.grants],
     }  # fmt: skip
 
 
