@@ -307,6 +307,17 @@ def test_a_failure_of_the_lowest_step_comes_before_the_first(empty: Database, pr
     assert empty.rows("SELECT version_num FROM alembic_version") == [("002",)]
 
 
+def test_what_depends_on_a_dropped_table_is_named(empty: Database, project: Project) -> None:
+    """A view that somebody has made by hand bars the way back: which one it is stands in the message, nobody's rows do."""
+    applied(project, numbered(1))
+    empty.rows("CREATE VIEW mine AS SELECT * FROM t1")
+
+    with pytest.raises(Broken, match="other objects depend on it") as broken:
+        forecast(project, "base")
+
+    assert "DETAIL:  view mine depends on table t1" in broken.value.message
+
+
 def test_a_post_check_that_fails_hides_no_refusal_below_it(
     empty: Database, project: Project, capfd: pytest.CaptureFixture[str]
 ) -> None:

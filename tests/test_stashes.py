@@ -991,10 +991,10 @@ def test_a_purge_takes_along_what_says_which_rows_are_left(
     assert kept.value("SELECT to_regnamespace('migration_stash_1') IS NULL")
 
 
-def test_a_purge_takes_along_what_was_set_aside(
+def test_a_purge_wants_what_was_set_aside_to_be_dropped_first(
     empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Rows of the upgrade's own that gave way to kept ones are the guard's own copy, and nobody's beside it."""
+    """Rows of the upgrade's that gave way to kept ones may be newer than they: they are named, with the way to let them go."""
     monkeypatch.setattr(cli, "ROOT", project.folder)
     seeded = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT * FROM b"
     project.revision("001", "create_b", sql("CREATE TABLE b (id int, v text)"), sql("DROP TABLE b"))
@@ -1004,13 +1004,17 @@ def test_a_purge_takes_along_what_was_set_aside(
     project.downgrade("001")
     empty.rows("INSERT INTO b VALUES (1, 'newer')")
     project.upgrade()
-    aside = empty.rows("SELECT relname FROM pg_class WHERE relname LIKE 'guard:aside%' AND relkind = 'r'")
     another(project, empty)
     outdate(empty)
 
+    refused, _, said = purge(capsys)
+    aside = empty.rows('SELECT v FROM migration_stash_1."guard:aside_1"')
+    (statement,) = re.findall("DROP TABLE .*(?=')", said)
+    empty.rows(statement)
     code, out, _ = purge(capsys)
 
-    assert len(aside) == 1
+    assert (refused, aside) == (3, [("newer",)])
+    assert "gave way to kept ones, and stand nowhere else" in said
     assert (code, out) == (0, "purged stash 1: 1 table of migration_stash_1 deleted for good\n")
     assert empty.value("SELECT to_regnamespace('migration_stash_1') IS NULL")
 

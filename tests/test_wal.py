@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -9,12 +10,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine import Engine
 
 from mcp_planner_schema.guard import connect, wal
 from tests.conftest import Database, Project
 from tests.until import until
 
 BESIDE = "SELECT pid, query FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'mcp-planner-guard'"
+ASYNCHRONOUS = "SET synchronous_commit = off"
 NEXT = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
 
 
@@ -94,19 +97,50 @@ def test_work_without_a_second_connection_goes_on(empty: Database, opened: list[
 def test_a_downgrade_and_the_way_up_are_helped(
     empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows are copied and put back beside such a session, and all of them are there."""
+    """While rows are copied or put back such commits do happen, none waits for the disk, and all rows are there."""
     monkeypatch.setenv("DATABASE_URL", empty.url)
-    helped: list[Any] = []
-    commit = wal._commit
-    monkeypatch.setattr(wal, "_commit", lambda *given: helped.append(given[2]) or commit(*given))
-    create = "CREATE TABLE a AS SELECT n AS id, repeat('x', 100) AS v FROM generate_series(1, 100000) n"
+    monkeypatch.setattr(wal, "_AFTER", 0.0)
+    sent: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
+        if threading.current_thread() is not threading.main_thread() and statement in (wal._COMMIT, ASYNCHRONOUS):
+            sent.append(statement)
+
+    create = "CREATE TABLE a AS SELECT n AS id, repeat('x', 100) AS v FROM generate_series(1, 200000) n"
     project.revision("001", "create_things", f'op.execute("{create}")', 'op.drop_table("a")')
     project.configure(stash_move_above="never")
     project.upgrade()
 
-    project.downgrade("base")
-    down = len(helped)
-    project.upgrade()
+    sa.event.listen(Engine, "before_cursor_execute", note)
+    try:
+        project.downgrade("base")
+        down, sent[:] = list(sent), []
+        project.upgrade()
+    finally:
+        sa.event.remove(Engine, "before_cursor_execute", note)
 
-    assert empty.rows("SELECT count(*), count(DISTINCT id) FROM a") == [(100_000, 100_000)]
-    assert (helped[0], set(helped[down:])) == (0, {wal._AFTER})
+    assert empty.rows("SELECT count(*), count(DISTINCT id) FROM a") == [(200_000, 200_000)]
+    for one in (down, sent):
+        assert one[0] == ASYNCHRONOUS
+        assert one.count(wal._COMMIT) > 5
+
+
+def test_a_connection_that_is_slow_to_come_is_not_waited_for(
+    session: sa.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The work's locks are not held for it, and it is closed as soon as it is there."""
+    own, ended = connect.own, threading.Event()
+
+    def slow(engine: Any, *name: Any) -> Any:
+        time.sleep(1)
+        ended.set()
+        return own(engine, *name)
+
+    monkeypatch.setattr(connect, "own", slow)
+    began = time.monotonic()
+    with wal.written_beside(session, at_once=True):
+        session.exec_driver_sql("SELECT")
+    took = time.monotonic() - began
+
+    assert took < 0.9
+    assert ended.wait(20)

@@ -10,7 +10,6 @@ from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object, Stash
 from mcp_planner_schema.guard.refill import Filled
 from mcp_planner_schema.guard.regrant import Everything
-from mcp_planner_schema.guard.rights import Rights
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -22,7 +21,7 @@ _PARTS = "SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partiti
 class Back:
     """A stash on its way back. ``before`` are the tables it is about as they stood before the upgrade, by (schema, name);
     ``already`` is every table there was, by OID (see :func:`anew`); ``others`` all that there was, where the stash has rights
-    on more than tables, and ``rights`` are those that nobody has taken or given since.
+    on more than tables.
 
     ``untouched`` names, for an object's number, the temporary table of those kept rows whose place nobody has written to
     since, ``stood`` the one of the keys in use, where the server makes them; ``shapes`` what a table looked like when its rows
@@ -35,7 +34,6 @@ class Back:
     before: dict[tuple[str, str], Table] = field(default_factory=dict)
     already: frozenset[int] = frozenset()
     others: Everything = frozenset()
-    rights: tuple[Rights, ...] = ()
     untouched: dict[int, str] = field(default_factory=dict)
     stood: dict[int, str] = field(default_factory=dict)
     shapes: dict[int, object] = field(default_factory=dict)

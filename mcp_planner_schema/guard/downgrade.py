@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import (
@@ -61,10 +60,7 @@ def take(
         _record(run, at, context, kept)
         with committing(), transaction.observed(connection, at.seen):
             original()
-        if kept.rights:
-            on, lines = regrant.at_once(connection, schema, kept.rights, kept.others, kept.catalog)
-            manifest.note_rights(connection, schema, kept.id, on)
-            at.notes += regrant.with_hint(lines, kept.id)
+        at.notes += regrant.told(connection, kept.rights)
         return {}
     before = progress.counters(connection)
     moving = move.candidates(connection, tried)
@@ -82,9 +78,8 @@ def take(
     if done is None:
         at.seen = transaction.Seen(at.seen.xid)
         done = for_real()
-    on, lines = regrant.at_once(connection, schema, done.rights, done.others, done.catalog)
-    _record(run, at, context, replace(done, rights=on))
-    at.notes += regrant.with_hint(lines, done.id) + ([why] if why else [])
+    _record(run, at, context, done)
+    at.notes += regrant.told(connection, done.rights) + ([why] if why else [])
     trial.disarm(connection, schema)
     return before
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from mcp_planner_schema.guard.session import Session
     from mcp_planner_schema.guard.watch import Waits
 
+_DEPENDENT = "2BP01"
+"""dependent_objects_still_exist: what it names are objects, and no rows."""
+
 _ASKED_FOR = 10.0
 """Seconds to ask what became of a COMMIT whose answer was lost: the server may be about to end it, or be restarting."""
 
@@ -128,7 +131,7 @@ def _longer(error: BaseException, progress: Progress) -> str:
 
 
 def told(error: BaseException) -> str:
-    """What the server says of an error, without its DETAIL: that holds the rows themselves."""
+    """What the server says of an error, without its DETAIL: that holds the rows themselves, but where it names what depends."""
     original: BaseException = getattr(error, "orig", None) or error
     diag = getattr(original, "diag", None)
     if not getattr(diag, "message_primary", None):
@@ -137,7 +140,9 @@ def told(error: BaseException) -> str:
     named = [("table", diag.table_name), ("constraint", diag.constraint_name)]
     where = ", ".join(f"{kind} {name}" for kind, name in named if name)
     hint = f"\nHINT:  {diag.message_hint}" if diag.message_hint else ""
-    return str(diag.message_primary) + (f" ({where})" if where else "") + hint
+    names = diag.message_detail if diag.sqlstate == _DEPENDENT else None
+    detail = f"\nDETAIL:  {names}" if names else ""
+    return str(diag.message_primary) + (f" ({where})" if where else "") + detail + hint
 
 
 def became_final(progress: Progress, engine: Engine, before: Session, migration: MigrationContext) -> bool:

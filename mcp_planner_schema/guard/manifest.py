@@ -153,7 +153,7 @@ def write(
             why,
             *(archive or (None, None)),
             json.dumps([[one.schema, one.name, one.columns, *one.checksum] for one in written]),
-            _recorded(rights),
+            json.dumps([[one.kind, one.name, one.grants, one.lacks, one.owner, one.secured] for one in rights]),
             json.dumps(went),
         ),
     )
@@ -173,17 +173,6 @@ def write(
             f"INSERT INTO {schema}.stash_object ({', '.join(values)}) VALUES ({', '.join(['%s'] * len(values))})",
             tuple(values.values()),
         )
-
-
-def note_rights(connection: Connection, schema: str, stash: int, rights: Sequence[Rights]) -> None:
-    """Write down the rights of a stash that is there already."""
-    connection.exec_driver_sql(f"UPDATE {schema}.stash SET rights = %s WHERE id = %s", (_recorded(rights), stash))
-
-
-def _recorded(rights: Sequence[Rights]) -> str:
-    return json.dumps(
-        [[one.kind, one.name, one.grants, one.lacks, one.owner, one.secured, one.given, one.taken] for one in rights]
-    )
 
 
 def read(connection: Connection, schema: str, where: str = "true", values: Iterable[Any] = ()) -> list[Stash]:
@@ -209,8 +198,8 @@ def _read(connection: Connection, schema: str, where: str, values: Iterable[Any]
                 "written": tuple(Written(s, n, tuple(c), Checksum(*sums)) for s, n, c, *sums in row.written),
                 "went": tuple((kind, name, text) for kind, name, text in row.went),
                 "rights": tuple(
-                    Rights(kind, name, _grants(has), _grants(lacks), owner, secured, *map(_grants, of_new))
-                    for kind, name, has, lacks, owner, secured, *of_new in row.rights
+                    Rights(kind, name, _grants(has), _grants(lacks), owner, secured)
+                    for kind, name, has, lacks, owner, secured in row.rights
                 ),
             },
             objects=_objects(connection, schema, row[0]),

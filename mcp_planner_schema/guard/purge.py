@@ -91,6 +91,17 @@ def _refuse(connection: Connection, here: alone.Alone, stash: Stash) -> None:
         )  # fmt: skip
     if stash.id == newest:
         raise _refused(stash, "it is the newest there is", "keep it until a newer one is there", listed)
+    names = [write_back.aside_relation(one) for one in stash.objects]
+    aside = [
+        f"{identifier(stash.kept_in)}.{identifier(name)}"
+        for name in connection.exec_driver_sql(_THERE, (stash.kept_in, names)).scalars()
+    ]
+    if aside:
+        raise _refused(
+            stash, f"rows that the upgrade had put there gave way to kept ones, and stand nowhere else: {', '.join(aside)}",
+            "look at them, copy what is to stay, and drop that table",
+            connect.psql(here.settings, f"DROP TABLE {', '.join(aside)}"),
+        )  # fmt: skip
 
 
 def _drop(connection: Connection, here: alone.Alone, number: int) -> list[str]:
@@ -104,7 +115,7 @@ def _drop(connection: Connection, here: alone.Alone, number: int) -> list[str]:
     _refuse(connection, here, stash)
     wanted = [one.relation for one in stash.objects if one.relation]
     tables = list(connection.exec_driver_sql(_THERE, (stash.kept_in, wanted)).scalars())
-    beside = [name for one in stash.objects for name in (left.relation(one), write_back.aside_relation(one))]
+    beside = [left.relation(one) for one in stash.objects]
     lists = list(connection.exec_driver_sql(_THERE, (stash.kept_in, beside)).scalars())
     asked = "SELECT pg_catalog.to_regnamespace(%s) IS NOT NULL"
     there = connection.exec_driver_sql(asked, (identifier(stash.kept_in),)).scalar_one()

@@ -1,4 +1,4 @@
-"""Gives recorded rights again on what was made anew: by the upgrade, or by the downgrade itself in the place of what it drops.
+"""Gives recorded rights again on what the upgrade makes anew.
 
 No text of the record is run: a name is looked up in the catalog, a privilege is one of those known here, and a role is quoted.
 """
@@ -6,14 +6,12 @@ No text of the record is run: a name is looked up in the catalog, a privilege is
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import rights, structure
+from mcp_planner_schema.guard import rights
 from mcp_planner_schema.guard.evidence import own
 from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, pinned
 from mcp_planner_schema.guard.rights import PRIVILEGES, Grant, Rights
-from mcp_planner_schema.guard.structure import Lines, Picture
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -46,95 +44,36 @@ def everything(connection: Connection, schema: str, wanted: Collection[Rights]) 
     return frozenset((catalog, oid) for catalog, oid in connection.exec_driver_sql(_EVERYTHING, (own(schema),) * 2))
 
 
-def at_once(
-    connection: Connection, schema: str, recorded: Sequence[Rights], before: Everything, was: Picture
-) -> tuple[tuple[Rights, ...], list[str]]:
-    """Give these on what the downgrade has made in the place of what it dropped: nobody is to lose or get a right meanwhile.
+def told(connection: Connection, recorded: Sequence[Rights]) -> list[str]:
+    """A line for each of these that stands there again after the downgrade, without those rights: with the SQL that gives them.
 
-    ``before`` is all that was there before it, ``was`` its lines in the catalog. What shows columns that were not there, or is
-    of another kind, gets none. Gives the record with what was given, and a line for each right that could not be.
+    Not given by themselves: the older version may show or do more, and whom its own revision meant to have it is not known.
+    Reads only.
     """
-    noted, lines = {}, []
-    for one, oid in _anew(rights.standing(connection, recorded), before).items():
-        if one.kind == "TABLE" and not _no_wider(one, was, structure.of_table(connection, schema, oid)):
-            lines += [f"not given: rights on {one.shown}, which shows more than what stood there"] if one.grants else []
-            lines += give(connection, oid, replace(one, grants=()))
-        else:
-            lines += give(connection, oid, one)
-        noted[one] = _note(connection, one, oid)
-    return tuple(noted.get(one, one) for one in recorded), lines
-
-
-def _no_wider(one: Rights, was: Picture, now: Lines) -> bool:
-    """Whether this is such a relation as stood there, without columns that it had not."""
-    named = next(
-        (lines for lines in was.values() if any(line[:2] == ("relation", one.name) for line in lines)), Lines()
-    )
-    kinds = [{text.split()[0] for kind, _, text in lines if kind == "relation"} for lines in (named, now)]
-    columns = [{name for kind, name, _ in lines if kind == "column"} for lines in (named, now)]
-    return kinds[0] == kinds[1] and columns[1] <= columns[0]
-
-
-def _note(connection: Connection, one: Rights, oid: int) -> Rights:
-    """``one`` with what of it is so now."""
-    now = next((has for has in rights.of(connection, [oid]) if has.kind == one.kind), None)
-    if now is None:
-        return one
-    return replace(one, given=_both(one.grants, now.grants), taken=_both(one.lacks, now.lacks))
-
-
-def _both(recorded: Sequence[Grant], now: Sequence[Grant]) -> tuple[Grant, ...]:
-    return tuple(grant for grant in recorded if grant in now)
-
-
-def still(connection: Connection, recorded: Sequence[Rights]) -> tuple[Rights, ...]:
-    """The record without what somebody has taken or given since on what the downgrade had made: his is the newer word.
-
-    To be called before the upgrade makes it anew. Reads only.
-    """
-    kept = list(recorded)
-    for one, oid in rights.standing(connection, [one for one in recorded if one.given or one.taken]).items():
-        now = _note(connection, one, oid)
-        grants = tuple(grant for grant in one.grants if grant not in one.given or grant in now.given)
-        lacks = tuple(grant for grant in one.lacks if grant not in one.taken or grant in now.taken)
-        kept[kept.index(one)] = replace(one, grants=grants, lacks=lacks)
-    return tuple(kept)
-
-
-def with_hint(lines: list[str], stash: int) -> list[str]:
-    """The lines of what was not given, and where to look what it was."""
-    return [*lines, f"what rights there were: make migrate-stash-show ID={stash}"] if lines else []
-
-
-def taken_since(recorded: Sequence[Rights], kept: Sequence[Rights]) -> list[str]:
-    """A line for each right that :func:`still` has left out."""
-    return [
-        f"not given again: {privilege} on {one.shown} to {to or 'PUBLIC'}: somebody has taken it since the downgrade"
-        for one, now in zip(recorded, kept, strict=True)
-        for to, privilege, _ in one.grants
-        if (to, privilege, _) not in now.grants
-    ]
+    there = rights.standing(connection, recorded)
+    now = {(has.kind, has.name): has for has in rights.of(connection, there.values())} if there else {}
+    lines = []
+    for one in there:
+        has = now.get((one.kind, one.name), Rights(one.kind, one.name, ()))
+        sql = [_revoke(one.kind, one.name, grant) for grant in one.lacks if grant not in has.lacks]
+        sql += [_grant(one.kind, one.name, grant) for grant in one.grants if grant not in has.grants]
+        if sql:
+            lines.append(f"{one.shown} was made anew, and others may not do with it what they might: {'; '.join(sql)}")
+    return lines
 
 
 def give_again(connection: Connection, recorded: Sequence[Rights], before: Everything) -> list[str]:
     """Give these on what was not among all that was there ``before``; gives a line for each that could not be given."""
     lines = []
     there = rights.standing(connection, recorded)
-    anew = _anew(there, before)
     for one in recorded:
-        if one in anew:
+        catalog = "RELATION" if one.kind in ("TABLE", "SEQUENCE") else one.kind
+        if one in there and (catalog, there[one]) not in before:
             lines += give(connection, there[one], one)
-        elif one.grants and not (one in there and _note(connection, one, there[one]).given == one.grants):
+        elif one.grants:
             why = "was there before" if one in there else "is not there"
             lines.append(f"not given again: rights on {one.shown}, which {why}")
     return lines
-
-
-def _anew(there: dict[Rights, int], before: Everything) -> dict[Rights, int]:
-    def catalog(one: Rights) -> str:
-        return "RELATION" if one.kind in ("TABLE", "SEQUENCE") else one.kind
-
-    return {one: oid for one, oid in there.items() if (catalog(one), oid) not in before}
 
 
 def give(connection: Connection, oid: int, wanted: Rights) -> list[str]:
@@ -155,8 +94,7 @@ def give(connection: Connection, oid: int, wanted: Rights) -> list[str]:
         there = set(connection.exec_driver_sql("SELECT rolname::text FROM pg_catalog.pg_roles").scalars()) | {""}
         for to, privilege, option in wanted.lacks:
             if to in there - {owner} and _known(connection, kind, privilege):
-                only = "GRANT OPTION FOR " if option else ""
-                execute(connection, f"REVOKE {only}{privilege} ON {kind} {name} FROM {_who(to)}")
+                execute(connection, _revoke(kind, name, (to, privilege, option)))
         lines = []
         if wanted.owner not in ("", owner):
             cure = f"ALTER {kind} {name} OWNER TO {identifier(wanted.owner)}"
@@ -172,15 +110,25 @@ def give(connection: Connection, oid: int, wanted: Rights) -> list[str]:
             if to not in there or (column and column not in columns):
                 lines.append(f"not given again: {on}: there is no such {'column' if to in there else 'role'}")
                 continue
-            what = f"{privilege} ({identifier(column)})" if column else privilege
-            more = " WITH GRANT OPTION" if grantable else ""
-            execute(connection, f"GRANT {what} ON {kind} {name} TO {_who(to)}{more}")
+            execute(connection, _grant(kind, name, (to, recorded, grantable)))
     return lines
 
 
 def _known(connection: Connection, kind: str, privilege: str) -> bool:
     version = connection.dialect.server_version_info or ()
     return privilege in PRIVILEGES[kind] and (privilege != "MAINTAIN" or version >= _MAINTAIN)
+
+
+def _grant(kind: str, name: str, grant: Grant) -> str:
+    to, recorded, grantable = grant
+    privilege, column = rights.split(recorded)
+    what = f"{privilege} ({identifier(column)})" if column else privilege
+    return f"GRANT {what} ON {kind} {name} TO {_who(to)}{' WITH GRANT OPTION' if grantable else ''}"
+
+
+def _revoke(kind: str, name: str, grant: Grant) -> str:
+    to, privilege, option = grant
+    return f"REVOKE {'GRANT OPTION FOR ' if option else ''}{privilege} ON {kind} {name} FROM {_who(to)}"
 
 
 def _who(to: str) -> str:

@@ -68,7 +68,6 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
             execute(connection, f"LOCK TABLE {evidence.name_of(found)} IN SHARE ROW EXCLUSIVE MODE")
         back.before = _there(connection, back)  # as nobody can change them any more
     back.others = regrant.everything(connection, schema, stash.rights)
-    back.rights = regrant.still(connection, stash.rights)
     back.already = frozenset(connection.exec_driver_sql(_TABLES).scalars())
     if not later:
         _lock_written(connection, stash)
@@ -200,9 +199,8 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
             grants = rights.on_columns(one.grants, one.lost)
             notes += regrant.give(connection, found.oid, rights.Rights("TABLE", one.name, grants))
     if not back.anyway:
-        lines = regrant.taken_since(back.stash.rights, back.rights)
-        lines += regrant.give_again(connection, back.rights, back.others)
-        notes += regrant.with_hint(lines, back.stash.id)
+        lines = regrant.give_again(connection, back.stash.rights, back.others)
+        notes += [*lines, f"what rights there were: make migrate-stash-show ID={back.stash.id}"] if lines else []
     elif any(one.grants or one.lacks for one in back.stash.rights):
         notes.append(f"rights are given by an upgrade only; what they were: make migrate-stash-show ID={back.stash.id}")
     notes += told.of_sequences(connection, back, dry=dry) + told.not_again(connection, back)
@@ -322,7 +320,7 @@ def _moved_back(connection: Connection, back: Back, one: Object, table: Table) -
                 )
             filled = replace(filled, displaced=displaced, aside=aside)
         # A line of the comparison too; what becomes of them is told at the end.
-        for right, oid in rights.standing(connection, back.rights).items():
+        for right, oid in rights.standing(connection, back.stash.rights).items():
             if oid == table.oid:
                 regrant.give(connection, oid, right)
         done = move.back(connection, back.schema, (back.stash.kept_in, one.relation or ""), table, lines)

@@ -122,8 +122,7 @@ class Rights:
 
     ``kind`` is the word of GRANT, ``name`` is quoted and qualified. ``grants`` they had beyond that; ``lacks`` they had not:
     somebody has taken it from them, or it is the default only since. A grantable one of these lacks the grant option only.
-    ``secured``: row level security was on. ``given`` and ``taken`` are those of both that what the downgrade itself has made
-    in its place got at once: where they are not as they were left, somebody has changed them since.
+    ``secured``: row level security was on.
     """
 
     kind: str
@@ -132,8 +131,6 @@ class Rights:
     lacks: tuple[Grant, ...] = ()
     owner: str = ""
     secured: bool = False
-    given: tuple[Grant, ...] = ()
-    taken: tuple[Grant, ...] = ()
 
     @property
     def shown(self) -> str:

@@ -19,7 +19,6 @@ from mcp_planner_schema.guard import (
     manifest,
     move,
     reading,
-    regrant,
     rights,
     structure,
     touched,
@@ -67,8 +66,8 @@ class Kept:
     ``states`` are the tables' files and counters at that time, ``harmed`` the tables whose rows may change all the same,
     ``copies`` each copy as it was made, by its quoted name, ``stand_ins`` what stands in for moved tables, ``own`` what
     of the guard's this transaction has not written to, ``catalog`` all of the schema as it was. ``since`` the trial began
-    these were touched by others. ``rights`` are those on what goes, ``others`` what was there where there are any; ``went`` is
-    what the catalog says of what goes, but for the tables that are kept. ``id`` is the stash's number, 0 where nothing is lost.
+    these were touched by others. ``rights`` are those on what goes, but for the tables that are kept, and ``went`` is what the
+    catalog says of it. ``id`` is the stash's number, 0 where nothing is lost.
     """
 
     id: int
@@ -76,7 +75,6 @@ class Kept:
     tried: trial.Trial
     before: dict[int, Table]
     rights: tuple[rights.Rights, ...] = ()
-    others: regrant.Everything = frozenset()
     went: tuple[tuple[str, str, str], ...] = ()
     since: frozenset[int] = frozenset()
     objects: tuple[Object, ...] = ()
@@ -135,8 +133,7 @@ def _kept(
     on = rights.of(connection, dropped | whole)
     went = tuple(sorted(line for oid in dropped - whole for line in catalog.get(oid, ()) if line[0] != "grant"))
     alone = manifest.next_id(connection, schema) if on and not number else 0  # rights lie in the manifest
-    others = regrant.everything(connection, schema, on)
-    kept = Kept(number or alone, revision, tried, before, on, others, went, since)
+    kept = Kept(number or alone, revision, tried, before, on, went, since)
     if number:
         kept = _copied(connection, schema, revision, kept, wanted, {table.oid for table in moving})
     harmed = {harm.table.oid for harm in tried.harms} | {loss.table.oid for loss in tried.losses if not loss.columns}

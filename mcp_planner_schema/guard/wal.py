@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import connect
-from mcp_planner_schema.guard.findings import GuardError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -37,23 +36,30 @@ def written_beside(connection: Connection, *, at_once: bool = False) -> Iterator
     It begins ``at_once``, or where the work turns out to be long. Changes nothing, and fails nothing: where that session cannot
     be had or is ended, the work goes on without it.
     """
-    done = threading.Event()
-    thread = threading.Thread(target=_commit, args=(connection.engine, done, 0 if at_once else _AFTER), daemon=True)
-    thread.start()
+    done, there = threading.Event(), threading.Event()
+    after = 0 if at_once else _AFTER
+    thread = threading.Thread(target=_commit, args=(connection.engine, done, there, after), daemon=True)
+    with contextlib.suppress(RuntimeError):  # the system has no thread left
+        thread.start()
     try:
         yield
     finally:
         done.set()
-        thread.join(timeout=0.5)  # locks are held
+        if (
+            there.is_set()
+        ):  # locks are held: a connection that is still being made is not waited for, and ends by itself
+            thread.join(timeout=0.5)
 
 
-def _commit(engine: Engine, done: threading.Event, after: float) -> None:
-    from sqlalchemy.exc import SQLAlchemyError
-
+def _commit(engine: Engine, done: threading.Event, there: threading.Event, after: float) -> None:
     if done.wait(after):
         return
-    own = connect.own(engine, "mcp-planner-guard")
-    with contextlib.suppress(GuardError, SQLAlchemyError), connect.opened(own, autocommit=True) as beside:
+    # A caller's own way to connect may raise whatever it likes.
+    with (
+        contextlib.suppress(Exception),
+        connect.opened(connect.own(engine, "mcp-planner-guard"), autocommit=True) as beside,
+    ):
+        there.set()
         beside.exec_driver_sql("SET synchronous_commit = off")
         while not done.wait(_EVERY):
             beside.exec_driver_sql(_COMMIT)
