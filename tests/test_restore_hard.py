@@ -321,3 +321,25 @@ def test_references_that_followed_follow_back(empty: Database, project: Project)
     )
 
     there_and_back(project, empty, {"a": "*", "k": "*"})
+
+
+def test_rows_that_another_step_has_written_anew_are_no_newer_ones(empty: Database, project: Project) -> None:
+    """A table goes and comes back between, and somebody inserts into it: the changed rows are what the downgrade has left."""
+    project.revision(
+        "001", "create_a",
+        sql("CREATE TABLE a (id serial PRIMARY KEY, v text); INSERT INTO a (v) SELECT 'v' || n FROM generate_series(1, 40) n"),
+        sql("DROP TABLE a"),
+    )  # fmt: skip
+    project.revision(
+        "002", "fill_a", sql("UPDATE a SET v = upper(v)"),
+        sql("UPDATE a SET v = 'lost' WHERE id < 20; DELETE FROM a WHERE id > 30"),
+    )  # fmt: skip
+    project.upgrade()
+    before = empty.rows("SELECT * FROM a ORDER BY id")
+
+    project.downgrade("-1")
+    empty.rows("INSERT INTO a (v) VALUES ('new')")
+    project.downgrade("base")
+    project.upgrade()
+
+    assert empty.rows("SELECT * FROM a ORDER BY id") == [*before, (41, "NEW")]

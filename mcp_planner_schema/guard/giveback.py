@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import lexer, opaque, reading, restore
+from mcp_planner_schema.guard import lexer, opaque, reading, restore, sequences
 from mcp_planner_schema.guard.back import Back
 from mcp_planner_schema.guard.postcheck import execute, identifier
 from mcp_planner_schema.guard.transaction import OWN
 from mcp_planner_schema.guard.tripwire import code_of, comment_end
 
 if TYPE_CHECKING:
+    import psycopg2
     from sqlalchemy import Connection
 
 TAKEN = "23505"
@@ -97,7 +98,7 @@ def _with_rows(connection: Connection, back: Back, send: Any, text: str) -> None
     if not waiting or _BUILDS.match(code_of(text, escapes=False)):
         _insert(connection, back, send, text)
         return
-    counted = reading.begin(connection, waiting)
+    counted, stood = reading.begin(connection, waiting), _made_sequences(connection, back)
     execute(connection, "SAVEPOINT guard_reading")
     try:
         send(text)
@@ -111,6 +112,7 @@ def _with_rows(connection: Connection, back: Back, send: Any, text: str) -> None
             return
         execute(connection, "ROLLBACK TO SAVEPOINT guard_reading")
     execute(connection, "RELEASE SAVEPOINT guard_reading")
+    sequences.undo(connection, stood, _made_sequences(connection, back))
     restore.come_back(connection, back, wanting=True)
     _insert(connection, back, send, text)
 
@@ -121,11 +123,11 @@ def _plainly(connection: Connection, back: Back, send: Any, text: str) -> None:
 
 def _run(connection: Connection, back: Back, send: Any, text: str) -> None:
     """Send a statement that alters a table; where rows are wanting, take it apart."""
-    if _send(connection, send, text):
+    if _send(connection, send, text) is None:
         return
     restore.come_back(connection, back, wanting=True)
     for part in statements(text):
-        if not _send(connection, send, part):
+        if _send(connection, send, part) is not None:
             _later_not_null(connection, back, send, part)
         restore.come_back(connection, back, wanting=True)
 
@@ -135,13 +137,26 @@ def _insert(connection: Connection, back: Back, send: Any, text: str) -> None:
     codes = (TAKEN,) * bool(_WRITES.match(text)) + (MISPLACED,) * bool(_PARTITIONS.search(text))
     if not back.filled or not codes:
         send(text)
-    elif not _send(connection, send, text, codes):
-        restore.take_out(connection, back)
-        send(text)
+        return
+    stood = _made_sequences(connection, back)
+    while (error := _send(connection, send, text, codes)) is not None:
+        sequences.undo(connection, stood, _made_sequences(connection, back))
+        if not restore.take_out(connection, back, (error.diag.schema_name, error.diag.table_name)):
+            send(text)
+            return
 
 
-def _send(connection: Connection, send: Any, text: str, undone: tuple[str, ...] = opaque.WANTING) -> bool:
-    """Send it in a savepoint; False where it was undone for one of these SQLSTATEs."""
+def _made_sequences(connection: Connection, back: Back) -> dict[int, sequences.Sequence]:
+    """Where those stand that the upgrade has made: ROLLBACK takes no value back, and its seeds are to get the keys they had."""
+    names = [(one.schema, one.name) for one in back.stash.objects if one.kind == "sequence"]
+    found = sequences.called(connection, back.schema, names)
+    return {oid: one for oid, one in found.items() if oid not in back.already}
+
+
+def _send(
+    connection: Connection, send: Any, text: str, undone: tuple[str, ...] = opaque.WANTING
+) -> psycopg2.Error | None:
+    """Send it in a savepoint; the error where it was undone for one of these SQLSTATEs."""
     from psycopg2 import Error
 
     execute(connection, "SAVEPOINT guard_statement")
@@ -151,9 +166,9 @@ def _send(connection: Connection, send: Any, text: str, undone: tuple[str, ...] 
         if error.pgcode not in undone:
             raise
         execute(connection, "ROLLBACK TO SAVEPOINT guard_statement")
-        return False
+        return error
     execute(connection, "RELEASE SAVEPOINT guard_statement")
-    return True
+    return None
 
 
 def _later_not_null(connection: Connection, back: Back, send: Any, text: str) -> None:

@@ -35,6 +35,10 @@ _TOUCHED = """
     WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'RowExclusiveLock'
       AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())))
 """
+_CALLED = """
+  AND (n.nspname::text, c.relname::text) IN (
+    SELECT w.* FROM ROWS FROM (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::text[])) AS w (namespace, name))
+"""
 # What a sequence cannot be set to, because somebody has given it other bounds, or by this role, it has not been set from.
 _SETTABLE = """
 SELECT s.seqrelid::bigint
@@ -100,6 +104,12 @@ def owned(connection: Connection, schema: str, tables: Iterable[int]) -> dict[in
     return _states(connection, schema, "AND d.refobjid = ANY (%s::oid[])", list(tables))
 
 
+def called(connection: Connection, schema: str, names: Iterable[tuple[str, str]]) -> dict[int, Sequence]:
+    """Those of these names (schema and name) that are there."""
+    wanted = list(names)
+    return _states(connection, schema, _CALLED, *map(list, zip(*wanted, strict=True))) if wanted else {}
+
+
 def _states(connection: Connection, schema: str, which: str, *values: object) -> dict[int, Sequence]:
     with pinned(connection, search_path=SYSTEM_PATH):
         found = connection.exec_driver_sql(_SEQUENCES.format(which=which), (own(schema), *values)).all()
@@ -131,14 +141,24 @@ def put_back(connection: Connection, before: dict[int, Sequence], after: dict[in
 
     Values that others took meanwhile are not given again: only a sequence that fell behind is set.
     """
-    fallen = [one for oid, one in before.items() if oid in after and after[oid].behind(one)]
-    if fallen:
-        wanted = {"oids": [one.oid for one in fallen], "values": [one.last_value for one in fallen]}
-        settable = set(connection.exec_driver_sql(_SETTABLE, wanted).scalars())
-        fallen = [one for one in fallen if one.oid in settable]
-    for one in fallen:
+    return _set(connection, [one for oid, one in before.items() if oid in after and after[oid].behind(one)])
+
+
+def undo(connection: Connection, before: dict[int, Sequence], after: dict[int, Sequence]) -> None:
+    """Set sequences of which nobody else can have taken a value to where they stood before a statement that was undone."""
+    _set(connection, [one for oid, one in before.items() if oid in after and after[oid] != one])
+
+
+def _set(connection: Connection, wanted: list[Sequence]) -> list[Sequence]:
+    """Set those of these that can be set. Gives them."""
+    if not wanted:
+        return []
+    asked = {"oids": [one.oid for one in wanted], "values": [one.last_value for one in wanted]}
+    settable = set(connection.exec_driver_sql(_SETTABLE, asked).scalars())
+    done = [one for one in wanted if one.oid in settable]
+    for one in done:
         advance(connection, one.schema, one.name, one.last_value, one.is_called)
-    return fallen
+    return done
 
 
 def remember(beside: Connection, schema: str, run: int, revision: str) -> None:

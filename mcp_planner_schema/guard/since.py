@@ -65,13 +65,13 @@ def untouched(
 ) -> str:
     """Make the temporary table of the kept rows in whose place stands exactly what the downgrade left. Gives its name.
 
-    ``names`` says what their columns are called in ``live``. Where somebody has written to what the downgrade wrote to
-    (``newer``), nobody may have written to the row at all: what the downgrade has put into a column that was new then is in no
-    copy.
+    ``names`` says what their columns are called in ``live``. Where it has others, and somebody has written to what the downgrade
+    wrote to (``newer``), nobody may have written to the row at all: what the downgrade has put into a column that was new then is
+    in no copy. Without others the values tell: another step back and up again has written each row anew.
     """
     name, place = f"pg_temp.guard_untouched_{one.number}", stash.place(one)
-    since = f" AND NOT {_since(stash)}" if newer else ""
     there = {column.name for column in live.columns.values()}
+    since = f" AND NOT {_since(stash)}" if newer and there - set(names.values()) else ""
     with checksum.reading(connection):
         if not one.key:
             condition = "true"  # only deleted rows are kept of a table without key, and they stand in nobody's way
