@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,6 +172,19 @@ def test_no_free_connection_is_one_sentence(guarded: Database, revision: Project
     assert done.returncode == 1
     assert "has no free connection" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_roles_own_limit_is_not_called_the_servers(guarded: Database, revision: Project) -> None:
+    """A role that may have no more connections is named, with what changes that: the server may be empty."""
+    role = f"few_{uuid.uuid4().hex[:12]}"
+    guarded.rows(f"CREATE ROLE {role} LOGIN PASSWORD 'few' CONNECTION LIMIT 1")
+    url = f"postgresql://{role}:few@/{guarded.name}?host={guarded.host}&port={guarded.port}"
+    with contextlib.closing(psycopg2.connect(url)):
+        done = revision.alembic("upgrade", "head", DATABASE_URL=url)
+
+    assert done.returncode == 1
+    assert f"The role {role}, or all of them in {guarded.name}, may have no more connections" in done.stderr
+    assert "CONNECTION LIMIT" in done.stderr
 
 
 def free_port() -> int:

@@ -245,9 +245,13 @@ def test_keeping_that_takes_longer_than_allowed_is_undone(busy: Database, projec
     project.upgrade()
     busy.rows("INSERT INTO big VALUES (1)")
 
-    with pytest.raises(Refused, match="hold-limit"):
+    with pytest.raises(Refused, match="takes longer, and 400 ms are allowed") as refused:
         project.downgrade("base")
 
+    assert (
+        refused.value.next_command
+        == "write hold_limit = 5min into alembic.ini, then the same call again   (when nobody works)"
+    )
     assert busy.value("SELECT count(*) FROM big") == 1
     assert busy.value("SELECT attempts FROM migration.history ORDER BY id DESC LIMIT 1") == 1
 

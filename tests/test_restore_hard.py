@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import psycopg2.errors
@@ -323,7 +324,9 @@ def test_references_that_followed_follow_back(empty: Database, project: Project)
     there_and_back(project, empty, {"a": "*", "k": "*"})
 
 
-def test_rows_that_another_step_has_written_anew_are_no_newer_ones(empty: Database, project: Project) -> None:
+def test_rows_that_another_step_has_written_anew_are_no_newer_ones(
+    empty: Database, project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
     """A table goes and comes back between, and somebody inserts into it: the changed rows are what the downgrade has left."""
     project.revision(
         "001", "create_a",
@@ -340,6 +343,8 @@ def test_rows_that_another_step_has_written_anew_are_no_newer_ones(empty: Databa
     project.downgrade("-1")
     empty.rows("INSERT INTO a (v) VALUES ('new')")
     project.downgrade("base")
-    project.upgrade()
+    with caplog.at_level(logging.INFO, "mcp_planner_schema.guard"):
+        project.upgrade()
 
     assert empty.rows("SELECT * FROM a ORDER BY id") == [*before, (41, "NEW")]
+    assert "restored changed rows of a: 29 rows" in caplog.text

@@ -315,6 +315,8 @@ def failure(error: BaseException, target: URL) -> GuardError:
          "start the server, or correct DATABASE_URL"),
         (r"timeout expired|timed out|No route to host|Network is unreachable",
          f"{where} does not answer.", "check host, port and firewall, then repeat the command"),
+        (r"too many connections for (role|database)", f"The role {user}, or all of them in {name}, may have no more connections.",
+         "close some, or ALTER ROLE … CONNECTION LIMIT …; (or DATABASE …), then repeat the command"),
         (r"too many (clients|connections)|remaining connection slots", f"PostgreSQL at {where} has no free connection.",
          "close some, or raise max_connections, then repeat the command"),
         (r"starting up|shutting down|in recovery mode", f"PostgreSQL at {where} is starting or stopping.",

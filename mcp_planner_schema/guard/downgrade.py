@@ -114,7 +114,11 @@ def _afford(run: Run, at: Progress, connection: Connection, tried: trial.Trial, 
         keeping = estimate.keeping(connection, run.settings.schema, tried, moving)
     run.say(f"{at.name:<4} {'; '.join(keeping.lines())}")
     if keeping.ms > run.asked.hold:
-        limit = {"copied": ", ".join(keeping.copied), "needs": f"{keeping.ms / 1000:.0f} s", "limit": f"{allowed:g} s"}
+        limit = {
+            "copied": ", ".join(keeping.copied),
+            "needs": f"about {keeping.ms / 1000:.0f} s",
+            "limit": f"{allowed:g} s",
+        }
         again = f"alembic -x hold_limit={2 * keeping.ms / 1000:.0f}s downgrade …   (when nobody works)"
         raise Refused([Finding("hold-limit", at.where, at.name, limit)], again)
 

@@ -115,8 +115,15 @@ def _too_long(progress: Progress, repeat: str) -> Refused:
     clock = progress.clock
     limit, lock = f"{clock.limit * 1000:.0f} ms", clock.lock or "a strong lock"
     if clock.keeping:
-        values = {"copied": lock, "needs": "more time than that", "limit": limit}
-        return Refused([Finding("hold-limit", progress.where, progress.name, values)], repeat)
+        values = {"copied": lock, "needs": "longer", "limit": limit}
+        longer = f"write hold_limit = 5min into alembic.ini, then {repeat}"
+        if repeat.startswith("make "):
+            longer = f"HOLD_LIMIT=5min {repeat}"
+        elif repeat.startswith("alembic "):
+            longer = f"alembic -x hold_limit=5min {repeat.removeprefix('alembic ')}"
+        return Refused(
+            [Finding("hold-limit", progress.where, progress.name, values)], f"{longer}   (when nobody works)"
+        )
     finding = Finding(
         "deadline-missed", progress.where, progress.name, {"lock": lock, "limit": limit, "tries": str(ladder.HOPELESS)}
     )

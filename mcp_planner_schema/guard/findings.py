@@ -312,10 +312,10 @@ _RULES = (
     ),
     Rule(
         "hold-limit",
-        "keeping or giving back rows ({copied}) takes about {needs}, and {limit} are allowed",
+        "keeping or giving back rows ({copied}) takes {needs}, and {limit} are allowed",
         "the table is locked meanwhile: who writes to it waits, and in the end who reads it too",
-        "an hour in which nobody works, and: alembic -x hold_limit=5min downgrade … (HOLD_LIMIT=5min make migrate-down); or "
-        "hold_limit in alembic.ini",
+        "an hour in which nobody works, and: alembic -x hold_limit=5min … (HOLD_LIMIT=5min make …, up or down); or hold_limit in "
+        "alembic.ini",
     ),
     Rule(
         "transaction-mismatch",

@@ -264,8 +264,8 @@ def _filled(connection: Connection, back: Back, one: Object, table: Table, *, la
     filled = Filled()
     mine, stood = _evidence(connection, back, one), _still(connection, back.stood.get(one.number))
     if last and mine and stood:
-        gone, stay = twins.give_way(connection, place, one, table, untouched=mine, stood=stood)
-        filled = Filled(removed=gone, why=twins.WHY if stay else "")
+        gone, stay, written = twins.give_way(connection, place, one, table, untouched=mine, stood=stood)
+        filled = Filled(removed=gone, why=twins.WHY if stay else "", written=written)
     if one.lost:
         new, listed = not before or _added(one, table, before), back.touched.get(one.number)
         touched = _still(connection, listed)

@@ -127,20 +127,20 @@ def stood(
 
 def give_way(
     connection: Connection, place: str, one: Object, table: Table, *, untouched: str, stood: str
-) -> tuple[int, int]:
+) -> tuple[int, int, int]:
     """Put deleted rows back, some in the place of what the upgrade has written instead: gives how many those are.
 
     Where another row refers to the upgrade's already it stays, and the kept one is no longer among the ``untouched``: it
-    stays in the stash. So do all of them where the kept ones would not go in. Gives as well how many pairs those are. The
-    table's triggers sleep, and OUTPUT is pinned.
+    stays in the stash. So do all of them where the kept ones would not go in. Gives as well how many pairs those are, and
+    how many rows it has put back in all. The table's triggers sleep, and OUTPUT is pinned.
 
     Without a key only the upgrade's rows go; the kept ones, which are still ``untouched``, are then put in by the caller.
     """
     columns, _ = write_back.common(one, table)
     if not set(one.key) <= set(columns):
-        return 0, 0
+        return 0, 0, 0
     if not one.key:
-        return _fewer(connection, place, one, table, untouched, stood)
+        return *_fewer(connection, place, one, table, untouched, stood), 0
     gone, left = 0, 0
     key, same_key = checksum.row_hash(one.key, "l"), write_back.same_key(one.key, table)
     anew = _ANEW.format(live=rows_of(table), stood=stood, key=key, place=place, same_key=same_key)
@@ -155,8 +155,7 @@ def give_way(
         execute(connection, "DROP TABLE pg_temp.guard_twins")
     execute(connection, "DROP TABLE pg_temp.guard_anew")
     others = f"{_deleted(untouched)} AND {write_back.absent(one, table, columns)}"
-    write_back.insert(connection, place, one, table, columns, others)
-    return gone, left
+    return gone, left, gone + write_back.insert(connection, place, one, table, columns, others)
 
 
 def _fewer(
