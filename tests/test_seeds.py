@@ -334,18 +334,3 @@ def test_seeds_have_the_keys_that_the_upgrade_counts_on(empty: Database, project
     there_and_back(project, empty, {"c": "*", "p": "*"})
 
     assert [empty.value(f"SELECT last_value FROM {name}_id_seq") for name in "cp"] == numbers
-
-
-@pytest.mark.parametrize("above", ["never", "8kB"], ids=["copied", "moved"])
-@pytest.mark.parametrize("also", ["", " ON CONFLICT DO NOTHING"], ids=["plain", "where it is not there"])
-def test_only_what_is_in_the_way_waits(empty: Database, project: Project, above: str, also: str) -> None:
-    """A seed of one table refers to a row of another: that one's kept rows stay, though those of the first must wait."""
-    first, second, third, last = SEEDS
-    ups = [first, second + also, third, last]
-    two(project, "SELECT", "", "DROP TABLE p; DROP TABLE c", ups="\n".join(map(sql, ups)))
-    project.configure(stash_move_above=above)
-    empty.rows(
-        "UPDATE c SET name = 'crimson' WHERE id = 1; INSERT INTO p (c, t) VALUES (1, 'z'); DELETE FROM p WHERE id = 2"
-    )
-
-    there_and_back(project, empty, {"c": "*", "p": "*"})

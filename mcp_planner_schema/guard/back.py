@@ -20,7 +20,7 @@ _PARTS = "SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partiti
 @dataclass
 class Back:
     """A stash on its way back. ``before`` are the tables it is about as they stood before the upgrade, by (schema, name);
-    ``already`` is every table and sequence there was, by OID (see :func:`anew`); ``others`` all that there was, where the stash
+    ``already`` is every table there was, by OID (see :func:`anew`); ``others`` all that there was, where the stash
     has rights on more than tables.
 
     ``untouched`` names, for an object's number, the temporary table of those kept rows whose place nobody has written to

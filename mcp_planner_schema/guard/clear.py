@@ -26,10 +26,6 @@ SELECT DISTINCT child.root::bigint, parent.root::bigint FROM pg_catalog.pg_const
 JOIN these AS child ON child.oid = k.conrelid JOIN these AS parent ON parent.oid = k.confrelid
 WHERE k.contype = 'f' AND child.root <> parent.root
 """
-_ROOT = """
-SELECT coalesce(pg_catalog.pg_partition_root(c.oid)::pg_catalog.oid, c.oid)::bigint
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s
-"""
 # Of a table that another's foreign key refers to, be that one empty, and of one with checks pending.
 _NO_TRUNCATE = ("0A000", "55006")
 _FEW = 10
@@ -130,17 +126,6 @@ def _together(connection: Connection, anew: Sequence[tuple[Object, Table]], wron
     while more := {child for child, parent in refers if parent in going} - going:
         going |= more
     return empty(connection, [table for _, table in anew if table.oid in going])
-
-
-def with_referring(
-    connection: Connection, tables: Sequence[tuple[Object, Table]], where: tuple[str | None, str | None]
-) -> list[tuple[Object, Table]]:
-    """The one of these tables that is called so, or has a partition that is, and those that refer to it; none where none is."""
-    going = set(connection.exec_driver_sql(_ROOT, where).scalars()) & {table.oid for _, table in tables}
-    refers = _references(connection, [table.oid for _, table in tables]) if going else []
-    while more := {child for child, parent in refers if parent in going} - going:
-        going |= more
-    return [pair for pair in tables if pair[1].oid in going]
 
 
 def take_out(connection: Connection, back: Back, filled: Sequence[tuple[Object, Table]]) -> None:

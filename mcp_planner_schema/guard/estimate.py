@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, silence, stash
+from mcp_planner_schema.guard import checksum, silence, stash, write_back
 from mcp_planner_schema.guard.evidence import Loss, Table, name_of, rows_of
 from mcp_planner_schema.guard.postcheck import execute, identifier
 
@@ -46,10 +46,10 @@ def keeping(connection: Connection, schema: str, tried: Trial, moving: Iterable[
     """What keeping the losses of a trial will take, by a sample of each table, read under the lock of a reader."""
     moved = {table.oid: table for table in moving}
     copied, ms = [], 0.0
-    for table, loss, _ in stash.plan(tried):
+    for table, loss, changed in stash.plan(tried):
         if table.oid not in moved:
             copied.append(table.shown)
-            ms += _copying(connection, schema, table, loss)
+            ms += _copying(connection, schema, table, loss, changed=bool(changed))
     return Keeping(tuple(copied), ms, tuple(table.shown for table in moved.values()))
 
 
@@ -58,7 +58,7 @@ def worth_knowing(connection: Connection, table: Table) -> bool:
     return bool(connection.exec_driver_sql(_PAGES, {"table": table.oid}).scalar_one() > _SAMPLE)
 
 
-def _copying(connection: Connection, schema: str, table: Table, loss: Loss | None) -> float:
+def _copying(connection: Connection, schema: str, table: Table, loss: Loss | None, *, changed: bool) -> float:
     size: int = connection.exec_driver_sql(_PAGES, {"table": table.oid}).scalar_one()
     share = 100 * min(_SAMPLE, max(_LEAST, size / _PART)) / size if size > _SAMPLE else 100.0
     lost = {column.name for column in loss.columns} | set(table.key) if loss and loss.columns else set()
@@ -70,6 +70,10 @@ def _copying(connection: Connection, schema: str, table: Table, loss: Loss | Non
         began = time.monotonic()
         execute(connection, f"CREATE UNLOGGED TABLE {place} AS {sample}")
         checksum.of(connection, place, [one.name for one in columns])
+        if changed and table.key and not lost:  # afterwards the rows that are what they were go out again: see seal
+            was, now = (checksum.row_text(sorted(one.name for one in columns), alias) for alias in "cl")
+            same = f"{write_back.same_key(table.key, table)} AND {was} = {now}"
+            execute(connection, f"DELETE FROM {place} AS c USING {rows_of(table)} AS l WHERE {same}")
         took = time.monotonic() - began
         execute(connection, f"DROP TABLE {place}")
     return took * 1000 * 100 / share

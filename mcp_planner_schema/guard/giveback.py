@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import lexer, opaque, reading, restore, sequences
+from mcp_planner_schema.guard import forecast, lexer, opaque, reading, restore, sequences
 from mcp_planner_schema.guard.back import Back
 from mcp_planner_schema.guard.postcheck import execute, identifier
 from mcp_planner_schema.guard.transaction import OWN
 from mcp_planner_schema.guard.tripwire import code_of, comment_end
 
 if TYPE_CHECKING:
-    import psycopg2
     from sqlalchemy import Connection
 
 TAKEN = "23505"
@@ -123,11 +122,11 @@ def _plainly(connection: Connection, back: Back, send: Any, text: str) -> None:
 
 def _run(connection: Connection, back: Back, send: Any, text: str) -> None:
     """Send a statement that alters a table; where rows are wanting, take it apart."""
-    if _send(connection, send, text) is None:
+    if _send(connection, send, text):
         return
     restore.come_back(connection, back, wanting=True)
     for part in statements(text):
-        if _send(connection, send, part) is not None:
+        if not _send(connection, send, part):
             _later_not_null(connection, back, send, part)
         restore.come_back(connection, back, wanting=True)
 
@@ -139,24 +138,26 @@ def _insert(connection: Connection, back: Back, send: Any, text: str) -> None:
         send(text)
         return
     stood = _made_sequences(connection, back)
-    while (error := _send(connection, send, text, codes)) is not None:
+    if not _send(connection, send, text, codes):
         sequences.undo(connection, stood, _made_sequences(connection, back))
-        if not restore.take_out(connection, back, (error.diag.schema_name, error.diag.table_name)):
-            send(text)
-            return
+        restore.take_out(connection, back)
+        send(text)
 
 
 def _made_sequences(connection: Connection, back: Back) -> dict[int, sequences.Sequence]:
-    """Where those stand that the upgrade has made: ROLLBACK takes no value back, and its seeds are to get the keys they had."""
+    """Where those stand that this transaction has made, so that nobody else can take a value of them.
+
+    ROLLBACK takes no value back, and the upgrade's seeds are to get the keys that they had (of a sequence without CACHE: what a
+    session has in store does not show).
+    """
     names = [(one.schema, one.name) for one in back.stash.objects if one.kind == "sequence"]
     found = sequences.called(connection, back.schema, names)
-    return {oid: one for oid, one in found.items() if oid not in back.already}
+    mine = forecast.locked(connection) if found else frozenset()
+    return {oid: one for oid, one in found.items() if oid in mine}
 
 
-def _send(
-    connection: Connection, send: Any, text: str, undone: tuple[str, ...] = opaque.WANTING
-) -> psycopg2.Error | None:
-    """Send it in a savepoint; the error where it was undone for one of these SQLSTATEs."""
+def _send(connection: Connection, send: Any, text: str, undone: tuple[str, ...] = opaque.WANTING) -> bool:
+    """Send it in a savepoint; False where it was undone for one of these SQLSTATEs."""
     from psycopg2 import Error
 
     execute(connection, "SAVEPOINT guard_statement")
@@ -166,9 +167,9 @@ def _send(
         if error.pgcode not in undone:
             raise
         execute(connection, "ROLLBACK TO SAVEPOINT guard_statement")
-        return error
+        return False
     execute(connection, "RELEASE SAVEPOINT guard_statement")
-    return None
+    return True
 
 
 def _later_not_null(connection: Connection, back: Back, send: Any, text: str) -> None:

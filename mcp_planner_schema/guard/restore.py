@@ -39,7 +39,7 @@ from mcp_planner_schema.guard.refill import Filled
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_ALREADY = "SELECT oid FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p', 'S')"
+_TABLES = "SELECT oid FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p')"
 _SHAPE = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_partition_tree(%s::oid)"
 
 
@@ -68,7 +68,7 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
             execute(connection, f"LOCK TABLE {evidence.name_of(found)} IN SHARE ROW EXCLUSIVE MODE")
         back.before = _there(connection, back)  # as nobody can change them any more
     back.others = regrant.everything(connection, schema, stash.rights)
-    back.already = frozenset(connection.exec_driver_sql(_ALREADY).scalars())
+    back.already = frozenset(connection.exec_driver_sql(_TABLES).scalars())
     if not later:
         _lock_written(connection, stash)
     back.newer = not later and any(since.written_since(connection, one) for one in stash.written)
@@ -155,19 +155,13 @@ def waiting(connection: Connection, back: Back) -> list[int]:
     return [table.oid for one, table in made(connection, back) if one.moved and one.number not in done]
 
 
-def take_out(connection: Connection, back: Back, where: tuple[str | None, str | None]) -> bool:
-    """Take kept rows out of the table that they bar (``where``: schema and name) and out of those that refer to it.
+def take_out(connection: Connection, back: Back) -> None:
+    """Take kept rows out of the tables that the upgrade has made again: its next statement finds them as it did the first time.
 
-    The upgrade's next statement finds it as it did the first time. What it has put there itself stays, as far as a key tells.
-    Those tables, and whole ones that are not there yet, then wait for :func:`finish`. Where nobody knows which table it is, all
-    of them do. False: no kept row is left that could be in the way.
+    Whole tables then wait for :func:`finish`. What the upgrade itself has put there stays, as far as a key tells that.
     """
-    found = [pair for pair in made(connection, back) if pair[0].number in back.filled.keys() - back.late]
-    wanted = clear.with_referring(connection, found, where) or found
-    back.late |= {one.number for one, _ in wanted}
-    back.late |= {one.number for one in back.rows() if one.kind == "table" and one.number not in back.filled}
-    clear.take_out(connection, back, wanted)
-    return bool(wanted)
+    back.late = {one.number for one in back.rows() if one.kind == "table"}
+    clear.take_out(connection, back, [pair for pair in made(connection, back) if pair[0].number in back.filled])
 
 
 def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -> list[str]:
