@@ -45,9 +45,8 @@ def written_beside(connection: Connection, *, at_once: bool = False) -> Iterator
         yield
     finally:
         done.set()
-        if (
-            there.is_set()
-        ):  # locks are held: a connection that is still being made is not waited for, and ends by itself
+        # Locks are held: a connection that is still being made is not waited for, and ends by itself.
+        if there.is_set():
             thread.join(timeout=0.5)
 
 
