@@ -14,6 +14,7 @@ from tests.conftest import Database, Project
 from tests.test_checksum import SAME, SUMS
 from tests.test_fingerprint_majors import BINS, major, running
 from tests.test_rights_back import GIVEN, go_and_come, readers
+from tests.test_seeds_again import WAYS, goes_and_comes
 from tests.test_stash import shown, sql
 
 pytestmark = [
@@ -70,6 +71,13 @@ def test_rights_stand_again(database: Database, project: Project, what: str) -> 
     """So do the rights on all that goes."""
     with readers(database) as roles:
         go_and_come(database, project, roles, what)
+
+
+@pytest.mark.parametrize("above", ["never", "8kB"], ids=["copied", "moved"])
+@pytest.mark.parametrize("way", WAYS)
+def test_upgrades_find_their_own_rows(database: Database, project: Project, way: str, above: str) -> None:
+    """And foreign keys that must wait for kept rows are valid at the end, as far as a version has them at all."""
+    goes_and_comes(database, project, way, above)
 
 
 def test_the_sums_are_the_same(database: Database) -> None:

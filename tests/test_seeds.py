@@ -334,26 +334,3 @@ def test_seeds_have_the_keys_that_the_upgrade_counts_on(empty: Database, project
     there_and_back(project, empty, {"c": "*", "p": "*"})
 
     assert [empty.value(f"SELECT last_value FROM {name}_id_seq") for name in "cp"] == numbers
-
-
-@pytest.mark.parametrize(
-    ("also", "above"), [(" ON CONFLICT DO NOTHING", "never"), ("", "8kB")], ids=["skipped", "moved"]
-)
-def test_seeds_that_need_kept_rows_which_must_go_out_end_the_step(
-    empty: Database, project: Project, also: str, above: str
-) -> None:
-    """A known limit (docs/6): such an upgrade fails by the foreign key, its step is undone, and the stash holds every row."""
-    first, second, third, last = SEEDS
-    ups = "\n".join(map(sql, [first, second + also, third, last]))
-    two(project, "SELECT", "", "DROP TABLE p; DROP TABLE c", ups=ups)
-    project.configure(stash_move_above=above)
-    empty.rows("UPDATE c SET name = 'crimson' WHERE id = 1; INSERT INTO p (c, t) VALUES (1, 'z')")
-    rows = [empty.rows(f"SELECT * FROM {name} ORDER BY id") for name in "cp"]
-    project.downgrade("-1")
-
-    with pytest.raises(GuardError, match="p_c_fkey"):
-        project.upgrade()
-
-    assert empty.rows("SELECT state FROM migration.stash") == [("kept",)]
-    assert [empty.rows(f"SELECT * FROM migration_stash_1.{name} ORDER BY id") for name in "cp"] == rows
-    assert empty.rows("SELECT version_num FROM alembic_version") == [("001",)]

@@ -16,17 +16,30 @@ if TYPE_CHECKING:
 
 _PARTS = "SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid::regclass)"
 
+XID = "SELECT pg_catalog.pg_current_xact_id()::text"
+_SAME = "SELECT pg_catalog.pg_current_xact_id()::text = %s"
+
+
+class InTheWay(Exception):
+    """Kept rows may keep a row of the upgrade's own out, without an error: its body is to be begun once more without them."""
+
+    def __init__(self) -> None:
+        super().__init__("it leaves out rows that are there already, or goes on after an error")
+
 
 @dataclass
 class Back:
     """A stash on its way back. ``before`` are the tables it is about as they stood before the upgrade, by (schema, name);
-    ``already`` is every table there was, by OID (see :func:`anew`); ``others`` all that there was, where the stash
-    has rights on more than tables.
+    ``already`` is every table and materialized view there was, by OID (see :func:`anew`); ``others`` all that there was, where
+    the stash has rights on more than tables.
 
     ``untouched`` names, for an object's number, the temporary table of those kept rows whose place nobody has written to
     since, ``stood`` the one of the keys in use, where the server makes them; ``shapes`` what a table looked like when its rows
-    were last put in, and ``filled`` the outcome. ``late`` are the objects that wait for the end of the body. ``anyway``: no
-    upgrade runs, the schema is as it is.
+    were last put in, and ``filled`` the outcome. ``late`` are the objects that wait for the end of the body;
+    ``afterwards``: all tables do (1), values of columns too (2), and none (0). ``in_the_way``: something kept may have kept a row
+    of the upgrade's own out. ``unproven`` are the foreign keys (schema, table, name) that are to be validated when the rows
+    are back. ``xid`` is the transaction that it began in. ``anyway``: no upgrade runs, the schema
+    is as it is.
     """
 
     schema: str
@@ -41,6 +54,10 @@ class Back:
     newer: bool = False
     touched: dict[int, str] = field(default_factory=dict)
     late: set[int] = field(default_factory=set)
+    afterwards: int = 0
+    in_the_way: bool = False
+    unproven: list[tuple[str, str, str]] = field(default_factory=list)
+    xid: str = ""
     anyway: bool = False
 
     def rows(self) -> list[Object]:
@@ -54,6 +71,11 @@ class Back:
             kept[number][0] == "table" or filled.removed or filled.left < kept[number][1]
             for number, filled in self.filled.items()
         )
+
+
+def undoable(connection: Connection, back: Back) -> bool:
+    """Whether all that the upgrade has done so far is of one transaction, and goes with it."""
+    return bool(connection.exec_driver_sql(_SAME, (back.xid,)).scalar_one())
 
 
 def made(connection: Connection, back: Back) -> list[tuple[Object, Table]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import checksum, evidence, silence, write_back
@@ -128,25 +128,56 @@ def _together(connection: Connection, anew: Sequence[tuple[Object, Table]], wron
     return empty(connection, [table for _, table in anew if table.oid in going])
 
 
+def rest(connection: Connection, back: Back) -> int:
+    """Delete rows that the upgrade has made and that were not there, where others referred to them until theirs were back.
+
+    Gives how many.
+    """
+    gone = 0
+    anew = made(connection, back)
+    oids = [table.oid for _, table in anew]
+    for one, table in anew:
+        filled = back.filled[one.number]
+        if filled.displaced > filled.removed and write_back.keyed(one, table):
+            with _asleep(connection, [table]):
+                removed = write_back.remove(connection, back.stash.place(one), one, table, oids)
+            back.filled[one.number] = replace(filled, removed=filled.removed + removed)
+            gone += removed
+    return gone
+
+
 def take_out(connection: Connection, back: Back, filled: Sequence[tuple[Object, Table]]) -> None:
-    """Take the kept rows out of these tables, and those of tables without a key: all, where they hold no others."""
+    """Take the kept rows out of these tables: all at once where they hold no others, else those that are as they were kept.
+
+    One that is another by now stays, and so do all of a table without a key: after a commit they may be somebody's.
+    """
+    from sqlalchemy.exc import IntegrityError
+
     tables = [table for _, table in filled]
-    if not any(_own(connection, back, one, table) for one, table in filled):
-        empty(connection, tables)
-        return
     if write_back.reaches_others(connection, [table.oid for table in tables]):
         return
+    if all(_as_kept(connection, back, one, table) for one, table in filled):
+        empty(connection, tables)
+        return
     order = in_order(connection, [table.oid for table in tables]) or {}
-    with _asleep(connection, tables):
-        for one, table in sorted(filled, key=lambda pair: -order.get(pair[1].oid, 0)):
-            same = write_back.same_key(one.key, table) if write_back.keyed(one, table) else "true"
-            kept = f"EXISTS (SELECT FROM {back.stash.place(one)} AS c WHERE {same})"
-            execute(connection, f"DELETE FROM {evidence.rows_of(table)} AS l WHERE {kept}")
+    connection.exec_driver_sql("SAVEPOINT guard_take_out")
+    try:
+        with _asleep(connection, tables):
+            for one, table in sorted(filled, key=lambda pair: -order.get(pair[1].oid, 0)):
+                if write_back.keyed(one, table):
+                    place, live = back.stash.place(one), evidence.rows_of(table)
+                    alike = checksum.alike(connection, place, live, write_back.common(one, table)[0])
+                    kept = f"EXISTS (SELECT FROM {place} AS c WHERE {write_back.same_key(one.key, table)} AND {alike})"
+                    execute(connection, f"DELETE FROM {live} AS l WHERE {kept}")
+    except IntegrityError:  # somebody refers to one of them by now
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_take_out")
+    connection.exec_driver_sql("RELEASE SAVEPOINT guard_take_out")
 
 
-def _own(connection: Connection, back: Back, one: Object, table: Table) -> int:
+def _as_kept(connection: Connection, back: Back, one: Object, table: Table) -> bool:
+    place = back.stash.place(one)
     with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):
-        return write_back.own(connection, back.stash.place(one), one, table)
+        return write_back.same(connection, place, one, table, write_back.common(one, table)[0])
 
 
 def empty(connection: Connection, tables: Sequence[Table]) -> bool:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _DEPENDENT = "2BP01"
 """dependent_objects_still_exist: what it names are objects, and no rows."""
 
+_OF_ROWS = ("21", "22", "23", "P0")
+"""Classes of SQLSTATE that rows may explain: cardinality, data, integrity, and what PL/pgSQL raises."""
+
 _ASKED_FOR = 10.0
 """Seconds to ask what became of a COMMIT whose answer was lost: the server may be about to end it, or be restarting."""
 
@@ -41,6 +44,20 @@ def may_retry(error: BaseException, progress: Progress, beside: Connection, atte
         and progress.slow < ladder.HOPELESS
         and not _committed(progress, beside)
     )
+
+
+def of_rows(error: BaseException, progress: Progress, beside: Connection) -> bool:
+    """Whether rows that had come back may be why a body has failed, and nothing has become final.
+
+    The first time it ran without them: it may write rows of its own that meet them, or count on what is no longer so. What the
+    guard refuses, what a lock or the server has ended, and what its text cannot mean has another reason.
+    """
+    original = _original(error, progress)
+    code = getattr(original, "pgcode", None)
+    of_rows = code is not None and code[:2] in _OF_ROWS
+    if not hasattr(original, "pgcode"):
+        of_rows = not isinstance(original, (GuardError, Ended, Missed, NameError, ImportError, trial.CommitInside))
+    return of_rows and not progress.late and not progress.clock.ended and not _committed(progress, beside)
 
 
 def note_late(error: BaseException, progress: Progress, waits: Waits) -> None:

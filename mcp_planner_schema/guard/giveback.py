@@ -1,9 +1,13 @@
 """Watches the statements of an upgrade, and lets kept rows come back as soon as there is a place for them.
 
 Later statements of the same upgrade may need them: a foreign key of a table that kept its rows, a column that is to be NOT
-NULL. Where a statement fails for want of them, it is taken apart: statements of one string are run one by one, and NOT NULL
-of a new column waits until its values are back. Where the upgrade itself inserts rows that are back already, they go out
-again until its end. A statement that reads a table whose rows were to be moved back at the end is sent again with them.
+NULL. Where a statement fails for want of them, it is taken apart: statements of one string are run one by one, and what NOT
+NULL and foreign keys promise waits until the rows are back. A statement that reads a table whose rows were to be moved back at
+the end is sent again with them.
+
+Where they stand in the way of rows that the upgrade writes itself, the step is begun once more, and its body finds what it found
+the first time: they come back after it (:func:`restore.begin`, ``afterwards``), or before it commits in the middle. What has
+committed cannot be begun again; there they go out of the tables until the end.
 """
 
 from __future__ import annotations
@@ -14,11 +18,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import forecast, lexer, opaque, reading, restore, sequences
-from mcp_planner_schema.guard.back import Back
-from mcp_planner_schema.guard.postcheck import execute, identifier
+from mcp_planner_schema.guard import forecast, lexer, opaque, postponed, reading, restore, sequences
+from mcp_planner_schema.guard.back import Back, InTheWay, undoable
+from mcp_planner_schema.guard.postcheck import execute
 from mcp_planner_schema.guard.transaction import OWN
-from mcp_planner_schema.guard.tripwire import code_of, comment_end
+from mcp_planner_schema.guard.tripwire import code_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -26,22 +30,24 @@ if TYPE_CHECKING:
 TAKEN = "23505"
 """SQLSTATE of a statement that inserts a row which is back already: unique_violation."""
 
+NO_SUCH_KEY = "42809"
+"""SQLSTATE of a foreign key that this version cannot make NOT VALID, of a partitioned table: wrong_object_type."""
+
 MISPLACED = "23514"
 """SQLSTATE of a statement that makes a partition for rows which are back, and in the default one: check_violation."""
 
 _PARTITIONS = re.compile(r"\bPARTITION\b", re.IGNORECASE)
 _WRITES = re.compile(r"\s*(INSERT|SELECT|WITH|CALL|DO|MERGE|UPDATE)\b", re.IGNORECASE)
-_ALTERS = re.compile(r"\bALTER\s+TABLE\b", re.IGNORECASE)
+_SKIPS = re.compile(r"\bON\s+CONFLICT\b|\bMERGE\s+INTO\b|\bINSERT\b.*\bNOT\s+EXISTS\s*\(", re.IGNORECASE | re.DOTALL)
+_CONTROLS = re.compile(r"\s*(SAVEPOINT|RELEASE|ROLLBACK)\b", re.IGNORECASE)
+_ALTERS = re.compile(r"\bALTER\s+TABLE\b|\bCREATE\s+UNIQUE\s+INDEX\b", re.IGNORECASE)
+_WANTING = (*opaque.WANTING, TAKEN)
+"""What such a statement says of rows that are missing, or are not what they were: merged ones may be equal now."""
 # What these read of a table makes its indexes and checks its constraints; a default or USING may call anything.
 _BUILDS = re.compile(
     r"\s*(CREATE\s+(OR\s+REPLACE\s+)?(UNIQUE\s+INDEX|INDEX|FUNCTION|PROCEDURE|(CONSTRAINT\s+)?TRIGGER|VIEW|SEQUENCE|TYPE|STATISTICS)"
     r"|ALTER\s+TABLE(?!.*\b(DEFAULT|USING)\b)|ALTER\s+INDEX|DROP|COMMENT|GRANT|REVOKE)\b",
     re.IGNORECASE | re.DOTALL,
-)
-_TOKEN = re.compile(
-    r"""(?P<blank>\s+|--[^\n\r]*) | (?P<comment>/\*) | (?<![\w$])\$(?P<tag>\w*)\$ | [eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*'
-    | "(?:[^"]|"")*" | \w+ | .""",
-    re.VERBOSE | re.DOTALL,
 )
 
 
@@ -65,8 +71,14 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
             connection.info[OWN] = True
             try:
                 text = self.mogrify(query, vars).decode(encodings[self.connection.encoding])
+                if _CONTROLS.match(
+                    code_of(text, escapes=False)
+                ):  # in a savepoint of the guard's it would end with that
+                    super().execute(text)
+                    restore.undone(back, text)
+                    return None
                 send = functools.partial(_with_rows, connection, back, super().execute)
-                run = _run if _ALTERS.search(text) else _plainly
+                run = _run if back.afterwards or _ALTERS.search(text) else _plainly
                 opaque.sent(connection, back, functools.partial(run, connection, back, send, text), text)
                 # The result of this cursor stays to be read: what comes back does so on cursors of its own.
                 restore.come_back(connection, back)
@@ -121,21 +133,58 @@ def _plainly(connection: Connection, back: Back, send: Any, text: str) -> None:
 
 
 def _run(connection: Connection, back: Back, send: Any, text: str) -> None:
-    """Send a statement that alters a table; where rows are wanting, take it apart."""
+    """Send a statement that rows may be wanting for; where they are, take it apart."""
     if _send(connection, send, text):
         return
-    restore.come_back(connection, back, wanting=True)
+    soon = not back.afterwards
+    restore.come_back(connection, back, wanting=soon)
     for part in statements(text):
-        if not _send(connection, send, part):
-            _later_not_null(connection, back, send, part)
-        restore.come_back(connection, back, wanting=True)
+        if not _send(connection, send, part) and not _relaxed(connection, back, send, part):
+            restore.come_back(connection, back, wanting=True)
+            send(part)
+        restore.come_back(connection, back, wanting=soon)
+
+
+def _relaxed(connection: Connection, back: Back, send: Any, text: str) -> bool:
+    """Send it without what its rows are still missing for, and see to that later; False where that does not help.
+
+    The columns that the stash has values for get those at once, and then their NOT NULL.
+    """
+    found = postponed.relaxed(text, {name for one in back.rows() for name in one.lost})
+    if found is None:
+        return False
+    execute(connection, "SAVEPOINT guard_relaxed")
+    undone = (*_WANTING, NO_SUCH_KEY)
+    done = postponed.send(connection, back, found, lambda sql: _send(connection, send, sql, undone))
+    if not done:
+        execute(connection, "ROLLBACK TO SAVEPOINT guard_relaxed")
+    execute(connection, "RELEASE SAVEPOINT guard_relaxed")
+    if done and found.required:
+        restore.come_back(connection, back, strictly=True, wanting=back.afterwards > 1)
+        postponed.require(connection, found)
+    return done
 
 
 def _insert(connection: Connection, back: Back, send: Any, text: str) -> None:
-    """Send a statement; where kept rows stand in the way of its rows, or its partition, they come back after the body."""
+    """Send a statement; where kept rows stand in the way of its rows, or its partition, they are to come back after the body.
+
+    Whether a row that is there already was left out nobody can see: what may do so is as good as one that has failed.
+    """
+    from psycopg2 import Error
+
     codes = (TAKEN,) * bool(_WRITES.match(text)) + (MISPLACED,) * bool(_PARTITIONS.search(text))
     if not back.filled or not codes:
         send(text)
+        return
+    if not back.afterwards and undoable(connection, back):
+        if _SKIPS.search(text) and _WRITES.match(text):
+            back.in_the_way = True
+            raise InTheWay
+        try:
+            send(text)
+        except Error as error:
+            back.in_the_way = back.in_the_way or error.pgcode in codes
+            raise
         return
     stood = _made_sequences(connection, back)
     if not _send(connection, send, text, codes):
@@ -156,7 +205,7 @@ def _made_sequences(connection: Connection, back: Back) -> dict[int, sequences.S
     return {oid: one for oid, one in found.items() if oid in mine}
 
 
-def _send(connection: Connection, send: Any, text: str, undone: tuple[str, ...] = opaque.WANTING) -> bool:
+def _send(connection: Connection, send: Any, text: str, undone: tuple[str, ...] = _WANTING) -> bool:
     """Send it in a savepoint; False where it was undone for one of these SQLSTATEs."""
     from psycopg2 import Error
 
@@ -166,28 +215,10 @@ def _send(connection: Connection, send: Any, text: str, undone: tuple[str, ...] 
     except Error as error:
         if error.pgcode not in undone:
             raise
-        execute(connection, "ROLLBACK TO SAVEPOINT guard_statement")
+        execute(connection, "ROLLBACK TO SAVEPOINT guard_statement; RELEASE SAVEPOINT guard_statement")
         return False
     execute(connection, "RELEASE SAVEPOINT guard_statement")
     return True
-
-
-def _later_not_null(connection: Connection, back: Back, send: Any, text: str) -> None:
-    """Add the columns that the stash has values for without their NOT NULL, bring those back, then set it.
-
-    What fails for another reason fails here once more, with its own error.
-    """
-    lost = {name for one in back.rows() for name in one.lost}
-    plain, columns = without_not_null(text, lost)
-    send(plain)
-    if not columns:
-        return
-    restore.come_back(connection, back, strictly=True)
-    for one in back.rows():
-        for name in one.lost:
-            if name in columns:
-                path = f"{identifier(one.schema)}.{identifier(one.name)}"
-                execute(connection, f"ALTER TABLE {path} ALTER COLUMN {identifier(name)} SET NOT NULL")
 
 
 def statements(text: str) -> list[str]:
@@ -196,47 +227,3 @@ def statements(text: str) -> list[str]:
         return [text[one.tokens[0].at : one.tokens[-1].end] for one in lexer.pieces(text) if one.tokens]
     except lexer.Unusable:
         return [text]
-
-
-def without_not_null(text: str, wanted: set[str]) -> tuple[str, set[str]]:
-    """``ADD COLUMN`` of a column in ``wanted`` without its NOT NULL; gives the text and the columns it was taken from."""
-    tokens = list(_tokens(text))
-    words = [
-        (place, token) for place, token in enumerate(tokens) if token.strip() and not token.startswith(("--", "/*"))
-    ]
-    taken: set[str] = set()
-    column, depth = "", 0
-    for index, (place, token) in enumerate(words):
-        depth += (token == "(") - (token == ")")
-        upper = token.upper()
-        if token == "," and depth == 0:
-            column = ""
-        if upper == "ADD" and depth == 0:
-            rest = [one for _, one in words[index + 1 : index + 6]]
-            while rest and rest[0].upper() in ("COLUMN", "IF", "NOT", "EXISTS"):
-                rest.pop(0)
-            column = _plain(rest[0]) if rest else ""
-        following = words[index + 1][0] if index + 1 < len(words) else -1
-        is_pair = upper == "NOT" and following > 0 and tokens[following].upper() == "NULL"
-        if column in wanted and depth == 0 and is_pair:
-            tokens[place] = tokens[following] = ""
-            taken.add(column)
-    return "".join(tokens), taken
-
-
-def _plain(name: str) -> str:
-    """An identifier as the catalog has it."""
-    return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()
-
-
-def _tokens(text: str) -> Iterator[str]:
-    place = 0
-    while found := _TOKEN.match(text, place):
-        end = found.end()
-        if found["comment"]:
-            end = comment_end(text, end)
-        elif found["tag"] is not None:
-            closing = text.find(f"${found['tag']}$", end)
-            end = closing + len(found["tag"]) + 2 if closing >= 0 else len(text)
-        yield text[place:end]
-        place = end

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WANTING = ("23502", "23503")
 """SQLSTATEs of a statement that finds rows missing: not_null_violation and foreign_key_violation."""
 
-_HIDES = re.compile(r"\s*(DO|SELECT|CALL|WITH)\b", re.IGNORECASE)
+HIDES = re.compile(r"\s*(DO|SELECT|CALL|WITH)\b", re.IGNORECASE)
 
 
 def sent(connection: Connection, back: Back, send: Callable[[], Any], text: str) -> None:
@@ -31,15 +31,15 @@ def sent(connection: Connection, back: Back, send: Callable[[], Any], text: str)
 
     from mcp_planner_schema.guard import failure
 
-    if not _HIDES.match(code_of(text, escapes=False)):
+    if not HIDES.match(code_of(text, escapes=False)):
         send()
         return
     missing = _missing(connection, back)
     try:
         send()
     except Error as error:
-        if error.pgcode not in WANTING or not missing:
-            raise
+        if error.pgcode not in WANTING or not missing or (back.filled and not back.afterwards):
+            raise  # or what is there already is in its way: it is begun once more without
         raise Broken(
             f"Revision {back.stash.revision}: {failure.told(error)}\n"
             f"The kept rows of {', '.join(missing)} come back between two statements, and this one (a DO block or a call) "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,9 @@ class Progress:
     ``bypassed`` says what its backfills have silenced, ``noted`` is what is kept of the revisions that are applied by it.
     ``locks`` are those that it held at its end, ``wal_from`` is where the server's WAL stood when the attempt began.
     ``late``: the last try was ended by its deadline; ``slow`` counts the tries at the end that were, with nobody in the way.
-    ``picture`` is what the catalog was like at its end.
+    ``picture`` is what the catalog was like at its end. ``in_the_way``: the last try failed among rows that had come back;
+    ``afterwards``: so they come back after the body (see ``Back``). ``before_commit`` is to be called before the body commits
+    in the middle.
     """
 
     name: str
@@ -78,6 +81,9 @@ class Progress:
     wal_from: str = ""
     late: bool = False
     slow: int = 0
+    in_the_way: bool = False
+    afterwards: int = 0
+    before_commit: Callable[[], None] | None = None
     scripts: list[dict[str, Any]] = field(default_factory=list)
     bypassed: list[str] = field(default_factory=list)
     picture: Picture | None = None

@@ -7,6 +7,7 @@ stash and is reported.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,7 +21,9 @@ from mcp_planner_schema.guard import (
     left,
     manifest,
     move,
+    postponed,
     refill,
+    refreshed,
     regrant,
     rights,
     silence,
@@ -30,16 +33,17 @@ from mcp_planner_schema.guard import (
     wal,
     write_back,
 )
-from mcp_planner_schema.guard.back import Back, anew, made
+from mcp_planner_schema.guard.back import XID, Back, anew, made, undoable
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object, Stash
 from mcp_planner_schema.guard.postcheck import execute
 from mcp_planner_schema.guard.refill import Filled
+from mcp_planner_schema.guard.transaction import OWN
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_TABLES = "SELECT oid FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p')"
+_TABLES = "SELECT oid FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p', 'm')"
 _SHAPE = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_partition_tree(%s::oid)"
 
 
@@ -53,12 +57,14 @@ def later(connection: Connection, schema: str, stash: Stash, who: str, *, dry: b
     return finish(connection, back, who, dry=dry)
 
 
-def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = False) -> Back:
+def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = False, afterwards: int = 0) -> Back:
     """Compare the stash with its manifest, lock the tables that are there already, see what was written to them since.
 
-    Raises :class:`Refused` where the stash is not what the manifest says.
+    ``afterwards``: what is to wait for the end of the body, see :class:`Back`. Raises :class:`Refused` where the stash is not
+    what the manifest says.
     """
-    back = Back(schema, stash, anyway=later)
+    back = Back(schema, stash, anyway=later, afterwards=afterwards)
+    back.xid = connection.exec_driver_sql(XID).scalar_one()
     if any(one.kind == "rows" or one.lost for one in back.rows()):
         since.require_lists(connection, stash)
     intact.check(connection, stash)
@@ -109,37 +115,36 @@ def come_back(connection: Connection, back: Back, *, strictly: bool = False, wan
     """Put in what has a place by now: rows of tables that the upgrade has made, values of columns it has added.
 
     Called after each statement of the upgrade; what does not fit yet (a partition that is missing) waits for the next.
-    ``strictly`` lets its error through. A moved table waits for the end, when the new one has all that it had, unless rows are
-    ``wanting``.
+    ``strictly`` lets its error through. Where rows are ``wanting``, those come too that wait for the end otherwise: of moved
+    tables, for which the new one has all that it had then, and those that the downgrade has changed.
     """
     from sqlalchemy.exc import DBAPIError
 
-    for one in back.rows():
-        table = evidence.named(connection, one.schema, one.name)
-        before = back.before.get((one.schema, one.name))
-        if (
-            table is None
-            or one.number in back.late
-            or (back.newer and one.kind == "table")
-            or (one.moved and not wanting)
-        ):
+    # What is final already cannot be begun again: from there on no table's rows come in among the body's own.
+    back.afterwards = back.afterwards or int(not undoable(connection, back))
+    if back.afterwards > 1 and not wanting:
+        return
+    for one, table in _parents_first(connection, back) if wanting else _with_places(connection, back):
+        waits = one.number in back.late or one.moved or (one.kind == "table" and back.afterwards)
+        if (waits and not wanting) or (back.newer and one.kind == "table"):
             continue
         if one.kind == "table":
             if not anew(connection, back, table):
                 continue
-        elif not _added(one, table, before):
+        elif not wanting and not _added(one, table, back.before.get((one.schema, one.name))):
             continue
         shape = (
             table.oid,
             tuple(table.columns.values()),
             connection.exec_driver_sql(_SHAPE, (table.oid,)).scalar_one(),
         )
-        if back.shapes.get(one.number) == shape:
+        again = wanting and one.number in back.filled and back.filled[one.number].left
+        if back.shapes.get(one.number) == shape and not again:
             continue
         back.shapes[one.number] = shape
         connection.exec_driver_sql("SAVEPOINT guard_restore")
         try:
-            _fill(connection, back, one, table)
+            _fill(connection, back, one, table, deleted=wanting and one.number not in back.stood)
         except DBAPIError:
             if strictly:
                 raise
@@ -147,9 +152,46 @@ def come_back(connection: Connection, back: Back, *, strictly: bool = False, wan
         connection.exec_driver_sql("RELEASE SAVEPOINT guard_restore")
 
 
+def _with_places(connection: Connection, back: Back) -> list[tuple[Object, Table]]:
+    found = [(one, evidence.named(connection, one.schema, one.name)) for one in back.rows()]
+    return [(one, table) for one, table in found if table]
+
+
+def _parents_first(connection: Connection, back: Back) -> list[tuple[Object, Table]]:
+    """Each row after those that it refers to, as far as there is such an order."""
+    there = _with_places(connection, back)
+    order = clear.in_order(connection, [table.oid for _, table in there]) or {}
+    return sorted(there, key=lambda pair: order.get(pair[1].oid, 0))
+
+
+def undone(back: Back, text: str) -> None:
+    """A statement of the body's has ended a savepoint: what has come back since may be out again, and comes once more."""
+    if text.lstrip()[:8].upper() == "ROLLBACK":
+        back.shapes.clear()
+        back.filled.clear()
+
+
+def before_commit(connection: Connection, back: Back) -> None:
+    """The body is about to commit in the middle: everything that has a place comes back, and what was to be proven is.
+
+    So nothing becomes final without its rows, and an orphan undoes the step. Where a foreign key waits for rows that the
+    downgrade deleted, all changed rows come back now; what is known of them ends with the transaction.
+    """
+    connection.info[OWN] = True
+    try:
+        come_back(connection, back, wanting=True)
+        if back.unproven:
+            for one, table in _parents_first(connection, back):
+                if one.kind == "rows":
+                    _fill(connection, back, one, table, deleted=True)
+            postponed.prove(connection, back)
+    finally:
+        del connection.info[OWN]
+
+
 def waiting(connection: Connection, back: Back) -> list[int]:
     """The tables that the upgrade has made, by OID, whose moved rows come when its body has ended."""
-    if back.newer or not any(one.moved for one in back.rows()):
+    if back.newer or back.afterwards or not any(one.moved for one in back.rows()):
         return []
     done = back.filled.keys() | back.late
     return [table.oid for one, table in made(connection, back) if one.moved and one.number not in done]
@@ -161,7 +203,16 @@ def take_out(connection: Connection, back: Back) -> None:
     Whole tables then wait for :func:`finish`. What the upgrade itself has put there stays, as far as a key tells that.
     """
     back.late = {one.number for one in back.rows() if one.kind == "table"}
-    clear.take_out(connection, back, [pair for pair in made(connection, back) if pair[0].number in back.filled])
+    pairs = [pair for pair in made(connection, back) if pair[0].number in back.filled]
+    _keep_others_out(connection, back, pairs)
+    clear.take_out(connection, back, pairs)
+
+
+def _keep_others_out(connection: Connection, back: Back, pairs: Sequence[tuple[Object, Table]]) -> None:
+    """After a commit of the body others may write to what it has made: no row of theirs comes in after it was looked at."""
+    if not undoable(connection, back):
+        for table in sorted((table for _, table in pairs), key=lambda one: one.oid):
+            execute(connection, f"LOCK TABLE {evidence.name_of(table)} IN SHARE ROW EXCLUSIVE MODE")
 
 
 def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -> list[str]:
@@ -172,6 +223,8 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
     tables = {one.number: evidence.named(connection, one.schema, one.name) for one in back.rows()}
     order = clear.in_order(connection, [table.oid for table in tables.values() if table])
     there = [(one, table) for one in back.rows() if (table := tables[one.number])]
+    _keep_others_out(connection, back, made(connection, back))
+    already = dict(back.filled)
     cleared = clear.cleared(connection, back)
     if order is None:
         with ExitStack() as asleep:
@@ -186,12 +239,24 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
                 back.filled[one.number] = swapped
             else:
                 _fill(connection, back, one, table, last=True, cleared=one.number in cleared)
+    if not cleared and clear.rest(connection, back):
+        for one, table in sorted(there, key=lambda pair: (order or {}).get(pair[1].oid, 0)):
+            first = back.filled[one.number]
+            _fill(connection, back, one, table, last=True, cleared=True)
+            back.filled[one.number] = replace(
+                back.filled[one.number], removed=first.removed, displaced=first.displaced, aside=first.aside
+            )
+    postponed.prove(connection, back)
     for number, others in cleared.items():
         back.filled[number] = replace(
             back.filled[number], removed=others.own, displaced=others.displaced, aside=others.aside
         )
     tables = {one.number: evidence.named(connection, one.schema, one.name) for one in back.rows()}
-    notes = []
+    changed = [
+        table.oid for number, table in tables.items()
+        if table and back.filled.get(number) != already.get(number)
+    ]  # fmt: skip
+    notes = refreshed.all_of(connection, changed, back.already)
     for one in back.rows():
         found = tables[one.number]
         notes += told.of_object(connection, back, one, found)
@@ -230,16 +295,18 @@ def _added(one: Object, table: Table, before: Table | None) -> bool:
 
 
 def _fill(
-    connection: Connection, back: Back, one: Object, table: Table, *, last: bool = False, cleared: bool = False
-) -> None:
-    """Put one object's rows or values in, and note what became of them. ``last``: the body has ended."""
+    connection: Connection, back: Back, one: Object, table: Table, *, last: bool = False, cleared: bool = False,
+    deleted: bool = False,
+) -> None:  # fmt: skip
+    """Put one object's rows or values in, and note what became of them. ``last``: the body has ended. ``deleted``: rows that the
+    downgrade deleted are not to wait for that."""
     write_back.note_path(connection)
     with (
         checksum.reading(connection),
         wal.written_beside(connection),
         silence.of_table(connection, table.oid, evidence.name_of(table)),
     ):
-        filled = _filled(connection, back, one, table, last=last, cleared=cleared)
+        filled = _filled(connection, back, one, table, last=last, cleared=cleared, deleted=deleted or last)
         earlier = back.filled.get(one.number, Filled())
         if last:
             given = filled.left < _kept(one) or earlier.written + filled.written > 0
@@ -247,7 +314,9 @@ def _fill(
     back.filled[one.number] = replace(filled, written=earlier.written + filled.written)
 
 
-def _filled(connection: Connection, back: Back, one: Object, table: Table, *, last: bool, cleared: bool) -> Filled:
+def _filled(
+    connection: Connection, back: Back, one: Object, table: Table, *, last: bool, cleared: bool, deleted: bool
+) -> Filled:
     """The same, while the table's triggers and rules sleep."""
     before, place = back.before.get((one.schema, one.name)), back.stash.place(one)
     may = left.read(connection, back.stash, one)
@@ -257,7 +326,7 @@ def _filled(connection: Connection, back: Back, one: Object, table: Table, *, la
         return refill.exactly(connection, place, one, table, last=last, cleared=cleared)
     filled = Filled()
     mine, stood = _evidence(connection, back, one), _still(connection, back.stood.get(one.number))
-    if last and mine and stood:
+    if deleted and mine and stood:
         gone, stay, written = twins.give_way(connection, place, one, table, untouched=mine, stood=stood)
         filled = Filled(removed=gone, why=twins.WHY if stay else "", written=written)
     if one.lost:
@@ -279,7 +348,8 @@ def _filled(connection: Connection, back: Back, one: Object, table: Table, *, la
     if one.kind == "rows":
         # Where no upgrade has made the lost columns, what stands in them was written by people.
         but = one.lost if back.anyway else ()
-        rows = refill.changed(connection, place, one, table, may, mine, deleted=last or not stood, but=but)
+        deleted = deleted or not (stood or back.afterwards)
+        rows = refill.changed(connection, place, one, table, may, mine, deleted=deleted, but=but)
         filled = filled.and_(connection, place, rows)
     return filled
 

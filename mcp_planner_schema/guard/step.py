@@ -128,13 +128,29 @@ def _restoring(run: Run, at: Progress, connection: Connection) -> Iterator[None]
     if not waiting:
         yield
         return
-    from mcp_planner_schema.guard import giveback, restore
+    from mcp_planner_schema.guard import giveback, restore, told
+    from mcp_planner_schema.guard.back import InTheWay, undoable
 
     at.clock.allow(run.asked.hold / 1000)
     at.clock.keeping = True
-    back = restore.begin(connection, run.settings.schema, waiting[0])
-    with giveback.watching(connection, back):
-        yield
+    back = restore.begin(connection, run.settings.schema, waiting[0], afterwards=at.afterwards)
+    before = progress.counters(connection) if at.afterwards else {}
+    at.before_commit = functools.partial(restore.before_commit, connection, back)
+    try:
+        with giveback.watching(connection, back):
+            yield
+        if back.in_the_way and undoable(connection, back):  # a body may go on after an error of its statement
+            raise InTheWay
+    except Exception:
+        at.in_the_way = back.in_the_way or bool(back.filled)
+        raise
+    finally:
+        at.before_commit = None
+    if at.afterwards and not at.committed:
+        _, locked = progress.touched(connection)
+        at.notes += told.computed_without(
+            connection, back, progress.written(connection, locked, before, run.settings.schema)
+        )
     at.notes += restore.finish(connection, back, run.origin.who)
     at.restored = back.changed()
 
@@ -149,6 +165,8 @@ def _committing(run: Run, at: Progress) -> Iterator[None]:
 
     @contextmanager
     def block() -> Iterator[None]:
+        if at.before_commit is not None:
+            at.before_commit()
         at.committed, stopped = True, None
         with budget.in_autocommit(connection, budgets, at.own):
             try:
@@ -172,7 +190,7 @@ def _committing(run: Run, at: Progress) -> Iterator[None]:
 
 
 def _warn_of_empty(run: Run, at: Progress, connection: Connection, wanted: list[postcheck.Expectation]) -> None:
-    held = postcheck.already_true(connection, wanted) if at.attempts == 1 else []
+    held = postcheck.already_true(connection, wanted) if at.attempts == 1 and not at.afterwards else []
     if held:
         values = {"says": "; ".join(one.says for one in held)}
         found = Finding("expectation-empty", at.where, at.name, values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import evidence, manifest, sequences, write_back
@@ -42,6 +43,22 @@ def of_object(connection: Connection, back: Back, one: Object, table: Table | No
             f"not restored column {', '.join(filled.missing)} of {one.name}: it is not there, or of another type"
         )
     return lines + _left(back.stash.place(one), filled)
+
+
+def computed_without(connection: Connection, back: Back, written: Mapping[int, int]) -> list[str]:
+    """What a body has written to tables that stay while kept rows were out: what it computed of those, nobody has looked at.
+
+    ``written`` are rows by table, by OID.
+    """
+    own = {(one.schema, one.name) for one in back.rows()}
+    tables = evidence.snapshot(connection, back.schema)
+    found = [tables[oid] for oid, rows in sorted(written.items()) if rows and oid in tables and oid in back.already]
+    names = [table.shown for table in found if (table.schema, table.name) not in own]
+    out = ", ".join(one.name for one in back.rows() if one.kind == "table")
+    return [
+        f"warning: {name} was written while the rows of {out} were out; what was computed of them, was so of the upgrade's own"
+        for name in names
+    ]
 
 
 def _left(place: str, filled: Filled) -> list[str]:

@@ -127,6 +127,8 @@ def take(run: Run, one: Step, judged: Judged | None) -> None:
                 run.noted = noted_types.after(run.migration(), run.beside)
                 outcome.final(run, at, f"{at.name:<4} the step is final; only its acknowledgement was lost")
                 return
+            if _again_without(run, at, error):
+                continue
             failed = failed_as(run, one, at, error)
             if failed is None:
                 try:
@@ -141,6 +143,26 @@ def take(run: Run, one: Step, judged: Judged | None) -> None:
         run.noted = noted_types.after(run.migration(), run.beside)
         outcome.done(run, at)
         return
+
+
+def _again_without(run: Run, at: Progress, error: Exception) -> bool:
+    """Whether the upgrade is to be begun once more because of the rows that had come back, which then come after its body.
+
+    First those of tables, then the values of columns too. No lock was in the way: it does not count as a try.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    met, at.in_the_way = at.in_the_way, False
+    with contextlib.suppress(SQLAlchemyError):  # the other connection is gone too
+        if met and at.afterwards < 2 and failure.of_rows(error, at, run.beside):
+            said = connect.masked(failure.told(error), run.engine.url).splitlines()[0]
+            run.say(
+                f"{at.name:<4} kept rows were in the way of its own ({said}); once more, and they come back after those"
+            )
+            at.afterwards += 1
+            at.attempts -= 1
+            return True
+    return False
 
 
 def _keeping(run: Run, at: Progress) -> brief.Keeping | None:
