@@ -10,6 +10,7 @@ MEASUREMENTS = (
     "triggers",
     "navigation",
     "downgrade",
+    "hold",
     "backfill",
     "fingerprint",
     "preflight",

@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def _size(where: Any, project: Path, plain: Path, url: str, size: int) -> None:
-    with _project(project, url), closing(psycopg2.connect(url)) as connection:
+    with project_on(project, url), closing(psycopg2.connect(url)) as connection:
         connection.autocommit = True
         cursor = connection.cursor()
         command.upgrade(Config(str(project / "alembic.ini")), "head")
@@ -162,8 +162,8 @@ def _interleaved(contestants: dict[str, Callable[[], object]], cursor: Any, url:
     longest: dict[str, Waits] = {name: {"reader": 0.0, "writer": 0.0} for name in contestants}
     for turn in range(TURNS[size] + 1):
         for name, run in contestants.items():
-            _settle(cursor)
-            with _beside(url, size) as waits, _statements() as statements, contextlib.redirect_stdout(io.StringIO()):
+            settle(cursor)
+            with beside(url, size) as waits, _statements() as statements, contextlib.redirect_stdout(io.StringIO()):
                 began = time.perf_counter()
                 measured = run()
                 whole = time.perf_counter() - began
@@ -237,7 +237,7 @@ def _holds(ratio: float) -> str:
     return "yes" if ratio <= LIMIT else "NO"
 
 
-def _settle(cursor: Any) -> None:
+def settle(cursor: Any) -> None:
     """What one contestant leaves behind must not cost the next one anything."""
     cursor.execute("DROP TABLE IF EXISTS other")
     cursor.execute("SELECT kept_in FROM migration.stash WHERE state <> 'kept' AND to_regnamespace(kept_in) IS NOT NULL")
@@ -250,7 +250,7 @@ def _settle(cursor: Any) -> None:
 
 
 @contextmanager
-def _beside(url: str, size: int) -> Iterator[Waits]:
+def beside(url: str, size: int) -> Iterator[Waits]:
     """One session that reads single rows of the table all the time, one that changes them, and how long each had to wait."""
     waits: Waits = {}
     done = threading.Event()
@@ -288,7 +288,7 @@ def _set(project: Path, above: str) -> None:
 
 
 @contextmanager
-def _project(project: Path, url: str) -> Iterator[None]:
+def project_on(project: Path, url: str) -> Iterator[None]:
     """The project's commands in this process, on this database, with time enough for many rows."""
     ini = project / "alembic.ini"
     before = ini.read_text()

@@ -7,7 +7,7 @@ text is, and of everything else the text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -85,18 +85,23 @@ def row_hash(columns: Iterable[str], alias: str) -> str:
     return f"pg_catalog.hashtextextended({row_text(columns, alias)}, 0)"
 
 
-def alike(connection: Connection, kept: str, live: str, columns: Iterable[str]) -> str:
+def alike(
+    connection: Connection, kept: str, live: str, columns: Iterable[str], called: Mapping[str, str] | None = None
+) -> str:
     """SQL: that the row ``c`` of ``kept`` and the row ``l`` of ``live`` (as they stand in FROM) have the same text.
 
-    Without writing it out, where the two types allow that: a third of the time.
+    Without writing it out, where the two types allow that: a third of the time. ``called``: what the columns are called in
+    ``live``.
     """
     names = sorted(columns)
-    typed = [_types(connection, rows, [f"x.{identifier(name)}" for name in names]) for rows in (kept, live)]
+    others = [(called or {}).get(name, name) for name in names]
+    was_types = _types(connection, kept, [f"x.{identifier(name)}" for name in names])
+    now_types = _types(connection, live, [f"x.{identifier(name)}" for name in others])
     was, now = [], []
-    for name, one, other in zip(names, *typed, strict=True):
-        same = _form(one) == _form(other)
+    for name, other, one, two in zip(names, others, was_types, now_types, strict=True):
+        same = _form(one) == _form(two)
         was.append(_value(f"c.{identifier(name)}", one if same else 0))
-        now.append(_value(f"l.{identifier(name)}", other if same else 0))
+        now.append(_value(f"l.{identifier(other)}", two if same else 0))
     # Cast, the rows are compared as wholes: two nulls are the same.
     rows = [f"ROW({', '.join(values)})::pg_catalog.record" for values in (was, now)]
     return f"({rows[0]} OPERATOR(pg_catalog.=) {rows[1]})"

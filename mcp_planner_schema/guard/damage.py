@@ -54,11 +54,13 @@ class State:
 
 @dataclass(frozen=True)
 class Harm:
-    """What a body does to the rows of one table that stays. ``changes``: rows are still there, with other values."""
+    """What a body does to the rows of one table that stays. ``changes``: rows are still there, with other values. ``rows`` is how
+    many it deletes and changes, None where it has written all of them anew."""
 
     table: Table
     what: tuple[str, ...]
     changes: bool = True
+    rows: int | None = None
 
     def __str__(self) -> str:
         return f"{self.table.shown} ({', '.join(self.what)})"
@@ -127,11 +129,12 @@ def harms(
         marks, sizes = _closer(connection, seen.rewritten)
     found = []
     for oid in sorted(seen.written | seen.rewritten):
-        what, changes = [], False
+        what, changes, rows = [], False, 0
         if oid in seen.written:
             first, second = _changes(before[oid], seen.states[oid]), _changes(before[oid], again.get(oid, State()))
             what = [f"{n} {word}" for n, word in zip(map(max, first, second), ("deleted", "changed"), strict=True) if n]
             changes = max(first[1], second[1]) > 0
+            rows = sum(map(max, first, second))
         if oid in seen.rewritten and sizes.get(oid):
             rewriting = _rewriting(oid, seen, before, marks.get(oid, {}), (old[oid], new[oid]))
             what, changes = what + rewriting, changes or rewriting not in ([], ["emptied"], ["written anew"])
@@ -141,7 +144,7 @@ def harms(
                 n in new[oid].columns and _base(new[oid].columns[n].type) != _base(one.type)
                 for n, one in old[oid].columns.items()
             )
-            found.append(Harm(old[oid], tuple(what), changes))
+            found.append(Harm(old[oid], tuple(what), changes, None if oid in seen.rewritten else rows))
     return tuple(found), tuple(old[oid] for oid in sorted(seen.rewritten) if not sizes.get(oid))
 
 

@@ -50,9 +50,9 @@ class Goes:
 class Forecast:
     """One step, rehearsed. ``file`` is its revision's name for people.
 
-    ``goes`` and ``keeping`` are empty where nobody asked for numbers. ``body_ms`` is how long the body ran: for the real run,
-    which also keeps what goes, the least. ``locked`` are the tables that nobody can read or write from then on, as far as the
-    steps before have not locked them already: the server does not say who locked a table twice.
+    ``goes`` and ``keeping`` are empty where nobody asked for numbers. ``body_ms`` is how long the body ran: the real run
+    takes as much longer as it takes to keep what goes. ``locked`` are the tables that nobody can read or write from then on, as
+    far as the steps before have not locked them already: the server does not say who locked a table twice.
     """
 
     revision: str
@@ -79,7 +79,8 @@ class Forecast:
         lines += [f"     changes rows: {harm}" for harm in self.harms]
         lines += [f"     {line}" for line in self.keeping.lines()]
         if self.locked:
-            lines.append(f"     locks for {self.body_ms:.0f} ms at least: {', '.join(self.locked)}")
+            held = self.body_ms + self.keeping.ms
+            lines.append(f"     locks for {held:.0f} ms at least: {', '.join(self.locked)}")
         if self.commits:
             lines.append("     commits in the middle: rehearsed without that, and without CONCURRENTLY")
         return lines + [f"     refused: {one.code}" for one in self.findings]

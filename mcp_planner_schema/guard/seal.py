@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mcp_planner_schema.guard import checksum, damage, manifest, silence, stash, trial
 from mcp_planner_schema.guard.evidence import Table, name_of, rows_of, snapshot
@@ -17,16 +17,22 @@ from mcp_planner_schema.guard.judge import later
 from mcp_planner_schema.guard.manifest import AFTER, Object
 from mcp_planner_schema.guard.postcheck import execute, identifier
 from mcp_planner_schema.guard.stash import Kept, value
+from mcp_planner_schema.guard.tripwire import CommitInside
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 # Without a key one of two equal rows is as good as the other: as many go from the copy as are still in the table.
-_SAME = """
+SAME = """
 DELETE FROM {place} AS d USING (
   SELECT a.ctid FROM (SELECT c.ctid, {was} AS t, pg_catalog.row_number() OVER (PARTITION BY {was}) AS n FROM {place} AS c) AS a
   JOIN (SELECT {now} AS t, pg_catalog.count(*) AS n FROM {live} AS l GROUP BY 1) AS b ON a.t = b.t AND a.n <= b.n) AS same
 WHERE d.ctid = same.ctid
+"""
+_UNTOUCHED = """
+SELECT pg_catalog.pg_stat_get_xact_tuples_updated(c.oid) + pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid) = 0
+   AND pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid) = %s
+FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
 """
 
 
@@ -59,16 +65,15 @@ def _seal(
     live = rows_of(new)
     was, is_now = checksum.row_text(stayed, "c"), checksum.row_text([names[name] for name in stayed], "l")
     with silence.unveiled(connection, new.oid, name_of(new)):
-        if one.key:
-            key = _same_key(one.key, new, names)
-            _refuse_other_keys(connection, (place, live, key), kept, old, states)
-            if not one.lost:
-                execute(connection, f"DELETE FROM {place} AS c USING {live} AS l WHERE {key} AND {was} = {is_now}")
-            after = checksum.row_hash([names[name] for name in stayed], "l")
-            execute(connection, f"UPDATE {place} AS c SET {identifier(AFTER)} = {after} FROM {live} AS l WHERE {key}")
-        else:
+        if one.key and set(one.key) <= set(names):
+            sealed = _sealed(connection, place, one, new, names)
+            asked = f"SELECT pg_catalog.count(*) FROM {sealed.place} WHERE {identifier(AFTER)} IS NULL"
+            gone = execute(connection, asked).scalar_one()
+            _refuse_other_keys(connection, (place, live, _same_key(one.key, new, names)), kept, old, states, gone)
+            _replace(connection, place, one, sealed)
+        elif not one.key:
             _refuse_moved(kept, old, states)
-            execute(connection, _SAME.format(place=place, live=live, was=was, now=is_now))
+            execute(connection, SAME.format(place=place, live=live, was=was, now=is_now))
     waived = not one.key and any(
         harm.changes for harm in kept.tried.harms if kept.tried.root(harm.table).oid == old.oid
     )
@@ -79,10 +84,45 @@ def _seal(
     )
 
 
+class _Sealed(NamedTuple):
+    place: str
+    rows: int
+
+
+def _sealed(connection: Connection, place: str, one: Object, new: Table, names: dict[str, str]) -> _Sealed:
+    """Make a table of the copy's rows that are others now or gone, with a hash of what stands there instead; of all where columns
+    are lost. To write those takes less than to delete the rest.
+    """
+    live, key = rows_of(new), _same_key(one.key, new, names)
+    there = f"pg_catalog.num_nonnulls(l.{identifier(names[one.key[0]])}) OPERATOR(pg_catalog.=) 1"
+    after = checksum.row_hash([names[name] for name in sorted(names)], "l")
+    which = "true" if one.lost else f"NOT ({there} AND {checksum.alike(connection, place, live, names, names)})"
+    values = ", ".join(f"c.{identifier(name)}" for name in one.columns)
+    sealed = f'{place.partition(".")[0]}."guard:sealed"'  # a stash's own schema has a name without a dot
+    # Not by CREATE TABLE AS: what somebody's event trigger does to a new table, it does to an empty one.
+    execute(connection, f"CREATE TABLE {sealed} (LIKE {place})")
+    stash.close(connection, sealed)
+    rows = execute(
+        connection,
+        f"INSERT INTO {sealed} SELECT {values}, CASE WHEN {there} THEN {after} END FROM {place} AS c "
+        f"LEFT JOIN {live} AS l ON {key} WHERE {which}",
+    ).rowcount
+    return _Sealed(sealed, rows)
+
+
+def _replace(connection: Connection, place: str, one: Object, sealed: _Sealed) -> None:
+    """Put it in the place of the copy, and see that nothing has touched its rows."""
+    execute(connection, f"DROP TABLE {place}")
+    execute(connection, f"ALTER TABLE {sealed.place} RENAME TO {identifier(one.relation or '')}")
+    if not connection.exec_driver_sql(_UNTOUCHED, (sealed.rows, place)).scalar():
+        raise CommitInside(f"it destroys what was kept in {place}")
+
+
 def _refuse_other_keys(
-    connection: Connection, found: tuple[str, str, str], kept: Kept, table: Table, states: dict[int, damage.State]
-) -> None:
-    """A row that is gone was deleted and one that is new was inserted, or else its key was changed."""
+    connection: Connection, found: tuple[str, str, str], kept: Kept, table: Table, states: dict[int, damage.State],
+    gone: int | None = None,
+) -> None:  # fmt: skip
+    """A row that is gone was deleted and one that is new was inserted, or else its key was changed. ``gone``: how many are."""
     place, live, key = found
     parts = [oid for oid, one in kept.before.items() if kept.tried.root(one).oid == table.oid and oid in states]
     deleted, inserted = (
@@ -90,7 +130,7 @@ def _refuse_other_keys(
         for what in ("deleted", "inserted")
     )
     missing = f"SELECT pg_catalog.count(*) FROM {place} AS c WHERE NOT EXISTS (SELECT FROM {live} AS l WHERE {key})"
-    gone = execute(connection, missing).scalar_one()
+    gone = execute(connection, missing).scalar_one() if gone is None else gone
     # A row that moves to another partition counts as deleted there and inserted here, whether its key moves along or not.
     if gone <= deleted and not (gone and inserted and table.kind == "p"):
         return
