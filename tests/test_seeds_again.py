@@ -459,3 +459,23 @@ def test_a_materialized_view_of_somebody_else_is_told(
         empty.rows(
             f"REASSIGN OWNED BY {own}, {other} TO postgres; DROP OWNED BY {own}, {other}; DROP ROLE {own}, {other}"
         )
+
+
+@pytest.mark.parametrize(("target", "tries"), [("settings", 0), ("public.settings", 0), ('"c"', 1), ("only_parts", 1)])
+def test_a_seed_for_a_table_without_kept_rows_is_let_through(
+    empty: Database, project: Project, caplog: pytest.LogCaptureFixture, target: str, tries: int
+) -> None:
+    """To begin once more costs the time of the rows that are back: what goes elsewhere does not meet them."""
+    seed = f"INSERT INTO {target} (id, name) VALUES (70, 'x') ON CONFLICT DO NOTHING"
+    ups = [C, "CREATE TABLE only_parts PARTITION OF parts DEFAULT", seed]
+    setup = (
+        "CREATE TABLE settings (id int PRIMARY KEY, name text); CREATE TABLE parts (id int PRIMARY KEY, name text) "
+        "PARTITION BY LIST (id)"
+    )
+    two(project, setup, "", "DROP TABLE only_parts; DROP TABLE c", ups="\n".join(map(sql, ups)))
+    empty.rows("INSERT INTO c (name) VALUES ('mine')")
+
+    with caplog.at_level(logging.INFO, "mcp_planner_schema.guard"):
+        there_and_back(project, empty, {"c": "*"})
+
+    assert caplog.text.count("once more, and they come back") == tries

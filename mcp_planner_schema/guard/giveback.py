@@ -13,6 +13,7 @@ committed cannot be begun again; there they go out of the tables until the end.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -177,7 +178,7 @@ def _insert(connection: Connection, back: Back, send: Any, text: str) -> None:
         send(text)
         return
     if not back.afterwards and undoable(connection, back):
-        if _SKIPS.search(text) and _WRITES.match(text):
+        if _SKIPS.search(text) and _WRITES.match(text) and _meets(connection, back, text):
             back.in_the_way = True
             raise InTheWay
         try:
@@ -191,6 +192,28 @@ def _insert(connection: Connection, back: Back, send: Any, text: str) -> None:
         sequences.undo(connection, stood, _made_sequences(connection, back))
         restore.take_out(connection, back)
         send(text)
+
+
+def _meets(connection: Connection, back: Back, text: str) -> bool:
+    """Whether what a statement inserts may meet kept rows: not where it says that it goes into a table without any, which was
+    there before."""
+    try:
+        tokens = list(itertools.islice(lexer.tokens(text), 8))
+    except lexer.Unusable:
+        return True
+    words = [token.word for token in tokens]
+    if words[:2] not in (["INSERT", "INTO"], ["MERGE", "INTO"]) or len(words) < 5:
+        return True
+    begin = end = 2 + (words[2:3] == ["ONLY"])
+    while words[end + 1 : end + 2] == ["."] and end + 2 < len(words):
+        end += 2
+    name = text[tokens[begin].at : tokens[end].end]
+    asked = "SELECT c.oid::bigint, n.nspname::text, c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n "
+    found = connection.exec_driver_sql(
+        asked + "ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass(%s)", (name,)
+    ).first()
+    kept = {(one.schema, one.name) for one in back.rows() if one.number in back.filled}
+    return found is None or found[0] not in back.already or (found[1], found[2]) in kept
 
 
 def _made_sequences(connection: Connection, back: Back) -> dict[int, sequences.Sequence]:

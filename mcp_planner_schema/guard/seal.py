@@ -161,7 +161,7 @@ def note_keys(connection: Connection, schema: str, tried: trial.Trial) -> list[t
                 # One may be there of the step before.
                 execute(
                     connection,
-                    f"DROP TABLE IF EXISTS {place}; CREATE UNLOGGED TABLE {place} AS SELECT {keys} FROM {rows}",
+                    f"DROP TABLE IF EXISTS {place}; CREATE UNLOGGED TABLE {place} AS SELECT {keys} FROM {rows} AS t",
                 )
             places.append((table, place))
     return places

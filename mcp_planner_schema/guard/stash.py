@@ -239,7 +239,7 @@ def _copy(connection: Connection, place: str, table: Table, one: Object, leaves:
     hidden = _hidden(connection, table)
     if hidden:  # its owner may lift that, and nobody else can look: the table is locked
         execute(connection, f"ALTER TABLE {name_of(table)} NO FORCE ROW LEVEL SECURITY")
-    rows = execute(connection, f"CREATE TABLE {place} AS SELECT {selected} FROM {source}").rowcount
+    rows = execute(connection, f"CREATE TABLE {place} AS SELECT {selected} FROM {source} AS t").rowcount
     if one.kind == "rows":  # a publication FOR ALL TABLES would let nobody delete from it otherwise
         execute(connection, f"ALTER TABLE {place} REPLICA IDENTITY FULL")
     compared = _compared(connection, place, one, by_name)
