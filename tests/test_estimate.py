@@ -18,6 +18,9 @@ MARK = "COMMENT ON TABLE a IS 'x'"
 LOSSES: dict[str, tuple[str, str, str, list[float]]] = {
     "changed": (A, MARK, "UPDATE a SET v = 'x' WHERE id <= 25", [0.25]),
     "changed and deleted": (A, MARK, "UPDATE a SET v = 'x' WHERE id <= 5; DELETE FROM a WHERE id > 90", [0.15]),
+    "a column called after": (
+        A.replace("v text", "v text, after text"), MARK, "UPDATE a SET after = 'x' WHERE id <= 25", [0.25],
+    ),
     "all of them": (A, MARK, "UPDATE a SET v = 'x'", [1.0]),
     "written anew": (A.replace("id int", "id bigint"), MARK, "ALTER TABLE a ALTER v TYPE int USING 1", [1.0]),
     "emptied": (A, MARK, "TRUNCATE a", [1.0]),

@@ -348,3 +348,23 @@ def test_rows_that_another_step_has_written_anew_are_no_newer_ones(
 
     assert empty.rows("SELECT * FROM a ORDER BY id") == [*before, (41, "NEW")]
     assert "restored changed rows of a: 29 rows" in caplog.text
+
+
+def test_rows_whose_key_lost_a_column_are_never_taken_for_others(empty: Database, project: Project) -> None:
+    """Nothing tells any more which row is which: the newer value stays, no row stands there twice, the stash holds all."""
+    made = "CREATE TABLE z (a int CONSTRAINT z_pkey PRIMARY KEY, v text)"
+    made += "; INSERT INTO z SELECT n, 'z' || n FROM generate_series(1, 5) n"
+    up = "ALTER TABLE z ADD b int NOT NULL DEFAULT 1, DROP CONSTRAINT z_pkey, ADD CONSTRAINT z_pkey PRIMARY KEY (a, b)"
+    down = (
+        "DELETE FROM z WHERE b > 1; UPDATE z SET v = upper(v); "
+        "ALTER TABLE z DROP CONSTRAINT z_pkey, DROP b, ADD CONSTRAINT z_pkey PRIMARY KEY (a)"
+    )
+    two(project, made, up, down)
+    empty.rows("INSERT INTO z VALUES (3, 'second', 7)")
+    kept = empty.rows("SELECT * FROM z ORDER BY a, b")
+
+    down_and_up(project, empty, "UPDATE z SET v = 'newer' WHERE a = 1")
+
+    assert empty.rows("SELECT a, v FROM z ORDER BY a") == [(1, "newer"), *((n, f"Z{n}") for n in range(2, 6))]
+    assert empty.rows("SELECT a, v, b FROM migration_stash_1.z ORDER BY a, b") == kept
+    assert empty.value("SELECT state FROM migration.stash") == "partly restored"

@@ -35,11 +35,11 @@ class Back:
 
     ``untouched`` names, for an object's number, the temporary table of those kept rows whose place nobody has written to
     since, ``stood`` the one of the keys in use, where the server makes them; ``shapes`` what a table looked like when its rows
-    were last put in, and ``filled`` the outcome. ``late`` are the objects that wait for the end of the body;
-    ``afterwards``: all tables do (1), values of columns too (2), and none (0). ``in_the_way``: something kept may have kept a row
-    of the upgrade's own out. ``unproven`` are the foreign keys (schema, table, name) that are to be validated when the rows
-    are back. ``xid`` is the transaction that it began in. ``anyway``: no upgrade runs, the schema
-    is as it is.
+    were last put in, and ``filled`` the outcome. ``late`` are the objects that wait for the end of the body; ``afterwards``: all
+    tables do (1), values of columns too (2), and none (0). ``met``: something has come back while the body ran, and ``wanted``:
+    not where its place was made. ``marks`` is what was so at each savepoint of the body's. ``in_the_way``: something kept may
+    have kept a row of the upgrade's own out. ``unproven`` are the foreign keys (schema, table, name) that are to be validated
+    when the rows are back. ``xid`` is the transaction that it began in. ``anyway``: no upgrade runs, the schema is as it is.
     """
 
     schema: str
@@ -56,6 +56,9 @@ class Back:
     late: set[int] = field(default_factory=set)
     afterwards: int = 0
     in_the_way: bool = False
+    met: bool = False
+    wanted: bool = False
+    marks: list[tuple[str, dict[int, Filled], dict[int, object]]] = field(default_factory=list)
     unproven: list[tuple[str, str, str]] = field(default_factory=list)
     xid: str = ""
     anyway: bool = False

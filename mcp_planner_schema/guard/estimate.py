@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import checksum, seal, silence, stash, write_back
 from mcp_planner_schema.guard.evidence import Loss, Table, name_of, rows_of
+from mcp_planner_schema.guard.manifest import AFTER
 from mcp_planner_schema.guard.postcheck import execute, identifier
 
 if TYPE_CHECKING:
@@ -94,7 +95,9 @@ def _seal(connection: Connection, schema: str, table: Table, names: list[str], l
     if table.key:
         alike = checksum.alike(connection, place, live, names)
         after = checksum.row_hash(names, "l")
-        execute(connection, f"CREATE TABLE {sealed} (LIKE {place}); ALTER TABLE {sealed} ADD after bigint")
+        execute(
+            connection, f"CREATE TABLE {sealed} (LIKE {place}); ALTER TABLE {sealed} ADD {identifier(AFTER)} bigint"
+        )
         execute(
             connection,
             f"INSERT INTO {sealed} SELECT c.*, {after} FROM {place} AS c LEFT JOIN {live} AS l "

@@ -40,16 +40,20 @@ WHERE k.contype = 'f' AND NOT k.convalidated AND n.nspname = %s AND c.relname = 
 """
 _BEFORE = {"BEGIN", "THEN", "ELSE", "LOOP", ";", ">"}
 """What stands before a statement of a block; a label ends in two signs."""
+_DECIDES = {"IF", "CASE", "LOOP", "EXCEPTION", "RETURN", "EXIT", "CONTINUE"}
+"""What makes a block leave statements out, or run them more than once."""
 
 
 @dataclass(frozen=True)
 class Altered:
-    """An ``ALTER TABLE``: the name as it is written, and each of its actions. ``inside``: it stands in a DO block."""
+    """An ``ALTER TABLE``: the name as it is written, and each of its actions. ``inside``: it stands in a DO block, ``perhaps``:
+    in one where it may not be run."""
 
     table: str
     actions: tuple[tuple[Token, ...], ...]
     at: int
     inside: bool = False
+    perhaps: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,13 @@ class Relaxed:
     """A statement without what it cannot have yet: its ``text``, empty where nothing is left of it.
 
     ``keys``: it makes foreign keys that are to be validated later. ``named`` are constraints that it was to validate, each with
-    its table. ``unproven`` are the names of keys that its author wants NOT VALID.
+    its table. ``unproven`` are keys that its author wants NOT VALID, so as well.
     """
 
     text: str
     keys: bool = False
     named: tuple[tuple[str, str], ...] = ()
-    unproven: frozenset[str] = frozenset()
+    unproven: tuple[tuple[str, str], ...] = ()
     required: tuple[Required, ...] = ()
 
 
@@ -87,18 +91,23 @@ def relaxed(text: str, wanted: Collection[str]) -> Relaxed | None:
         away = set()
         for index, action in enumerate(altered.actions):
             words = _outside(action)
-            if words[:2] == ["VALIDATE", "CONSTRAINT"] and len(action) == 3:
+            if words[:2] == ["VALIDATE", "CONSTRAINT"] and len(action) == 3 and not altered.perhaps:
                 found = replace(found, named=(*found.named, (altered.table, lexer.catalog_name(action[2]) or "")))
                 away.add(index)
             elif words[:1] == ["ADD"] and _pair(words, "FOREIGN", "KEY"):
                 if _pair(words, "NOT", "VALID") or _pair(words, "NOT", "ENFORCED"):
                     if words[1] != "CONSTRAINT":
                         return None
-                    found = replace(found, unproven=found.unproven | {lexer.catalog_name(action[2]) or ""})
+                    named = (altered.table, lexer.catalog_name(action[2]) or "")
+                    found = replace(found, unproven=(*found.unproven, named))
                 else:
                     found = replace(found, keys=True)
                     changes.append((action[-1].end, action[-1].end, " NOT VALID"))
-            elif (required := _required(altered.table, action, words)) and required[0].column in wanted:
+            elif (
+                not altered.perhaps
+                and (required := _required(altered.table, action, words))
+                and required[0].column in wanted
+            ):
                 found = replace(found, required=(*found.required, required[0]))
                 if required[1]:
                     changes.append(required[1])
@@ -120,7 +129,8 @@ def send(connection: Connection, back: Back, found: Relaxed, sent: Callable[[str
     if found.text and not sent(found.text):
         return False
     noted = set(connection.exec_driver_sql(_UNPROVEN).all()) - before if found.keys else set()
-    noted = {one for one in noted if one[2] not in found.unproven}
+    left = {row for one in found.unproven for row in connection.exec_driver_sql(_CALLED, one).all()}
+    noted -= left
     for table, name in found.named:
         keys = connection.exec_driver_sql(_CALLED, (table, name)).all()
         if not keys:
@@ -163,6 +173,7 @@ def _altered(text: str) -> Iterator[Altered]:
             tokens = [inner for token in tokens for inner in _body(token)]
     except lexer.Unusable:
         return
+    perhaps = inside and not _DECIDES.isdisjoint(token.word for token in tokens)
     begin = 0
     for end in [place for place, token in enumerate(tokens) if token.word == ";"] + [len(tokens)]:
         # What a block does before it, up to THEN or BEGIN, is no part of the statement.
@@ -173,7 +184,7 @@ def _altered(text: str) -> Iterator[Altered]:
             and (place == begin or tokens[place - 1].word in _BEFORE)
         ]
         if starts and (found := _read(text, tokens[starts[-1] : end])):
-            yield replace(found, inside=inside)
+            yield replace(found, inside=inside, perhaps=perhaps)
         begin = end + 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from mcp_planner_schema.guard import ladder
 from mcp_planner_schema.guard.postcheck import execute
 
 if TYPE_CHECKING:
@@ -32,16 +33,28 @@ def all_of(connection: Connection, tables: Sequence[int], already: Collection[in
     """Refresh the materialized views of these tables, by OID, that are not among those there were ``already``.
 
     One that was made WITH NO DATA stays so. They are as new as the upgrade, so nobody else has a lock on them. Gives lines about
-    those that it has given to somebody else.
+    those that cannot be, for they belong to somebody else or their query fails.
     """
+    from sqlalchemy.exc import DBAPIError
+
     if not tables:
         return []
     values = {"tables": list(tables), "already": list(already)}
     found = connection.exec_driver_sql(_VIEWS, values).all()
-    for name in [name for name, mine in found if mine]:
-        execute(connection, f"REFRESH MATERIALIZED VIEW {name}")
+    left = []
+    for name, mine in found:
+        connection.exec_driver_sql("SAVEPOINT guard_refresh")
+        try:
+            if mine:
+                execute(connection, f"REFRESH MATERIALIZED VIEW {name}")
+        except DBAPIError as error:
+            if getattr(error.orig, "pgcode", None) in ladder.TRANSIENT:
+                raise
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_refresh")
+            mine = False
+        connection.exec_driver_sql("RELEASE SAVEPOINT guard_refresh")
+        left += [] if mine else [name]
     return [
         f"warning: {name} shows its tables as they were before their rows were back: REFRESH MATERIALIZED VIEW {name}"
-        for name, mine in found
-        if not mine
+        for name in left
     ]

@@ -33,7 +33,7 @@ from mcp_planner_schema.guard import (
     wal,
     write_back,
 )
-from mcp_planner_schema.guard.back import XID, Back, anew, made, undoable
+from mcp_planner_schema.guard.back import XID, Back, InTheWay, anew, made, undoable
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object, Stash
 from mcp_planner_schema.guard.postcheck import execute
@@ -111,12 +111,14 @@ def _there(connection: Connection, back: Back) -> dict[tuple[str, str], Table]:
     return {name: found for name, found in named.items() if found}
 
 
-def come_back(connection: Connection, back: Back, *, strictly: bool = False, wanting: bool = False) -> None:
+def come_back(
+    connection: Connection, back: Back, *, strictly: bool = False, wanting: bool = False, changed: bool = True
+) -> None:
     """Put in what has a place by now: rows of tables that the upgrade has made, values of columns it has added.
 
     Called after each statement of the upgrade; what does not fit yet (a partition that is missing) waits for the next.
     ``strictly`` lets its error through. Where rows are ``wanting``, those come too that wait for the end otherwise: of moved
-    tables, for which the new one has all that it had then, and those that the downgrade has changed.
+    tables, for which the new one has all that it had then, and those that the downgrade has ``changed``.
     """
     from sqlalchemy.exc import DBAPIError
 
@@ -124,6 +126,7 @@ def come_back(connection: Connection, back: Back, *, strictly: bool = False, wan
     back.afterwards = back.afterwards or int(not undoable(connection, back))
     if back.afterwards > 1 and not wanting:
         return
+    back.wanted = back.wanted or wanting
     for one, table in _parents_first(connection, back) if wanting else _with_places(connection, back):
         waits = one.number in back.late or one.moved or (one.kind == "table" and back.afterwards)
         if (waits and not wanting) or (back.newer and one.kind == "table"):
@@ -131,7 +134,7 @@ def come_back(connection: Connection, back: Back, *, strictly: bool = False, wan
         if one.kind == "table":
             if not anew(connection, back, table):
                 continue
-        elif not wanting and not _added(one, table, back.before.get((one.schema, one.name))):
+        elif not (wanting and changed) and not _added(one, table, back.before.get((one.schema, one.name))):
             continue
         shape = (
             table.oid,
@@ -164,25 +167,33 @@ def _parents_first(connection: Connection, back: Back) -> list[tuple[Object, Tab
     return sorted(there, key=lambda pair: order.get(pair[1].oid, 0))
 
 
-def undone(back: Back, text: str) -> None:
-    """A statement of the body's has ended a savepoint: what has come back since may be out again, and comes once more."""
-    if text.lstrip()[:8].upper() == "ROLLBACK":
-        back.shapes.clear()
-        back.filled.clear()
+def savepoint(back: Back, verb: str, name: str) -> None:
+    """The body has set a savepoint, released it, or gone back to it: what has come back since is out again then."""
+    place = next((at for at in reversed(range(len(back.marks))) if back.marks[at][0] == name), len(back.marks))
+    if verb == "SAVEPOINT":
+        back.marks.append((name, dict(back.filled), dict(back.shapes)))
+    elif verb == "RELEASE":
+        del back.marks[place:]
+    elif place < len(back.marks):
+        back.filled, back.shapes = dict(back.marks[place][1]), dict(back.marks[place][2])
+        del back.marks[place + 1 :]
 
 
 def before_commit(connection: Connection, back: Back) -> None:
-    """The body is about to commit in the middle: everything that has a place comes back, and what was to be proven is.
+    """The body is about to commit in the middle: let tables and columns have their rows, and prove what was to be proven.
 
-    So nothing becomes final without its rows, and an orphan undoes the step. Where a foreign key waits for rows that the
-    downgrade deleted, all changed rows come back now; what is known of them ends with the transaction.
+    So nothing becomes final without them. Where a foreign key waits for rows that the downgrade deleted or changed, those come
+    back now, for what is known of them ends with the transaction; an orphan is PostgreSQL's own error. Raises :class:`InTheWay`
+    where a row of the body's own was left out.
     """
+    if back.in_the_way and undoable(connection, back):
+        raise InTheWay
     connection.info[OWN] = True
     try:
-        come_back(connection, back, wanting=True)
+        come_back(connection, back, wanting=True, changed=False)
         if back.unproven:
             for one, table in _parents_first(connection, back):
-                if one.kind == "rows":
+                if one.kind == "rows" or back.newer:
                     _fill(connection, back, one, table, deleted=True)
             postponed.prove(connection, back)
     finally:
@@ -203,6 +214,7 @@ def take_out(connection: Connection, back: Back) -> None:
     Whole tables then wait for :func:`finish`. What the upgrade itself has put there stays, as far as a key tells that.
     """
     back.late = {one.number for one in back.rows() if one.kind == "table"}
+    back.shapes.clear()
     pairs = [pair for pair in made(connection, back) if pair[0].number in back.filled]
     _keep_others_out(connection, back, pairs)
     clear.take_out(connection, back, pairs)
@@ -252,11 +264,13 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
             back.filled[number], removed=others.own, displaced=others.displaced, aside=others.aside
         )
     tables = {one.number: evidence.named(connection, one.schema, one.name) for one in back.rows()}
+    early = back.afterwards or back.wanted  # not right after a place for them was made
     changed = [
-        table.oid for number, table in tables.items()
-        if table and back.filled.get(number) != already.get(number)
-    ]  # fmt: skip
-    notes = refreshed.all_of(connection, changed, back.already)
+        table.oid
+        for number, table in tables.items()
+        if table and (early or back.filled.get(number) != already.get(number))
+    ]
+    notes: list[str] = []
     for one in back.rows():
         found = tables[one.number]
         notes += told.of_object(connection, back, one, found)
@@ -268,6 +282,7 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
         notes += [*lines, f"what rights there were: make migrate-stash-show ID={back.stash.id}"] if lines else []
     elif any(one.grants or one.lacks for one in back.stash.rights):
         notes.append(f"rights are given by an upgrade only; what they were: make migrate-stash-show ID={back.stash.id}")
+    notes += refreshed.all_of(connection, changed, back.already)
     notes += told.of_sequences(connection, back, dry=dry) + told.not_again(connection, back)
     waits = any(filled.left or filled.missing for filled in back.filled.values()) or not all(tables.values())
     if not waits and _only_here(back):
@@ -311,7 +326,7 @@ def _fill(
         if last:
             given = filled.left < _kept(one) or earlier.written + filled.written > 0
             left.note(connection, back.stash, one, filled, given=given)
-    back.filled[one.number] = replace(filled, written=earlier.written + filled.written)
+    back.filled[one.number], back.met = replace(filled, written=earlier.written + filled.written), True
 
 
 def _filled(

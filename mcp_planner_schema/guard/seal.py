@@ -77,6 +77,7 @@ def _seal(
     waived = not one.key and any(
         harm.changes for harm in kept.tried.harms if kept.tried.root(harm.table).oid == old.oid
     )
+    waived = waived or not set(one.key) <= set(names)
     # Which row a changed one was nobody knows then, and put back it would stand beside the new one.
     left = None if waived else {"schema": new.schema, "name": new.name, "columns": names}
     return replace(
@@ -98,13 +99,15 @@ def _sealed(connection: Connection, place: str, one: Object, new: Table, names: 
     after = checksum.row_hash([names[name] for name in sorted(names)], "l")
     which = "true" if one.lost else f"NOT ({there} AND {checksum.alike(connection, place, live, names, names)})"
     values = ", ".join(f"c.{identifier(name)}" for name in one.columns)
+    # Where the run has taken the key away, several rows may have it.
+    once = "" if new.key == tuple(names[name] for name in one.key) else "DISTINCT ON (c.ctid) "
     sealed = f'{place.partition(".")[0]}."guard:sealed"'  # a stash's own schema has a name without a dot
     # Not by CREATE TABLE AS: what somebody's event trigger does to a new table, it does to an empty one.
     execute(connection, f"CREATE TABLE {sealed} (LIKE {place})")
     stash.close(connection, sealed)
     rows = execute(
         connection,
-        f"INSERT INTO {sealed} SELECT {values}, CASE WHEN {there} THEN {after} END FROM {place} AS c "
+        f"INSERT INTO {sealed} SELECT {once}{values}, CASE WHEN {there} THEN {after} END FROM {place} AS c "
         f"LEFT JOIN {live} AS l ON {key} WHERE {which}",
     ).rowcount
     return _Sealed(sealed, rows)

@@ -142,7 +142,7 @@ def _restoring(run: Run, at: Progress, connection: Connection) -> Iterator[None]
         if back.in_the_way and undoable(connection, back):  # a body may go on after an error of its statement
             raise InTheWay
     except Exception:
-        at.in_the_way = back.in_the_way or bool(back.filled)
+        at.in_the_way = back.in_the_way or back.met
         raise
     finally:
         at.before_commit = None

@@ -48,15 +48,20 @@ def of_object(connection: Connection, back: Back, one: Object, table: Table | No
 def computed_without(connection: Connection, back: Back, written: Mapping[int, int]) -> list[str]:
     """What a body has written to tables that stay while kept rows were out: what it computed of those, nobody has looked at.
 
-    ``written`` are rows by table, by OID.
+    ``written`` are rows by table, by OID, those among them that were given back.
     """
-    own = {(one.schema, one.name) for one in back.rows()}
     tables = evidence.snapshot(connection, back.schema)
-    found = [tables[oid] for oid, rows in sorted(written.items()) if rows and oid in tables and oid in back.already]
-    names = [table.shown for table in found if (table.schema, table.name) not in own]
-    out = ", ".join(one.name for one in back.rows() if one.kind == "table")
+    given: dict[tuple[str, str], int] = {}
+    for one in back.rows():
+        given[one.schema, one.name] = back.filled[one.number].written if one.number in back.filled else 0
+    found = [tables[oid] for oid in sorted(written.keys() & tables.keys() & back.already)]
+    names = [table.shown for table in found if written[table.oid] > given.get((table.schema, table.name), 0)]
+    out = [one.name for one in back.rows() if one.kind == "table"]
+    if back.afterwards > 1:
+        out += [f"{one.name}.{name}" for one in back.rows() for name in one.lost]
     return [
-        f"warning: {name} was written while the rows of {out} were out; what was computed of them, was so of the upgrade's own"
+        f"warning: {name} was written while the rows of {', '.join(out)} were out; what was computed of them, was so of the "
+        "upgrade's own"
         for name in names
     ]
 
