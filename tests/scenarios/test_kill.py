@@ -32,6 +32,18 @@ PARTS = {
     "downgrade moving": ("before", "trial", "trial", "copy", "copy", "body", "proof", "end", "COMMIT", "after"),
     "restore": ("before", "begin", "body", "come back", "come back", "finish", "finish", "end", "COMMIT", "after"),
     "restore moving": ("before", "begin", "body", "come back", "finish", "finish", "finish", "end", "COMMIT", "after"),
+    "restore among seeds": (
+        "before",
+        "begin",
+        "body",
+        "come back",
+        "come back",
+        "finish",
+        "finish",
+        "end",
+        "COMMIT",
+        "after",
+    ),
     "restore later": ("before", "begin", "begin", "finish", "finish", "finish", "end", "end", "COMMIT", "after"),
 }
 """The ten points of each way, in its order. At each the kill comes before a statement is sent, or while it runs."""
@@ -121,6 +133,8 @@ ALTER TABLE stays ADD gone int;
 CREATE TABLE child (id serial PRIMARY KEY, stays int REFERENCES stays, up int REFERENCES child, t text);
 COMMENT ON TABLE stays IS 'up';
 """
+# The upgrade is begun once more for it, and the kept rows come after its body.
+SEED = "INSERT INTO child (id, t) VALUES (-1, 'seed') ON CONFLICT DO NOTHING"
 FILLED = """
 INSERT INTO stays SELECT n, 'v' || n, 'so so', n FROM generate_series(1, 2000) n;
 INSERT INTO child (stays, up, t) SELECT n, nullif(n - 1, 0), repeat('x', 100) FROM generate_series(1, 2000) n;
@@ -181,7 +195,8 @@ class Killed:
         project.revision(
             "001", "create_things", sql(BASE), "raise NotImplementedError", reversible="forward-only: the base"
         )
-        project.revision("002", "alter_things", sql(UP), STEPS_DOWN if moving else WRITES + STEPS_DOWN)
+        up = sql(UP) + ("\n" + sql(SEED) if way.endswith("seeds") else "")
+        project.revision("002", "alter_things", up, STEPS_DOWN if moving else WRITES + STEPS_DOWN)
         self.full = self.made("complete")
         monkeypatch.setenv("DATABASE_URL", self.full.url)
         project.upgrade()
@@ -333,7 +348,7 @@ def picture(database: Database) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", ["client", "backend", "server"])
 @pytest.mark.parametrize("way", PARTS)
 def test_killed_anywhere_it_is_before_or_after(killed: Killed, way: str, kind: str) -> None:
-    """At ten points of each way, 150 runs in all: before or after, nothing left over, and the next command ends it."""
+    """At ten points of each way, 180 runs in all: before or after, nothing left over, and the next command ends it."""
     words = WORDS.get(way) or WORDS[way.split()[0]]
     full, whole = content(killed.full), killed.made("whole", "begin")
     before = picture(whole)
