@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import forecast, lexer, opaque, postponed, reading, restore, sequences
+from mcp_planner_schema.guard import forecast, lexer, meanwhile, opaque, postponed, reading, sequences
 from mcp_planner_schema.guard.back import Back, InTheWay, undoable
 from mcp_planner_schema.guard.postcheck import execute
 from mcp_planner_schema.guard.transaction import OWN
@@ -59,7 +59,7 @@ _BUILDS = re.compile(
 
 @contextmanager
 def watching(connection: Connection, back: Back) -> Iterator[None]:
-    """While inside, every statement on the connection is followed by :func:`restore.come_back`.
+    """While inside, every statement on the connection is followed by :func:`meanwhile.come_back`.
 
     It works on the driver's cursors, so the connection beneath SQLAlchemy's is watched too. Outside a transaction
     (``autocommit_block()``) nothing comes back; the end of the step sees to it.
@@ -79,13 +79,13 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                 text = self.mogrify(query, vars).decode(encodings[self.connection.encoding])
                 if control := _CONTROLS.match(text):  # in a savepoint of the guard's it would end with that
                     super().execute(text)
-                    restore.savepoint(back, control[1].upper(), control[2])
+                    meanwhile.savepoint(back, control[1].upper(), control[2])
                     return None
                 send = functools.partial(_with_rows, connection, back, super().execute)
                 run = _run if back.afterwards or _ALTERS.search(text) else _plainly
                 opaque.sent(connection, back, functools.partial(run, connection, back, send, text), text)
                 # The result of this cursor stays to be read: what comes back does so on cursors of its own.
-                restore.come_back(connection, back)
+                meanwhile.come_back(connection, back)
             finally:
                 del connection.info[OWN]
 
@@ -104,7 +104,7 @@ def _with_rows(connection: Connection, back: Back, send: Any, text: str) -> None
     """Send a statement; where it has read a table that waits for its moved rows, undo it and send it again with them."""
     from psycopg2 import Error
 
-    waiting = restore.waiting(connection, back)
+    waiting = meanwhile.waiting(connection, back)
     parts = statements(text) if waiting else []
     if len(parts) > 1:
         for part in parts:
@@ -128,7 +128,7 @@ def _with_rows(connection: Connection, back: Back, send: Any, text: str) -> None
         execute(connection, "ROLLBACK TO SAVEPOINT guard_reading")
     execute(connection, "RELEASE SAVEPOINT guard_reading")
     sequences.undo(connection, stood, _made_sequences(connection, back))
-    restore.come_back(connection, back, wanting=True)
+    meanwhile.come_back(connection, back, wanting=True)
     _insert(connection, back, send, text)
 
 
@@ -144,12 +144,12 @@ def _run(connection: Connection, back: Back, send: Any, text: str) -> None:
     if _send(connection, send, text):
         return
     soon = not back.afterwards
-    restore.come_back(connection, back, wanting=soon)
+    meanwhile.come_back(connection, back, wanting=soon)
     for part in statements(text):
         if not _send(connection, send, part) and not _relaxed(connection, back, send, part):
-            restore.come_back(connection, back, wanting=True)
+            meanwhile.come_back(connection, back, wanting=True)
             send(part)
-        restore.come_back(connection, back, wanting=soon)
+        meanwhile.come_back(connection, back, wanting=soon)
 
 
 def _relaxed(connection: Connection, back: Back, send: Any, text: str) -> bool:
@@ -167,7 +167,7 @@ def _relaxed(connection: Connection, back: Back, send: Any, text: str) -> bool:
         execute(connection, "ROLLBACK TO SAVEPOINT guard_relaxed")
     execute(connection, "RELEASE SAVEPOINT guard_relaxed")
     if done and found.required:
-        restore.come_back(connection, back, strictly=True, wanting=back.afterwards > 1)
+        meanwhile.come_back(connection, back, strictly=True, wanting=back.afterwards > 1)
         postponed.require(connection, found)
     return done
 
@@ -199,7 +199,7 @@ def _insert(connection: Connection, back: Back, send: Any, text: str) -> None:
     stood = _made_sequences(connection, back)
     if not _send(connection, send, text, codes):
         sequences.undo(connection, stood, _made_sequences(connection, back))
-        restore.take_out(connection, back)
+        meanwhile.take_out(connection, back)
         send(text)
 
 

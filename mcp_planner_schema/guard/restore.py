@@ -7,7 +7,6 @@ stash and is reported.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,13 +15,13 @@ from mcp_planner_schema.guard import (
     checksum,
     clear,
     evidence,
+    fill,
     intact,
     ladder,
-    left,
     manifest,
+    meanwhile,
     move,
     postponed,
-    refill,
     refreshed,
     regrant,
     rights,
@@ -30,21 +29,18 @@ from mcp_planner_schema.guard import (
     since,
     told,
     twins,
-    wal,
     write_back,
 )
-from mcp_planner_schema.guard.back import XID, Back, InTheWay, anew, made, undoable
+from mcp_planner_schema.guard.back import XID, Back, anew, made
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object, Stash
 from mcp_planner_schema.guard.postcheck import execute
 from mcp_planner_schema.guard.refill import Filled
-from mcp_planner_schema.guard.transaction import OWN
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _TABLES = "SELECT oid FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p', 'm')"
-_SHAPE = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_partition_tree(%s::oid)"
 
 
 def later(connection: Connection, schema: str, stash: Stash, who: str, *, dry: bool = False) -> list[str]:
@@ -111,122 +107,6 @@ def _there(connection: Connection, back: Back) -> dict[tuple[str, str], Table]:
     return {name: found for name, found in named.items() if found}
 
 
-def come_back(
-    connection: Connection, back: Back, *, strictly: bool = False, wanting: bool = False, changed: bool = True
-) -> None:
-    """Put in what has a place by now: rows of tables that the upgrade has made, values of columns it has added.
-
-    Called after each statement of the upgrade; what does not fit yet (a partition that is missing) waits for the next.
-    ``strictly`` lets its error through. Where rows are ``wanting``, those come too that wait for the end otherwise: of moved
-    tables, for which the new one has all that it had then, and those that the downgrade has ``changed``.
-    """
-    from sqlalchemy.exc import DBAPIError
-
-    # What is final already cannot be begun again: from there on no table's rows come in among the body's own.
-    back.afterwards = back.afterwards or int(not undoable(connection, back))
-    if back.afterwards > 1 and not wanting:
-        return
-    back.wanted = back.wanted or wanting
-    for one, table in _parents_first(connection, back) if wanting else _with_places(connection, back):
-        waits = one.number in back.late or one.moved or (one.kind == "table" and back.afterwards)
-        if (waits and not wanting) or (back.newer and one.kind == "table"):
-            continue
-        if one.kind == "table":
-            if not anew(connection, back, table):
-                continue
-        elif not (wanting and changed) and not _added(one, table, back.before.get((one.schema, one.name))):
-            continue
-        shape = (
-            table.oid,
-            tuple(table.columns.values()),
-            connection.exec_driver_sql(_SHAPE, (table.oid,)).scalar_one(),
-        )
-        again = wanting and one.number in back.filled and back.filled[one.number].left
-        if back.shapes.get(one.number) == shape and not again:
-            continue
-        back.shapes[one.number] = shape
-        connection.exec_driver_sql("SAVEPOINT guard_restore")
-        try:
-            _fill(connection, back, one, table, deleted=wanting and one.number not in back.stood)
-        except DBAPIError:
-            if strictly:
-                raise
-            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_restore")
-        connection.exec_driver_sql("RELEASE SAVEPOINT guard_restore")
-
-
-def _with_places(connection: Connection, back: Back) -> list[tuple[Object, Table]]:
-    found = [(one, evidence.named(connection, one.schema, one.name)) for one in back.rows()]
-    return [(one, table) for one, table in found if table]
-
-
-def _parents_first(connection: Connection, back: Back) -> list[tuple[Object, Table]]:
-    """Each row after those that it refers to, as far as there is such an order."""
-    there = _with_places(connection, back)
-    order = clear.in_order(connection, [table.oid for _, table in there]) or {}
-    return sorted(there, key=lambda pair: order.get(pair[1].oid, 0))
-
-
-def savepoint(back: Back, verb: str, name: str) -> None:
-    """The body has set a savepoint, released it, or gone back to it: what has come back since is out again then."""
-    place = next((at for at in reversed(range(len(back.marks))) if back.marks[at][0] == name), len(back.marks))
-    if verb == "SAVEPOINT":
-        back.marks.append((name, dict(back.filled), dict(back.shapes)))
-    elif verb == "RELEASE":
-        del back.marks[place:]
-    elif place < len(back.marks):
-        back.filled, back.shapes = dict(back.marks[place][1]), dict(back.marks[place][2])
-        del back.marks[place + 1 :]
-
-
-def before_commit(connection: Connection, back: Back) -> None:
-    """The body is about to commit in the middle: let tables and columns have their rows, and prove what was to be proven.
-
-    So nothing becomes final without them. Where a foreign key waits for rows that the downgrade deleted or changed, those come
-    back now, for what is known of them ends with the transaction; an orphan is PostgreSQL's own error. Raises :class:`InTheWay`
-    where a row of the body's own was left out.
-    """
-    if back.in_the_way and undoable(connection, back):
-        raise InTheWay
-    connection.info[OWN] = True
-    try:
-        come_back(connection, back, wanting=True, changed=False)
-        if back.unproven:
-            for one, table in _parents_first(connection, back):
-                if one.kind == "rows" or back.newer:
-                    _fill(connection, back, one, table, deleted=True)
-            postponed.prove(connection, back)
-    finally:
-        del connection.info[OWN]
-
-
-def waiting(connection: Connection, back: Back) -> list[int]:
-    """The tables that the upgrade has made, by OID, whose moved rows come when its body has ended."""
-    if back.newer or back.afterwards or not any(one.moved for one in back.rows()):
-        return []
-    done = back.filled.keys() | back.late
-    return [table.oid for one, table in made(connection, back) if one.moved and one.number not in done]
-
-
-def take_out(connection: Connection, back: Back) -> None:
-    """Take kept rows out of the tables that the upgrade has made again: its next statement finds them as it did the first time.
-
-    Whole tables then wait for :func:`finish`. What the upgrade itself has put there stays, as far as a key tells that.
-    """
-    back.late = {one.number for one in back.rows() if one.kind == "table"}
-    back.shapes.clear()
-    pairs = [pair for pair in made(connection, back) if pair[0].number in back.filled]
-    _keep_others_out(connection, back, pairs)
-    clear.take_out(connection, back, pairs)
-
-
-def _keep_others_out(connection: Connection, back: Back, pairs: Sequence[tuple[Object, Table]]) -> None:
-    """After a commit of the body others may write to what it has made: no row of theirs comes in after it was looked at."""
-    if not undoable(connection, back):
-        for table in sorted((table for _, table in pairs), key=lambda one: one.oid):
-            execute(connection, f"LOCK TABLE {evidence.name_of(table)} IN SHARE ROW EXCLUSIVE MODE")
-
-
 def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -> list[str]:
     """Put in whatever is still missing, compare everything with the manifest, write what became of it.
 
@@ -235,7 +115,7 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
     tables = {one.number: evidence.named(connection, one.schema, one.name) for one in back.rows()}
     order = clear.in_order(connection, [table.oid for table in tables.values() if table])
     there = [(one, table) for one in back.rows() if (table := tables[one.number])]
-    _keep_others_out(connection, back, made(connection, back))
+    meanwhile.keep_others_out(connection, back, made(connection, back))
     already = dict(back.filled)
     cleared = clear.cleared(connection, back)
     if order is None:
@@ -244,17 +124,17 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
                 asleep.enter_context(silence.of_table(connection, table.oid, evidence.name_of(table)))
             asleep.enter_context(silence.loops(connection, [table.oid for _, table in there]))
             for one, table in there:
-                _fill(connection, back, one, table, last=True, cleared=one.number in cleared)
+                fill.rows(connection, back, one, table, last=True, cleared=one.number in cleared)
     else:
         for one, table in sorted(there, key=lambda pair: order[pair[1].oid]):
             if swapped := _moved_back(connection, back, one, table):
                 back.filled[one.number] = swapped
             else:
-                _fill(connection, back, one, table, last=True, cleared=one.number in cleared)
+                fill.rows(connection, back, one, table, last=True, cleared=one.number in cleared)
     if not cleared and clear.rest(connection, back):
         for one, table in sorted(there, key=lambda pair: (order or {}).get(pair[1].oid, 0)):
             first = back.filled[one.number]
-            _fill(connection, back, one, table, last=True, cleared=True)
+            fill.rows(connection, back, one, table, last=True, cleared=True)
             back.filled[one.number] = replace(
                 back.filled[one.number], removed=first.removed, displaced=first.displaced, aside=first.aside
             )
@@ -300,89 +180,7 @@ def _only_here(back: Back) -> bool:
     if back.stash.state != "partly restored" or any(filled.written for filled in back.filled.values()):
         return False
     kept = [one for one in back.stash.objects if one.relation]
-    return not any(one.left for one in kept) and any(one.kind == "table" and _kept(one) for one in kept)
-
-
-def _added(one: Object, table: Table, before: Table | None) -> bool:
-    """Whether a column that went is there again and was not before this upgrade."""
-    names = {column.name for column in table.columns.values()} & set(one.lost)
-    return bool(names - ({column.name for column in before.columns.values()} if before else set()))
-
-
-def _fill(
-    connection: Connection, back: Back, one: Object, table: Table, *, last: bool = False, cleared: bool = False,
-    deleted: bool = False,
-) -> None:  # fmt: skip
-    """Put one object's rows or values in, and note what became of them. ``last``: the body has ended. ``deleted``: rows that the
-    downgrade deleted are not to wait for that."""
-    write_back.note_path(connection)
-    with (
-        checksum.reading(connection),
-        wal.written_beside(connection),
-        silence.of_table(connection, table.oid, evidence.name_of(table)),
-    ):
-        filled = _filled(connection, back, one, table, last=last, cleared=cleared, deleted=deleted or last)
-        earlier = back.filled.get(one.number, Filled())
-        if last:
-            given = filled.left < _kept(one) or earlier.written + filled.written > 0
-            left.note(connection, back.stash, one, filled, given=given)
-    back.filled[one.number], back.met = replace(filled, written=earlier.written + filled.written), True
-
-
-def _filled(
-    connection: Connection, back: Back, one: Object, table: Table, *, last: bool, cleared: bool, deleted: bool
-) -> Filled:
-    """The same, while the table's triggers and rules sleep."""
-    before, place = back.before.get((one.schema, one.name)), back.stash.place(one)
-    may = left.read(connection, back.stash, one)
-    if one.kind == "table":
-        if back.newer or not anew(connection, back, table):
-            return refill.beside(connection, place, one, table, may)
-        return refill.exactly(connection, place, one, table, last=last, cleared=cleared)
-    filled = Filled()
-    mine, stood = _evidence(connection, back, one), _still(connection, back.stood.get(one.number))
-    if deleted and mine and stood:
-        gone, stay, written = twins.give_way(connection, place, one, table, untouched=mine, stood=stood)
-        filled = Filled(removed=gone, why=twins.WHY if stay else "", written=written)
-    if one.lost:
-        new, listed = not before or _added(one, table, before), back.touched.get(one.number)
-        touched = _still(connection, listed)
-        columns = refill.columns(
-            connection,
-            place,
-            one,
-            table,
-            may,
-            overwrite=new and touched == listed,  # where a COMMIT has ended the list, every row may be on it
-            last=last,
-            untouched=mine,
-            touched=touched,
-            apart=back.anyway,
-        )
-        filled = filled.and_(connection, place, columns)
-    if one.kind == "rows":
-        # Where no upgrade has made the lost columns, what stands in them was written by people.
-        but = one.lost if back.anyway else ()
-        deleted = deleted or not (stood or back.afterwards)
-        rows = refill.changed(connection, place, one, table, may, mine, deleted=deleted, but=but)
-        filled = filled.and_(connection, place, rows)
-    return filled
-
-
-def _kept(one: Object) -> int:
-    return one.checksum.rows if one.checksum else 0
-
-
-def _evidence(connection: Connection, back: Back, one: Object) -> str | None:
-    """The temporary table of untouched rows; None where a body that commits has ended it, and with it all that it said."""
-    return _still(connection, back.untouched.get(one.number))
-
-
-def _still(connection: Connection, name: str | None) -> str | None:
-    if name is None:
-        return None
-    there = connection.exec_driver_sql("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (name,)).scalar_one()
-    return name if there else None
+    return not any(one.left for one in kept) and any(one.kind == "table" and fill.kept(one) for one in kept)
 
 
 def _moved_back(connection: Connection, back: Back, one: Object, table: Table) -> Filled | None:

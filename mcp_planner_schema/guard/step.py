@@ -128,14 +128,14 @@ def _restoring(run: Run, at: Progress, connection: Connection) -> Iterator[None]
     if not waiting:
         yield
         return
-    from mcp_planner_schema.guard import giveback, restore, told
+    from mcp_planner_schema.guard import giveback, meanwhile, restore, told
     from mcp_planner_schema.guard.back import InTheWay, undoable
 
     at.clock.allow(run.asked.hold / 1000)
     at.clock.keeping = True
     back = restore.begin(connection, run.settings.schema, waiting[0], afterwards=at.afterwards)
     before = progress.counters(connection) if at.afterwards else {}
-    at.before_commit = functools.partial(restore.before_commit, connection, back)
+    at.before_commit = functools.partial(meanwhile.before_commit, connection, back)
     try:
         with giveback.watching(connection, back):
             yield

@@ -58,7 +58,7 @@ import collections, json, os, sys, threading, time
 from alembic.config import CommandLine, Config
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from mcp_planner_schema.guard import archive, client, proof, restore, restore_later, stash, trial
+from mcp_planner_schema.guard import archive, client, meanwhile, proof, restore, restore_later, stash, trial
 
 wanted, number, victim, signal, pause = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])
 part, counts, migrating, main = "before", collections.Counter(), None, threading.get_ident()
@@ -82,7 +82,7 @@ passing(stash, "keep", "copy", "body")
 passing(proof, "prove", "proof", "end")
 passing(trial, "disarm", "end", "end")
 passing(restore, "begin", "begin", "body")
-passing(restore, "come_back", "come back", "body")
+passing(meanwhile, "come_back", "come back", "body")
 passing(restore, "finish", "finish", "end")
 
 def die(victim):

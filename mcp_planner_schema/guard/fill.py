@@ -1,0 +1,98 @@
+"""Puts one kept object's rows or values in, as far as there is a place for them now, and notes what became of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard import checksum, evidence, left, refill, silence, twins, wal, write_back
+from mcp_planner_schema.guard.back import Back, anew
+from mcp_planner_schema.guard.evidence import Table
+from mcp_planner_schema.guard.manifest import Object
+from mcp_planner_schema.guard.refill import Filled
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+def added(one: Object, table: Table, before: Table | None) -> bool:
+    """Whether a column that went is there again and was not before this upgrade."""
+    names = {column.name for column in table.columns.values()} & set(one.lost)
+    return bool(names - ({column.name for column in before.columns.values()} if before else set()))
+
+
+def rows(
+    connection: Connection, back: Back, one: Object, table: Table, *, last: bool = False, cleared: bool = False,
+    deleted: bool = False,
+) -> None:  # fmt: skip
+    """Put one object's rows or values in, and note what became of them. ``last``: the body has ended. ``deleted``: rows that the
+    downgrade deleted are not to wait for that."""
+    write_back.note_path(connection)
+    with (
+        checksum.reading(connection),
+        wal.written_beside(connection),
+        silence.of_table(connection, table.oid, evidence.name_of(table)),
+    ):
+        filled = _filled(connection, back, one, table, last=last, cleared=cleared, deleted=deleted or last)
+        earlier = back.filled.get(one.number, Filled())
+        if last:
+            given = filled.left < kept(one) or earlier.written + filled.written > 0
+            left.note(connection, back.stash, one, filled, given=given)
+    back.filled[one.number], back.met = replace(filled, written=earlier.written + filled.written), True
+
+
+def _filled(
+    connection: Connection, back: Back, one: Object, table: Table, *, last: bool, cleared: bool, deleted: bool
+) -> Filled:
+    """The same, while the table's triggers and rules sleep."""
+    before, place = back.before.get((one.schema, one.name)), back.stash.place(one)
+    may = left.read(connection, back.stash, one)
+    if one.kind == "table":
+        if back.newer or not anew(connection, back, table):
+            return refill.beside(connection, place, one, table, may)
+        return refill.exactly(connection, place, one, table, last=last, cleared=cleared)
+    filled = Filled()
+    mine, stood = _evidence(connection, back, one), _still(connection, back.stood.get(one.number))
+    if deleted and mine and stood:
+        gone, stay, written = twins.give_way(connection, place, one, table, untouched=mine, stood=stood)
+        filled = Filled(removed=gone, why=twins.WHY if stay else "", written=written)
+    if one.lost:
+        new, listed = not before or added(one, table, before), back.touched.get(one.number)
+        touched = _still(connection, listed)
+        columns = refill.columns(
+            connection,
+            place,
+            one,
+            table,
+            may,
+            overwrite=new and touched == listed,  # where a COMMIT has ended the list, every row may be on it
+            last=last,
+            untouched=mine,
+            touched=touched,
+            apart=back.anyway,
+        )
+        filled = filled.and_(connection, place, columns)
+    if one.kind == "rows":
+        # Where no upgrade has made the lost columns, what stands in them was written by people.
+        but = one.lost if back.anyway else ()
+        deleted = deleted or not (stood or back.afterwards)
+        rows = refill.changed(connection, place, one, table, may, mine, deleted=deleted, but=but)
+        filled = filled.and_(connection, place, rows)
+    return filled
+
+
+def kept(one: Object) -> int:
+    """How many rows the copy has, as far as somebody has counted them."""
+    return one.checksum.rows if one.checksum else 0
+
+
+def _evidence(connection: Connection, back: Back, one: Object) -> str | None:
+    """The temporary table of untouched rows; None where a body that commits has ended it, and with it all that it said."""
+    return _still(connection, back.untouched.get(one.number))
+
+
+def _still(connection: Connection, name: str | None) -> str | None:
+    if name is None:
+        return None
+    there = connection.exec_driver_sql("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (name,)).scalar_one()
+    return name if there else None

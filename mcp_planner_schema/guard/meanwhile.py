@@ -1,0 +1,134 @@
+"""What comes back while the body of an upgrade runs: after a statement, before a commit, and out again where it is in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard import clear, evidence, fill, postponed
+from mcp_planner_schema.guard.back import Back, InTheWay, anew, made, undoable
+from mcp_planner_schema.guard.evidence import Table
+from mcp_planner_schema.guard.manifest import Object
+from mcp_planner_schema.guard.postcheck import execute
+from mcp_planner_schema.guard.transaction import OWN
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_SHAPE = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_partition_tree(%s::oid)"
+
+
+def come_back(
+    connection: Connection, back: Back, *, strictly: bool = False, wanting: bool = False, changed: bool = True
+) -> None:
+    """Put in what has a place by now: rows of tables that the upgrade has made, values of columns it has added.
+
+    Called after each statement of the upgrade; what does not fit yet (a partition that is missing) waits for the next.
+    ``strictly`` lets its error through. Where rows are ``wanting``, those come too that wait for the end otherwise: of moved
+    tables, for which the new one has all that it had then, and those that the downgrade has ``changed``.
+    """
+    from sqlalchemy.exc import DBAPIError
+
+    # What is final already cannot be begun again: from there on no table's rows come in among the body's own.
+    back.afterwards = back.afterwards or int(not undoable(connection, back))
+    if back.afterwards > 1 and not wanting:
+        return
+    back.wanted = back.wanted or wanting
+    for one, table in _parents_first(connection, back) if wanting else _with_places(connection, back):
+        waits = one.number in back.late or one.moved or (one.kind == "table" and back.afterwards)
+        if (waits and not wanting) or (back.newer and one.kind == "table"):
+            continue
+        if one.kind == "table":
+            if not anew(connection, back, table):
+                continue
+        elif not (wanting and changed) and not fill.added(one, table, back.before.get((one.schema, one.name))):
+            continue
+        shape = (
+            table.oid,
+            tuple(table.columns.values()),
+            connection.exec_driver_sql(_SHAPE, (table.oid,)).scalar_one(),
+        )
+        again = wanting and one.number in back.filled and back.filled[one.number].left
+        if back.shapes.get(one.number) == shape and not again:
+            continue
+        back.shapes[one.number] = shape
+        connection.exec_driver_sql("SAVEPOINT guard_restore")
+        try:
+            fill.rows(connection, back, one, table, deleted=wanting and one.number not in back.stood)
+        except DBAPIError:
+            if strictly:
+                raise
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_restore")
+        connection.exec_driver_sql("RELEASE SAVEPOINT guard_restore")
+
+
+def waiting(connection: Connection, back: Back) -> list[int]:
+    """The tables that the upgrade has made, by OID, whose moved rows come when its body has ended."""
+    if back.newer or back.afterwards or not any(one.moved for one in back.rows()):
+        return []
+    done = back.filled.keys() | back.late
+    return [table.oid for one, table in made(connection, back) if one.moved and one.number not in done]
+
+
+def take_out(connection: Connection, back: Back) -> None:
+    """Take kept rows out of the tables that the upgrade has made again: its next statement finds them as it did the first time.
+
+    Whole tables then wait for :func:`.restore.finish`. What the upgrade itself has put there stays, as far as a key tells that.
+    """
+    back.late = {one.number for one in back.rows() if one.kind == "table"}
+    back.shapes.clear()
+    pairs = [pair for pair in made(connection, back) if pair[0].number in back.filled]
+    keep_others_out(connection, back, pairs)
+    clear.take_out(connection, back, pairs)
+
+
+def keep_others_out(connection: Connection, back: Back, pairs: Sequence[tuple[Object, Table]]) -> None:
+    """After a commit of the body others may write to what it has made: no row of theirs comes in after it was looked at."""
+    if not undoable(connection, back):
+        for table in sorted((table for _, table in pairs), key=lambda one: one.oid):
+            execute(connection, f"LOCK TABLE {evidence.name_of(table)} IN SHARE ROW EXCLUSIVE MODE")
+
+
+def savepoint(back: Back, verb: str, name: str) -> None:
+    """The body has set a savepoint, released it, or gone back to it: what has come back since is out again then."""
+    place = next((at for at in reversed(range(len(back.marks))) if back.marks[at][0] == name), len(back.marks))
+    if verb == "SAVEPOINT":
+        back.marks.append((name, dict(back.filled), dict(back.shapes)))
+    elif verb == "RELEASE":
+        del back.marks[place:]
+    elif place < len(back.marks):
+        back.filled, back.shapes = dict(back.marks[place][1]), dict(back.marks[place][2])
+        del back.marks[place + 1 :]
+
+
+def before_commit(connection: Connection, back: Back) -> None:
+    """The body is about to commit in the middle: let tables and columns have their rows, and prove what was to be proven.
+
+    So nothing becomes final without them. Where a foreign key waits for rows that the downgrade deleted or changed, those come
+    back now, for what is known of them ends with the transaction; an orphan is PostgreSQL's own error. Raises :class:`InTheWay`
+    where a row of the body's own was left out.
+    """
+    if back.in_the_way and undoable(connection, back):
+        raise InTheWay
+    connection.info[OWN] = True
+    try:
+        come_back(connection, back, wanting=True, changed=False)
+        if back.unproven:
+            for one, table in _parents_first(connection, back):
+                if one.kind == "rows" or back.newer:
+                    fill.rows(connection, back, one, table, deleted=True)
+            postponed.prove(connection, back)
+    finally:
+        del connection.info[OWN]
+
+
+def _with_places(connection: Connection, back: Back) -> list[tuple[Object, Table]]:
+    found = [(one, evidence.named(connection, one.schema, one.name)) for one in back.rows()]
+    return [(one, table) for one, table in found if table]
+
+
+def _parents_first(connection: Connection, back: Back) -> list[tuple[Object, Table]]:
+    """Each row after those that it refers to, as far as there is such an order."""
+    there = _with_places(connection, back)
+    order = clear.in_order(connection, [table.oid for _, table in there]) or {}
+    return sorted(there, key=lambda pair: order.get(pair[1].oid, 0))
