@@ -334,3 +334,20 @@ def test_seeds_have_the_keys_that_the_upgrade_counts_on(empty: Database, project
     there_and_back(project, empty, {"c": "*", "p": "*"})
 
     assert [empty.value(f"SELECT last_value FROM {name}_id_seq") for name in "cp"] == numbers
+
+
+def test_a_seed_that_people_have_changed_is_told_by_what_is_unique(empty: Database, project: Project) -> None:
+    """The upgrade writes it as it was at first: there is room for one of them, and what refers to the kept one needs its key."""
+    kinds = (
+        "CREATE TABLE kinds (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, code text UNIQUE, title text, uses int)"
+    )
+    ups = [
+        "INSERT INTO kinds (code, title, uses) VALUES ('d', 'Delta', 1), ('e', 'Echo', 1)",
+        "CREATE TABLE notes (id int PRIMARY KEY, kind int REFERENCES kinds)",
+        "INSERT INTO notes SELECT 1, id FROM kinds WHERE code = 'd'",
+    ]
+    down = "DROP TABLE notes; DELETE FROM kinds WHERE code IN ('d', 'e')"
+    two(project, f"{kinds}; INSERT INTO kinds (code) VALUES ('a')", "", down, ups="\n".join(map(sql, ups)))
+    empty.rows("UPDATE kinds SET title = 'D2', uses = 7 WHERE code = 'd'; INSERT INTO notes VALUES (2, 2), (3, 3)")
+
+    there_and_back(project, empty, {"kinds": "*", "notes": "*"})

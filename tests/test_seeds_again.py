@@ -228,6 +228,38 @@ WAYS: dict[str, tuple[str, list[str], str, str, dict[str, str]]] = {
             INTO_P, "INSERT INTO p (c, t) SELECT x, v FROM z WHERE x IS NOT NULL"],
         f"ALTER TABLE z DROP x; {BOTH}", MINE + "; UPDATE z SET x = 3 WHERE id = 2", {"c": "*", "p": "*", "z": "*"},
     ),
+    "savepoints in strings": (
+        "SELECT", [C, INTO_C, "SAVEPOINT a; CREATE TABLE n (id int)", "ROLLBACK TO SAVEPOINT a; RELEASE SAVEPOINT a", P, INTO_P],
+        BOTH, MINE, {"c": "*", "p": "*"},
+    ),
+    **{
+        f"a lookup filled in, {name}": (
+            "CREATE TABLE k (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int); "
+            "INSERT INTO k (n) SELECT n FROM generate_series(1, 20) n",
+            [f"CREATE TABLE st (id {key}, name text NOT NULL{unique})",
+             "INSERT INTO st (name) VALUES ('open'), ('doing'), ('done')",
+             "ALTER TABLE k ADD COLUMN s " + key.split()[0].replace("serial", "int"),
+             "UPDATE k SET s = (SELECT id FROM st WHERE name = 'open')", "ALTER TABLE k ALTER s SET NOT NULL",
+             f"ALTER TABLE k ADD CONSTRAINT k_s FOREIGN KEY (s) REFERENCES st{action}"],
+            "ALTER TABLE k DROP COLUMN s; DROP TABLE st", mine, {"k": "*", "st": "*"},
+        )
+        for name, key, unique, action, mine in (
+            ("uuid", "uuid DEFAULT gen_random_uuid() PRIMARY KEY", "", "", "SELECT 1"),
+            ("uuid, a name once", "uuid DEFAULT gen_random_uuid() PRIMARY KEY", " UNIQUE", "",
+             "UPDATE k SET s = (SELECT id FROM st WHERE name = 'done') WHERE n > 10"),
+            ("uuid, renamed", "uuid DEFAULT gen_random_uuid() PRIMARY KEY", " UNIQUE", "",
+             "UPDATE st SET name = 'offen' WHERE name = 'open'; DELETE FROM st WHERE name = 'done'"),
+            ("serial, renamed", "serial PRIMARY KEY", " UNIQUE", "",
+             "UPDATE st SET name = 'offen' WHERE name = 'open'; DELETE FROM st WHERE name = 'done'"),
+            ("serial, swapped", "serial PRIMARY KEY", " UNIQUE", "",
+             "UPDATE st SET name = 'x' WHERE id = 1; UPDATE st SET name = 'open' WHERE id = 2; "
+             "UPDATE st SET name = 'doing' WHERE id = 1"),
+            ("uuid, what refers goes along", "uuid DEFAULT gen_random_uuid() PRIMARY KEY", " UNIQUE", " ON DELETE CASCADE",
+             "UPDATE k SET s = (SELECT id FROM st WHERE name = 'done') WHERE n > 10"),
+            ("serial, what refers goes along", "serial PRIMARY KEY", " UNIQUE", " ON DELETE SET NULL",
+             "UPDATE st SET name = 'offen' WHERE name = 'open'; DELETE FROM st WHERE name = 'done'"),
+        )
+    },
 }  # fmt: skip
 CONSTRAINTS = """
 SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid), convalidated FROM pg_constraint

@@ -61,7 +61,7 @@ def cleared(connection: Connection, back: Back) -> dict[int, Others]:
     write_back.note_path(connection)
     anew = made(connection, back)
     connection.exec_driver_sql("SAVEPOINT guard_clear")
-    found = [others for one, table in anew if (others := _set_aside(connection, back, one, table))]
+    found = [others for one, table in anew if (others := set_aside(connection, back, one, table))]
     wrong = [others for others in found if others.in_the_way]
     oids = [table.oid for _, table in anew]
     try:
@@ -74,7 +74,7 @@ def cleared(connection: Connection, back: Back) -> dict[int, Others]:
     return {others.one.number: others for others in found} if done else {}
 
 
-def _set_aside(connection: Connection, back: Back, one: Object, table: Table) -> Others | None:
+def set_aside(connection: Connection, back: Back, one: Object, table: Table) -> Others | None:
     """What of a table is not as it was kept; None where it is empty."""
     place = back.stash.place(one)
     with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):

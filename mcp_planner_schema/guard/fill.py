@@ -66,7 +66,7 @@ def _filled(
             table,
             may,
             overwrite=new and touched == listed,  # where a COMMIT has ended the list, every row may be on it
-            last=last,
+            last=last and not cleared,
             untouched=mine,
             touched=touched,
             apart=back.anyway,

@@ -42,6 +42,7 @@ _WRITES = re.compile(r"\s*(INSERT|SELECT|WITH|CALL|DO|MERGE|UPDATE)\b", re.IGNOR
 _SKIPS = re.compile(r"\bON\s+CONFLICT\b|\bMERGE\s+INTO\b|\bNOT\s+EXISTS\s*\(", re.IGNORECASE)
 _UNLESS = re.compile(r"\bMERGE\s+INTO\b|\bNOT\s+EXISTS\s*\(", re.IGNORECASE)
 _INSERTS = re.compile(r"\b(INSERT|MERGE)\b", re.IGNORECASE)
+_SAVEPOINTS = re.compile(r"\b(SAVEPOINT|RELEASE|ROLLBACK)\b", re.IGNORECASE)
 _CONTROLS = re.compile(
     r"\s*(SAVEPOINT|RELEASE|ROLLBACK)\b(?:.*\bTO\b)?(?:\s+SAVEPOINT\b)?\s*(\S*?)\s*;?\s*$", re.IGNORECASE
 )
@@ -77,9 +78,10 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
             connection.info[OWN] = True
             try:
                 text = self.mogrify(query, vars).decode(encodings[self.connection.encoding])
-                if control := _CONTROLS.match(text):  # in a savepoint of the guard's it would end with that
+                if controls := _controls(text):  # in a savepoint of the guard's it would end with that
                     super().execute(text)
-                    meanwhile.savepoint(back, control[1].upper(), control[2])
+                    for verb, name in controls:
+                        meanwhile.savepoint(back, verb, name)
                     return None
                 send = functools.partial(_with_rows, connection, back, super().execute)
                 run = _run if back.afterwards or _ALTERS.search(text) else _plainly
@@ -98,6 +100,14 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
         yield
     finally:
         driver.cursor_factory = before
+
+
+def _controls(text: str) -> list[tuple[str, str]]:
+    """What a statement does to savepoints, in its order, each with the savepoint's name."""
+    if not _SAVEPOINTS.search(text):
+        return []
+    found = [_CONTROLS.match(part) for part in statements(text)]
+    return [(one[1].upper(), one[2]) for one in found if one]
 
 
 def _with_rows(connection: Connection, back: Back, send: Any, text: str) -> None:

@@ -29,6 +29,7 @@ from mcp_planner_schema.guard import (
     since,
     told,
     twins,
+    untangle,
     write_back,
 )
 from mcp_planner_schema.guard.back import XID, Back, anew, made
@@ -117,20 +118,22 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
     there = [(one, table) for one in back.rows() if (table := tables[one.number])]
     meanwhile.keep_others_out(connection, back, made(connection, back))
     already = dict(back.filled)
-    cleared = clear.cleared(connection, back)
+    cleared = clear.cleared(connection, back) or untangle.together(connection, back, there)
+    columns = {number: filled for number, filled in back.filled.items() if filled.aside and number not in cleared}
+    settled = cleared.keys() | columns.keys()
     if order is None:
         with ExitStack() as asleep:
             for _, table in there:
                 asleep.enter_context(silence.of_table(connection, table.oid, evidence.name_of(table)))
             asleep.enter_context(silence.loops(connection, [table.oid for _, table in there]))
             for one, table in there:
-                fill.rows(connection, back, one, table, last=True, cleared=one.number in cleared)
+                fill.rows(connection, back, one, table, last=True, cleared=one.number in settled)
     else:
         for one, table in sorted(there, key=lambda pair: order[pair[1].oid]):
             if swapped := _moved_back(connection, back, one, table):
                 back.filled[one.number] = swapped
             else:
-                fill.rows(connection, back, one, table, last=True, cleared=one.number in cleared)
+                fill.rows(connection, back, one, table, last=True, cleared=one.number in settled)
     if not cleared and clear.rest(connection, back):
         for one, table in sorted(there, key=lambda pair: (order or {}).get(pair[1].oid, 0)):
             first = back.filled[one.number]
@@ -139,6 +142,8 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
                 back.filled[one.number], removed=first.removed, displaced=first.displaced, aside=first.aside
             )
     postponed.prove(connection, back)
+    for number, first in columns.items():
+        back.filled[number] = replace(back.filled[number], displaced=first.displaced, aside=first.aside)
     for number, others in cleared.items():
         back.filled[number] = replace(
             back.filled[number], removed=others.own, displaced=others.displaced, aside=others.aside
@@ -148,7 +153,7 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
     changed = [
         table.oid
         for number, table in tables.items()
-        if table and (early or back.filled.get(number) != already.get(number))
+        if table and (early or number in cleared or back.filled.get(number) != already.get(number))
     ]
     notes: list[str] = []
     for one in back.rows():

@@ -47,6 +47,14 @@ JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
 WHERE k.contype = 'f' AND k.conparentid = 0
   AND k.confrelid IN (SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid))
 """
+_UNIQUE = """
+SELECT (SELECT pg_catalog.array_agg(a.attname::text ORDER BY u.place)
+        FROM pg_catalog.unnest(i.indkey) WITH ORDINALITY AS u (n, place)
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.n WHERE u.place <= i.indnkeyatts)
+FROM pg_catalog.pg_index i
+WHERE i.indrelid = %(oid)s AND i.indisunique AND NOT i.indisprimary AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indisvalid
+ORDER BY i.indexrelid
+"""
 # What is older than this transaction is none of its own. Written down, and not asked for with EXISTS: the planner would expect
 # to find one soon, and compare each row with each.
 _ANEW = """
@@ -180,7 +188,7 @@ def _fewer(
 def _pair(connection: Connection, place: str, one: Object, table: Table, columns: list[str], untouched: str) -> None:
     compared = _compared(connection, one, table, columns)
     sql = _PAIRS.format(
-        place=place, live=rows_of(table), referred=_referred(connection, table),
+        place=place, live=rows_of(table), referred=referred(connection, table),
         was=checksum.row_text(compared, "c"), now=checksum.row_text(compared, "l"),
         deleted=f"{_deleted(untouched)} AND {write_back.absent(one, table, columns)}",
     )  # fmt: skip
@@ -210,7 +218,10 @@ def _deleted(untouched: str) -> str:
 
 
 def _compared(connection: Connection, one: Object, table: Table, columns: Iterable[str]) -> list[str]:
-    return sorted(set(columns) - set(one.key) - _filled(connection, table))
+    """The columns that tell whether two rows are one: those of a unique index, where there is one, for it lets in no second."""
+    said = set(columns) - set(one.key) - _filled(connection, table)
+    unique = [set(found) for found in connection.exec_driver_sql(_UNIQUE, {"oid": table.oid}).scalars()]
+    return sorted(next((found for found in unique if one.key and found and found <= said), said))
 
 
 def _filled(connection: Connection, table: Table) -> set[str]:
@@ -225,7 +236,7 @@ def _given(connection: Connection, table: Table) -> dict[str, str]:
         return {row[0]: row[1] for row in connection.exec_driver_sql(_GIVEN, (table.oid,))}
 
 
-def _referred(connection: Connection, table: Table) -> str:
+def referred(connection: Connection, table: Table) -> str:
     """SQL: whether a foreign key refers to the row ``l``."""
     with pinned(connection, search_path=SYSTEM_PATH):
         found = connection.exec_driver_sql(_REFERRING, {"oid": table.oid}).all()
