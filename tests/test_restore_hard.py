@@ -368,3 +368,51 @@ def test_rows_whose_key_lost_a_column_are_never_taken_for_others(empty: Database
     assert empty.rows("SELECT a, v FROM z ORDER BY a") == [(1, "newer"), *((n, f"Z{n}") for n in range(2, 6))]
     assert empty.rows("SELECT a, v, b FROM migration_stash_1.z ORDER BY a, b") == kept
     assert empty.value("SELECT state FROM migration.stash") == "partly restored"
+
+
+UNIQUE = {
+    "changed rows": (
+        "CREATE TABLE z (id int PRIMARY KEY, v text UNIQUE); INSERT INTO z SELECT n, 'Z' || n FROM generate_series(1, 5) n",
+        ["COMMENT ON TABLE z IS 'x'"], "UPDATE z SET v = lower(v)", "SELECT 1", "INSERT INTO z VALUES (9, 'Z3')",
+        [(1, "Z1"), (2, "Z2"), (3, "z3"), (4, "Z4"), (5, "Z5"), (9, "Z3")],
+    ),
+    "rows that had exchanged their values": (
+        "CREATE TABLE z (id int PRIMARY KEY, v text NOT NULL UNIQUE); "
+        "INSERT INTO z SELECT n, 'Z' || n FROM generate_series(1, 4) n",
+        ["COMMENT ON TABLE z IS 'x'"],
+        "UPDATE z SET v = lower(v); UPDATE z SET v = 'Z2' WHERE id = 1; UPDATE z SET v = 'Z1' WHERE id = 2", "SELECT 1",
+        "INSERT INTO z VALUES (9, 'Z4')", [(1, "Z1"), (2, "Z2"), (3, "Z3"), (4, "z4"), (9, "Z4")],
+    ),
+    "values of a column": (
+        "CREATE TABLE z (id int PRIMARY KEY); INSERT INTO z SELECT generate_series(1, 5)",
+        ["ALTER TABLE z ADD v text", "UPDATE z SET v = 'T' || id", "ALTER TABLE z ALTER v SET NOT NULL, ADD UNIQUE (v)"],
+        "ALTER TABLE z DROP v",
+        "UPDATE z SET v = 'T9' WHERE id = 3; UPDATE z SET v = 'x' WHERE id = 1; UPDATE z SET v = 'T1' WHERE id = 2; "
+        "UPDATE z SET v = 'T2' WHERE id = 1", "INSERT INTO z VALUES (9)",
+        [(1, "T2"), (2, "T1"), (3, "T3"), (4, "T4"), (5, "T5"), (9, "T9")],
+    ),
+    "one that follows from another": (
+        "CREATE TABLE z (id int PRIMARY KEY, v text UNIQUE); INSERT INTO z VALUES (1, 'A'), (2, 'B'), (3, 'C')",
+        ["COMMENT ON TABLE z IS 'x'"],
+        "UPDATE z SET v = 'd' WHERE id = 3; UPDATE z SET v = 'C' WHERE id = 2; UPDATE z SET v = 'B' WHERE id = 1", "SELECT 1",
+        "INSERT INTO z VALUES (9, 'A')", [(1, "B"), (2, "C"), (3, "d"), (9, "A")],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", UNIQUE)
+def test_a_newer_row_keeps_what_only_one_may_have(
+    empty: Database, project: Project, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    """A kept value that somebody's new row has by now stays in the stash and is told; every other row gets its own back."""
+    setup, ups, down, mine, meanwhile, rows = UNIQUE[what]
+    two(project, setup, "", down, ups="\n".join(map(sql, ups)))
+    empty.rows(mine)
+
+    with caplog.at_level(logging.INFO, "mcp_planner_schema.guard"):
+        down_and_up(project, empty, meanwhile)
+
+    assert empty.rows("SELECT * FROM z ORDER BY id") == rows
+    assert "rows stay in" in caplog.text
+    assert empty.value("SELECT state FROM migration.stash") == "partly restored"
+    assert empty.rows("SELECT relname FROM pg_class WHERE relname = 'guard:going'") == []

@@ -9,7 +9,7 @@ import pytest
 
 from mcp_planner_schema.guard.findings import GuardError
 from tests.conftest import Database, Project
-from tests.test_restore import there_and_back, two
+from tests.test_restore import down_and_up, there_and_back, two
 from tests.test_stash import sql
 
 C = "CREATE TABLE c (id serial PRIMARY KEY, name text NOT NULL UNIQUE)"
@@ -628,3 +628,86 @@ def test_a_table_that_lost_a_column_and_is_written_meanwhile_is_told(
         project.upgrade()
 
     assert "warning: z was written while the rows of c, p were out" in caplog.text
+
+
+def test_rows_that_would_go_along_bar_the_exchange(empty: Database, project: Project) -> None:
+    """Of a lookup without a key of its own nobody can tell which rows stay: no row of another table is deleted for that."""
+    ups = [
+        "CREATE TABLE st (code text UNIQUE)", "INSERT INTO st VALUES ('open'), ('doing')", "ALTER TABLE k ADD w int",
+        "ALTER TABLE k ADD s text REFERENCES st (code) ON DELETE CASCADE", "UPDATE k SET s = 'open'",
+    ]  # fmt: skip
+    two(project, "CREATE TABLE k (id int PRIMARY KEY); INSERT INTO k SELECT generate_series(1, 9)", "",
+        "ALTER TABLE k DROP s, DROP w; DROP TABLE st", ups="\n".join(map(sql, ups)))  # fmt: skip
+    empty.rows(
+        "INSERT INTO st VALUES ('done'); UPDATE k SET s = 'done', w = 1 WHERE id > 4; DELETE FROM st WHERE code = 'doing'"
+    )
+
+    project.downgrade("-1")
+    project.upgrade()
+
+    assert empty.value("SELECT count(*) FROM k") == 9
+    assert empty.rows("SELECT id FROM k WHERE s = 'done' ORDER BY id") == [(n,) for n in range(5, 10)]
+
+
+def test_what_was_moved_and_changed_elsewhere_is_no_seed(empty: Database, project: Project) -> None:
+    """The downgrade puts rows into another table, somebody changes one there, the upgrade moves it back: his value stays."""
+    setup = "CREATE TABLE kinds (id serial PRIMARY KEY, code text UNIQUE, title text); CREATE TABLE old (code text PRIMARY KEY, title text)"
+    down = "INSERT INTO old SELECT code, title FROM kinds; DELETE FROM kinds"
+    up = "INSERT INTO kinds (code, title) SELECT code, title FROM old; DELETE FROM old"
+    two(project, setup, up, down)
+    empty.rows("INSERT INTO kinds (code, title) VALUES ('d', 'Delta'), ('e', 'Echo')")
+    project.downgrade("-1")
+    empty.rows("UPDATE old SET title = 'new' WHERE code = 'd'")
+
+    project.upgrade()
+
+    assert empty.rows("SELECT code, title FROM kinds ORDER BY code") == [("d", "new"), ("e", "Echo")]
+
+
+def test_rows_without_what_is_unique_are_no_pair(empty: Database, project: Project) -> None:
+    """Two that have no code are two, be the codes unique."""
+    made = "CREATE TABLE kinds (id serial PRIMARY KEY, code text UNIQUE, title text)"
+    ups = "INSERT INTO kinds (title) VALUES ('Echo'); INSERT INTO kinds (code, title) VALUES ('d', 'Delta')"
+    two(project, made, ups, "DELETE FROM kinds")
+    empty.rows("UPDATE kinds SET title = 'other' WHERE code IS NULL; UPDATE kinds SET title = 'D2' WHERE code = 'd'")
+
+    down_and_up(project, empty, "SELECT")
+
+    rows = empty.rows("SELECT code, title FROM kinds")
+    assert sorted(rows, key=str) == sorted([(None, "Echo"), (None, "other"), ("d", "D2")], key=str)
+
+
+def test_rows_without_a_key_go_in_once(empty: Database, project: Project) -> None:
+    """A lookup whose kept rows were exchanged, and a log beside it that has lost one of those that it refers to."""
+    ups = [
+        "CREATE TABLE st (id uuid DEFAULT gen_random_uuid() PRIMARY KEY, name text UNIQUE)",
+        "INSERT INTO st (name) VALUES ('a'), ('b')",
+        "CREATE TABLE log (usr int REFERENCES users, t text)", "INSERT INTO log SELECT id, 'seed' FROM users",
+        "ALTER TABLE users ADD s uuid REFERENCES st", "UPDATE users SET s = (SELECT id FROM st WHERE name = 'a')",
+    ]  # fmt: skip
+    two(project, "CREATE TABLE users (id int PRIMARY KEY); INSERT INTO users SELECT generate_series(1, 4)", "",
+        "ALTER TABLE users DROP s; DROP TABLE log; DROP TABLE st", ups="\n".join(map(sql, ups)))  # fmt: skip
+    empty.rows("INSERT INTO log SELECT id, 'mine' FROM users")
+
+    down_and_up(project, empty, "DELETE FROM users WHERE id = 4")
+
+    assert empty.rows("SELECT usr, t, count(*) FROM log GROUP BY 1, 2 HAVING count(*) > 1") == []
+    assert empty.value("SELECT count(*) FROM log WHERE t = 'mine'") == 3
+
+
+def test_a_check_that_calls_a_function_is_met_in_an_exchange(empty: Database, project: Project) -> None:
+    """It finds what it reads by the session's own search_path."""
+    setup = (
+        "CREATE TABLE k (id int PRIMARY KEY); INSERT INTO k SELECT generate_series(1, 4); CREATE TABLE allowed (name text); "
+        "INSERT INTO allowed VALUES ('a'), ('b'), ('c'); CREATE FUNCTION ok(n text) RETURNS boolean LANGUAGE plpgsql AS "
+        "$$ BEGIN RETURN EXISTS (SELECT FROM allowed WHERE name = n); END $$"
+    )
+    ups = [
+        "CREATE TABLE st (id uuid DEFAULT gen_random_uuid() PRIMARY KEY, name text UNIQUE CHECK (ok(name)))",
+        "INSERT INTO st (name) VALUES ('a'), ('b')", "ALTER TABLE k ADD s uuid REFERENCES st",
+        "UPDATE k SET s = (SELECT id FROM st WHERE name = 'a')",
+    ]  # fmt: skip
+    two(project, setup, "", "ALTER TABLE k DROP s; DROP TABLE st", ups="\n".join(map(sql, ups)))
+    empty.rows("INSERT INTO st (name) VALUES ('c'); UPDATE k SET s = (SELECT id FROM st WHERE name = 'c') WHERE id > 2")
+
+    there_and_back(project, empty, {"k": "*", "st": "*"})

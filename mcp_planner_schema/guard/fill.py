@@ -54,7 +54,9 @@ def _filled(
     filled = Filled()
     mine, stood = _evidence(connection, back, one), _still(connection, back.stood.get(one.number))
     if deleted and mine and stood:
-        gone, stay, written = twins.give_way(connection, place, one, table, untouched=mine, stood=stood)
+        gone, stay, written = twins.give_way(
+            connection, place, one, table, untouched=mine, stood=stood, moved=back.newer
+        )
         filled = Filled(removed=gone, why=twins.WHY if stay else "", written=written)
     if one.lost:
         new, listed = not before or added(one, table, before), back.touched.get(one.number)

@@ -82,6 +82,8 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                     super().execute(text)
                     for verb, name in controls:
                         meanwhile.savepoint(back, verb, name)
+                    if all(name for _, name in controls):  # the transaction goes on
+                        meanwhile.come_back(connection, back)
                     return None
                 send = functools.partial(_with_rows, connection, back, super().execute)
                 run = _run if back.afterwards or _ALTERS.search(text) else _plainly

@@ -9,7 +9,7 @@ where as many rows count as the upgrade's as there are more of them than when it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import checksum, write_back
@@ -134,13 +134,14 @@ def stood(
 
 
 def give_way(
-    connection: Connection, place: str, one: Object, table: Table, *, untouched: str, stood: str
+    connection: Connection, place: str, one: Object, table: Table, *, untouched: str, stood: str, moved: bool
 ) -> tuple[int, int, int]:
     """Put deleted rows back, some in the place of what the upgrade has written instead: gives how many those are.
 
     Where another row refers to the upgrade's already it stays, and the kept one is no longer among the ``untouched``: it
     stays in the stash. So do all of them where the kept ones would not go in. Gives as well how many pairs those are, and
-    how many rows it has put back in all. The table's triggers sleep, and OUTPUT is pinned.
+    how many rows it has put back in all. The table's triggers sleep, and OUTPUT is pinned. ``moved``: what the upgrade writes may
+    be what the downgrade had put elsewhere, and somebody has changed there; then only an equal row is the same.
 
     Without a key only the upgrade's rows go; the kept ones, which are still ``untouched``, are then put in by the caller.
     """
@@ -153,7 +154,8 @@ def give_way(
     key, same_key = checksum.row_hash(one.key, "l"), write_back.same_key(one.key, table)
     anew = _ANEW.format(live=rows_of(table), stood=stood, key=key, place=place, same_key=same_key)
     if execute(connection, anew).rowcount:
-        _pair(connection, place, one, table, columns, untouched)
+        unique = [] if moved else _by_unique(connection, one, table, columns)
+        _pair(connection, place, one, table, columns, untouched, unique)
         gone = _swap(connection, place, one, table, columns)
         which = "" if gone else " OR NOT t.referred"
         left = execute(
@@ -185,11 +187,14 @@ def _fewer(
     return gone, left
 
 
-def _pair(connection: Connection, place: str, one: Object, table: Table, columns: list[str], untouched: str) -> None:
+def _pair(
+    connection: Connection, place: str, one: Object, table: Table, columns: list[str], untouched: str,
+    unique: Sequence[str] = (),
+) -> None:  # fmt: skip
     compared = _compared(connection, one, table, columns)
     sql = _PAIRS.format(
         place=place, live=rows_of(table), referred=referred(connection, table),
-        was=checksum.row_text(compared, "c"), now=checksum.row_text(compared, "l"),
+        was=_told_by("c", compared, unique), now=_told_by("l", compared, unique),
         deleted=f"{_deleted(untouched)} AND {write_back.absent(one, table, columns)}",
     )  # fmt: skip
     execute(connection, sql)
@@ -218,10 +223,25 @@ def _deleted(untouched: str) -> str:
 
 
 def _compared(connection: Connection, one: Object, table: Table, columns: Iterable[str]) -> list[str]:
-    """The columns that tell whether two rows are one: those of a unique index, where there is one, for it lets in no second."""
-    said = set(columns) - set(one.key) - _filled(connection, table)
+    return sorted(set(columns) - set(one.key) - _filled(connection, table))
+
+
+def _by_unique(connection: Connection, one: Object, table: Table, columns: Iterable[str]) -> list[str]:
+    """The columns of a unique index, where there is one that people fill: it lets in no second row."""
+    said = set(columns) - set(one.key) - set(_given(connection, table))
     unique = [set(found) for found in connection.exec_driver_sql(_UNIQUE, {"oid": table.oid}).scalars()]
-    return sorted(next((found for found in unique if one.key and found and found <= said), said))
+    return next((sorted(found) for found in unique if found <= said), [])
+
+
+def _told_by(alias: str, whole: Sequence[str], unique: Sequence[str]) -> str:
+    """SQL: the text of a row that tells whether it is another: of what is unique in it, else of all."""
+    text = checksum.row_text(whole, alias)
+    if not unique:
+        return text
+    there = (
+        f"pg_catalog.num_nulls({', '.join(f'{alias}.{identifier(name)}' for name in unique)}) OPERATOR(pg_catalog.=) 0"
+    )
+    return f"(CASE WHEN {there} THEN {checksum.row_text(unique, alias)} ELSE {text} END)"
 
 
 def _filled(connection: Connection, table: Table) -> set[str]:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import checksum, clear, evidence, fill, silence, twins, write_back
-from mcp_planner_schema.guard.back import Back, made
+from mcp_planner_schema.guard.back import Back, made, undoable
 from mcp_planner_schema.guard.clear import Others
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
@@ -20,6 +20,10 @@ from mcp_planner_schema.guard.postcheck import execute
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+
+_PENDING = "55006"
+"""SQLSTATE of an ALTER TABLE while checks are pending: object_in_use."""
 
 
 class Knotted(Exception):
@@ -32,7 +36,7 @@ def together(connection: Connection, back: Back, there: Sequence[tuple[Object, T
     Gives what was found in each of these tables; nothing where there is no such knot, or rows of somebody else's would be left
     without what they refer to: then nothing was done.
     """
-    from sqlalchemy.exc import IntegrityError
+    from sqlalchemy.exc import DBAPIError, IntegrityError
 
     anew = made(connection, back)
     lost = [
@@ -40,7 +44,7 @@ def together(connection: Connection, back: Back, there: Sequence[tuple[Object, T
         for one, table in there
         if one.lost and fill.added(one, table, back.before.get((one.schema, one.name)))
     ]
-    if back.newer or not anew or not lost:
+    if back.newer or not anew or not lost or not undoable(connection, back):
         return {}
     before = dict(back.filled)
     connection.exec_driver_sql("SAVEPOINT guard_untangle")
@@ -49,7 +53,11 @@ def together(connection: Connection, back: Back, there: Sequence[tuple[Object, T
         wrong = {others.table.oid: others for others in found if others.in_the_way}
         if wrong:
             _exchange(connection, back, (anew, lost), wrong)
-    except (IntegrityError, Knotted):
+    except DBAPIError as error:
+        if not isinstance(error, IntegrityError) and getattr(error.orig, "pgcode", None) != _PENDING:
+            raise
+        wrong = {}
+    except Knotted:
         wrong = {}
     if not wrong:
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_untangle")
@@ -66,7 +74,7 @@ def _exchange(
     write_back.note_path(connection)
     order = clear.in_order(connection, [table.oid for _, table in anew]) or {}
     parents_first = sorted(anew, key=lambda pair: order.get(pair[1].oid, 0))
-    with checksum.reading(connection), ExitStack() as asleep:
+    with ExitStack() as asleep:
         for table in {table.oid: table for _, table in (*anew, *lost)}.values():
             asleep.enter_context(silence.of_table(connection, table.oid, evidence.name_of(table)))
         asleep.enter_context(silence.loops(connection, [table.oid for _, table in (*anew, *lost)]))
@@ -74,9 +82,14 @@ def _exchange(
             fill.rows(connection, back, one, table, last=True)
         for one, table in reversed(parents_first):
             if table.oid in wrong:
-                _make_room(connection, back.stash.place(one), one, table)
+                with checksum.reading(connection):
+                    _make_room(connection, back.stash.place(one), one, table)
         for one, table in parents_first:
-            fill.rows(connection, back, one, table, last=True, cleared=True)
+            if not one.moved or table.oid in wrong or one.number in back.filled:  # else it is moved back itself
+                fill.rows(connection, back, one, table, last=True, cleared=True)
+            if table.oid in wrong and write_back.keyed(one, table):
+                with checksum.reading(connection):
+                    write_back.overwrite(connection, back.stash.place(one), one, table)
 
 
 def _make_room(connection: Connection, place: str, one: Object, table: Table) -> None:
@@ -84,11 +97,9 @@ def _make_room(connection: Connection, place: str, one: Object, table: Table) ->
     key was kept gets its values instead.
     """
     live = evidence.rows_of(table)
-    if not write_back.keyed(one, table):
-        execute(connection, f"DELETE FROM {live}")
-        return
-    same = write_back.same_key(one.key, table)
-    if not write_back.reaches_others(connection, [table.oid]):
+    by_key = write_back.keyed(one, table)
+    same = write_back.same_key(one.key, table) if by_key else "false"
+    if by_key and not write_back.reaches_others(connection, [table.oid]):
         same += f" AND {checksum.alike(connection, place, live, write_back.common(one, table)[0])}"
         execute(connection, f"DELETE FROM {live} AS l WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same})")
         return
@@ -96,4 +107,3 @@ def _make_room(connection: Connection, place: str, one: Object, table: Table) ->
     if execute(connection, f"SELECT EXISTS (SELECT FROM {own} AND {twins.referred(connection, table)})").scalar_one():
         raise Knotted
     execute(connection, f"DELETE FROM {own}")
-    write_back.overwrite(connection, place, one, table)

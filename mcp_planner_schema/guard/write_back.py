@@ -109,12 +109,15 @@ def count(connection: Connection, place: str) -> int:
     return rows
 
 
-def same_key(key: Sequence[str], live: Table, names: Mapping[str, str] | None = None) -> str:
-    """SQL: that the kept row ``c`` and the row ``l`` have the same key. ``names``: what the columns are called in ``l``."""
+def same_key(
+    key: Sequence[str], live: Table, names: Mapping[str, str] | None = None, *, kept: str = "c", now: str = "l"
+) -> str:
+    """SQL: that the row ``kept`` and the row ``now`` have the same key. ``names``: what the columns are called in the latter."""
     there = {column.name: column for column in live.columns.values()}
     pairs = [(name, there.get((names or {}).get(name, name))) for name in key]
     return " AND ".join(
-        f"c.{identifier(name)} = {value(column, 'l.', bare=True)}" if column else "false" for name, column in pairs
+        f"{kept}.{identifier(name)} = {value(column, f'{now}.', bare=True)}" if column else "false"
+        for name, column in pairs
     )
 
 
@@ -166,26 +169,35 @@ def keyed(one: Object, table: Table) -> bool:
 def overwrite(
     connection: Connection, place: str, one: Object, table: Table, which: str = "true", *, but: Sequence[str] = ()
 ) -> int:
-    """Give rows that are there their kept values, by the key, where ``which`` is true of ``c``, except in the columns ``but``.
-    Gives how many were others.
+    """Give rows that are there their kept values, see :func:`others`. Gives how many were others."""
+    free, where = others(connection, place, one, table, which, but=but)
+    if not free:
+        return 0
+    there = {column.name: column for column in table.columns.values()}
+    settings = ", ".join(f"{identifier(name)} = {typed(there[name])}" for name in free)
+    return with_references(
+        connection, place, table, free,
+        lambda also: f"UPDATE {rows_of(table)} AS l SET {settings} FROM {place} AS c WHERE {where} AND {also}",
+    )  # fmt: skip
 
-    Not a row that others refer to by what would change: they have come to do so since, and would lose their reference, or bar
+
+def others(
+    connection: Connection, place: str, one: Object, table: Table, which: str, *, but: Sequence[str] = ()
+) -> tuple[list[str], str]:
+    """The columns that may differ between a kept row and the one of its key, except ``but``, and SQL: that they do.
+
+    Where ``which`` is true of the kept row ``c``.
+
+    Not of a row that others refer to by what would change: they have come to do so since, and would lose their reference, or bar
     the way.
     """
     columns, _ = common(one, table)
-    there = {column.name: column for column in table.columns.values()}
     fixed = {*one.key, *but, *connection.exec_driver_sql(IDENTITY, (table.oid,)).scalars()}
     free = [name for name in columns if name not in fixed]
     if not free or not set(one.key) <= set(columns):
-        return 0
-    settings = ", ".join(f"{identifier(name)} = {typed(there[name])}" for name in free)
+        return [], "false"
     same = checksum.alike(connection, place, rows_of(table), free)
-    let_go = _let_go(connection, table, free)
-    return with_references(
-        connection, place, table, free,
-        lambda also: f"UPDATE {rows_of(table)} AS l SET {settings} FROM {place} AS c "
-        f"WHERE {same_key(one.key, table)} AND {which} AND NOT {same} AND {let_go} AND {also}",
-    )  # fmt: skip
+    return free, f"{same_key(one.key, table)} AND {which} AND NOT {same} AND {_let_go(connection, table, free)}"
 
 
 def _let_go(connection: Connection, table: Table, columns: Sequence[str]) -> str:
