@@ -651,7 +651,8 @@ def test_rows_that_would_go_along_bar_the_exchange(empty: Database, project: Pro
 
 def test_what_was_moved_and_changed_elsewhere_is_no_seed(empty: Database, project: Project) -> None:
     """The downgrade puts rows into another table, somebody changes one there, the upgrade moves it back: his value stays."""
-    setup = "CREATE TABLE kinds (id serial PRIMARY KEY, code text UNIQUE, title text); CREATE TABLE old (code text PRIMARY KEY, title text)"
+    setup = "CREATE TABLE kinds (id serial PRIMARY KEY, code text UNIQUE, title text)"
+    setup += "; CREATE TABLE old (code text PRIMARY KEY, title text)"
     down = "INSERT INTO old SELECT code, title FROM kinds; DELETE FROM kinds"
     up = "INSERT INTO kinds (code, title) SELECT code, title FROM old; DELETE FROM old"
     two(project, setup, up, down)
