@@ -416,3 +416,33 @@ def test_a_newer_row_keeps_what_only_one_may_have(
     assert "rows stay in" in caplog.text
     assert empty.value("SELECT state FROM migration.stash") == "partly restored"
     assert empty.rows("SELECT relname FROM pg_class WHERE relname = 'guard:going'") == []
+
+
+def test_what_follows_a_value_is_not_emptied_with_it(empty: Database, project: Project) -> None:
+    """Two rows that had exchanged their codes, and children that follow a code: theirs are not lost for a moment's emptiness."""
+    made = (
+        "CREATE TABLE z (id int PRIMARY KEY, v text UNIQUE); CREATE TABLE child (id int PRIMARY KEY, v text REFERENCES z (v) ON UPDATE CASCADE); "
+        "INSERT INTO z VALUES (1, 'a'), (2, 'b')"
+    )
+    swap = "UPDATE z SET v = 'x' WHERE id = 1; UPDATE z SET v = 'a' WHERE id = 2; UPDATE z SET v = 'b' WHERE id = 1"
+    two(project, made, "COMMENT ON TABLE z IS 'x'", swap)
+    empty.rows("INSERT INTO child VALUES (1, 'a'), (2, 'b')")
+
+    down_and_up(project, empty, "SELECT")
+
+    assert empty.value("SELECT count(*) FROM child WHERE v IS NULL") == 0
+    assert empty.rows("SELECT id FROM z WHERE v IS NULL") == []
+
+
+def test_a_required_column_keeps_the_name_of_its_constraint(empty: Database, project: Project) -> None:
+    """Values that had been exchanged are empty for a moment; from version 18 on that NOT NULL has a name."""
+    made = "CREATE TABLE z (id int PRIMARY KEY, v text CONSTRAINT given NOT NULL UNIQUE); INSERT INTO z VALUES (1, 'a'), (2, 'b')"
+    swap = "ALTER TABLE z DROP CONSTRAINT z_v_key; UPDATE z SET v = CASE v WHEN 'a' THEN 'b' ELSE 'a' END"
+    two(project, made, "COMMENT ON TABLE z IS 'x'", f"{swap}; ALTER TABLE z ADD CONSTRAINT z_v_key UNIQUE (v)")
+    asked = "SELECT conname, contype FROM pg_constraint WHERE conrelid = 'z'::regclass ORDER BY 1"
+    constraints = empty.rows(asked)
+
+    there_and_back(project, empty, {"z": "*"})
+
+    assert empty.rows(asked) == constraints
+    assert empty.value("SELECT attnotnull FROM pg_attribute WHERE attrelid = 'z'::regclass AND attname = 'v'")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import ladder, write_back
+from mcp_planner_schema.guard import postponed, write_back
 from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import Object
 from mcp_planner_schema.guard.postcheck import execute, identifier
@@ -23,9 +23,23 @@ SELECT (SELECT pg_catalog.array_agg(a.attname::text ORDER BY u.place)
         JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.n WHERE u.place <= i.indnkeyatts)
 FROM pg_catalog.pg_index i WHERE i.indrelid = %s AND i.indisunique AND i.indexprs IS NULL ORDER BY i.indexrelid
 """
-_REQUIRED = (
-    "SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = %s AND attnotnull AND attname = ANY (%s)"
-)
+_REQUIRED = """
+SELECT a.attname::text, coalesce(pg_catalog.quote_ident(k.conname), '') FROM pg_catalog.pg_attribute a
+LEFT JOIN pg_catalog.pg_constraint k ON k.conrelid = a.attrelid AND k.contype = 'n' AND k.conkey = ARRAY[a.attnum]
+WHERE a.attrelid = %s AND a.attnotnull AND a.attname = ANY (%s)
+"""
+# Who refers to a row by what would be empty for a moment, and would follow.
+_FOLLOWS = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid
+               AND a.attnum = ANY (k.confkey)
+               WHERE k.contype = 'f' AND k.confrelid = %s AND k.confupdtype IN ('c', 'n', 'd') AND a.attname = ANY (%s))
+"""
+_BARS = ("42P16", "42601", "55000", "55006")
+"""SQLSTATEs of a column that cannot be empty for a moment, or of a table whose checks are pending."""
+
+
+class NoRoom(Exception):
+    """What must be unique cannot be empty for a moment: then all of these rows stay as they are."""
 
 
 def update(
@@ -55,8 +69,10 @@ def update(
         try:
             written = _apart(connection, place, one, table, names, settings, kept_rows, which)
         except DBAPIError as error:
-            if getattr(error.orig, "pgcode", None) in ladder.TRANSIENT:
+            if not isinstance(error, IntegrityError) and getattr(error.orig, "pgcode", None) not in _BARS:
                 raise
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_update")
+        except NoRoom:
             connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_update")
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_update")
     return written
@@ -89,15 +105,53 @@ def _apart(
                 f"WHERE g.place = c.ctid AND {key} AND {met} AND {stays}"
             )
             found = execute(connection, sql).rowcount > 0 or found
-    emptied = sorted({name for columns in unique for name in columns} & set(names))
-    required = list(connection.exec_driver_sql(_REQUIRED, (table.oid, emptied)).scalars())
-    for name in required:
-        execute(connection, f"ALTER TABLE {name_of(table)} ALTER {identifier(name)} DROP NOT NULL")
     these = f"{place} AS c JOIN {going} AS g ON g.place = c.ctid"
-    empty = ", ".join(f"{identifier(name)} = NULL" for name in emptied)
-    execute(connection, f"UPDATE {live} AS l SET {empty} FROM {these} WHERE {key}")
-    written: int = execute(connection, f"UPDATE {live} AS l SET {settings} FROM {these} WHERE {key}").rowcount
-    for name in required:
-        execute(connection, f"ALTER TABLE {name_of(table)} ALTER {identifier(name)} SET NOT NULL")
+    written = write_back.count(connection, f"{going} AS g")
+    if written:
+        written = _all_of(connection, place, table, names, (settings, these, key), unique)
     execute(connection, f"DROP TABLE {going}")
     return written
+
+
+def _all_of(
+    connection: Connection, place: str, table: Table, names: Sequence[str], parts: tuple[str, str, str],
+    unique: Sequence[Sequence[str]],
+) -> int:  # fmt: skip
+    """Write those that meet none but each other: as they are, or, where two have exchanged their values, empty for a moment."""
+    from sqlalchemy.exc import IntegrityError
+
+    settings, these, key = parts
+    live = rows_of(table)
+
+    def write() -> int:
+        return write_back.with_references(
+            connection, place, table, names,
+            lambda also: f"UPDATE {live} AS l SET {settings} FROM {these} WHERE {key} AND {also}",
+        )  # fmt: skip
+
+    connection.exec_driver_sql("SAVEPOINT guard_all_of")
+    try:
+        written = write()
+    except IntegrityError as error:
+        if getattr(error.orig, "pgcode", "") != "23505":
+            raise
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_all_of")
+        written = -1
+    connection.exec_driver_sql("RELEASE SAVEPOINT guard_all_of")
+    if written >= 0:
+        return written
+    emptied = sorted({name for columns in unique for name in columns} & set(names))
+    if connection.exec_driver_sql(_FOLLOWS, (table.oid, emptied)).scalar():
+        raise NoRoom
+    required = [
+        postponed.Required(name_of(table), name, called)
+        for name, called in connection.exec_driver_sql(_REQUIRED, (table.oid, emptied)).all()
+    ]
+    for one in required:
+        execute(connection, f"ALTER TABLE {one.table} ALTER {identifier(one.column)} DROP NOT NULL")
+    empty = ", ".join(f"{identifier(name)} = NULL" for name in emptied)
+    rows: int = execute(connection, f"UPDATE {live} AS l SET {empty} FROM {these} WHERE {key}").rowcount
+    if write() < rows:  # one is still empty
+        raise NoRoom
+    postponed.require(connection, postponed.Relaxed("", required=tuple(required)))
+    return rows

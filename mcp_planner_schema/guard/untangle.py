@@ -99,8 +99,9 @@ def _make_room(connection: Connection, place: str, one: Object, table: Table) ->
     live = evidence.rows_of(table)
     by_key = write_back.keyed(one, table)
     same = write_back.same_key(one.key, table) if by_key else "false"
-    if by_key and not write_back.reaches_others(connection, [table.oid]):
-        same += f" AND {checksum.alike(connection, place, live, write_back.common(one, table)[0])}"
+    if not write_back.reaches_others(connection, [table.oid]):
+        if by_key:
+            same += f" AND {checksum.alike(connection, place, live, write_back.common(one, table)[0])}"
         execute(connection, f"DELETE FROM {live} AS l WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same})")
         return
     own = f"{live} AS l WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same})"
