@@ -421,7 +421,8 @@ def test_a_newer_row_keeps_what_only_one_may_have(
 def test_what_follows_a_value_is_not_emptied_with_it(empty: Database, project: Project) -> None:
     """Two rows that had exchanged their codes, and children that follow a code: theirs are not lost for a moment's emptiness."""
     made = (
-        "CREATE TABLE z (id int PRIMARY KEY, v text UNIQUE); CREATE TABLE child (id int PRIMARY KEY, v text REFERENCES z (v) ON UPDATE CASCADE); "
+        "CREATE TABLE z (id int PRIMARY KEY, v text UNIQUE); "
+        "CREATE TABLE child (id int PRIMARY KEY, v text REFERENCES z (v) ON UPDATE CASCADE); "
         "INSERT INTO z VALUES (1, 'a'), (2, 'b')"
     )
     swap = "UPDATE z SET v = 'x' WHERE id = 1; UPDATE z SET v = 'a' WHERE id = 2; UPDATE z SET v = 'b' WHERE id = 1"
