@@ -57,7 +57,8 @@ IN_THIRDS = {
     "test_history", "test_index_operations", "test_maintenance", "test_move", "test_navigation", "test_offline",
     "test_phases", "test_preflight", "test_progress", "test_rehearsal", "test_restore", "test_restore_archive",
     "test_restore_hard", "test_rights_back", "test_runner", "test_schema", "test_scripts", "test_seeds",
-    "test_seeds_again", "test_sql", "test_staging", "test_stash", "test_stashes", "test_sync", "test_three_phase", "test_touched", "test_trial",
+    "test_seeds_again", "test_sql", "test_staging", "test_stash", "test_stashes", "test_sync", "test_three_phase",
+    "test_touched", "test_trial",
 }  # fmt: skip
 """Files that take long as a whole."""
 
