@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mcp_planner_schema.guard import evidence
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object, Stash
+from mcp_planner_schema.guard.reading import Counted
 from mcp_planner_schema.guard.refill import Filled
 from mcp_planner_schema.guard.regrant import Everything
 
@@ -38,7 +39,10 @@ class Back:
     were last put in, and ``filled`` the outcome. ``late`` are the objects that wait for the end of the body; ``afterwards``: all
     tables do (1), values of columns too (2), and none (0). ``met``: something has come back while the body ran, and ``wanted``:
     not where its place was made. ``marks`` is what was so at each savepoint of the body's. ``in_the_way``: something kept may
-    have kept a row of the upgrade's own out. ``unproven`` are the foreign keys (schema, table, name) that are to be validated
+    have kept a row of the upgrade's own out. ``sources`` are the tables that the downgrade put rows into and somebody has
+    written to since; ``reads`` and ``writes`` what was counted of these and of all tables when the body's last statement had
+    ended, ``moves`` the latter as it first read one of them, ``seeded`` the made tables that hold seeds only (see
+    :mod:`.sources`). ``unproven`` are the foreign keys (schema, table, name) that are to be validated
     when the rows are back. ``xid`` is the transaction that it began in. ``anyway``: no upgrade runs, the schema is as it is.
     """
 
@@ -51,7 +55,11 @@ class Back:
     stood: dict[int, str] = field(default_factory=dict)
     shapes: dict[int, object] = field(default_factory=dict)
     filled: dict[int, Filled] = field(default_factory=dict)
-    newer: bool = False
+    sources: tuple[int, ...] = ()
+    reads: Counted = field(default_factory=dict)
+    writes: dict[int, int] = field(default_factory=dict)
+    moves: dict[int, int] | None = None
+    seeded: set[int] = field(default_factory=set)
     touched: dict[int, str] = field(default_factory=dict)
     late: set[int] = field(default_factory=set)
     afterwards: int = 0
@@ -66,6 +74,11 @@ class Back:
     def rows(self) -> list[Object]:
         """The objects that hold rows, but for those whose rows are all back: a row deleted since then stays deleted."""
         return [one for one in self.stash.objects if one.relation and one.left != 0]
+
+    def newer(self, one: Object) -> bool:
+        """Whether the upgrade may move newer rows into its place: the downgrade has read it, what it wrote to has changed, and it
+        is not known that the upgrade has put nothing but seeds there."""
+        return bool(self.sources) and one.read and one.number not in self.seeded
 
     def changed(self) -> bool:
         """Whether rows came back, or rows of the upgrade's gave way to those that were there before, be they none."""

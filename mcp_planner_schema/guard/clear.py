@@ -56,10 +56,8 @@ def cleared(connection: Connection, back: Back) -> dict[int, Others]:
     """
     from sqlalchemy.exc import IntegrityError
 
-    if back.newer:
-        return {}
     write_back.note_path(connection)
-    anew = made(connection, back)
+    anew = [(one, table) for one, table in made(connection, back) if not back.newer(one)]
     connection.exec_driver_sql("SAVEPOINT guard_clear")
     found = [others for one, table in anew if (others := set_aside(connection, back, one, table))]
     wrong = [others for others in found if others.in_the_way]

@@ -72,7 +72,7 @@ def take(
         with trial.no_rollback(connection), transaction.observed(connection, at.seen):
             original()
             trial.settle(connection, schema)
-        return proof.prove(connection, schema, kept)
+        return proof.prove(connection, schema, stash.read(connection, kept))
 
     done, why = move.first(connection, moving, for_real)
     if done is None:

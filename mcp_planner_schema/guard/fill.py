@@ -23,17 +23,18 @@ def added(one: Object, table: Table, before: Table | None) -> bool:
 
 def rows(
     connection: Connection, back: Back, one: Object, table: Table, *, last: bool = False, cleared: bool = False,
-    deleted: bool = False,
+    deleted: bool = False, all_: bool = True,
 ) -> None:  # fmt: skip
     """Put one object's rows or values in, and note what became of them. ``last``: the body has ended. ``deleted``: rows that the
-    downgrade deleted are not to wait for that."""
+    downgrade deleted are not to wait for that. Not ``all_``: what somebody has written since gets no value yet, for the body may
+    have a newer one."""
     write_back.note_path(connection)
     with (
         checksum.reading(connection),
         wal.written_beside(connection),
         silence.of_table(connection, table.oid, evidence.name_of(table)),
     ):
-        filled = _filled(connection, back, one, table, last=last, cleared=cleared, deleted=deleted or last)
+        filled = _filled(connection, back, one, table, last=last, cleared=cleared, deleted=deleted or last, all_=all_)
         earlier = back.filled.get(one.number, Filled())
         if last:
             given = filled.left < kept(one) or earlier.written + filled.written > 0
@@ -42,20 +43,28 @@ def rows(
 
 
 def _filled(
-    connection: Connection, back: Back, one: Object, table: Table, *, last: bool, cleared: bool, deleted: bool
+    connection: Connection,
+    back: Back,
+    one: Object,
+    table: Table,
+    *,
+    last: bool,
+    cleared: bool,
+    deleted: bool,
+    all_: bool,
 ) -> Filled:
     """The same, while the table's triggers and rules sleep."""
     before, place = back.before.get((one.schema, one.name)), back.stash.place(one)
     may = left.read(connection, back.stash, one)
     if one.kind == "table":
-        if back.newer or not anew(connection, back, table):
+        if back.newer(one) or not anew(connection, back, table):
             return refill.beside(connection, place, one, table, may)
         return refill.exactly(connection, place, one, table, last=last, cleared=cleared)
     filled = Filled()
     mine, stood = _evidence(connection, back, one), _still(connection, back.stood.get(one.number))
     if deleted and mine and stood:
         gone, stay, written = twins.give_way(
-            connection, place, one, table, untouched=mine, stood=stood, moved=back.newer
+            connection, place, one, table, untouched=mine, stood=stood, moved=back.newer(one)
         )
         filled = Filled(removed=gone, why=twins.WHY if stay else "", written=written)
     if one.lost:
@@ -72,6 +81,7 @@ def _filled(
             untouched=mine,
             touched=touched,
             apart=back.anyway,
+            waiting=not all_,
         )
         filled = filled.and_(connection, place, columns)
     if one.kind == "rows":

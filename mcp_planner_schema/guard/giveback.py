@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import forecast, lexer, meanwhile, opaque, postponed, reading, sequences
+from mcp_planner_schema.guard import forecast, lexer, meanwhile, opaque, postponed, reading, sequences, sources
 from mcp_planner_schema.guard.back import Back, InTheWay, undoable
 from mcp_planner_schema.guard.postcheck import execute
 from mcp_planner_schema.guard.transaction import OWN
@@ -77,6 +77,7 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                 return super().execute(query, vars)
             connection.info[OWN] = True
             try:
+                sources.look(connection, back)  # what a cursor on the server has read was no statement of its own
                 text = self.mogrify(query, vars).decode(encodings[self.connection.encoding])
                 if controls := _controls(text):  # in a savepoint of the guard's it would end with that
                     super().execute(text)
@@ -88,8 +89,11 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                 send = functools.partial(_with_rows, connection, back, super().execute)
                 run = _run if back.afterwards or _ALTERS.search(text) else _plainly
                 opaque.sent(connection, back, functools.partial(run, connection, back, send, text), text)
+                if not _builds(text):
+                    sources.look(connection, back)
                 # The result of this cursor stays to be read: what comes back does so on cursors of its own.
                 meanwhile.come_back(connection, back)
+                sources.note(connection, back)
             finally:
                 del connection.info[OWN]
 
@@ -97,11 +101,17 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
             for vars in vars_list:
                 self.execute(query, vars)
 
+    sources.note(connection, back)
     driver.cursor_factory = Watched
     try:
         yield
     finally:
         driver.cursor_factory = before
+
+
+def _builds(text: str) -> bool:
+    """Whether a statement reads tables to make indexes and to check constraints only."""
+    return all(_BUILDS.match(code_of(part, escapes=False)) for part in statements(text))
 
 
 def _controls(text: str) -> list[tuple[str, str]]:

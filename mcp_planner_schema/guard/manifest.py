@@ -26,7 +26,7 @@ AFTER = "guard:after"
 
 @dataclass(frozen=True)
 class Written:
-    """A table that the downgrade wrote to, as it left it: what it moved there may be newer when it comes back."""
+    """A table that the downgrade put rows or values into, as it left it: what it moved there may be newer when it comes back."""
 
     schema: str
     name: str
@@ -42,7 +42,8 @@ class Object:
     downgrade; ``key`` is the primary key. ``grants`` are those on lost columns. ``left_as`` says what table and columns
     were called after the downgrade: ``{"schema": …, "name": …, "columns": {then: after}}``. ``restored`` and ``left`` are how
     many rows went back and how many did not, None before the first time. A ``moved`` table is the table itself, nobody has
-    counted its rows; ``structure`` is what it was like (see :mod:`.structure`).
+    counted its rows; ``structure`` is what it was like (see :mod:`.structure`). ``read``: the downgrade has read it, or nobody
+    knows; of what it has not read it can have moved nothing elsewhere.
     """
 
     number: int
@@ -65,6 +66,7 @@ class Object:
     restored: int | None = None
     left: int | None = None
     structure: Any = None
+    read: bool = True
 
     @property
     def shown(self) -> str:
@@ -164,7 +166,7 @@ def write(
             "types": list(one.types), "lost_columns": list(one.lost), "bytes": one.bytes, "last_value": one.last_value,
             "is_called": one.is_called, "grants": json.dumps(one.grants), "definition": one.definition,
             "left_as": json.dumps(one.left_as) if one.left_as else None,
-            "structure": json.dumps(one.structure) if one.structure else None,
+            "structure": json.dumps(one.structure) if one.structure else None, "body_read": one.read,
         }  # fmt: skip
         if one.checksum:
             values |= {"row_count": one.checksum.rows, "sum_0": one.checksum.sum_0, "sum_1": one.checksum.sum_1,
@@ -321,8 +323,8 @@ def _objects(connection: Connection, schema: str, stash: int) -> tuple[Object, .
     rows = connection.exec_driver_sql(
         "SELECT number, kind, object_schema, object_name, relation, moved, key_columns, columns, types, lost_columns, "
         "row_count, sum_0, sum_1, bytes, last_value, is_called, grants, definition, left_as, structure, "
-        f"restored_rows, left_rows FROM {schema}.stash_object "
-        "WHERE stash_id = %s ORDER BY number",
+        "restored_rows, left_rows, coalesce((pg_catalog.to_jsonb(o) ->> 'body_read')::boolean, true) AS body_read "
+        f"FROM {schema}.stash_object AS o WHERE stash_id = %s ORDER BY number",
         (stash,),
     )
     return tuple(
@@ -333,7 +335,7 @@ def _objects(connection: Connection, schema: str, stash: int) -> tuple[Object, .
             bytes=one.bytes, last_value=one.last_value, is_called=one.is_called,
             grants=_grants(one.grants),
             definition=one.definition, left_as=one.left_as, restored=one.restored_rows, left=one.left_rows,
-            structure=one.structure,
+            structure=one.structure, read=one.body_read,
         )
         for one in rows
     )  # fmt: skip

@@ -35,7 +35,7 @@ COMMENT ON COLUMN {schema}.stash.went IS 'The catalog''s lines of all else that 
 COMMENT ON COLUMN {schema}.stash.keep_until IS 'migrate-stash-purge deletes nothing before this time';
 
 COMMENT ON COLUMN {schema}.stash.xid IS 'The downgrade''s transaction, and the oldest that ran beside it';
-COMMENT ON COLUMN {schema}.stash.written IS 'Tables that the downgrade wrote to: what it moved there may change';
+COMMENT ON COLUMN {schema}.stash.written IS 'Tables that the downgrade put rows into: what it moved there may change';
 
 CREATE TABLE IF NOT EXISTS {schema}.stash_object (
     stash_id      bigint NOT NULL REFERENCES {schema}.stash,
@@ -64,6 +64,7 @@ CREATE TABLE IF NOT EXISTS {schema}.stash_object (
     left_rows     bigint,
     PRIMARY KEY (stash_id, number)
 );
+ALTER TABLE {schema}.stash_object ADD COLUMN IF NOT EXISTS body_read boolean NOT NULL DEFAULT true;
 COMMENT ON TABLE {schema}.stash_object IS 'What a stash holds: kept tables, columns, changed rows, sequences, definitions';
 COMMENT ON COLUMN {schema}.stash_object.relation IS 'The table in the stash''s schema that holds the rows';
 COMMENT ON COLUMN {schema}.stash_object.lost_columns IS 'Columns that went; the others of columns are the key, or changed rows';
@@ -71,5 +72,6 @@ COMMENT ON COLUMN {schema}.stash_object.sum_0 IS 'Sum over the rows'' hashes, wi
 COMMENT ON COLUMN {schema}.stash_object.sum_1 IS 'The same with seed 1';
 COMMENT ON COLUMN {schema}.stash_object.left_as IS 'What the table and its columns were called after the downgrade';
 COMMENT ON COLUMN {schema}.stash_object.structure IS 'Of a moved table: what it must be like again to be moved back';
+COMMENT ON COLUMN {schema}.stash_object.body_read IS 'false: the downgrade has moved nothing of it elsewhere';
 COMMENT ON COLUMN {schema}.stash_object.left_rows IS 'Rows that did not go back: newer ones stand in their place';
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import clear, evidence, fill, postponed
+from mcp_planner_schema.guard import clear, evidence, fill, postponed, sources
 from mcp_planner_schema.guard.back import Back, InTheWay, anew, made, undoable
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
@@ -36,7 +36,7 @@ def come_back(
     back.wanted = back.wanted or wanting
     for one, table in _parents_first(connection, back) if wanting else _with_places(connection, back):
         waits = one.number in back.late or one.moved or (one.kind == "table" and back.afterwards)
-        if (waits and not wanting) or (back.newer and one.kind == "table"):
+        if (waits and not wanting) or (one.kind == "table" and back.newer(one)):
             continue
         if one.kind == "table":
             if not anew(connection, back, table):
@@ -54,7 +54,9 @@ def come_back(
         back.shapes[one.number] = shape
         connection.exec_driver_sql("SAVEPOINT guard_restore")
         try:
-            fill.rows(connection, back, one, table, deleted=wanting and one.number not in back.stood)
+            fill.rows(
+                connection, back, one, table, deleted=wanting and one.number not in back.stood, all_=wanting or strictly
+            )
         except DBAPIError:
             if strictly:
                 raise
@@ -64,7 +66,7 @@ def come_back(
 
 def waiting(connection: Connection, back: Back) -> list[int]:
     """The tables that the upgrade has made, by OID, whose moved rows come when its body has ended."""
-    if back.newer or back.afterwards or not any(one.moved for one in back.rows()):
+    if back.afterwards or not any(one.moved for one in back.rows()):
         return []
     done = back.filled.keys() | back.late
     return [table.oid for one, table in made(connection, back) if one.moved and one.number not in done]
@@ -112,10 +114,11 @@ def before_commit(connection: Connection, back: Back) -> None:
         raise InTheWay
     connection.info[OWN] = True
     try:
+        sources.settle(connection, back)
         come_back(connection, back, wanting=True, changed=False)
         if back.unproven:
             for one, table in _parents_first(connection, back):
-                if one.kind == "rows" or back.newer:
+                if one.kind == "rows" or back.newer(one):
                     fill.rows(connection, back, one, table, deleted=True)
             postponed.prove(connection, back)
     finally:

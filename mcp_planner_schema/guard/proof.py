@@ -79,11 +79,15 @@ def prove(connection: Connection, schema: str, kept: stash.Kept) -> stash.Kept:
     sealed = seal.seal(connection, schema, kept, after, seen.states)
     if not any(one.relation for one in sealed.objects):
         return sealed
-    # What it has made may hold what it has moved there, like what it has written to.
-    anew = {oid for oid, table in after.items() if oid not in kept.before and table.kind == "r"}
-    return replace(
-        sealed, written=tuple(_as_left(connection, after[oid]) for oid in _readable(connection, seen.written | anew))
-    )
+    # What it has made may hold what it has moved there, like what it has put rows or values into.
+    received = {oid for oid, table in after.items() if oid not in kept.before and table.kind == "r"}
+    received |= {oid for oid in seen.written if _received(kept.states[oid], seen.states[oid])}
+    return replace(sealed, written=tuple(_as_left(connection, after[oid]) for oid in _readable(connection, received)))
+
+
+def _received(before: damage.State, after: damage.State) -> bool:
+    """Whether rows or values were put into a table. After a TRUNCATE its counters begin anew: then they may have been."""
+    return after.file != before.file or after.inserted > before.inserted or after.updated > before.updated
 
 
 def _readable(connection: Connection, tables: Collection[int]) -> list[int]:

@@ -24,9 +24,11 @@ from mcp_planner_schema.guard import (
     postponed,
     refreshed,
     regrant,
+    rekey,
     rights,
     silence,
     since,
+    sources,
     told,
     twins,
     untangle,
@@ -73,11 +75,10 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
     back.others = regrant.everything(connection, schema, stash.rights)
     back.already = frozenset(connection.exec_driver_sql(_TABLES).scalars())
     if not later:
-        _lock_written(connection, stash)
-    back.newer = not later and any(since.written_since(connection, one) for one in stash.written)
+        back.sources = tuple(table.oid for table in _lock_written(connection, stash))
     for one in back.rows():
         there = back.before.get((one.schema, one.name))
-        if back.newer and one.lost and there:
+        if back.newer(one) and one.lost and there:
             back.touched[one.number] = since.touched(connection, stash, one, there)
         after = one.left_as
         if after and later:  # by now the table and its columns are called again what they were before the downgrade
@@ -88,19 +89,23 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
             names = after["columns"]
             with silence.unveiled(connection, live.oid, evidence.name_of(live)):
                 mine = back.untouched[one.number] = since.untouched(
-                    connection, stash, one, live, names, newer=back.newer
+                    connection, stash, one, live, names, newer=back.newer(one)
                 )
                 if not later and (stood := twins.stood(connection, stash.place(one), one, live, names, mine)):
                     back.stood[one.number] = stood
     return back
 
 
-def _lock_written(connection: Connection, stash: Stash) -> None:
-    """Keep writers away from what the downgrade wrote to: what it moved there may go back, as it is looked at now."""
+def _lock_written(connection: Connection, stash: Stash) -> list[Table]:
+    """Keep writers away from what the downgrade put rows into: what it moved there may go back, as it is looked at now.
+
+    Gives those that others have written to since.
+    """
     # SHARE lets readers go on, and whoever makes an index; rows that the upgrade itself writes take their own lock.
-    found = [table for one in stash.written if (table := evidence.named(connection, one.schema, one.name))]
-    for table in sorted(found, key=lambda one: one.oid):
+    found = [(one, table) for one in stash.written if (table := evidence.named(connection, one.schema, one.name))]
+    for _, table in sorted(found, key=lambda pair: pair[1].oid):
         execute(connection, f"LOCK TABLE {evidence.name_of(table)} IN SHARE MODE")
+    return [table for one, table in found if since.written_since(connection, one, table)]
 
 
 def _there(connection: Connection, back: Back) -> dict[tuple[str, str], Table]:
@@ -117,6 +122,9 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
     order = clear.in_order(connection, [table.oid for table in tables.values() if table])
     there = [(one, table) for one in back.rows() if (table := tables[one.number])]
     meanwhile.keep_others_out(connection, back, made(connection, back))
+    if not back.anyway:
+        sources.settle(connection, back)
+        rekey.all_of(connection, back)
     already = dict(back.filled)
     cleared = clear.cleared(connection, back) or untangle.together(connection, back, there)
     columns = {number: filled for number, filled in back.filled.items() if filled.aside and number not in cleared}
@@ -195,7 +203,7 @@ def _moved_back(connection: Connection, back: Back, one: Object, table: Table) -
     """
     from sqlalchemy.exc import DBAPIError
 
-    if not one.moved or back.newer or one.number in back.filled or not anew(connection, back, table):
+    if not one.moved or one.number in back.filled or not anew(connection, back, table):
         return None
     lines = frozenset((kind, name, text) for kind, name, text in one.structure)
     done, filled = False, Filled(swapped=True)

@@ -36,11 +36,8 @@ def _since(stash: Stash) -> str:
     return f"l.xmin <> {own} AND pg_catalog.age(l.xmin) <= pg_catalog.age({(oldest or [own])[0]})"
 
 
-def written_since(connection: Connection, left: Written) -> bool:
+def written_since(connection: Connection, left: Written, table: Table) -> bool:
     """Whether a table is not as the downgrade has left it. Other steps back and up again change nothing in it."""
-    table = evidence.named(connection, left.schema, left.name)
-    if table is None:
-        return False
     if not set(left.columns) <= {column.name for column in table.columns.values()}:
         return True
     with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):

@@ -63,11 +63,11 @@ class Copy(NamedTuple):
 class Kept:
     """What the real run is held to: what was tried, the tables as they stood under the locks, and the copies.
 
-    ``states`` are the tables' files and counters at that time, ``harmed`` the tables whose rows may change all the same,
-    ``copies`` each copy as it was made, by its quoted name, ``stand_ins`` what stands in for moved tables, ``own`` what
-    of the guard's this transaction has not written to, ``catalog`` all of the schema as it was. ``since`` the trial began
-    these were touched by others. ``rights`` are those on what goes, but for the tables that are kept, and ``went`` is what the
-    catalog says of it. ``id`` is the stash's number, 0 where nothing is lost.
+    ``states`` are the tables' files and counters at that time, ``reads`` what was read of those that are kept, ``harmed`` the
+    tables whose rows may change all the same, ``copies`` each copy as it was made, by its quoted name, ``stand_ins`` what stands
+    in for moved tables, ``own`` what of the guard's this transaction has not written to, ``catalog`` all of the schema as it
+    was. ``since`` the trial began these were touched by others. ``rights`` are those on what goes, but for the tables that are
+    kept, and ``went`` is what the catalog says of it. ``id`` is the stash's number, 0 where nothing is lost.
     """
 
     id: int
@@ -80,6 +80,7 @@ class Kept:
     objects: tuple[Object, ...] = ()
     tables: dict[int, Table] = field(default_factory=dict)
     copies: dict[str, Copy] = field(default_factory=dict)
+    reads: reading.Counted = field(default_factory=dict)
     states: dict[int, damage.State] = field(default_factory=dict)
     harmed: frozenset[int] = frozenset()
     own: frozenset[str] = frozenset()
@@ -142,7 +143,25 @@ def _kept(
     kept = replace(kept, states=states, harmed=frozenset(harmed), catalog=catalog, own=own)
     if moving:
         kept = replace(kept, stand_ins=move.away(connection, schema, manifest.schema_of(schema, number), moving))
-    return kept
+    return replace(kept, reads=reading.begin(connection, [oid for parts in _parts(kept).values() for oid in parts]))
+
+
+def read(connection: Connection, kept: Kept) -> Kept:
+    """To be called right after the real run: each kept object noted as one that this has read, or has not."""
+    unread = reading.unread(connection, kept.reads)
+    parts = _parts(kept)
+    objects = [replace(one, read=not set(parts.get(one.number, (0,))) <= unread) for one in kept.objects]
+    return replace(kept, objects=tuple(objects))
+
+
+def _parts(kept: Kept) -> dict[int, list[int]]:
+    """The tables that hold an object's rows, by its number: the body has no other place to read a copied one from."""
+    found: dict[int, list[int]] = {}
+    numbers = {table.oid: number for number, table in kept.tables.items()}
+    for oid, table in kept.before.items():
+        if (number := numbers.get(kept.tried.root(table).oid)) is not None:
+            found.setdefault(number, []).append(oid)
+    return found
 
 
 def _locked(

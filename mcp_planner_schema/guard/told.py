@@ -30,7 +30,7 @@ def of_object(connection: Connection, back: Back, one: Object, table: Table | No
         )
     assert filled is not None
     manifest.mark_object(connection, back.schema, back.stash.id, one.number, kept - filled.left, filled.left)
-    back_now = min(filled.written, kept - filled.left) if back.anyway or back.newer else kept - filled.left
+    back_now = min(filled.written, kept - filled.left) if back.anyway or back.newer(one) else kept - filled.left
     nothing = ", nothing more to give back" if back.anyway and not filled.written else ""
     lines = [f"restored {one.shown}: {back_now} rows{nothing}"]
     lines += _displaced(one, filled)

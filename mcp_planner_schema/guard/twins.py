@@ -112,7 +112,7 @@ def stood(
     called in ``live``, ``untouched`` which kept rows have their place still free.
     """
     key = [names[name] for name in one.key if name in names]
-    if one.key and (len(key) < len(one.key) or not set(key) <= set(_given(connection, live))):
+    if one.key and (len(key) < len(one.key) or not set(key) <= set(given(connection, live))):
         return None
     with checksum.reading(connection):
         if not execute(
@@ -154,7 +154,7 @@ def give_way(
     key, same_key = checksum.row_hash(one.key, "l"), write_back.same_key(one.key, table)
     anew = _ANEW.format(live=rows_of(table), stood=stood, key=key, place=place, same_key=same_key)
     if execute(connection, anew).rowcount:
-        unique = [] if moved else _by_unique(connection, one, table, columns)
+        unique = [] if moved else by_unique(connection, one, table, columns)
         _pair(connection, place, one, table, columns, untouched, unique)
         gone = _swap(connection, place, one, table, columns)
         which = "" if gone else " OR NOT t.referred"
@@ -174,7 +174,7 @@ def _fewer(
     if connection.exec_driver_sql(_UPDATED, {"oid": table.oid}).scalar_one():
         return 0, 0
     columns, _ = write_back.common(one, table)
-    compared = _compared(connection, one, table, columns)
+    compared = told_apart_by(connection, one, table, columns)
     was, now = checksum.row_text(compared, "c"), checksum.row_text(compared, "l")
     execute(connection, _MORE.format(live=rows_of(table), stood=stood, place=place, was=was, now=now))
     _pair(connection, place, one, table, columns, untouched)
@@ -191,10 +191,10 @@ def _pair(
     connection: Connection, place: str, one: Object, table: Table, columns: list[str], untouched: str,
     unique: Sequence[str] = (),
 ) -> None:  # fmt: skip
-    compared = _compared(connection, one, table, columns)
+    compared = told_apart_by(connection, one, table, columns)
     sql = _PAIRS.format(
         place=place, live=rows_of(table), referred=referred(connection, table),
-        was=_told_by("c", compared, unique), now=_told_by("l", compared, unique),
+        was=told_by("c", compared, unique), now=told_by("l", compared, unique),
         deleted=f"{_deleted(untouched)} AND {write_back.absent(one, table, columns)}",
     )  # fmt: skip
     execute(connection, sql)
@@ -222,18 +222,19 @@ def _deleted(untouched: str) -> str:
     return f"c.{identifier(AFTER)} IS NULL AND c.ctid IN (SELECT u.place FROM {untouched} AS u)"
 
 
-def _compared(connection: Connection, one: Object, table: Table, columns: Iterable[str]) -> list[str]:
+def told_apart_by(connection: Connection, one: Object, table: Table, columns: Iterable[str]) -> list[str]:
+    """Those of the columns that say which row it is: all but the key and what the server fills."""
     return sorted(set(columns) - set(one.key) - _filled(connection, table))
 
 
-def _by_unique(connection: Connection, one: Object, table: Table, columns: Iterable[str]) -> list[str]:
+def by_unique(connection: Connection, one: Object, table: Table, columns: Iterable[str]) -> list[str]:
     """The columns of a unique index, where there is one that people fill: it lets in no second row."""
-    said = set(columns) - set(one.key) - set(_given(connection, table))
+    said = set(columns) - set(one.key) - set(given(connection, table))
     unique = [set(found) for found in connection.exec_driver_sql(_UNIQUE, {"oid": table.oid}).scalars()]
     return next((sorted(found) for found in unique if found <= said), [])
 
 
-def _told_by(alias: str, whole: Sequence[str], unique: Sequence[str]) -> str:
+def told_by(alias: str, whole: Sequence[str], unique: Sequence[str]) -> str:
     """SQL: the text of a row that tells whether it is another: of what is unique in it, else of all."""
     text = checksum.row_text(whole, alias)
     if not unique:
@@ -246,11 +247,11 @@ def _told_by(alias: str, whole: Sequence[str], unique: Sequence[str]) -> str:
 
 def _filled(connection: Connection, table: Table) -> set[str]:
     """The columns that nobody writes: those generated, and those whose default is the time."""
-    stamped = {name for name, default in _given(connection, table).items() if _CLOCK.search(default)}
+    stamped = {name for name, default in given(connection, table).items() if _CLOCK.search(default)}
     return stamped | {column.name for column in table.columns.values() if column.generated}
 
 
-def _given(connection: Connection, table: Table) -> dict[str, str]:
+def given(connection: Connection, table: Table) -> dict[str, str]:
     """The columns that the server fills by itself, with their defaults."""
     with pinned(connection, search_path=SYSTEM_PATH):
         return {row[0]: row[1] for row in connection.exec_driver_sql(_GIVEN, (table.oid,))}

@@ -38,13 +38,13 @@ def together(connection: Connection, back: Back, there: Sequence[tuple[Object, T
     """
     from sqlalchemy.exc import DBAPIError, IntegrityError
 
-    anew = made(connection, back)
+    anew = [(one, table) for one, table in made(connection, back) if not back.newer(one)]
     lost = [
         (one, table)
         for one, table in there
         if one.lost and fill.added(one, table, back.before.get((one.schema, one.name)))
     ]
-    if back.newer or not anew or not lost or not undoable(connection, back):
+    if not anew or not lost or not undoable(connection, back):
         return {}
     before = dict(back.filled)
     connection.exec_driver_sql("SAVEPOINT guard_untangle")

@@ -1,0 +1,220 @@
+"""Gives rows that an upgrade has written the keys that they had, and lets those follow that refer to them.
+
+An upgrade makes a lookup table anew, and the server gives its rows other keys than they had: of a random default, or in another
+order. A kept row and the upgrade's are the same where what is unique in them, or all but what the server fills, is equal. With
+its own key the upgrade's row is in the kept one's way, and what it has meanwhile filled in elsewhere would mean another row.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple
+
+from mcp_planner_schema.guard import checksum, clear, evidence, ladder, sequences, silence, twins, write_back
+from mcp_planner_schema.guard.back import Back, made, undoable
+from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
+from mcp_planner_schema.guard.manifest import Object
+from mcp_planner_schema.guard.postcheck import execute, identifier
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_NUMBERS = ("smallint", "integer", "bigint")
+"""Types of keys of which unused ones are found by counting on."""
+
+_REFERRING = """
+SELECT k.conrelid::bigint, n.nspname::text, r.relname::text, k.confupdtype::text,
+       (SELECT a.attname::text FROM ROWS FROM (pg_catalog.unnest(k.conkey), pg_catalog.unnest(k.confkey)) AS u (n, f)
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.n
+        JOIN pg_catalog.pg_attribute b ON b.attrelid = k.confrelid AND b.attnum = u.f WHERE b.attname = %s)
+FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.conrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+WHERE k.contype = 'f' AND k.confrelid = %s AND k.conparentid = 0
+"""
+# The sequence that gives a column its values, of whoever it is.
+_SEQUENCE = """
+SELECT d.objid::bigint FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+  AND d.refobjid = %(oid)s AND d.refobjsubid = %(n)s AND d.deptype IN ('a', 'i')
+UNION SELECT d.refobjid::bigint FROM pg_catalog.pg_attrdef f JOIN pg_catalog.pg_depend d ON d.objid = f.oid
+  AND d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+  JOIN pg_catalog.pg_class s ON s.oid = d.refobjid AND s.relkind = 'S'
+WHERE f.adrelid = %(oid)s AND f.adnum = %(n)s
+"""
+# Equal rows pair off by number; who is what it was already, does not take part.
+_PAIRS = """
+CREATE TEMPORARY TABLE guard_keys ON COMMIT DROP AS
+WITH kept AS MATERIALIZED (SELECT {kept} AS key, {was} AS said FROM {place} AS c),
+live AS MATERIALIZED (SELECT l.{key} AS key, {now} AS said FROM {live} AS l),
+k AS (SELECT key, said, pg_catalog.row_number() OVER (PARTITION BY said ORDER BY key) AS n FROM kept
+      WHERE NOT EXISTS (SELECT FROM live WHERE live.key = kept.key AND live.said = kept.said)),
+a AS (SELECT key, said, pg_catalog.row_number() OVER (PARTITION BY said ORDER BY key) AS n FROM live
+      WHERE NOT EXISTS (SELECT FROM kept WHERE live.key = kept.key AND live.said = kept.said)),
+pairs AS (SELECT a.key AS was, k.key AS target FROM a LEFT JOIN k ON k.said = a.said AND k.n = a.n)
+SELECT p.was, p.target, {unused} AS unused FROM pairs AS p
+WHERE p.target IS NOT NULL OR p.was IN (SELECT q.target FROM pairs AS q){others}
+"""
+_OTHERS = " OR p.was IN (SELECT kept.key FROM kept)"
+
+
+class _Reference(NamedTuple):
+    """A column of a table that refers to the key."""
+
+    table: Table
+    column: str
+
+
+def all_of(connection: Connection, back: Back) -> None:
+    """Give the upgrade's rows their kept keys, in the tables that it has made and whose keys the server makes (numbers, uuids).
+
+    A row that is none of the kept ones, and has a key that one of these had, gets a new one where its table holds newer rows, or
+    that key is another's now. What cannot be done stays as it is. Nothing where others may have seen the rows already.
+    """
+    if not undoable(connection, back):
+        return
+    tables = made(connection, back)
+    order = clear.in_order(connection, [table.oid for _, table in tables]) or {}
+    for one, table in sorted(tables, key=lambda pair: order.get(pair[1].oid, 0)):
+        if one.number not in back.filled and (unused := _unused(connection, back, one, table)):
+            _give(connection, back, one, table, unused)
+
+
+def _unused(connection: Connection, back: Back, one: Object, table: Table) -> str:
+    """SQL: a key that nobody has or had; empty where the server does not make the keys."""
+    column = next((each for each in table.columns.values() if (each.name,) == one.key), None)
+    if column is None or column.name not in twins.given(connection, table):
+        return ""
+    if column.type not in (*_NUMBERS, "uuid") or one.types[one.columns.index(column.name)] != column.type:
+        return ""
+    place, live, name = back.stash.place(one), rows_of(table), identifier(column.name)
+    with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
+        if write_back.empty(connection, table):
+            return ""
+        if column.type == "uuid":
+            return "pg_catalog.gen_random_uuid()"
+        highest = execute(
+            connection,
+            f"SELECT pg_catalog.max(m) FROM (SELECT 0::bigint UNION ALL SELECT pg_catalog.max({name}) FROM {place} "
+            f"UNION ALL SELECT pg_catalog.max({name}) FROM {live}) AS u (m)",
+        ).scalar_one()
+    stands = [each.last_value for each in _sequences(connection, back, table, column.name)]
+    return f"({max(highest, *stands, 0):d} + pg_catalog.row_number() OVER ())::{column.type}"
+
+
+def _sequences(connection: Connection, back: Back, table: Table, name: str) -> list[sequences.Sequence]:
+    number = next(n for n, column in table.columns.items() if column.name == name)
+    found = connection.exec_driver_sql(_SEQUENCE, {"oid": table.oid, "n": number}).scalars().all()
+    return list(sequences.named(connection, back.schema, found).values())
+
+
+def _give(connection: Connection, back: Back, one: Object, table: Table, unused: str) -> None:
+    from sqlalchemy.exc import DBAPIError
+
+    write_back.note_path(connection)
+    connection.exec_driver_sql("SAVEPOINT guard_rekey")
+    done = True
+    try:
+        referring = _referring(connection, table, one.key[0])
+        if referring is not None and _paired(connection, back, one, table, unused):
+            _exchange(connection, back, one, table, referring)
+            _advance(connection, back, one, table)
+        execute(connection, "DROP TABLE IF EXISTS pg_temp.guard_keys")
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) in ladder.TRANSIENT:
+            raise
+        done = False
+    if not done:
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_rekey")
+    connection.exec_driver_sql("RELEASE SAVEPOINT guard_rekey")
+
+
+def _referring(connection: Connection, table: Table, key: str) -> list[_Reference] | None:
+    """Who refers to the key, but for those that follow by themselves; None where one would lose its reference instead."""
+    found = connection.exec_driver_sql(_REFERRING, (key, table.oid)).all()
+    refers = [row for row in found if row[4] is not None and row[3] != "c"]
+    if any(action in ("n", "d") for *_, action, _ in refers):
+        return None
+    tables = {row[0]: evidence.named(connection, row[1], row[2]) for row in refers}
+    return [_Reference(referring, row[4]) for row in refers if (referring := tables[row[0]])]
+
+
+def _paired(connection: Connection, back: Back, one: Object, table: Table, unused: str) -> int:
+    """Make the temporary table of rows that are to have another key: theirs, the kept one, an unused one. Gives how many."""
+    columns, _ = write_back.common(one, table)
+    by_unique = twins.by_unique(connection, one, table, columns)
+    compared = twins.told_apart_by(connection, one, table, columns)
+    if not (by_unique or compared):
+        return 0
+    key = next(column for column in table.columns.values() if column.name == one.key[0])
+    with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
+        rows: int = execute(
+            connection,
+            _PAIRS.format(
+                kept=write_back.typed(key), key=identifier(key.name), place=back.stash.place(one), live=rows_of(table),
+                was=twins.told_by("c", compared, by_unique), now=twins.told_by("l", compared, by_unique),
+                unused=unused, others=_OTHERS if back.newer(one) else "",
+            ),
+        ).rowcount  # fmt: skip
+    return rows
+
+
+def _exchange(connection: Connection, back: Back, one: Object, table: Table, referring: list[_Reference]) -> None:
+    """Through the unused keys to the kept ones: two rows that have exchanged theirs would meet otherwise."""
+    key = identifier(one.key[0])
+    tables = {each.oid: each for each in (table, *(reference.table for reference in referring))}
+    with checksum.reading(connection), write_back.settable(connection, table, [one.key[0]]), ExitStack() as asleep:
+        for each in tables.values():
+            asleep.enter_context(silence.of_table(connection, each.oid, name_of(each)))
+        asleep.enter_context(silence.loops(connection, list(tables)))
+        for now, then in (("was", "unused"), ("unused", "target")):
+            execute(
+                connection,
+                f"UPDATE {rows_of(table)} AS l SET {key} = m.{then} FROM pg_temp.guard_keys AS m "
+                f"WHERE l.{key} = m.{now} AND m.{then} IS NOT NULL",
+            )
+        for reference in referring:
+            column = identifier(reference.column)
+            for now, then, also in (
+                ("m.was", "m.unused", _but_kept(back, table, key, reference)),
+                ("m.unused", "m.target", " AND m.target IS NOT NULL"),
+            ):
+                execute(
+                    connection,
+                    f"UPDATE {rows_of(reference.table)} AS r SET {column} = {then} "
+                    f"FROM pg_temp.guard_keys AS m WHERE r.{column} = {now}{also}",
+                )
+
+
+def _but_kept(back: Back, referred: Table, key: str, reference: _Reference) -> str:
+    """SQL: that the reference of the row ``r`` is none that has come back already: that one means the kept row of this key.
+
+    Where there is no such row yet it has to go along, and comes back once more with all of its kind.
+    """
+    table, column = reference
+    there = f"EXISTS (SELECT FROM {rows_of(referred)} AS l WHERE l.{key} = r.{identifier(column)})"
+    said = ""
+    for one in back.rows():
+        if (
+            (one.schema, one.name) != (table.schema, table.name)
+            or column not in one.columns
+            or one.number not in back.filled
+        ):
+            continue
+        place, touched = back.stash.place(one), back.touched.get(one.number)
+        only = f" AND NOT EXISTS (SELECT FROM {touched} AS t WHERE t.place = c.ctid)" if touched else ""
+        same = write_back.same_key(one.key, table, now="r") if one.key else "false"
+        alike = write_back.same_key([column], table, now="r")
+        said += f" AND NOT EXISTS (SELECT FROM {place} AS c WHERE {same} AND {alike} AND {there}{only})"
+    return said
+
+
+def _advance(connection: Connection, back: Back, one: Object, table: Table) -> None:
+    """Let the sequence of the keys not give those that were unused."""
+    column = next(each for each in table.columns.values() if each.name == one.key[0])
+    if column.type not in _NUMBERS:
+        return
+    asked = "SELECT pg_catalog.max(m.unused) FROM pg_temp.guard_keys AS m WHERE m.target IS NULL"
+    last = execute(connection, asked).scalar_one()
+    for found in _sequences(connection, back, table, column.name) if last is not None else ():
+        if found.rising and found.last_value < last:
+            sequences.advance(connection, found.schema, found.name, last, True)
