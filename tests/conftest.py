@@ -52,7 +52,8 @@ def some(cases: Iterable[str]) -> list[Any]:
 IN_THIRDS = {
     "test_any_project", "test_archive", "test_archived_downgrade", "test_audit", "test_automatic", "test_backfill",
     "test_backfill_back", "test_backfill_progress", "test_backfill_rows", "test_blockers", "test_bystanders",
-    "test_catalog_change", "test_column_operations", "test_compatible", "test_constraint_operations", "test_deadline",
+    "test_catalog_change", "test_column_operations", "test_commits_again", "test_compatible",
+    "test_constraint_operations", "test_deadline",
     "test_deploy", "test_deploy_lock", "test_environment", "test_foreign_history", "test_generate", "test_golang",
     "test_history", "test_index_operations", "test_lookups", "test_maintenance", "test_move", "test_navigation", "test_offline",
     "test_phases", "test_preflight", "test_progress", "test_rehearsal", "test_restore", "test_restore_archive",

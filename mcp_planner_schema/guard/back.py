@@ -43,7 +43,11 @@ class Back:
     written to since; ``reads`` and ``writes`` what was counted of these and of all tables when the body's last statement had
     ended, ``moves`` the latter as it first read one of them, ``seeded`` the made tables that hold seeds only (see
     :mod:`.sources`). ``unproven`` are the foreign keys (schema, table, name) that are to be validated
-    when the rows are back. ``xid`` is the transaction that it began in. ``anyway``: no upgrade runs, the schema is as it is.
+    when the rows are back. ``xid`` is the transaction that it began in. ``stays`` is, for the number of changed rows, their table
+    as it began, and what each kept column is called there. Where the body has committed, ``xids`` are those that its rows have,
+    ``horizon`` is the oldest that others can have had since the first time, ``files`` what its tables were written to, and
+    ``shared`` are the made tables that others have written to; ``ended``: its next transaction has not begun yet (see
+    :mod:`.over_commit`). ``anyway``: no upgrade runs, the schema is as it is.
     """
 
     schema: str
@@ -69,6 +73,12 @@ class Back:
     marks: list[tuple[str, dict[int, Filled], dict[int, object]]] = field(default_factory=list)
     unproven: list[tuple[str, str, str]] = field(default_factory=list)
     xid: str = ""
+    stays: dict[int, tuple[Table, dict[str, str]]] = field(default_factory=dict)
+    xids: set[str] = field(default_factory=set)
+    horizon: str = ""
+    files: dict[int, str] = field(default_factory=dict)
+    shared: set[int] = field(default_factory=set)
+    ended: bool = False
     anyway: bool = False
 
     def rows(self) -> list[Object]:

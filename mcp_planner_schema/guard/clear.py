@@ -57,7 +57,7 @@ def cleared(connection: Connection, back: Back) -> dict[int, Others]:
     from sqlalchemy.exc import IntegrityError
 
     write_back.note_path(connection)
-    anew = [(one, table) for one, table in made(connection, back) if not back.newer(one)]
+    anew = [pair for pair in made(connection, back) if not back.newer(pair[0]) and pair[0].number not in back.shared]
     connection.exec_driver_sql("SAVEPOINT guard_clear")
     found = [others for one, table in anew if (others := set_aside(connection, back, one, table))]
     wrong = [others for others in found if others.in_the_way]
@@ -136,7 +136,7 @@ def rest(connection: Connection, back: Back) -> int:
     oids = [table.oid for _, table in anew]
     for one, table in anew:
         filled = back.filled[one.number]
-        if filled.displaced > filled.removed and write_back.keyed(one, table):
+        if one.number not in back.shared and filled.displaced > filled.removed and write_back.keyed(one, table):
             with _asleep(connection, [table]):
                 removed = write_back.remove(connection, back.stash.place(one), one, table, oids)
             back.filled[one.number] = replace(filled, removed=filled.removed + removed)
@@ -144,22 +144,24 @@ def rest(connection: Connection, back: Back) -> int:
     return gone
 
 
-def take_out(connection: Connection, back: Back, filled: Sequence[tuple[Object, Table]]) -> None:
+def take_out(connection: Connection, back: Back, filled: Sequence[tuple[Object, Table]]) -> bool:
     """Take the kept rows out of these tables: all at once where they hold no others, else those that are as they were kept.
 
-    One that is another by now stays, and so do all of a table without a key: after a commit they may be somebody's.
+    One that is another by now stays, and so do all of a table without a key: after a commit they may be somebody's. False where
+    a row of another table refers to one of them: then nothing was done.
     """
     from sqlalchemy.exc import IntegrityError
 
     tables = [table for _, table in filled]
     if write_back.reaches_others(connection, [table.oid for table in tables]):
-        return
-    if all(_as_kept(connection, back, one, table) for one, table in filled):
-        empty(connection, tables)
-        return
-    order = in_order(connection, [table.oid for table in tables]) or {}
+        return False
+    done = True
     connection.exec_driver_sql("SAVEPOINT guard_take_out")
     try:
+        if all(_as_kept(connection, back, one, table) for one, table in filled):
+            empty(connection, tables)
+            filled = ()
+        order = in_order(connection, [table.oid for table in tables]) or {}
         with _asleep(connection, tables):
             for one, table in sorted(filled, key=lambda pair: -order.get(pair[1].oid, 0)):
                 if write_back.keyed(one, table):
@@ -167,9 +169,11 @@ def take_out(connection: Connection, back: Back, filled: Sequence[tuple[Object, 
                     alike = checksum.alike(connection, place, live, write_back.common(one, table)[0])
                     kept = f"EXISTS (SELECT FROM {place} AS c WHERE {write_back.same_key(one.key, table)} AND {alike})"
                     execute(connection, f"DELETE FROM {live} AS l WHERE {kept}")
-    except IntegrityError:  # somebody refers to one of them by now
+    except IntegrityError:
+        done = False
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_take_out")
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_take_out")
+    return done
 
 
 def _as_kept(connection: Connection, back: Back, one: Object, table: Table) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, evidence, left, refill, silence, twins, wal, write_back
+from mcp_planner_schema.guard import checksum, evidence, left, over_commit, refill, silence, twins, wal, write_back
 from mcp_planner_schema.guard.back import Back, anew
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
@@ -42,6 +42,13 @@ def rows(
     back.filled[one.number], back.met = replace(filled, written=earlier.written + filled.written), True
 
 
+def take_out(connection: Connection, back: Back, one: Object, table: Table) -> None:
+    """Give columns whose kept values have come back their default again, in the rows where those stand."""
+    write_back.note_path(connection)
+    with checksum.reading(connection), silence.of_table(connection, table.oid, evidence.name_of(table)):
+        refill.take_out(connection, back.stash.place(one), one, table)
+
+
 def _filled(
     connection: Connection,
     back: Back,
@@ -59,12 +66,13 @@ def _filled(
     if one.kind == "table":
         if back.newer(one) or not anew(connection, back, table):
             return refill.beside(connection, place, one, table, may)
-        return refill.exactly(connection, place, one, table, last=last, cleared=cleared)
+        theirs = over_commit.theirs(back) if one.number in back.shared else ""
+        return refill.exactly(connection, place, one, table, last=last, cleared=cleared, but=theirs)
     filled = Filled()
     mine, stood = _evidence(connection, back, one), _still(connection, back.stood.get(one.number))
     if deleted and mine and stood:
         gone, stay, written = twins.give_way(
-            connection, place, one, table, untouched=mine, stood=stood, moved=back.newer(one)
+            connection, place, one, table, untouched=mine, stood=stood, moved=back.newer(one), began=back.xid
         )
         filled = Filled(removed=gone, why=twins.WHY if stay else "", written=written)
     if one.lost:
@@ -82,6 +90,7 @@ def _filled(
             touched=touched,
             apart=back.anyway,
             waiting=not all_,
+            but=over_commit.theirs(back),
         )
         filled = filled.and_(connection, place, columns)
     if one.kind == "rows":

@@ -19,7 +19,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import forecast, lexer, meanwhile, opaque, postponed, reading, sequences, sources
+from mcp_planner_schema.guard import (
+    forecast,
+    lexer,
+    meanwhile,
+    opaque,
+    over_commit,
+    postponed,
+    reading,
+    sequences,
+    sources,
+)
 from mcp_planner_schema.guard.back import Back, InTheWay, undoable
 from mcp_planner_schema.guard.postcheck import execute
 from mcp_planner_schema.guard.transaction import OWN
@@ -77,6 +87,8 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                 return super().execute(query, vars)
             connection.info[OWN] = True
             try:
+                if back.ended:
+                    over_commit.go_on(connection, back)
                 sources.look(connection, back)  # what a cursor on the server has read was no statement of its own
                 text = self.mogrify(query, vars).decode(encodings[self.connection.encoding])
                 if controls := _controls(text):  # in a savepoint of the guard's it would end with that
@@ -208,8 +220,10 @@ def _insert(connection: Connection, back: Back, send: Any, text: str) -> None:
     if not back.met or not codes:
         send(text)
         return
-    if not back.afterwards and undoable(connection, back):
-        if any(_meets(connection, back, part) for part in writing):
+    final = not undoable(connection, back)
+    met = (final or not back.afterwards) and any(_meets(connection, back, part) for part in writing)
+    if not (back.afterwards or final):
+        if met:
             back.in_the_way = True
             raise InTheWay
         try:
@@ -219,6 +233,8 @@ def _insert(connection: Connection, back: Back, send: Any, text: str) -> None:
             raise
         return
     stood = _made_sequences(connection, back)
+    if met:
+        meanwhile.take_out(connection, back)
     if not _send(connection, send, text, codes):
         sequences.undo(connection, stood, _made_sequences(connection, back))
         meanwhile.take_out(connection, back)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import clear, evidence, fill, postponed, sources
+from mcp_planner_schema.guard import clear, evidence, fill, over_commit, postponed, rekey, sources
 from mcp_planner_schema.guard.back import Back, InTheWay, anew, made, undoable
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
@@ -81,7 +81,27 @@ def take_out(connection: Connection, back: Back) -> None:
     back.shapes.clear()
     pairs = [pair for pair in made(connection, back) if pair[0].number in back.filled]
     keep_others_out(connection, back, pairs)
-    clear.take_out(connection, back, pairs)
+    if not clear.take_out(connection, back, pairs):
+        _columns_too(connection, back, pairs)
+
+
+def _columns_too(connection: Connection, back: Back, pairs: Sequence[tuple[Object, Table]]) -> None:
+    """The same, where the values of a column refer to those rows: they give way to the column's default. All or nothing."""
+    from sqlalchemy.exc import IntegrityError
+
+    done = False
+    connection.exec_driver_sql("SAVEPOINT guard_columns_too")
+    try:
+        for one, table in _with_places(connection, back):
+            before = back.before.get((one.schema, one.name))
+            if one.lost and one.key and one.number in back.filled and fill.added(one, table, before):
+                fill.take_out(connection, back, one, table)
+        done = clear.take_out(connection, back, pairs)
+    except IntegrityError:
+        pass
+    if not done:
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_columns_too")
+    connection.exec_driver_sql("RELEASE SAVEPOINT guard_columns_too")
 
 
 def keep_others_out(connection: Connection, back: Back, pairs: Sequence[tuple[Object, Table]]) -> None:
@@ -115,12 +135,14 @@ def before_commit(connection: Connection, back: Back) -> None:
     connection.info[OWN] = True
     try:
         sources.settle(connection, back)
+        rekey.all_of(connection, back)
         come_back(connection, back, wanting=True, changed=False)
         if back.unproven:
             for one, table in _parents_first(connection, back):
                 if one.kind == "rows" or back.newer(one):
                     fill.rows(connection, back, one, table, deleted=True)
             postponed.prove(connection, back)
+        over_commit.leave(connection, back)
     finally:
         del connection.info[OWN]
 

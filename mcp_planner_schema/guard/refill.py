@@ -10,7 +10,7 @@ from mcp_planner_schema.guard import beside_newer, checksum, write_back
 from mcp_planner_schema.guard.evidence import Table, rows_of
 from mcp_planner_schema.guard.left import ROW, Left
 from mcp_planner_schema.guard.manifest import AFTER, Object
-from mcp_planner_schema.guard.postcheck import identifier
+from mcp_planner_schema.guard.postcheck import execute, identifier
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -54,13 +54,15 @@ class Filled:
 
 
 def exactly(
-    connection: Connection, place: str, one: Object, table: Table, *, last: bool, cleared: bool = False
+    connection: Connection, place: str, one: Object, table: Table, *, last: bool, cleared: bool = False, but: str = ""
 ) -> Filled:
     """Make the table what the copy is: for a table that nobody but the running upgrade can have written to.
 
     Not ``last``, its further statements may still need rows that it has made: none of them goes or changes yet. ``cleared``:
-    those that were not to be there are gone already, and those that are there are as they were.
+    those that were not to be there are gone already, and those that are there are as they were. ``but``: rows ``l`` of which this
+    is true (SQL) are somebody else's all the same, and stay.
     """
+    mine = f"NOT {but}" if but else "true"
     columns, missing = write_back.common(one, table)
     removed, displaced, aside, which = 0, 0, "", write_back.absent(one, table, columns)
     if not write_back.empty(connection, table):
@@ -69,12 +71,11 @@ def exactly(
         if not last and not one.key:
             return Filled(missing=missing)
         if last and not cleared:
-            displaced, aside = write_back.set_aside(connection, place, one, table, sorted(columns))
-            removed = (
-                write_back.remove(connection, place, one, table) if displaced or not write_back.keyed(one, table) else 0
-            )
+            displaced, aside = write_back.set_aside(connection, place, one, table, sorted(columns), mine)
+            if displaced or not write_back.keyed(one, table):
+                removed = write_back.remove(connection, place, one, table, which=mine)
         if displaced and write_back.keyed(one, table):
-            write_back.overwrite(connection, place, one, table)
+            write_back.overwrite(connection, place, one, table, mine)
         if not (one.key and set(one.key) <= set(columns)):  # those that an earlier try has put in are there
             which = _surplus(place, table, columns)
     written = write_back.insert(connection, place, one, table, columns, which)
@@ -97,15 +98,16 @@ def beside(connection: Connection, place: str, one: Object, table: Table, may: L
 
 def columns(
     connection: Connection, place: str, one: Object, table: Table, may: Left, *, overwrite: bool, last: bool,
-    untouched: str | None, touched: str | None, apart: bool, waiting: bool = False,
+    untouched: str | None, touched: str | None, apart: bool, waiting: bool = False, but: str = "",
 ) -> Filled:  # fmt: skip
     """Put the values of columns that ``may`` go back to the rows they belong to, by primary key.
 
-    ``overwrite``: the columns are new, whatever is in them was put there by the upgrade itself; else only an empty one
-    takes its value again. ``last``: what the upgrade has put there is set aside first. A row that the downgrade itself has
-    changed may have got another's key: it takes its value only while it is as the downgrade left it (``untouched``). One that was
-    written since (``touched``) and has a value, has it from the upgrade, and it is the newer one; ``waiting``: an empty one gets
-    none yet, for the body may have one for it. ``apart``: each value of a row goes back by itself, not only all of them together.
+    ``overwrite``: the columns are new, whatever is in them was put there by the upgrade itself, but for the rows ``l`` of which
+    ``but`` is true (SQL); else only an empty one takes its value again. ``last``: what the upgrade has put there is set aside
+    first. A row that the downgrade itself has changed may have got another's key: it takes its value only while it is as the
+    downgrade left it (``untouched``). One that was written since (``touched``) and has a value, has it from the upgrade, and is
+    newer; ``waiting``: an empty one gets none yet, for the body may have one for it. ``apart``: each value of a row goes
+    back by itself, not only all of them together.
     """
     there = {column.name: column for column in table.columns.values()}
     back = [name for name in one.lost if name in there and not there[name].generated]
@@ -119,10 +121,12 @@ def columns(
     if back and last and overwrite:
         given = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in back)}) > 0"
         only = f" AND NOT EXISTS (SELECT FROM {touched} AS t WHERE t.place = c.ctid)" if touched else ""
-        kept_too = f"EXISTS (SELECT FROM {place} AS c WHERE {key}{only})"
+        kept_too = f"EXISTS (SELECT FROM {place} AS c WHERE {key}{only}){f' AND NOT {but}' * bool(but)}"
         displaced, aside = write_back.set_aside(connection, place, one, table, sorted(back), f"{given} AND {kept_too}")
     if back:
-        written = _set(connection, place, one, table, back, may, overwrite, untouched, touched, waiting=waiting)
+        written = _set(
+            connection, place, one, table, back, may, overwrite, untouched, touched, waiting=waiting, but=but
+        )
     if apart and len(back) > 1:
         written += _each(connection, place, one, table, back, may, untouched, touched)
     there_again = f"EXISTS (SELECT FROM {live} AS l WHERE {key})"
@@ -144,6 +148,15 @@ def columns(
     if one.kind == "rows" or not left:
         return filled
     return replace(filled, gone=_count(connection, place, [f"{found} AND NOT {there_again}" for found in rest]))
+
+
+def take_out(connection: Connection, place: str, one: Object, table: Table) -> None:
+    """Give lost columns that have their kept values their default again."""
+    back = [column.name for column in table.columns.values() if column.name in one.lost and not column.generated]
+    key, alike = write_back.same_key(one.key, table), checksum.alike(connection, place, rows_of(table), back)
+    defaults = ", ".join(f"{identifier(name)} = DEFAULT" for name in back)
+    with write_back.settable(connection, table, back):
+        execute(connection, f"UPDATE {rows_of(table)} AS l SET {defaults} FROM {place} AS c WHERE {key} AND {alike}")
 
 
 def _each(
@@ -176,13 +189,13 @@ def _count(connection: Connection, place: str, conditions: Sequence[str]) -> int
 
 def _set(
     connection: Connection, place: str, one: Object, table: Table, names: Sequence[str], may: Left, overwrite: bool,
-    untouched: str | None, touched: str | None, *, waiting: bool = False,
+    untouched: str | None, touched: str | None, *, waiting: bool = False, but: str = "",
 ) -> int:  # fmt: skip
     """Set these columns to their kept values, all of a row together, where :func:`columns` says so. Gives in how many rows."""
     there = {column.name: column for column in table.columns.values()}
     key, live = write_back.same_key(one.key, table), rows_of(table)
     empty = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in names)}) = 0"
-    free = " AND ".join(["true" if overwrite else empty, *map(may.of, names)])
+    free = " AND ".join([(f"({empty} OR NOT {but})" if but else "true") if overwrite else empty, *map(may.of, names)])
     # Joined, and not asked for in a condition: below an OR a list that is larger than work_mem is read once for each row.
     kept_rows = f"{place} AS c" + "".join(
         f" LEFT JOIN {listed} AS {alias} ON {alias}.place = c.ctid"

@@ -21,6 +21,7 @@ from mcp_planner_schema.guard import (
     manifest,
     meanwhile,
     move,
+    over_commit,
     postponed,
     refreshed,
     regrant,
@@ -87,6 +88,7 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
         if one.kind == "rows" and live:
             execute(connection, f"LOCK TABLE {evidence.name_of(live)} IN SHARE ROW EXCLUSIVE MODE")
             names = after["columns"]
+            back.stays[one.number] = live, names
             with silence.unveiled(connection, live.oid, evidence.name_of(live)):
                 mine = back.untouched[one.number] = since.untouched(
                     connection, stash, one, live, names, newer=back.newer(one)
@@ -118,10 +120,14 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
 
     To be called at the end of the upgrade's body, or by itself for a later restore. Gives lines for people.
     """
+    if back.ended:
+        over_commit.go_on(connection, back)
     tables = {one.number: evidence.named(connection, one.schema, one.name) for one in back.rows()}
     order = clear.in_order(connection, [table.oid for table in tables.values() if table])
     there = [(one, table) for one in back.rows() if (table := tables[one.number])]
-    meanwhile.keep_others_out(connection, back, made(connection, back))
+    anew_ = made(connection, back)
+    meanwhile.keep_others_out(connection, back, anew_)
+    back.shared = {one.number for one, table in anew_ if over_commit.shared(connection, back, table)}
     if not back.anyway:
         sources.settle(connection, back)
         rekey.all_of(connection, back)
@@ -150,6 +156,7 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
                 back.filled[one.number], removed=first.removed, displaced=first.displaced, aside=first.aside
             )
     postponed.prove(connection, back)
+    over_commit.end(connection, back)
     for number, first in columns.items():
         back.filled[number] = replace(back.filled[number], displaced=first.displaced, aside=first.aside)
     for number, others in cleared.items():
@@ -203,7 +210,7 @@ def _moved_back(connection: Connection, back: Back, one: Object, table: Table) -
     """
     from sqlalchemy.exc import DBAPIError
 
-    if not one.moved or one.number in back.filled or not anew(connection, back, table):
+    if not one.moved or one.number in back.filled or one.number in back.shared or not anew(connection, back, table):
         return None
     lines = frozenset((kind, name, text) for kind, name, text in one.structure)
     done, filled = False, Filled(swapped=True)

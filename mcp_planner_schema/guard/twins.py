@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mcp_planner_schema.guard import checksum, write_back
 from mcp_planner_schema.guard.evidence import Table, rows_of
 from mcp_planner_schema.guard.manifest import AFTER, Object
-from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, literal, pinned
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -59,7 +59,7 @@ ORDER BY i.indexrelid
 # to find one soon, and compare each row with each.
 _ANEW = """
 CREATE TEMPORARY TABLE guard_anew ON COMMIT DROP AS SELECT l.tableoid AS part, l.ctid AS spot FROM {live} AS l
-WHERE pg_catalog.age(l.xmin) <= pg_catalog.age(pg_catalog.pg_current_xact_id()::pg_catalog.xid)
+WHERE pg_catalog.age(l.xmin) <= pg_catalog.age({began}::pg_catalog.xid8::pg_catalog.xid)
   AND NOT EXISTS (SELECT FROM {stood} AS b WHERE b.key = {key}) AND NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key})
 """
 # Without a key one of equal rows is as good as the other: as many as there are more of them than there were.
@@ -134,7 +134,15 @@ def stood(
 
 
 def give_way(
-    connection: Connection, place: str, one: Object, table: Table, *, untouched: str, stood: str, moved: bool
+    connection: Connection,
+    place: str,
+    one: Object,
+    table: Table,
+    *,
+    untouched: str,
+    stood: str,
+    moved: bool,
+    began: str,
 ) -> tuple[int, int, int]:
     """Put deleted rows back, some in the place of what the upgrade has written instead: gives how many those are.
 
@@ -142,6 +150,7 @@ def give_way(
     stays in the stash. So do all of them where the kept ones would not go in. Gives as well how many pairs those are, and
     how many rows it has put back in all. The table's triggers sleep, and OUTPUT is pinned. ``moved``: what the upgrade writes may
     be what the downgrade had put elsewhere, and somebody has changed there; then only an equal row is the same.
+    ``began`` is the transaction in which the upgrade began.
 
     Without a key only the upgrade's rows go; the kept ones, which are still ``untouched``, are then put in by the caller.
     """
@@ -152,7 +161,7 @@ def give_way(
         return *_fewer(connection, place, one, table, untouched, stood), 0
     gone, left = 0, 0
     key, same_key = checksum.row_hash(one.key, "l"), write_back.same_key(one.key, table)
-    anew = _ANEW.format(live=rows_of(table), stood=stood, key=key, place=place, same_key=same_key)
+    anew = _ANEW.format(live=rows_of(table), stood=stood, key=key, place=place, same_key=same_key, began=literal(began))
     if execute(connection, anew).rowcount:
         unique = [] if moved else by_unique(connection, one, table, columns)
         _pair(connection, place, one, table, columns, untouched, unique)

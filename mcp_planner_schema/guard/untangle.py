@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, clear, evidence, fill, silence, twins, write_back
-from mcp_planner_schema.guard.back import Back, made, undoable
+from mcp_planner_schema.guard import checksum, clear, evidence, fill, meanwhile, over_commit, silence, twins, write_back
+from mcp_planner_schema.guard.back import Back, made
 from mcp_planner_schema.guard.clear import Others
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
@@ -38,13 +38,14 @@ def together(connection: Connection, back: Back, there: Sequence[tuple[Object, T
     """
     from sqlalchemy.exc import DBAPIError, IntegrityError
 
-    anew = [(one, table) for one, table in made(connection, back) if not back.newer(one)]
+    anew = [pair for pair in made(connection, back) if not back.newer(pair[0]) and pair[0].number not in back.shared]
     lost = [
         (one, table)
         for one, table in there
         if one.lost and fill.added(one, table, back.before.get((one.schema, one.name)))
     ]
-    if not anew or not lost or not undoable(connection, back):
+    meanwhile.keep_others_out(connection, back, lost)
+    if not anew or not lost or any(over_commit.shared(connection, back, table) for _, table in lost):
         return {}
     before = dict(back.filled)
     connection.exec_driver_sql("SAVEPOINT guard_untangle")

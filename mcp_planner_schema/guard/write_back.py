@@ -228,21 +228,23 @@ def _let_go(connection: Connection, table: Table, columns: Sequence[str]) -> str
     return " AND ".join(conditions)
 
 
-def remove(connection: Connection, place: str, one: Object, table: Table, together: Sequence[int] = ()) -> int:
+def remove(
+    connection: Connection, place: str, one: Object, table: Table, together: Sequence[int] = (), *, which: str = "true"
+) -> int:
     """Delete rows that the upgrade has made and that were not there; not where rows of other tables would go along, or refer
     to one of them.
 
-    ``together``: those of these tables may.
+    ``together``: those of these tables may. Only rows ``l`` of which ``which`` is true.
     """
     from sqlalchemy.exc import IntegrityError
 
     if reaches_others(connection, together or [table.oid]):
         return 0
     by_key = keyed(one, table)
-    which = f"NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key(one.key, table)})" if by_key else "true"
+    own = f"NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key(one.key, table)})" if by_key else "true"
     connection.exec_driver_sql("SAVEPOINT guard_remove")
     try:
-        removed: int = execute(connection, f"DELETE FROM {rows_of(table)} AS l WHERE {which}").rowcount
+        removed: int = execute(connection, f"DELETE FROM {rows_of(table)} AS l WHERE {own} AND {which}").rowcount
         silence.flush(connection)
     except IntegrityError:
         removed = 0

@@ -1,0 +1,202 @@
+"""Upgrades that commit in the middle: changed and deleted rows come back all the same, and what others write there stays."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from tests.conftest import Database, Project
+from tests.test_restore import there_and_back
+from tests.test_seeds_again import committing
+from tests.test_stash import sql
+
+T = (
+    "CREATE TABLE t (id serial PRIMARY KEY, v text, n int); CREATE TABLE other (t int REFERENCES t); "
+    "INSERT INTO t (v, n) SELECT 'v' || n, n FROM generate_series(1, 6) n"
+)
+INDEX = "with op.get_context().autocommit_block():\n    op.execute('CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {on}')"
+I1, I2 = INDEX.format(name="i1", on="t (v)"), INDEX.format(name="i2", on="t (n)")
+DROPS = "DROP INDEX i1; "
+# What the upgrade does, and what its downgrade.
+WAYS = {
+    "changed rows": (["UPDATE t SET v = upper(v)", I1], "UPDATE t SET v = 'lost' WHERE id < 4"),
+    "changed after it": ([I1, "UPDATE t SET v = upper(v)"], "UPDATE t SET v = 'lost' WHERE id < 4"),
+    "changed before and after": (
+        ["UPDATE t SET v = upper(v)", I1, "UPDATE t SET v = v || '!'", I2, "UPDATE t SET v = v || '?'"],
+        "DROP INDEX i2; UPDATE t SET v = 'lost'",
+    ),
+    "deleted rows": (["ALTER TABLE t ADD w int", I1], "ALTER TABLE t DROP w; DELETE FROM t WHERE id > 4"),
+    "seeds before": (["INSERT INTO t (v) VALUES ('a'), ('b')", I1], "DELETE FROM t WHERE v IN ('a', 'b') OR id = 2"),
+    "seeds after": ([I1, "INSERT INTO t (v) VALUES ('a'), ('b')"], "DELETE FROM t WHERE v IN ('a', 'b') OR id = 2"),
+    "seeds around": (
+        ["INSERT INTO t (v) VALUES ('a')", I1, I2, "INSERT INTO t (v) VALUES ('b')"],
+        "DROP INDEX i2; DELETE FROM t WHERE v IN ('a', 'b') OR id = 2",
+    ),
+    "renamed between": (
+        [
+            "UPDATE t SET v = upper(v)", I1, "ALTER TABLE t RENAME v TO text; ALTER TABLE t RENAME id TO key",
+             "ALTER TABLE t RENAME TO tt"],
+        "ALTER TABLE tt RENAME TO t; ALTER TABLE t RENAME text TO v; ALTER TABLE t RENAME key TO id; UPDATE t SET v = 'lost'",
+    ),
+    "rewritten after it": (
+        ["UPDATE t SET v = upper(v)", I1, "ALTER TABLE t ALTER n TYPE bigint"],
+        "ALTER TABLE t ALTER n TYPE int; UPDATE t SET v = 'lost' WHERE id < 4",
+    ),
+    "a column, overwritten later": (
+        ["ALTER TABLE t ADD w text", I1, "UPDATE t SET w = 'from ' || v", I2, "UPDATE t SET w = w || '!'"],
+        "DROP INDEX i2; ALTER TABLE t DROP w",
+    ),
+}  # fmt: skip
+
+
+def body(parts: list[str]) -> list[str]:
+    """Statements as calls; what is Python already, as it is."""
+    return [part if part.startswith(("with ", "import ")) else sql(part) for part in parts]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_the_downgrade_changed_comes_back_over_a_commit(empty: Database, project: Project, way: str) -> None:
+    """What nobody has written to since is known after the commit too, whatever the body itself does to it."""
+    up, down = WAYS[way]
+    committing(project, T, body(up), DROPS + down)
+    name = "tt" if way == "renamed between" else "t"
+    empty.rows(f"UPDATE {name} SET n = 100 + n")
+    if "overwritten" in way:
+        empty.rows("UPDATE t SET w = 'mine' WHERE id = 2")
+
+    there_and_back(project, empty, {name: "*"})
+
+    assert empty.rows("SELECT relname FROM pg_class WHERE relname ~ '^guard:(?!aside_)'") == []
+
+
+def meanwhile(index: str, statement: str) -> str:
+    """Between two transactions of the body another session writes and commits, as soon as there is a table ``go``."""
+    lines = [
+        index,
+        "    if op.get_bind().exec_driver_sql(\"SELECT to_regclass('go')\").scalar():",
+        "        import sqlalchemy",
+        "        engine = sqlalchemy.create_engine(op.get_bind().engine.url)",
+        "        with engine.begin() as other:",
+        f"            other.exec_driver_sql({statement!r})",
+        "        engine.dispose()",
+    ]
+    return "\n".join(lines)
+
+
+AFTER = {"nothing": "SELECT", "an update": "UPDATE t SET n = n + 1", "a rewrite": "ALTER TABLE t ALTER n TYPE bigint"}
+BETWEEN = {
+    "changed": ("UPDATE t SET v = 'newer' WHERE id IN (1, 5)", {1: "newer", 5: "newer"}),
+    "deleted": ("DELETE FROM t WHERE id IN (2, 5)", {2: None, 5: None}),
+    "inserted": ("INSERT INTO t VALUES (50, 'newer')", {50: "newer"}),
+    "in a deleted one's place": ("INSERT INTO t VALUES (6, 'newer')", {6: "newer"}),
+}
+
+
+@pytest.mark.parametrize("after", AFTER)
+@pytest.mark.parametrize("between", BETWEEN)
+def test_what_others_write_between_two_transactions_stays(
+    empty: Database, project: Project, caplog: pytest.LogCaptureFixture, between: str, after: str
+) -> None:
+    """They may as soon as the body has committed: their rows stay as they are, also where the body changes them after that."""
+    statement, stays = BETWEEN[between]
+    narrow = "ALTER TABLE t ALTER n TYPE int; " if "TYPE" in AFTER[after] else ""
+    down = f"DROP INDEX i1; {narrow}UPDATE t SET v = 'lost' WHERE id < 4; DELETE FROM t WHERE id = 6"
+    committing(project, T, [sql("UPDATE t SET v = upper(v)"), meanwhile(I1, statement), sql(AFTER[after])], down)
+    expected = dict(empty.rows("SELECT id, v FROM t")) | stays
+    project.downgrade("-1")
+    empty.rows("CREATE TABLE go ()")
+
+    with caplog.at_level(logging.INFO, "mcp_planner_schema.guard"):
+        project.upgrade()
+
+    assert dict(empty.rows("SELECT id, v FROM t")) == {id_: v for id_, v in expected.items() if v is not None}
+    lost = {1, 2, 3, 6} & stays.keys()
+    assert empty.rows("SELECT state FROM migration.stash") == [("partly restored" if lost else "restored",)]
+    assert ("1 rows stay in" in caplog.text) == bool(lost)
+
+
+@pytest.mark.parametrize("after", ["nothing", "an update"])
+def test_a_value_that_others_write_between_two_transactions_stays(
+    empty: Database, project: Project, after: str
+) -> None:
+    """The column is everybody's after the commit: what somebody sets there is newer, what the body sets itself is not."""
+    write = "UPDATE t SET w = 'newer' WHERE id = 1"
+    update = "UPDATE t SET w = 'mine' WHERE id = 2" if after == "an update" else "SELECT"
+    committing(project, T, [sql("ALTER TABLE t ADD w text"), meanwhile(I1, write), sql(update)], "ALTER TABLE t DROP w")
+    empty.rows("UPDATE t SET w = 'kept ' || id WHERE id < 4")
+    project.downgrade("-1")
+    empty.rows("CREATE TABLE go ()")
+
+    project.upgrade()
+
+    assert empty.rows("SELECT id, w FROM t WHERE id < 4 ORDER BY 1") == [(1, "newer"), (2, "kept 2"), (3, "kept 3")]
+
+
+@pytest.mark.parametrize("skip", ["ON CONFLICT DO NOTHING", "ON CONFLICT (name) DO NOTHING"])
+@pytest.mark.parametrize("key", ["serial", "uuid"])
+def test_seeds_after_a_commit_meet_no_kept_rows(empty: Database, project: Project, key: str, skip: str) -> None:
+    """They are looked up by their name right after, so they have to be there, and what refers to them means what it meant."""
+    made = "serial PRIMARY KEY" if key == "serial" else "uuid DEFAULT gen_random_uuid() PRIMARY KEY"
+    type_ = "int" if key == "serial" else "uuid"
+    ups = [
+        sql(f"CREATE TABLE c (id {made}, name text UNIQUE); ALTER TABLE t ADD c {type_} REFERENCES c"),
+        I1,
+        sql(f"INSERT INTO c (name) VALUES ('red'), ('green') {skip}"),
+        sql("UPDATE t SET c = (SELECT id FROM c WHERE name = CASE WHEN t.id % 2 = 0 THEN 'red' ELSE 'green' END)"),
+        sql("ALTER TABLE t ALTER c SET NOT NULL"),
+    ]
+    committing(project, T, ups, "DROP INDEX i1; ALTER TABLE t DROP c; DROP TABLE c")
+    empty.rows(
+        "UPDATE c SET name = 'crimson' WHERE name = 'red'; INSERT INTO c (name) VALUES ('blue'); "
+        "UPDATE t SET c = (SELECT id FROM c WHERE name = 'blue') WHERE id = 1"
+    )
+    means = "SELECT t.id, c.name FROM t JOIN c ON c.id = t.c ORDER BY 1"
+    before = empty.rows(means)
+
+    project.downgrade("-1")
+    project.upgrade()
+
+    assert empty.rows(means) == before
+
+
+def test_a_lookup_made_before_a_commit_keeps_its_keys(empty: Database, project: Project) -> None:
+    """Its rows get the keys that they had before they are everybody's, and the column that refers to them is kept as well."""
+    ups = [
+        sql("CREATE TABLE c (id uuid DEFAULT gen_random_uuid() PRIMARY KEY, name text UNIQUE)"),
+        sql("INSERT INTO c (name) VALUES ('red'), ('green')"),
+        sql("ALTER TABLE t ADD c uuid REFERENCES c; UPDATE t SET c = (SELECT id FROM c WHERE name = 'red')"),
+        I1,
+        sql("UPDATE t SET n = n + 1"),
+    ]
+    committing(project, T, ups, "DROP INDEX i1; UPDATE t SET n = n - 1; ALTER TABLE t DROP c; DROP TABLE c")
+    empty.rows(
+        "INSERT INTO c (name) VALUES ('blue'); UPDATE t SET c = (SELECT id FROM c WHERE name = 'blue') WHERE id = 1"
+    )
+
+    there_and_back(project, empty, {"c": "*", "t": "*"})
+
+
+def test_a_lock_that_is_not_to_be_had_again_ends_no_step(
+    empty: Database, project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody is writing to the table as the next transaction begins: its changed rows stay in the stash, and are told."""
+    held = I1 + (
+        "\n    if op.get_bind().exec_driver_sql(\"SELECT to_regclass('go')\").scalar():\n"
+        "        import sqlalchemy, threading\n        engine = sqlalchemy.create_engine(op.get_bind().engine.url)\n"
+        "        other = engine.connect()\n        other.exec_driver_sql(\"UPDATE t SET v = 'newer' WHERE id = 1\")\n"
+        "        threading.Timer(1.5, lambda: (other.commit(), other.close(), engine.dispose())).start()"
+    )
+    project.configure(lock_timeout="200ms")
+    down = "DROP INDEX i1; UPDATE t SET v = 'lost' WHERE id < 4"
+    committing(project, T, [sql("UPDATE t SET v = upper(v)"), held, sql("SELECT 1")], down)
+    project.downgrade("-1")
+    empty.rows("CREATE TABLE go ()")
+
+    with caplog.at_level(logging.INFO, "mcp_planner_schema.guard"):
+        project.upgrade()
+
+    assert "left: 3 rows stay in" in caplog.text
+    empty.rows("SELECT pg_sleep(2)")
+    assert empty.rows("SELECT v FROM t WHERE id < 4 ORDER BY id") == [("newer",), ("LOST",), ("LOST",)]
+    assert empty.rows("SELECT relname FROM pg_class WHERE relname ~ '^guard:(un|st|to)'") == []
