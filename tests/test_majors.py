@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from mcp_planner_schema.guard import connect
 from mcp_planner_schema.guard.checksum import checksum
+from tests import test_commits_again, test_lookups
 from tests.conftest import Database, Project
 from tests.test_checksum import SAME, SUMS
 from tests.test_fingerprint_majors import BINS, major, running
@@ -78,6 +79,28 @@ def test_rights_stand_again(database: Database, project: Project, what: str) -> 
 def test_upgrades_find_their_own_rows(database: Database, project: Project, way: str, above: str) -> None:
     """And foreign keys that must wait for kept rows are valid at the end, as far as a version has them at all."""
     goes_and_comes(database, project, way, above)
+
+
+@pytest.mark.parametrize("key", test_lookups.KEYS)
+@pytest.mark.parametrize("fill", [test_lookups.SEEDS, test_lookups.MOVED], ids=["seeds", "moved"])
+def test_lookups_mean_what_they_meant(database: Database, project: Project, fill: str, key: str) -> None:
+    """Their rows get the keys that they had, though somebody has written meanwhile to what the downgrade put there."""
+    test_lookups.test_each_row_means_what_it_meant(database, project, fill, key, "one is another")
+
+
+@pytest.mark.parametrize("way", test_commits_again.WAYS)
+def test_changed_rows_come_back_over_a_commit(database: Database, project: Project, way: str) -> None:
+    """What nobody has written to since is known after a commit in the middle of the upgrade too."""
+    test_commits_again.test_what_the_downgrade_changed_comes_back_over_a_commit(database, project, way)
+
+
+@pytest.mark.parametrize("after", test_commits_again.AFTER)
+@pytest.mark.parametrize("between", test_commits_again.BETWEEN)
+def test_what_others_write_after_a_commit_stays(
+    database: Database, project: Project, caplog: pytest.LogCaptureFixture, between: str, after: str
+) -> None:
+    """A row's xmin, and whether its transaction has ended, tell whose it is."""
+    test_commits_again.test_what_others_write_between_two_transactions_stays(database, project, caplog, between, after)
 
 
 def test_the_sums_are_the_same(database: Database) -> None:
