@@ -8,6 +8,7 @@ from typing import Any
 import psycopg2.errors
 import pytest
 import sqlalchemy as sa
+from psycopg2.extras import NumericRange
 
 from mcp_planner_schema.guard import since, stash
 from mcp_planner_schema.guard.findings import GuardError, Refused
@@ -390,6 +391,27 @@ UNIQUE = {
         "UPDATE z SET v = 'T9' WHERE id = 3; UPDATE z SET v = 'x' WHERE id = 1; UPDATE z SET v = 'T1' WHERE id = 2; "
         "UPDATE z SET v = 'T2' WHERE id = 1", "INSERT INTO z VALUES (9)",
         [(1, "T2"), (2, "T1"), (3, "T3"), (4, "T4"), (5, "T5"), (9, "T9")],
+    ),
+    "an index of an expression": (
+        "CREATE TABLE z (id int PRIMARY KEY, v text); CREATE UNIQUE INDEX ON z (lower(v)); "
+        "INSERT INTO z SELECT n, 'Z' || n FROM generate_series(1, 9) n",
+        ["COMMENT ON TABLE z IS 'x'"], "UPDATE z SET v = v || '!'", "SELECT 1", "INSERT INTO z VALUES (10, 'z4'), (11, 'z8')",
+        [*((n, f"Z{n}!" if n in (4, 8) else f"Z{n}") for n in range(1, 10)), (10, "z4"), (11, "z8")],
+    ),
+    "an index of some rows": (
+        "CREATE TABLE z (id int PRIMARY KEY, v text); CREATE UNIQUE INDEX ON z (v) WHERE v <> 'free'; "
+        "INSERT INTO z SELECT n, CASE WHEN n < 4 THEN 'free' ELSE 'Z' || n END FROM generate_series(1, 6) n",
+        ["COMMENT ON TABLE z IS 'x'"], "UPDATE z SET v = v || id || '!'", "SELECT 1",
+        "INSERT INTO z VALUES (10, 'Z4'), (11, 'free')",
+        [(1, "free"), (2, "free"), (3, "free"), (4, "Z44!"), (5, "Z5"), (6, "Z6"), (10, "Z4"), (11, "free")],
+    ),
+    "an exclusion": (
+        "CREATE TABLE z (id int PRIMARY KEY, v int4range, EXCLUDE USING gist (v WITH &&)); "
+        "INSERT INTO z SELECT n, int4range(n * 10, n * 10 + 5) FROM generate_series(1, 4) n",
+        ["COMMENT ON TABLE z IS 'x'"], "UPDATE z SET v = int4range(lower(v) + 100, upper(v) + 100)", "SELECT 1",
+        "INSERT INTO z VALUES (9, '[20,21)')",
+        [(1, NumericRange(10, 15)), (2, NumericRange(120, 125)), (3, NumericRange(30, 35)), (4, NumericRange(40, 45)),
+         (9, NumericRange(20, 21))],
     ),
     "one that follows from another": (
         "CREATE TABLE z (id int PRIMARY KEY, v text UNIQUE); INSERT INTO z VALUES (1, 'A'), (2, 'B'), (3, 'C')",

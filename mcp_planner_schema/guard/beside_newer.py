@@ -1,7 +1,8 @@
 """Gives rows their kept values where a unique index would let in only one of two: the newer row stays, the kept one in the stash.
 
 One statement for all of them fails for one that meets another row, and for two that have exchanged their values meanwhile. So
-those are found that meet none but each other; what must be unique in them is emptied first, and then all have their values.
+those are found that meet none but each other; what must be unique in them is emptied first, and then all have their values. What
+an index of expressions, of some rows only or an exclusion constraint lets in, is not asked but tried, half by half.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ _UNIQUE = """
 SELECT (SELECT pg_catalog.array_agg(a.attname::text ORDER BY u.place)
         FROM pg_catalog.unnest(i.indkey) WITH ORDINALITY AS u (n, place)
         JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.n WHERE u.place <= i.indnkeyatts)
-FROM pg_catalog.pg_index i WHERE i.indrelid = %s AND i.indisunique AND i.indexprs IS NULL ORDER BY i.indexrelid
+FROM pg_catalog.pg_index i
+WHERE i.indrelid = %s AND i.indisunique AND i.indexprs IS NULL AND i.indpred IS NULL ORDER BY i.indexrelid
 """
 _REQUIRED = """
 SELECT a.attname::text, coalesce(pg_catalog.quote_ident(k.conname), '') FROM pg_catalog.pg_attribute a
@@ -36,6 +38,13 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_attribu
 """
 _BARS = ("42P16", "42601", "55000", "55006")
 """SQLSTATEs of a column that cannot be empty for a moment, or of a table whose checks are pending."""
+
+
+_MEETS = ("23505", "23P01")
+"""SQLSTATEs of a row that meets another: unique_violation and exclusion_violation."""
+
+_TRIES = 5000
+"""Statements after which no more rows are tried: a few seconds, and locks are held."""
 
 
 class NoRoom(Exception):
@@ -53,7 +62,7 @@ def update(
 
     there = {column.name: column for column in table.columns.values()}
     settings = ", ".join(f"{identifier(name)} = {write_back.typed(there[name])}" for name in names)
-    written, meets = 0, False
+    written, meets, apart = 0, False, False
     connection.exec_driver_sql("SAVEPOINT guard_update")
     try:
         written = write_back.with_references(
@@ -61,20 +70,62 @@ def update(
             lambda also: f"UPDATE {rows_of(table)} AS l SET {settings} FROM {kept_rows} WHERE {which} AND {also}",
         )  # fmt: skip
     except IntegrityError as error:
-        if getattr(error.orig, "pgcode", "") != "23505":
+        if getattr(error.orig, "pgcode", "") not in _MEETS:
             raise
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_update")
         meets = True
     if meets:
         try:
             written = _apart(connection, place, one, table, names, settings, kept_rows, which)
+            apart = True
         except DBAPIError as error:
             if not isinstance(error, IntegrityError) and getattr(error.orig, "pgcode", None) not in _BARS:
                 raise
             connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_update")
         except NoRoom:
             connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_update")
+        if not apart:
+            written = _half_by_half(connection, place, one, table, names, settings, kept_rows, which)
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_update")
+    return written
+
+
+def _half_by_half(
+    connection: Connection, place: str, one: Object, table: Table, names: Sequence[str], settings: str, kept_rows: str,
+    which: str,
+) -> int:  # fmt: skip
+    """Write all but those that meet another row: what fails is tried in halves, down to the single row. Gives how many.
+
+    After :data:`_TRIES` statements the rest stays as it is. Two rows that have exchanged their values are not told apart here.
+    """
+    from sqlalchemy.exc import IntegrityError
+
+    live, key = rows_of(table), write_back.same_key(one.key, table)
+    going = f'{place.partition(".")[0]}."guard:going"'
+    rows: int = execute(
+        connection,
+        f"CREATE UNLOGGED TABLE {going} AS SELECT c.ctid AS place, pg_catalog.row_number() OVER () AS n "
+        f"FROM {kept_rows}, {live} AS l WHERE {which}",
+    ).rowcount
+    execute(connection, f"CREATE INDEX ON {going} (n)")
+    execute(connection, f"ANALYZE {going}")
+    these, written, halves = f"{place} AS c JOIN {going} AS g ON g.place = c.ctid", 0, [(1, rows)] * (rows > 0)
+    for _ in range(_TRIES):
+        if not halves:
+            break
+        first, last = halves.pop()
+        connection.exec_driver_sql("SAVEPOINT guard_half")
+        try:
+            some = f"UPDATE {live} AS l SET {settings} FROM {these} WHERE {key} AND g.n BETWEEN {first} AND {last} AND "
+            written += write_back.with_references(connection, place, table, names, some.__add__)
+        except IntegrityError as error:
+            if getattr(error.orig, "pgcode", "") not in _MEETS:
+                raise
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_half")
+            middle = (first + last) // 2
+            halves += [(middle + 1, last), (first, middle)] if last > first else []
+        connection.exec_driver_sql("RELEASE SAVEPOINT guard_half")
+    execute(connection, f"DROP TABLE {going}")
     return written
 
 
