@@ -181,11 +181,15 @@ def test_a_lock_that_is_not_to_be_had_again_ends_no_step(
     empty: Database, project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Somebody is writing to the table as the next transaction begins: its changed rows stay in the stash, and are told."""
-    held = I1 + (
-        "\n    if op.get_bind().exec_driver_sql(\"SELECT to_regclass('go')\").scalar():\n"
-        "        import sqlalchemy, threading\n        engine = sqlalchemy.create_engine(op.get_bind().engine.url)\n"
-        "        other = engine.connect()\n        other.exec_driver_sql(\"UPDATE t SET v = 'newer' WHERE id = 1\")\n"
-        "        threading.Timer(1.5, lambda: (other.commit(), other.close(), engine.dispose())).start()"
+    held = (
+        "go = op.get_bind().exec_driver_sql(\"SELECT to_regclass('go')\").scalar()\n"
+        + I1
+        + (
+            "\n    if go:\n"
+            "        import sqlalchemy, threading\n        engine = sqlalchemy.create_engine(op.get_bind().engine.url)\n"
+            "        other = engine.connect()\n        other.exec_driver_sql(\"UPDATE t SET v = 'newer' WHERE id = 1\")\n"
+            "        threading.Timer(1.5, lambda: (other.commit(), other.close(), engine.dispose())).start()"
+        )
     )
     project.configure(lock_timeout="200ms")
     down = "DROP INDEX i1; UPDATE t SET v = 'lost' WHERE id < 4"
@@ -200,3 +204,129 @@ def test_a_lock_that_is_not_to_be_had_again_ends_no_step(
     empty.rows("SELECT pg_sleep(2)")
     assert empty.rows("SELECT v FROM t WHERE id < 4 ORDER BY id") == [("newer",), ("LOST",), ("LOST",)]
     assert empty.rows("SELECT relname FROM pg_class WHERE relname ~ '^guard:(un|st|to)'") == []
+
+
+def goes_on(
+    empty: Database,
+    project: Project,
+    setup: str,
+    ups: list[str],
+    down: str,
+    mine: str = "SELECT",
+    before: str = "SELECT",
+) -> None:
+    """Up; ``mine`` is what people write then; down; ``before`` what they write there; and up, where others write in between."""
+    committing(project, setup, body(ups), down)
+    empty.rows(mine)
+    project.downgrade("-1")
+    empty.rows(f"{before}; CREATE TABLE go ()")
+    project.upgrade()
+
+
+def test_a_table_that_is_another_by_now_has_no_list(empty: Database, project: Project) -> None:
+    """Nobody knows what was written to the rows of one that was made anew: they stay, and the kept ones in the stash."""
+    ups = [
+        "CREATE TABLE t_new (LIKE t INCLUDING ALL); INSERT INTO t_new SELECT id, upper(v) FROM t; DROP TABLE t; "
+        "ALTER TABLE t_new RENAME TO t",
+        meanwhile(I1, "UPDATE t SET v = 'newer' WHERE id = 1"),
+    ]
+    setup = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT n, 'v' || n FROM generate_series(1, 5) n"
+    goes_on(empty, project, setup, ups, "DROP INDEX i1; UPDATE t SET v = 'lost' WHERE id < 4")
+
+    assert empty.value("SELECT v FROM t WHERE id = 1") == "newer"
+    assert empty.rows("SELECT state FROM migration.stash") == [("partly restored",)]
+
+
+def test_rows_without_a_key_are_told_over_a_commit(
+    empty: Database, project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody knows them from others then: the upgrade gets on all the same."""
+    ups = ["INSERT INTO log VALUES ('a')", INDEX.format(name="i1", on="log (w)")]
+    with caplog.at_level(logging.INFO, "mcp_planner_schema.guard"):
+        goes_on(empty, project, "CREATE TABLE log (w text)", ups, "DROP INDEX i1; DELETE FROM log WHERE w = 'a'")
+
+    assert empty.rows("SELECT w FROM log") == [("a",)]
+    assert "left: 1 rows stay in" in caplog.text
+
+
+@pytest.mark.parametrize("skip", ["ON CONFLICT DO NOTHING", "plain"])
+def test_seeds_of_several_statements_stay_until_the_end(empty: Database, project: Project, skip: str) -> None:
+    """What the first has written is like a kept row, and is the body's own all the same."""
+    conflict = "" if skip == "plain" else f" {skip}"
+    ups = [
+        "CREATE TABLE c (id serial PRIMARY KEY, name text UNIQUE); ALTER TABLE t ADD c int REFERENCES c", I1,
+        f"INSERT INTO c (name) VALUES ('red'){conflict}", f"INSERT INTO c (name) VALUES ('green'){conflict}",
+        "UPDATE t SET c = (SELECT id FROM c WHERE name = 'red')", "ALTER TABLE t ALTER c SET NOT NULL",
+    ]  # fmt: skip
+    down = "DROP INDEX i1; ALTER TABLE t DROP c; DROP TABLE c"
+    goes_on(empty, project, T, ups, down, before="INSERT INTO t VALUES (50, 'mine')")
+
+    assert empty.value("SELECT c.name FROM t JOIN c ON c.id = t.c WHERE t.id = 50") == "red"
+
+
+def test_a_backfill_is_the_body_s_own(empty: Database, project: Project) -> None:
+    """It writes over connections of its own, and what people had typed comes back all the same."""
+    ups = [
+        "ALTER TABLE t ADD w text",
+        """with op.get_context().autocommit_block():
+    pass
+op.backfill("t", set={"w": "'from ' || filled.v"})""",
+    ]
+    goes_on(empty, project, T, ups, "ALTER TABLE t DROP w", "UPDATE t SET w = 'mine' WHERE id = 2")
+
+    assert empty.value("SELECT w FROM t WHERE id = 2") == "mine"
+
+
+def test_seeds_of_a_table_that_gets_its_name_later_are_the_body_s_own(empty: Database, project: Project) -> None:
+    """As it commits it is called otherwise."""
+    ups = [
+        "CREATE TABLE c_new (id int PRIMARY KEY, name text); INSERT INTO c_new VALUES (1, 'red')",
+        INDEX.format(name="i1", on="c_new (name)"), "ALTER TABLE c_new RENAME TO c",
+    ]  # fmt: skip
+    goes_on(empty, project, T, ups, "DROP TABLE c", "UPDATE c SET name = 'crimson'")
+
+    assert empty.rows("SELECT id, name FROM c") == [(1, "crimson")]
+
+
+LATER = {
+    "a column": (
+        ["ALTER TABLE t ADD w text"], "UPDATE t SET w = 'newer' WHERE id = 1", ["UPDATE t SET n = n + 1"],
+        "ALTER TABLE t DROP w", "UPDATE t SET w = 'mine'", "SELECT w FROM t WHERE id IN (1, 2) ORDER BY id", ["newer", "mine"],
+    ),
+    "a column, rewritten": (
+        ["ALTER TABLE t ADD w text"], "UPDATE t SET w = 'newer' WHERE id = 1", ["ALTER TABLE t ALTER n TYPE bigint"],
+        "ALTER TABLE t ALTER n TYPE int; ALTER TABLE t DROP w", "UPDATE t SET w = 'mine'",
+        "SELECT w FROM t WHERE id IN (1, 2) ORDER BY id", ["newer", "mine"],
+    ),
+    "a table": (
+        ["CREATE TABLE c (id int PRIMARY KEY, name text, n int)"], "INSERT INTO c VALUES (9, 'newer')", ["UPDATE c SET n = id"],
+        "DROP TABLE c", "INSERT INTO c VALUES (1, 'mine')", "SELECT name FROM c ORDER BY id", ["mine", "newer"],
+    ),
+    "a table without a key": (
+        ["CREATE TABLE c (name text)"], "INSERT INTO c VALUES ('login')", ["SELECT"],
+        "DROP TABLE c", "INSERT INTO c VALUES ('login')", "SELECT name FROM c", ["login", "login"],
+    ),
+    "a column that comes later": (
+        ["SELECT"], "UPDATE t SET n = n + 1 WHERE id = 1", ["ALTER TABLE t ADD w text DEFAULT 'x'"],
+        "ALTER TABLE t DROP w", "UPDATE t SET w = 'mine'", "SELECT w FROM t WHERE id IN (1, 2) ORDER BY id", ["mine", "mine"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("later", LATER)
+def test_what_others_write_stays_theirs_whatever_the_body_does_then(
+    empty: Database, project: Project, later: str
+) -> None:
+    """It writes each row anew, and their rows are theirs still."""
+    first, others, then, down, mine, asked, rows = LATER[later]
+    goes_on(empty, project, T, [*first, meanwhile(I1, others), *then], f"DROP INDEX i1; {down}", mine)
+
+    assert [value for (value,) in empty.rows(asked)] == rows
+
+
+def test_an_old_transaction_makes_nothing_newer(empty: Database, project: Project) -> None:
+    """Somebody has begun to write elsewhere long before: what the downgrade has left is nobody's for that."""
+    committing(project, T, body(["UPDATE t SET v = upper(v)", I1]), "DROP INDEX i1; UPDATE t SET v = 'lost'")
+    with empty.connect(autocommit=False) as other, other.cursor() as cursor:
+        cursor.execute("SELECT pg_current_xact_id()")
+        there_and_back(project, empty, {"t": "*"})

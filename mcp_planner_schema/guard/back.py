@@ -15,6 +15,9 @@ from mcp_planner_schema.guard.regrant import Everything
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+Written = dict[int, tuple[int, int]]
+"""For each table, by OID, how many rows the transaction has written to it, and in which file it is."""
+
 _PARTS = "SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid::regclass)"
 
 XID = "SELECT pg_catalog.pg_current_xact_id()::text"
@@ -34,20 +37,28 @@ class Back:
     ``already`` is every table and materialized view there was, by OID (see :func:`anew`); ``others`` all that there was, where
     the stash has rights on more than tables.
 
-    ``untouched`` names, for an object's number, the temporary table of those kept rows whose place nobody has written to
-    since, ``stood`` the one of the keys in use, where the server makes them; ``shapes`` what a table looked like when its rows
-    were last put in, and ``filled`` the outcome. ``late`` are the objects that wait for the end of the body; ``afterwards``: all
-    tables do (1), values of columns too (2), and none (0). ``met``: something has come back while the body ran, and ``wanted``:
-    not where its place was made. ``marks`` is what was so at each savepoint of the body's. ``in_the_way``: something kept may
-    have kept a row of the upgrade's own out. ``sources`` are the tables that the downgrade put rows into and somebody has
-    written to since; ``reads`` and ``writes`` what was counted of these and of all tables when the body's last statement had
-    ended, ``moves`` the latter as it first read one of them, ``seeded`` the made tables that hold seeds only (see
-    :mod:`.sources`). ``unproven`` are the foreign keys (schema, table, name) that are to be validated
-    when the rows are back. ``xid`` is the transaction that it began in. ``stays`` is, for the number of changed rows, their table
-    as it began, and what each kept column is called there. Where the body has committed, ``xids`` are those that its rows have,
-    ``horizon`` is the oldest that others can have had since the first time, ``files`` what its tables were written to, and
-    ``shared`` are the made tables that others have written to; ``ended``: its next transaction has not begun yet (see
-    :mod:`.over_commit`). ``anyway``: no upgrade runs, the schema is as it is.
+    ``untouched`` names, for an object's number, the table (a temporary one, at first) of those kept rows whose place nobody has
+    written to since, ``stood`` the one of the keys in use, where the server makes them, ``touched`` of those with a lost value
+    that somebody has written to; ``stays`` is the table of changed rows as it began, and what each kept column is called there.
+    ``shapes`` is what a table looked like when its rows were last put in, ``filled`` the outcome. ``late`` are the objects that
+    wait for the end of the body; ``afterwards``: all tables do (1), values of columns too (2), and none (0). ``met``: something
+    has come back while the body ran, and ``wanted``: not where its place was made. ``marks`` is what was so at each savepoint of
+    the body's. ``in_the_way``: something kept may have kept a row of the upgrade's own out. ``unproven`` are the foreign keys
+    (schema, table, name) that are to be validated when the rows are back. ``xid`` is the transaction that it began in.
+    ``anyway``: no upgrade runs, the schema is as it is. ``waits`` names the tables of columns of which some
+    rows have not got their values yet (see :mod:`.fills`), ``unkeyed`` are the tables whose new rows could not get
+    the keys that they had (see :mod:`.rekey`).
+
+    ``sources`` are the tables that the downgrade put rows into and somebody has written to since; ``reads`` and ``writes`` what
+    was counted of these and of all tables when the body's last statement had ended, ``moves`` the latter as it first read one of
+    them, ``moved`` the made tables that it has written to after that, ``seeded`` those that hold seeds only; ``unwatched``: it
+    has written outside of any transaction, ``emptied``: it has used TRUNCATE, which sets counters to nothing (see
+    :mod:`.sources`).
+
+    Where the body has committed, ``horizon`` is the oldest xid that others can have had since the first time, ``files`` what its
+    tables were written to, and ``final`` are the objects whose place was there then; ``theirs`` lists, for the number of one of
+    these, the keys of rows that others have written between two transactions; ``ended``: the next has not begun yet (see
+    :mod:`.over_commit`).
     """
 
     schema: str
@@ -61,9 +72,14 @@ class Back:
     filled: dict[int, Filled] = field(default_factory=dict)
     sources: tuple[int, ...] = ()
     reads: Counted = field(default_factory=dict)
-    writes: dict[int, int] = field(default_factory=dict)
-    moves: dict[int, int] | None = None
+    writes: Written = field(default_factory=dict)
+    moves: Written | None = None
+    moved: set[int] = field(default_factory=set)
+    unwatched: bool = False
+    emptied: bool = False
     seeded: set[int] = field(default_factory=set)
+    waits: dict[int, str] = field(default_factory=dict)
+    unkeyed: list[str] = field(default_factory=list)
     touched: dict[int, str] = field(default_factory=dict)
     late: set[int] = field(default_factory=set)
     afterwards: int = 0
@@ -74,10 +90,10 @@ class Back:
     unproven: list[tuple[str, str, str]] = field(default_factory=list)
     xid: str = ""
     stays: dict[int, tuple[Table, dict[str, str]]] = field(default_factory=dict)
-    xids: set[str] = field(default_factory=set)
     horizon: str = ""
     files: dict[int, str] = field(default_factory=dict)
-    shared: set[int] = field(default_factory=set)
+    final: set[int] = field(default_factory=set)
+    theirs: dict[int, str] = field(default_factory=dict)
     ended: bool = False
     anyway: bool = False
 

@@ -57,7 +57,7 @@ def cleared(connection: Connection, back: Back) -> dict[int, Others]:
     from sqlalchemy.exc import IntegrityError
 
     write_back.note_path(connection)
-    anew = [pair for pair in made(connection, back) if not back.newer(pair[0]) and pair[0].number not in back.shared]
+    anew = [pair for pair in made(connection, back) if not back.newer(pair[0]) and pair[0].number not in back.theirs]
     connection.exec_driver_sql("SAVEPOINT guard_clear")
     found = [others for one, table in anew if (others := set_aside(connection, back, one, table))]
     wrong = [others for others in found if others.in_the_way]
@@ -129,14 +129,16 @@ def _together(connection: Connection, anew: Sequence[tuple[Object, Table]], wron
 def rest(connection: Connection, back: Back) -> int:
     """Delete rows that the upgrade has made and that were not there, where others referred to them until theirs were back.
 
+    Not where newer rows refer to one, or would go along.
+
     Gives how many.
     """
     gone = 0
-    anew = made(connection, back)
+    anew = [pair for pair in made(connection, back) if not back.newer(pair[0]) and pair[0].number not in back.theirs]
     oids = [table.oid for _, table in anew]
     for one, table in anew:
         filled = back.filled[one.number]
-        if one.number not in back.shared and filled.displaced > filled.removed and write_back.keyed(one, table):
+        if filled.displaced > filled.removed and write_back.keyed(one, table):
             with _asleep(connection, [table]):
                 removed = write_back.remove(connection, back.stash.place(one), one, table, oids)
             back.filled[one.number] = replace(filled, removed=filled.removed + removed)

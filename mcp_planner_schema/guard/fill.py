@@ -62,11 +62,12 @@ def _filled(
 ) -> Filled:
     """The same, while the table's triggers and rules sleep."""
     before, place = back.before.get((one.schema, one.name)), back.stash.place(one)
-    may = left.read(connection, back.stash, one)
+    may, theirs = left.read(connection, back.stash, one), over_commit.theirs(back, one)
     if one.kind == "table":
         if back.newer(one) or not anew(connection, back, table):
             return refill.beside(connection, place, one, table, may)
-        theirs = over_commit.theirs(back) if one.number in back.shared else ""
+        if theirs and not write_back.keyed(one, table):
+            return refill.beside(connection, place, one, table, may)
         return refill.exactly(connection, place, one, table, last=last, cleared=cleared, but=theirs)
     filled = Filled()
     mine, stood = _evidence(connection, back, one), _still(connection, back.stood.get(one.number))
@@ -90,7 +91,7 @@ def _filled(
             touched=touched,
             apart=back.anyway,
             waiting=not all_,
-            but=over_commit.theirs(back),
+            but=theirs,
         )
         filled = filled.and_(connection, place, columns)
     if one.kind == "rows":

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import (
+    fills,
     forecast,
     lexer,
     meanwhile,
@@ -30,9 +31,9 @@ from mcp_planner_schema.guard import (
     sequences,
     sources,
 )
-from mcp_planner_schema.guard.back import Back, InTheWay, undoable
+from mcp_planner_schema.guard.back import Back, InTheWay, made, undoable
 from mcp_planner_schema.guard.postcheck import execute
-from mcp_planner_schema.guard.transaction import OWN
+from mcp_planner_schema.guard.transaction import ELSEWHERE, OWN
 from mcp_planner_schema.guard.tripwire import code_of
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ MISPLACED = "23514"
 
 _PARTITIONS = re.compile(r"\bPARTITION\b", re.IGNORECASE)
 _WRITES = re.compile(r"\s*(INSERT|SELECT|WITH|CALL|DO|MERGE|UPDATE)\b", re.IGNORECASE)
+_MOVES = re.compile(r"\b(INSERT|UPDATE|MERGE|COPY|DO|CALL)\b", re.IGNORECASE)
+_EMPTIES = re.compile(r"\bTRUNCATE\b", re.IGNORECASE)
 _SKIPS = re.compile(r"\bON\s+CONFLICT\b|\bMERGE\s+INTO\b|\bNOT\s+EXISTS\s*\(", re.IGNORECASE)
 _UNLESS = re.compile(r"\bMERGE\s+INTO\b|\bNOT\s+EXISTS\s*\(", re.IGNORECASE)
 _INSERTS = re.compile(r"\b(INSERT|MERGE)\b", re.IGNORECASE)
@@ -84,6 +87,7 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
         def execute(self, query: Any, vars: Any = None) -> Any:
             # SQLAlchemy itself asks for the isolation level between two transactions, where none may be begun.
             if OWN in connection.info or self.connection.autocommit or not connection.in_transaction():
+                back.unwatched = back.unwatched or (OWN not in connection.info and bool(_MOVES.search(str(query))))
                 return super().execute(query, vars)
             connection.info[OWN] = True
             try:
@@ -91,6 +95,7 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                     over_commit.go_on(connection, back)
                 sources.look(connection, back)  # what a cursor on the server has read was no statement of its own
                 text = self.mogrify(query, vars).decode(encodings[self.connection.encoding])
+                back.emptied = back.emptied or bool(_EMPTIES.search(text))
                 if controls := _controls(text):  # in a savepoint of the guard's it would end with that
                     super().execute(text)
                     for verb, name in controls:
@@ -98,6 +103,8 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                     if all(name for _, name in controls):  # the transaction goes on
                         meanwhile.come_back(connection, back)
                     return None
+                if back.waits and not fills.may(text, back.waits.values()):
+                    meanwhile.come_back(connection, back, waiting=True)
                 send = functools.partial(_with_rows, connection, back, super().execute)
                 run = _run if back.afterwards or _ALTERS.search(text) else _plainly
                 opaque.sent(connection, back, functools.partial(run, connection, back, send, text), text)
@@ -113,6 +120,7 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
             for vars in vars_list:
                 self.execute(query, vars)
 
+    connection.info.pop(ELSEWHERE, None)
     sources.note(connection, back)
     driver.cursor_factory = Watched
     try:
@@ -123,14 +131,14 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
 
 def _builds(text: str) -> bool:
     """Whether a statement reads tables to make indexes and to check constraints only."""
-    return all(_BUILDS.match(code_of(part, escapes=False)) for part in statements(text))
+    return all(_BUILDS.match(code_of(part, escapes=False)) for part in lexer.texts(text))
 
 
 def _controls(text: str) -> list[tuple[str, str]]:
     """What a statement does to savepoints, in its order, each with the savepoint's name."""
     if not _SAVEPOINTS.search(text):
         return []
-    found = [_CONTROLS.match(part) for part in statements(text)]
+    found = [_CONTROLS.match(part) for part in lexer.texts(text)]
     return [(one[1].upper(), one[2]) for one in found if one]
 
 
@@ -138,8 +146,8 @@ def _with_rows(connection: Connection, back: Back, send: Any, text: str) -> None
     """Send a statement; where it has read a table that waits for its moved rows, undo it and send it again with them."""
     from psycopg2 import Error
 
-    waiting = meanwhile.waiting(connection, back)
-    parts = statements(text) if waiting else []
+    waiting = meanwhile.moving(connection, back)
+    parts = lexer.texts(text) if waiting else []
     if len(parts) > 1:
         for part in parts:
             _with_rows(connection, back, send, part)
@@ -179,7 +187,7 @@ def _run(connection: Connection, back: Back, send: Any, text: str) -> None:
         return
     soon = not back.afterwards
     meanwhile.come_back(connection, back, wanting=soon)
-    for part in statements(text):
+    for part in lexer.texts(text):
         if not _send(connection, send, part) and not _relaxed(connection, back, send, part):
             meanwhile.come_back(connection, back, wanting=True)
             send(part)
@@ -214,7 +222,7 @@ def _insert(connection: Connection, back: Back, send: Any, text: str) -> None:
     from psycopg2 import Error
 
     several = ";" in text or text.lstrip()[:2] in ("--", "/*")  # to read it takes longer than to send it
-    parts = statements(text) if several else [text]
+    parts = lexer.texts(text) if several else [text]
     writing = [part for part in parts if _WRITES.match(part)]
     codes = (TAKEN,) * bool(writing) + (MISPLACED,) * bool(_PARTITIONS.search(text))
     if not back.met or not codes:
@@ -268,7 +276,8 @@ def _meets(connection: Connection, back: Back, text: str) -> bool:
 
 
 def _made_sequences(connection: Connection, back: Back) -> dict[int, sequences.Sequence]:
-    """Where those stand that this transaction has made, so that nobody else can take a value of them.
+    """Where those stand that this transaction has made, so that nobody else can take a value of them; after a commit, those of
+    tables that are locked again (:mod:`.over_commit`).
 
     ROLLBACK takes no value back, and the upgrade's seeds are to get the keys that they had (of a sequence without CACHE: what a
     session has in store does not show).
@@ -276,7 +285,12 @@ def _made_sequences(connection: Connection, back: Back) -> dict[int, sequences.S
     names = [(one.schema, one.name) for one in back.stash.objects if one.kind == "sequence"]
     found = sequences.called(connection, back.schema, names)
     mine = forecast.locked(connection) if found else frozenset()
-    return {oid: one for oid, one in found.items() if oid in mine}
+    tables = (
+        {table.oid for one, table in made(connection, back) if one.number in back.final}
+        if found and back.horizon
+        else ()
+    )
+    return {oid: one for oid, one in found.items() if oid in mine or one.table in tables}
 
 
 def _send(connection: Connection, send: Any, text: str, undone: tuple[str, ...] = _WANTING) -> bool:
@@ -293,11 +307,3 @@ def _send(connection: Connection, send: Any, text: str, undone: tuple[str, ...] 
         return False
     execute(connection, "RELEASE SAVEPOINT guard_statement")
     return True
-
-
-def statements(text: str) -> list[str]:
-    """The statements of one string, cut as PostgreSQL's scanner does; what cannot be read stays whole."""
-    try:
-        return [text[one.tokens[0].at : one.tokens[-1].end] for one in lexer.pieces(text) if one.tokens]
-    except lexer.Unusable:
-        return [text]

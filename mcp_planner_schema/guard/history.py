@@ -32,6 +32,8 @@ SELECT pg_catalog.count(*) FILTER (WHERE pg_catalog.to_regclass(name) IS NULL
            WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'checksum_before')
          OR name = pg_catalog.concat(%(schema)s::text, '.stash') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
            WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'went')
+         OR name = pg_catalog.concat(%(schema)s::text, '.stash_object') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
+           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'body_read')
          OR name = pg_catalog.concat(%(schema)s::text, '.run') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
            WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'preflight')),
        pg_catalog.to_regnamespace(%(schema)s::text) IS NULL

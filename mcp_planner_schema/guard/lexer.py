@@ -7,7 +7,7 @@ and so do parentheses (``CREATE RULE … DO (a; b)``) and the body of a routine 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 # What may be in a name: any character that is not ASCII too, be it a space of typography or a digit of another script.
@@ -146,6 +146,27 @@ def tokens(text: str) -> Iterator[Token]:
             plain = match.group() if kind in ("word", "other") else ""
             # Keywords are ASCII, and folded as such: no other letter stands for one of them.
             yield Token(match.group(), plain.upper() if plain.isascii() else plain, match.start())
+
+
+def texts(text: str) -> list[str]:
+    """The statements of one string as they stand there, cut as PostgreSQL's scanner does; what cannot be read stays whole."""
+    try:
+        return [text[one.tokens[0].at : one.tokens[-1].end] for one in pieces(text) if one.tokens]
+    except Unusable:
+        return [text]
+
+
+def parts(tokens: Iterable[Token]) -> Iterator[list[Token]]:
+    """The tokens between commas that stand in no parentheses."""
+    depth, part = 0, list[Token]()
+    for token in tokens:
+        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(token.word, 0)
+        if token.word == "," and not depth:
+            yield part
+            part = []
+        else:
+            part.append(token)
+    yield part
 
 
 def line_of(text: str, at: int) -> int:

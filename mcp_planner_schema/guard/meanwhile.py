@@ -19,13 +19,15 @@ _SHAPE = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_partition_tree(%s::oid)"
 
 
 def come_back(
-    connection: Connection, back: Back, *, strictly: bool = False, wanting: bool = False, changed: bool = True
-) -> None:
+    connection: Connection, back: Back, *, strictly: bool = False, wanting: bool = False, changed: bool = True,
+    waiting: bool = False,
+) -> None:  # fmt: skip
     """Put in what has a place by now: rows of tables that the upgrade has made, values of columns it has added.
 
     Called after each statement of the upgrade; what does not fit yet (a partition that is missing) waits for the next.
     ``strictly`` lets its error through. Where rows are ``wanting``, those come too that wait for the end otherwise: of moved
-    tables, for which the new one has all that it had then, and those that the downgrade has ``changed``.
+    tables, for which the new one has all that it had then, and those that the downgrade has ``changed``. Those that are
+    ``waiting`` (``Back.waits``) too, where rows are not wanting.
     """
     from sqlalchemy.exc import DBAPIError
 
@@ -48,15 +50,19 @@ def come_back(
             tuple(table.columns.values()),
             connection.exec_driver_sql(_SHAPE, (table.oid,)).scalar_one(),
         )
+        all_ = wanting or strictly or waiting
         again = wanting and one.number in back.filled and back.filled[one.number].left
+        again = again or (all_ and one.number in back.waits)
         if back.shapes.get(one.number) == shape and not again:
             continue
         back.shapes[one.number] = shape
         connection.exec_driver_sql("SAVEPOINT guard_restore")
         try:
-            fill.rows(
-                connection, back, one, table, deleted=wanting and one.number not in back.stood, all_=wanting or strictly
-            )
+            fill.rows(connection, back, one, table, deleted=wanting and one.number not in back.stood, all_=all_)
+            if all_ or one.number not in back.touched:
+                back.waits.pop(one.number, None)
+            else:
+                back.waits[one.number] = table.name
         except DBAPIError:
             if strictly:
                 raise
@@ -64,7 +70,7 @@ def come_back(
         connection.exec_driver_sql("RELEASE SAVEPOINT guard_restore")
 
 
-def waiting(connection: Connection, back: Back) -> list[int]:
+def moving(connection: Connection, back: Back) -> list[int]:
     """The tables that the upgrade has made, by OID, whose moved rows come when its body has ended."""
     if back.afterwards or not any(one.moved for one in back.rows()):
         return []
@@ -78,8 +84,11 @@ def take_out(connection: Connection, back: Back) -> None:
     Whole tables then wait for :func:`.restore.finish`. What the upgrade itself has put there stays, as far as a key tells that.
     """
     back.late = {one.number for one in back.rows() if one.kind == "table"}
+    # Not once more: by now there may be a row of the body's own that is like a kept one.
+    pairs = [pair for pair in made(connection, back) if pair[0].number in back.filled.keys() & back.shapes.keys()]
     back.shapes.clear()
-    pairs = [pair for pair in made(connection, back) if pair[0].number in back.filled]
+    if not pairs:
+        return
     keep_others_out(connection, back, pairs)
     if not clear.take_out(connection, back, pairs):
         _columns_too(connection, back, pairs)

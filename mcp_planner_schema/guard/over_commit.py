@@ -1,20 +1,20 @@
 """What is known of rows, carried over a commit in the middle of an upgrade's body.
 
 Its locks end there, and so do its temporary tables. The lists of what nobody has written to since the downgrade become tables of
-the stash's own schema for as long as the upgrade lasts; and what somebody writes between two transactions of the body is told
-by the row's xmin: it is none of the body's own. (A table that is rewritten gives each row a new one, so changed rows, which
-nothing else proves, are looked at as soon as the next transaction begins, behind their lock.)
+the stash's own schema for as long as the upgrade lasts. As the body commits, the xids of all rows are noted; as its next
+transaction begins, the tables are locked again, and a row with another xid was written by somebody else in between.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, evidence, ladder, silence, write_back
-from mcp_planner_schema.guard.back import Back
+from mcp_planner_schema.guard import checksum, evidence, ladder, silence, sources, write_back
+from mcp_planner_schema.guard.back import Back, made
 from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import Object
 from mcp_planner_schema.guard.postcheck import execute, identifier, literal
+from mcp_planner_schema.guard.transaction import ELSEWHERE
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -23,6 +23,12 @@ _HORIZON = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())
 _NAMED = """
 SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = %s
+"""
+# What the upgrade has made, by whatever name it may be called at its end.
+_MADE = """
+SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND NOT c.relispartition
+  AND c.oid <> ALL (%s::oid[]) AND n.nspname !~ %s
 """
 # Counters that are too high, of earlier transactions, cost a look at the table. What has been rewritten has other files.
 _WRITTEN = """
@@ -34,64 +40,86 @@ FROM (SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_t
 _LISTS = """
 SELECT pg_catalog.quote_ident(n.nspname::text) || '.' || pg_catalog.quote_ident(c.relname::text)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %s AND c.relkind = 'r' AND c.relname ~ '^guard:(untouched|stood|touched)_'
+WHERE n.nspname = %s AND c.relkind = 'r' AND c.relname ~ '^guard:(xids$|untouched_|stood_|touched_|theirs_)'
 """
-_OWN = "pg_catalog.pg_current_xact_id()"
-# A row that is seen, and whose transaction has not ended, is of this one or of a savepoint in it. age() counts from where it was
-# first asked for in a transaction.
-_UNFINISHED = f"""
-CASE WHEN pg_catalog.age(l.xmin) <= pg_catalog.age({_OWN}::pg_catalog.xid)
-THEN pg_catalog.pg_xact_status((({_OWN}::text::bigint + pg_catalog.age({_OWN}::pg_catalog.xid)
-  - pg_catalog.age(l.xmin))::text)::pg_catalog.xid8) = 'in progress' ELSE false END
-"""
+EVERY = "true"
+"""Stands for a list where nobody knows: any row may be somebody else's."""
 
 
 def leave(connection: Connection, back: Back) -> None:
-    """The body is about to commit: note which rows are its own, and let the lists outlast the transaction.
+    """The body is about to commit: note whose rows there are by now, and let the lists outlast the transaction.
 
-    Where rows have no key, nobody will know what was written to them then, and their list ends.
+    Of what has no key, or is another table by now, nobody will know what was written to it then, and its list ends.
     """
+    first = not back.horizon
+    if first:
+        end(connection, back)  # of a try that has failed after a commit
+        back.horizon = connection.exec_driver_sql(_HORIZON).scalar_one()
+        execute(connection, f"CREATE UNLOGGED TABLE {_place(back, 'xids')} (xid text NOT NULL)")
     back.ended = True
-    back.horizon = back.horizon or connection.exec_driver_sql(_HORIZON).scalar_one()
+    tables: dict[int, Table] = {}
     for one in back.rows():
         now = _now(connection, back, one)
         table = now[0] if now else evidence.named(connection, one.schema, one.name)
-        if table and _written(connection, back, table):
-            with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
-                own = f"SELECT DISTINCT l.xmin::text FROM {rows_of(table)} AS l WHERE {_UNFINISHED}"
-                back.xids |= set(execute(connection, own).scalars())
-        for lists in (back.untouched, back.stood, back.touched) if one.key else ():
-            if lists.get(one.number, "").startswith("pg_temp."):
+        tables |= {table.oid: table} if table else {}
+        if table and set(one.lost) <= {column.name for column in table.columns.values()}:
+            back.final.add(one.number)
+        for lists in (back.untouched, back.stood, back.touched):
+            if one.number in lists and (not one.key or (one.kind == "rows" and now is None)):
+                del lists[one.number]
+            elif lists.get(one.number, "").startswith("pg_temp."):
                 lists[one.number] = _lasting(connection, back, lists[one.number])
         if now and one.number in back.untouched:
             _note_which_are_there(connection, back, one, *now)
+    for named in connection.exec_driver_sql(_MADE, (list(back.already), evidence.own(back.schema))).all():
+        if table := evidence.named(connection, *named):
+            tables[table.oid] = table
+    for table in tables.values():
+        if _written(connection, back, table):
+            _note_xids(connection, back, table)
 
 
 def go_on(connection: Connection, back: Back) -> None:
-    """The body's next transaction begins: keep writers away from tables with changed rows, as :func:`.restore.begin` did, and
-    strike off what was written between the two. Where a lock is not to be had the lists are given up."""
+    """The body's next transaction begins: keep writers away as :func:`.restore.begin` did, and see what was written between the
+    two. Where a lock is not to be had, the lists are given up, and any row may be somebody else's."""
     from sqlalchemy.exc import DBAPIError
 
     back.ended = False
-    found = [(one, now) for one in back.rows() if one.key and (now := _now(connection, back, one))]
+    sources.go_on(connection, back)
+    anew = {one.number for one, _ in made(connection, back)}
+    found: list[tuple[Object, Table, list[str]]] = []
+    for one in back.rows():
+        now = _now(connection, back, one)
+        table = now[0] if now else evidence.named(connection, one.schema, one.name)
+        if table and one.key and one.number in back.untouched and now:
+            found.append((one, *now))
+        elif (
+            table
+            and one.number in back.final
+            and (one.lost or one.number in anew)
+            and not _elsewhere(connection, back, table)
+        ):
+            found.append((one, table, list(one.key) if write_back.keyed(one, table) else []))
+    looked_at = {one.number for one, _, _ in found}
+    for number in back.untouched.keys() - looked_at:
+        del back.untouched[number]
     write_back.note_path(connection)
     connection.exec_driver_sql("SAVEPOINT guard_go_on")
     done = True
     try:
-        for _, (table, _) in sorted(found, key=lambda pair: pair[1][0].oid):
+        for table in sorted({table.oid: table for _, table, _ in found}.values(), key=lambda each: each.oid):
             execute(connection, f"LOCK TABLE {name_of(table)} IN SHARE ROW EXCLUSIVE MODE")
-        for one, (table, key) in found:
+        for one, table, key in found:
             with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
-                _strike_off(connection, back, one, table, key)
+                _look(connection, back, one, table, key)
     except DBAPIError as error:
         if getattr(error.orig, "pgcode", None) not in ladder.TRANSIENT:
             raise
         done = False
     if not done:
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_go_on")
-        for one, _ in found:
-            back.untouched.pop(one.number, None)
-            back.stood.pop(one.number, None)
+        back.untouched.clear()
+        back.theirs |= {one.number: EVERY for one, _, _ in found}
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_go_on")
 
 
@@ -101,22 +129,18 @@ def end(connection: Connection, back: Back) -> None:
         execute(connection, f"DROP TABLE {name}")
 
 
-def theirs(back: Back) -> str:
-    """SQL: that the row ``l`` was written by somebody else after the body has committed; empty where it has not."""
-    if not back.horizon:
-        return ""
-    since = f"pg_catalog.age(l.xmin) <= pg_catalog.age({literal(back.horizon)}::pg_catalog.xid8::pg_catalog.xid)"
-    own = literal("{" + ",".join(sorted(back.xids)) + "}")
-    return f"({since} AND l.xmin <> ALL ({own}::pg_catalog.xid[]) AND NOT {_UNFINISHED})"
+def theirs(back: Back, one: Object) -> str:
+    """SQL: that the row ``l`` of an object's table was written by somebody else between two transactions of the body; empty where
+    none was. To be sent with :data:`checksum.OUTPUT` pinned."""
+    listed = back.theirs.get(one.number, "")
+    if listed in ("", EVERY):
+        return listed
+    return f"({checksum.row_hash(sorted(one.key), 'l')} IN (SELECT w.key FROM {listed} AS w))"
 
 
-def shared(connection: Connection, back: Back, table: Table) -> bool:
-    """Whether a table that the upgrade has made holds rows of others by now. It is to be locked."""
-    if not back.horizon:
-        return False
-    with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
-        asked = f"SELECT EXISTS (SELECT FROM {rows_of(table)} AS l WHERE {theirs(back)})"
-        return bool(execute(connection, asked).scalar_one())
+def _elsewhere(connection: Connection, back: Back, table: Table) -> bool:
+    """Whether the body has written to a table outside of its transactions: nobody knows these rows from others' then."""
+    return back.unwatched or table.oid in connection.info.get(ELSEWHERE, ())
 
 
 def _written(connection: Connection, back: Back, table: Table) -> bool:
@@ -140,11 +164,26 @@ def _now(connection: Connection, back: Back, one: Object) -> tuple[Table, list[s
     return table, [column.name for column in columns if column]
 
 
+def _place(back: Back, name: str) -> str:
+    return f"{identifier(back.stash.kept_in)}.{identifier('guard:' + name)}"
+
+
 def _lasting(connection: Connection, back: Back, name: str) -> str:
-    kept = f"{identifier(back.stash.kept_in)}.{identifier('guard:' + name.removeprefix('pg_temp.guard_'))}"
-    execute(connection, f"DROP TABLE IF EXISTS {kept}")
+    kept = _place(back, name.removeprefix("pg_temp.guard_"))
     execute(connection, f"CREATE UNLOGGED TABLE {kept} AS SELECT * FROM {name}")
     return kept
+
+
+def _since(back: Back) -> str:
+    """SQL: that the row ``l`` may have been written since the body first committed, or in that transaction."""
+    return f"pg_catalog.age(l.xmin) <= pg_catalog.age({literal(back.horizon)}::pg_catalog.xid8::pg_catalog.xid)"
+
+
+def _note_xids(connection: Connection, back: Back, table: Table) -> None:
+    xids = _place(back, "xids")
+    with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
+        there = f"SELECT DISTINCT l.xmin::text FROM {rows_of(table)} AS l WHERE {_since(back)}"
+        execute(connection, f"INSERT INTO {xids} {there} EXCEPT SELECT o.xid FROM {xids} AS o")
 
 
 def _note_which_are_there(connection: Connection, back: Back, one: Object, table: Table, key: list[str]) -> None:
@@ -157,16 +196,27 @@ def _note_which_are_there(connection: Connection, back: Back, one: Object, table
         execute(connection, f"UPDATE {listed} AS u SET there = true {found}")
 
 
-def _strike_off(connection: Connection, back: Back, one: Object, table: Table, key: list[str]) -> None:
-    named, live, place = dict(zip(one.key, key, strict=True)), rows_of(table), back.stash.place(one)
-    same, wrote = write_back.same_key(one.key, table, named), theirs(back)
+def _look(connection: Connection, back: Back, one: Object, table: Table, key: list[str]) -> None:
+    """List what others have written to one object's table, and strike it off what nobody has written to."""
+    named, live, place = dict(zip(one.key, key, strict=False)), rows_of(table), back.stash.place(one)
+    wrote = f"{_since(back)} AND l.xmin::text NOT IN (SELECT o.xid FROM {_place(back, 'xids')} AS o)"
+    if not key:
+        if execute(connection, f"SELECT EXISTS (SELECT FROM {live} AS l WHERE {wrote})").scalar_one():
+            back.theirs[one.number] = EVERY
+        return
     if listed := back.untouched.get(one.number):
-        rows = f"{place} AS c JOIN {live} AS l ON {same}"
+        rows = f"{place} AS c JOIN {live} AS l ON {write_back.same_key(one.key, table, named)}"
         execute(connection, f"DELETE FROM {listed} AS u USING {rows} WHERE c.ctid = u.place AND {wrote}")
         gone = f"NOT EXISTS (SELECT FROM {rows} WHERE c.ctid = u.place)"
         execute(connection, f"DELETE FROM {listed} AS u WHERE u.there AND {gone}")
+    hashed = f"SELECT {checksum.row_hash(sorted(key), 'l')} AS key FROM {live} AS l WHERE {wrote}"
     if stood := back.stood.get(one.number):
-        execute(
-            connection,
-            f"INSERT INTO {stood} (key) SELECT {checksum.row_hash(key, 'l')} FROM {live} AS l WHERE {wrote}",
-        )
+        execute(connection, f"INSERT INTO {stood} (key) {hashed}")
+    if (one.kind == "table" or one.lost) and one.number in back.final and back.theirs.get(one.number) != EVERY:
+        listed = _place(back, f"theirs_{one.number}")
+        if one.number in back.theirs:
+            execute(connection, f"INSERT INTO {listed} (key) {hashed}")
+        elif execute(connection, f"CREATE UNLOGGED TABLE {listed} AS {hashed}").rowcount:
+            back.theirs[one.number] = listed
+        else:
+            execute(connection, f"DROP TABLE {listed}")

@@ -209,21 +209,7 @@ def _read(text: str, tokens: Sequence[Token]) -> Altered | None:
         return None
     table = text[tokens[begin].at : tokens[at - 1].end]
     at += words[at] == "*"
-    return Altered(table, tuple(map(tuple, _cut(tokens[at:]))), tokens[0].at)
-
-
-def _cut(tokens: Sequence[Token]) -> Iterator[list[Token]]:
-    """The tokens between commas that stand outside of parentheses."""
-    part: list[Token] = []
-    depth = 0
-    for token in tokens:
-        depth += (token.word in ("(", "[")) - (token.word in (")", "]"))
-        if token.word == "," and not depth:
-            yield part
-            part = []
-        else:
-            part.append(token)
-    yield part
+    return Altered(table, tuple(map(tuple, lexer.parts(tokens[at:]))), tokens[0].at)
 
 
 def _required(

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-# The table with its indexes and what is stored out of line, by the table.
+# The table and its partitions, with their indexes and what is stored out of line, by the table.
 _PARTS = """
-SELECT c.oid::bigint, array(SELECT c.oid::bigint UNION SELECT i.indexrelid::bigint FROM pg_catalog.pg_index i
-    WHERE i.indrelid = c.oid
-  UNION SELECT c.reltoastrelid::bigint WHERE c.reltoastrelid <> 0
-  UNION SELECT i.indexrelid::bigint FROM pg_catalog.pg_index i WHERE i.indrelid = c.reltoastrelid AND c.reltoastrelid <> 0)
-FROM pg_catalog.pg_class c WHERE c.oid = ANY (%s::oid[])
+SELECT u.oid::bigint, array(
+  WITH parts AS (SELECT p.oid, p.reltoastrelid FROM pg_catalog.pg_class p
+                 WHERE p.oid IN (SELECT u.oid
+                   UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(u.oid::pg_catalog.regclass)))
+  SELECT p.oid::bigint FROM parts p
+  UNION SELECT p.reltoastrelid::bigint FROM parts p WHERE p.reltoastrelid <> 0
+  UNION SELECT i.indexrelid::bigint FROM parts p JOIN pg_catalog.pg_index i ON i.indrelid IN (p.oid, nullif(p.reltoastrelid, 0)))
+FROM pg_catalog.unnest(%s::oid[]) AS u (oid) JOIN pg_catalog.pg_class c ON c.oid = u.oid
 """
 # Asking for the size waits for whoever has the table for himself, and that may be one the body has nothing to do with.
 _LARGE = """

@@ -202,6 +202,9 @@ def _set(
         for alias, listed in (("t", touched), ("u", untouched))
         if listed
     )
+    if touched and not waiting:
+        lost = f"FROM {place} AS c, {live} AS l WHERE c.ctid = t.place AND {key} AND {empty}"
+        execute(connection, f"UPDATE {touched} AS t SET given = true {lost}")
     if touched:
         free += " AND t.place IS NULL" if waiting else f" AND ({empty} OR t.place IS NULL)"
     if one.kind == "rows":

@@ -7,6 +7,7 @@ its own key the upgrade's row is in the kept one's way, and what it has meanwhil
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,14 +23,27 @@ if TYPE_CHECKING:
 _NUMBERS = ("smallint", "integer", "bigint")
 """Types of keys of which unused ones are found by counting on."""
 
+# Keys that refer to a column, of whole tables and of single partitions; and the partitioned table that one of these belongs to.
 _REFERRING = """
-SELECT k.conrelid::bigint, n.nspname::text, r.relname::text, k.confupdtype::text,
-       (SELECT a.attname::text FROM ROWS FROM (pg_catalog.unnest(k.conkey), pg_catalog.unnest(k.confkey)) AS u (n, f)
-        JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.n
-        JOIN pg_catalog.pg_attribute b ON b.attrelid = k.confrelid AND b.attnum = u.f WHERE b.attname = %s)
+SELECT k.conrelid::bigint, coalesce(pg_catalog.pg_partition_root(k.conrelid::pg_catalog.regclass)::oid, k.conrelid)::bigint,
+       n.nspname::text, r.relname::text, k.confupdtype::text, a.attname::text
 FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.conrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
-WHERE k.contype = 'f' AND k.confrelid = %s AND k.conparentid = 0
+CROSS JOIN LATERAL ROWS FROM (pg_catalog.unnest(k.conkey), pg_catalog.unnest(k.confkey)) AS u (n, f)
+JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.n
+JOIN pg_catalog.pg_attribute b ON b.attrelid = k.confrelid AND b.attnum = u.f
+WHERE k.contype = 'f' AND k.conparentid = 0 AND b.attname = %(key)s AND k.confrelid IN (
+  SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid)) ORDER BY 1, 6
+"""
+# Columns of a table that refer to rows which have not got their keys.
+_UNSETTLED = """
+SELECT DISTINCT a.attname::text FROM pg_catalog.pg_constraint k
+JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)
+WHERE k.contype = 'f' AND k.conrelid = %s AND k.confrelid = ANY (%s::oid[])
+"""
+# Before 15, a row whose new key puts it into another partition counts as deleted there, and takes along what refers to it.
+_TAKES_ALONG = """
+SELECT pg_catalog.current_setting('server_version_num')::int < 150000 AND relkind = 'p' FROM pg_catalog.pg_class WHERE oid = %s
 """
 # The sequence that gives a column its values, of whoever it is.
 _SEQUENCE = """
@@ -58,25 +72,32 @@ _OTHERS = " OR p.was IN (SELECT kept.key FROM kept)"
 
 
 class _Reference(NamedTuple):
-    """A column of a table that refers to the key."""
+    """A column of a table that refers to the key, or to a column that does. ``follows``: PostgreSQL changes it along."""
 
     table: Table
     column: str
+    follows: bool
 
 
 def all_of(connection: Connection, back: Back) -> None:
     """Give the upgrade's rows their kept keys, in the tables that it has made and whose keys the server makes (numbers, uuids).
 
     A row that is none of the kept ones, and has a key that one of these had, gets a new one where its table holds newer rows, or
-    that key is another's now. What cannot be done stays as it is. Nothing where others may have seen the rows already.
+    that key is another's now. Nothing where others may have seen the rows already. What cannot be done stays as it is, and is
+    noted in ``back.unkeyed`` where kept rows may therefore refer to other rows than they did.
     """
     if not undoable(connection, back):
         return
     tables = made(connection, back)
     order = clear.in_order(connection, [table.oid for _, table in tables]) or {}
+    unsettled = {table.oid for _, table in tables}
     for one, table in sorted(tables, key=lambda pair: order.get(pair[1].oid, 0)):
-        if one.number not in back.filled and (unused := _unused(connection, back, one, table)):
-            _give(connection, back, one, table, unused)
+        unused = "" if one.number in back.filled else _unused(connection, back, one, table)
+        done = not unused or _give(connection, back, one, table, unused, unsettled)
+        if not done and back.newer(one):
+            back.unkeyed.append(one.name)
+        if order:
+            unsettled.discard(table.oid)
 
 
 def _unused(connection: Connection, back: Back, one: Object, table: Table) -> str:
@@ -107,78 +128,126 @@ def _sequences(connection: Connection, back: Back, table: Table, name: str) -> l
     return list(sequences.named(connection, back.schema, found).values())
 
 
-def _give(connection: Connection, back: Back, one: Object, table: Table, unused: str) -> None:
+def _give(
+    connection: Connection, back: Back, one: Object, table: Table, unused: str, unsettled: Collection[int]
+) -> bool:
+    """Exchange the keys of one table; False where that cannot be, and then nothing was done."""
     from sqlalchemy.exc import DBAPIError
 
     write_back.note_path(connection)
     connection.exec_driver_sql("SAVEPOINT guard_rekey")
     done = True
     try:
-        referring = _referring(connection, table, one.key[0])
-        if referring is not None and _paired(connection, back, one, table, unused):
-            _exchange(connection, back, one, table, referring)
-            _advance(connection, back, one, table)
+        if not (one.moved and _lone(connection, table, one.key[0])) and _paired(
+            connection, back, one, table, unused, unsettled
+        ):
+            referring = _referring(connection, table, one.key[0])
+            if done := referring is not None:
+                _exchange(connection, back, one, table, referring or [])
+                _advance(connection, back, one, table)
         execute(connection, "DROP TABLE IF EXISTS pg_temp.guard_keys")
     except DBAPIError as error:
-        if getattr(error.orig, "pgcode", None) in ladder.TRANSIENT:
+        if getattr(error.orig, "pgcode", None) in (*ladder.TRANSIENT, ladder.CANCELED):
             raise
         done = False
     if not done:
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_rekey")
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_rekey")
+    return done
+
+
+def _lone(connection: Connection, table: Table, key: str) -> bool:
+    """Whether nobody refers to a row of the table: a moved one then takes its place whole, and is not to be read for this."""
+    return all(write_back.empty(connection, reference.table) for reference in _referring(connection, table, key) or ())
 
 
 def _referring(connection: Connection, table: Table, key: str) -> list[_Reference] | None:
-    """Who refers to the key, but for those that follow by themselves; None where one would lose its reference instead."""
-    found = connection.exec_driver_sql(_REFERRING, (key, table.oid)).all()
-    refers = [row for row in found if row[4] is not None and row[3] != "c"]
-    if any(action in ("n", "d") for *_, action, _ in refers):
+    """Each column that refers to the key, once, and what refers to that; None where a row would lose its reference, or part of
+    a partitioned table would follow by itself."""
+    if connection.exec_driver_sql(_TAKES_ALONG, (table.oid,)).scalar_one():
         return None
-    tables = {row[0]: evidence.named(connection, row[1], row[2]) for row in refers}
-    return [_Reference(referring, row[4]) for row in refers if (referring := tables[row[0]])]
+    found: dict[tuple[int, str], _Reference] = {}
+    roots: dict[tuple[int, str], int] = {}
+    asked, wanted = {(table.oid, key)}, [(table.oid, key)]
+    while wanted:
+        oid, name = wanted.pop()
+        for referring, root, schema, called, action, column in connection.exec_driver_sql(
+            _REFERRING, {"key": name, "oid": oid}
+        ).all():
+            other = evidence.named(connection, schema, called)
+            if action in ("n", "d") or other is None:
+                return None
+            if roots.setdefault((root, column), referring) != referring:
+                return None
+            before = found.get((referring, column))
+            follows = action == "c" or (before is not None and before.follows)
+            found[referring, column] = _Reference(other, column, follows)
+            if (referring, column) not in asked:
+                asked.add((referring, column))
+                wanted.append((referring, column))
+    return list(found.values())
 
 
-def _paired(connection: Connection, back: Back, one: Object, table: Table, unused: str) -> int:
-    """Make the temporary table of rows that are to have another key: theirs, the kept one, an unused one. Gives how many."""
+def _paired(
+    connection: Connection, back: Back, one: Object, table: Table, unused: str, unsettled: Collection[int]
+) -> int:
+    """Make the temporary table of rows that are to have another key: theirs, the kept one, an unused one. Gives how many.
+
+    What refers to rows that are ``unsettled`` themselves, tells no row from another.
+    """
     columns, _ = write_back.common(one, table)
-    by_unique = twins.by_unique(connection, one, table, columns)
+    blind = set(connection.exec_driver_sql(_UNSETTLED, (table.oid, list(unsettled))).scalars())
+    by_unique = twins.by_unique(connection, one, table, [name for name in columns if name not in blind])
     compared = twins.told_apart_by(connection, one, table, columns)
     if not (by_unique or compared):
         return 0
+    if blind & set(compared):
+        compared = []
     key = next(column for column in table.columns.values() if column.name == one.key[0])
     with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
         rows: int = execute(
             connection,
             _PAIRS.format(
                 kept=write_back.typed(key), key=identifier(key.name), place=back.stash.place(one), live=rows_of(table),
-                was=twins.told_by("c", compared, by_unique), now=twins.told_by("l", compared, by_unique),
+                was=_told_by("c", compared, by_unique), now=_told_by("l", compared, by_unique),
                 unused=unused, others=_OTHERS if back.newer(one) else "",
             ),
         ).rowcount  # fmt: skip
     return rows
 
 
+def _told_by(alias: str, compared: list[str], unique: list[str]) -> str:
+    """SQL: what tells a row; NULL, which is like no other, where nothing does."""
+    if compared:
+        return twins.told_by(alias, compared, unique)
+    there = [f"{alias}.{identifier(name)} IS NOT NULL" for name in unique]
+    return f"(CASE WHEN {' AND '.join(there) or 'false'} THEN {checksum.row_text(unique, alias)} END)"
+
+
 def _exchange(connection: Connection, back: Back, one: Object, table: Table, referring: list[_Reference]) -> None:
     """Through the unused keys to the kept ones: two rows that have exchanged theirs would meet otherwise."""
     key = identifier(one.key[0])
     tables = {each.oid: each for each in (table, *(reference.table for reference in referring))}
+    silence.flush(connection)
     with checksum.reading(connection), write_back.settable(connection, table, [one.key[0]]), ExitStack() as asleep:
         for each in tables.values():
             asleep.enter_context(silence.of_table(connection, each.oid, name_of(each)))
         asleep.enter_context(silence.loops(connection, list(tables)))
         for now, then in (("was", "unused"), ("unused", "target")):
-            execute(
+            write_back.write(
                 connection,
                 f"UPDATE {rows_of(table)} AS l SET {key} = m.{then} FROM pg_temp.guard_keys AS m "
                 f"WHERE l.{key} = m.{now} AND m.{then} IS NOT NULL",
             )
         for reference in referring:
+            if reference.follows:
+                continue
             column = identifier(reference.column)
             for now, then, also in (
                 ("m.was", "m.unused", _but_kept(back, table, key, reference)),
                 ("m.unused", "m.target", " AND m.target IS NOT NULL"),
             ):
-                execute(
+                write_back.write(
                     connection,
                     f"UPDATE {rows_of(reference.table)} AS r SET {column} = {then} "
                     f"FROM pg_temp.guard_keys AS m WHERE r.{column} = {now}{also}",
@@ -190,7 +259,7 @@ def _but_kept(back: Back, referred: Table, key: str, reference: _Reference) -> s
 
     Where there is no such row yet it has to go along, and comes back once more with all of its kind.
     """
-    table, column = reference
+    table, column, _ = reference
     there = f"EXISTS (SELECT FROM {rows_of(referred)} AS l WHERE l.{key} = r.{identifier(column)})"
     said = ""
     for one in back.rows():
@@ -201,7 +270,7 @@ def _but_kept(back: Back, referred: Table, key: str, reference: _Reference) -> s
         ):
             continue
         place, touched = back.stash.place(one), back.touched.get(one.number)
-        only = f" AND NOT EXISTS (SELECT FROM {touched} AS t WHERE t.place = c.ctid)" if touched else ""
+        only = f" AND NOT EXISTS (SELECT FROM {touched} AS t WHERE t.place = c.ctid AND NOT t.given)" if touched else ""
         same = write_back.same_key(one.key, table, now="r") if one.key else "false"
         alike = write_back.same_key([column], table, now="r")
         said += f" AND NOT EXISTS (SELECT FROM {place} AS c WHERE {same} AND {alike} AND {there}{only})"

@@ -125,9 +125,7 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
     tables = {one.number: evidence.named(connection, one.schema, one.name) for one in back.rows()}
     order = clear.in_order(connection, [table.oid for table in tables.values() if table])
     there = [(one, table) for one in back.rows() if (table := tables[one.number])]
-    anew_ = made(connection, back)
-    meanwhile.keep_others_out(connection, back, anew_)
-    back.shared = {one.number for one, table in anew_ if over_commit.shared(connection, back, table)}
+    meanwhile.keep_others_out(connection, back, made(connection, back))
     if not back.anyway:
         sources.settle(connection, back)
         rekey.all_of(connection, back)
@@ -170,7 +168,7 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
         for number, table in tables.items()
         if table and (early or number in cleared or back.filled.get(number) != already.get(number))
     ]
-    notes: list[str] = []
+    notes = told.unkeyed(back)
     for one in back.rows():
         found = tables[one.number]
         notes += told.of_object(connection, back, one, found)
@@ -210,7 +208,7 @@ def _moved_back(connection: Connection, back: Back, one: Object, table: Table) -
     """
     from sqlalchemy.exc import DBAPIError
 
-    if not one.moved or one.number in back.filled or one.number in back.shared or not anew(connection, back, table):
+    if not one.moved or one.number in back.filled or one.number in back.theirs or not anew(connection, back, table):
         return None
     lines = frozenset((kind, name, text) for kind, name, text in one.structure)
     done, filled = False, Filled(swapped=True)

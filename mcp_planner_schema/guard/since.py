@@ -45,14 +45,17 @@ def written_since(connection: Connection, left: Written, table: Table) -> bool:
 
 
 def touched(connection: Connection, stash: Stash, one: Object, live: Table) -> str:
-    """Make the temporary table of the kept rows whose own row was written after the downgrade. Gives its name."""
+    """Make the temporary table of the kept rows whose own row was written after the downgrade. Gives its name.
+
+    ``given``: the row has got its kept value back all the same, for it was empty.
+    """
     name = f"guard_touched_{one.number}"
     with checksum.reading(connection):
         execute(
             connection,
-            f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT c.ctid AS place FROM {stash.place(one)} AS c "
-            f"JOIN {evidence.rows_of(live)} AS l ON {write_back.same_key(one.key, live) if one.key else 'false'} "
-            f"WHERE {_since(stash)}",
+            f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT c.ctid AS place, false AS given "
+            f"FROM {stash.place(one)} AS c JOIN {evidence.rows_of(live)} AS l "
+            f"ON {write_back.same_key(one.key, live) if one.key else 'false'} WHERE {_since(stash)}",
         )
     return f"pg_temp.{name}"
 

@@ -14,6 +14,7 @@ from mcp_planner_schema.guard import (
     downgrade,
     history,
     inline,
+    journal,
     judge,
     lock_order,
     manifest,
@@ -180,7 +181,8 @@ def _committing(run: Run, at: Progress) -> Iterator[None]:
                 if stopped is None:
                     raise
                 raise stopped from None  # SQLAlchemy has given the connection up, and Alembic has tripped over that
-        budget.apply(connection, budgets)
+        with journal.own(connection):
+            budget.apply(connection, budgets)
 
     context.autocommit_block = block  # type: ignore[method-assign]
     try:

@@ -66,6 +66,15 @@ def computed_without(connection: Connection, back: Back, written: Mapping[int, i
     ]
 
 
+def unkeyed(back: Back) -> list[str]:
+    """Tables whose new rows have other keys than the kept ones, though kept values may refer to them."""
+    return [
+        f"warning: the rows of {name} could not get the keys that they had; look at what refers to them, for a number that came "
+        f"back may mean another row now (what it meant: make migrate-stash-show ID={back.stash.id})"
+        for name in dict.fromkeys(back.unkeyed)
+    ]
+
+
 def _left(place: str, filled: Filled) -> list[str]:
     """One line for each reason why rows stay in the stash."""
     other = filled.left - filled.gone - filled.barred

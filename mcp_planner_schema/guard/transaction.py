@@ -22,6 +22,9 @@ _CHANGES_NOTHING = re.compile(
 OWN = "mcp_planner_guard.own"
 """Stands in ``connection.info`` while the guard's own statements run among the body's."""
 
+ELSEWHERE = "mcp_planner_guard.elsewhere"
+"""Stands in ``connection.info`` with the tables, by OID, that an operation of the body fills over other connections."""
+
 
 class Ended(Exception):
     """The revision's body ended the step's transaction itself; what follows would be final statement by statement."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, clear, evidence, fill, meanwhile, over_commit, silence, twins, write_back
+from mcp_planner_schema.guard import checksum, clear, evidence, fill, meanwhile, silence, twins, write_back
 from mcp_planner_schema.guard.back import Back, made
 from mcp_planner_schema.guard.clear import Others
 from mcp_planner_schema.guard.evidence import Table
@@ -38,14 +38,14 @@ def together(connection: Connection, back: Back, there: Sequence[tuple[Object, T
     """
     from sqlalchemy.exc import DBAPIError, IntegrityError
 
-    anew = [pair for pair in made(connection, back) if not back.newer(pair[0]) and pair[0].number not in back.shared]
+    anew = [pair for pair in made(connection, back) if not back.newer(pair[0]) and pair[0].number not in back.theirs]
     lost = [
         (one, table)
         for one, table in there
         if one.lost and fill.added(one, table, back.before.get((one.schema, one.name)))
     ]
     meanwhile.keep_others_out(connection, back, lost)
-    if not anew or not lost or any(over_commit.shared(connection, back, table) for _, table in lost):
+    if not anew or not lost or any(one.number in back.theirs for one, _ in lost):
         return {}
     before = dict(back.filled)
     connection.exec_driver_sql("SAVEPOINT guard_untangle")

@@ -287,19 +287,19 @@ def with_references(connection: Connection, place: str, table: Table, columns: S
     assert callable(statement)
     connection.exec_driver_sql("SAVEPOINT guard_references")
     try:
-        written = _write(connection, statement("true"))
+        written = write(connection, statement("true"))
     except IntegrityError as error:
         if getattr(error.orig, "pgcode", "") != "23503":
             raise
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_references")
         orphans = _orphans(connection, place, table, columns)
-        written = _write(connection, statement(f"NOT EXISTS (SELECT FROM {orphans} AS o WHERE o.place = c.ctid)"))
+        written = write(connection, statement(f"NOT EXISTS (SELECT FROM {orphans} AS o WHERE o.place = c.ctid)"))
         execute(connection, f"DROP TABLE {orphans}")
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_references")
     return written
 
 
-def _write(connection: Connection, sql: str) -> int:
+def write(connection: Connection, sql: str) -> int:
     """Run it under the session's own search_path: checks and generated columns may call functions by their bare names."""
     with pinned(connection, search_path=connection.info.get(PATH, checksum.OUTPUT["search_path"])):
         written: int = execute(connection, sql).rowcount

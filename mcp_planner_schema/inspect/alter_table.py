@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mcp_planner_schema.inspect.sql_reader import CONSTRAINTS, Action, Reader, a_word, parts
+from mcp_planner_schema.guard import lexer
+from mcp_planner_schema.inspect.sql_reader import CONSTRAINTS, Action, Reader, a_word
 
 
 def alter_table(reader: Reader) -> Iterator[Action]:
     """The actions from the table's name on."""
     table = reader.name()
     reader.take("*")
-    for part in parts(reader.left()):
+    for part in lexer.parts(reader.left()):
         yield from _alter_action(table, Reader(part))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from mcp_planner_schema.guard import lexer
 from mcp_planner_schema.guard.sql_file import Token
 from mcp_planner_schema.inspect.alter_table import alter_table
-from mcp_planner_schema.inspect.sql_reader import CONSTRAINTS, Action, Reader, a_word, parts
+from mcp_planner_schema.inspect.sql_reader import CONSTRAINTS, Action, Reader, a_word
 
 _OBJECTS = (
     "VIEW", "FUNCTION", "PROCEDURE", "ROUTINE", "AGGREGATE", "TYPE", "SEQUENCE", "DOMAIN", "EXTENSION", "TRIGGER", "RULE",
@@ -97,7 +98,7 @@ def _created_columns(table: str, reader: Reader) -> Iterator[Action]:
         depth += {"(": 1, ")": -1}.get(reader.tokens[end].word, 0)
         if not depth:
             break
-    for part in parts(reader.tokens[reader.at + 1 : end]):
+    for part in lexer.parts(reader.tokens[reader.at + 1 : end]):
         column = Reader(part)
         if part and column.word() not in (*CONSTRAINTS, "LIKE"):
             yield Action("column created", table, columns=(column.name(),), rest=column.left())
@@ -108,7 +109,7 @@ def _drop(reader: Reader) -> Iterator[Action]:
     kind = reader.any("TABLE", "INDEX", "SCHEMA", "DATABASE", "OWNED", "POLICY", *_OBJECTS)
     said = frozenset({"CONCURRENTLY"} if reader.take("CONCURRENTLY") else ())
     reader.take("IF", "EXISTS")
-    names = [Reader(part).name() for part in parts(reader.left())]
+    names = [Reader(part).name() for part in lexer.parts(reader.left())]
     for name in names:
         if kind == "TABLE":
             yield Action("table dropped", name, name, rest=reader.left())
@@ -133,7 +134,7 @@ def _reindex(reader: Reader) -> Iterator[Action]:
 
 def _truncate(reader: Reader) -> Iterator[Action]:
     reader.take("TABLE")
-    for part in parts(reader.left()):
+    for part in lexer.parts(reader.left()):
         one = Reader(part)
         one.take("ONLY")
         yield Action("truncate", one.name(), rest=reader.left())

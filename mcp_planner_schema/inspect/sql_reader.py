@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mcp_planner_schema.guard.sql_file import Token
@@ -90,16 +90,3 @@ class Reader:
 def a_word(text: str) -> Token:
     """A word that stands for itself."""
     return Token(text.lower(), text, 0)
-
-
-def parts(tokens: Sequence[Token]) -> Iterator[list[Token]]:
-    """The tokens between commas that stand in no parentheses."""
-    depth, part = 0, list[Token]()
-    for token in tokens:
-        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(token.word, 0)
-        if token.word == "," and not depth:
-            yield part
-            part = []
-        else:
-            part.append(token)
-    yield part

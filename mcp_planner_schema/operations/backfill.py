@@ -15,6 +15,7 @@ from mcp_planner_schema.backfill.spec import BATCH, TABLE, Backfill, Bypass, Row
 from mcp_planner_schema.guard import brief, connect, deadline, journal, trial
 from mcp_planner_schema.guard.postcheck import do_block, identifier
 from mcp_planner_schema.guard.settings import Backfill as Limits
+from mcp_planner_schema.guard.transaction import ELSEWHERE
 from mcp_planner_schema.operations import online, sql_script
 from mcp_planner_schema.operations.written import rendered
 
@@ -209,6 +210,7 @@ def fill_rows(context: MigrationContext, table: Table, fill: Backfill) -> int:
             with connect.opened(own, autocommit=True) as made:
                 yield made
 
+        connection.info[ELSEWHERE] = {table.oid, *connection.info.get(ELSEWHERE, ())}
         with journal.own(connection), _ready(connection), _calm(policy and policy.clock, fill):
             done = engine.run(
                 connection, table.oid, table.shown, fill, limits=limits, deadline=policy.clock.usual if policy else 0.2,

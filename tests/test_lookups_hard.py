@@ -1,0 +1,240 @@
+"""Lookups made anew where references, triggers, partitions, hierarchies and commits stand against it: no row means another."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import Database, Project
+from tests.test_lookups import DOWN, MOVED, TASK
+from tests.test_restore import down_and_up, two
+from tests.test_seeds_again import committing
+from tests.test_stash import sql
+
+MEANS = "SELECT t.id, st.name FROM task t LEFT JOIN st ON st.id = t.s ORDER BY 1"
+
+
+def swapped(empty: Database, project: Project, ups: list[str], down: str = DOWN, setup: str = "") -> None:
+    """A lookup whose names are numbered otherwise the next time, as somebody has written one that comes first."""
+    two(project, f"{TASK}; {setup or 'SELECT'}", "", down, ups="\n".join(map(sql, ups)))
+    project.downgrade("-1")
+    empty.rows("INSERT INTO task VALUES (20, 'aaa'), (21, 'open'); UPDATE task SET state = 'done' WHERE id = 3")
+    means = empty.rows("SELECT id, state FROM task ORDER BY 1")
+
+    project.upgrade()
+
+    assert empty.rows(MEANS) == means
+
+
+MADE = "CREATE TABLE st (id serial PRIMARY KEY, tenant int DEFAULT 1, name text UNIQUE, UNIQUE (tenant, id))"
+FILL = ["UPDATE task SET s = (SELECT id FROM st WHERE name = state)", "ALTER TABLE task DROP state"]
+KEYS_TWICE = {
+    "the same twice": "ALTER TABLE task ADD s int REFERENCES st, ADD FOREIGN KEY (s) REFERENCES st",
+    "with a tenant": "ALTER TABLE task ADD s int REFERENCES st, ADD tenant int DEFAULT 1, "
+    "ADD FOREIGN KEY (tenant, s) REFERENCES st (tenant, id)",
+    "one that follows": "ALTER TABLE task ADD s int REFERENCES st ON UPDATE CASCADE, ADD FOREIGN KEY (s) REFERENCES st",
+    "follows last": "ALTER TABLE task ADD s int REFERENCES st, ADD FOREIGN KEY (s) REFERENCES st ON UPDATE CASCADE",
+}
+
+
+@pytest.mark.parametrize("keys", KEYS_TWICE)
+def test_a_reference_by_two_keys_is_exchanged_once(empty: Database, project: Project, keys: str) -> None:
+    """A second time it would mean what the first had exchanged it with."""
+    down = DOWN.replace("DROP s;", "DROP s, DROP IF EXISTS tenant;")
+    swapped(empty, project, [MADE, MOVED, KEYS_TWICE[keys], *FILL], down)
+
+
+def test_what_refers_to_a_reference_follows_too(empty: Database, project: Project) -> None:
+    """A key that is a reference itself, with rows below it."""
+    ups = [
+        MADE, MOVED, "CREATE TABLE special (id int PRIMARY KEY REFERENCES st)", "INSERT INTO special SELECT id FROM st",
+        "ALTER TABLE task ADD s int REFERENCES special", *FILL,
+    ]  # fmt: skip
+    swapped(empty, project, ups, DOWN.replace("DROP TABLE st", "DROP TABLE special; DROP TABLE st"))
+
+
+def test_the_body_s_own_path_is_in_force(empty: Database, project: Project) -> None:
+    """A check that calls a function by its bare name is met while keys are exchanged."""
+    function = (
+        "CREATE FUNCTION fine(int) RETURNS bool LANGUAGE plpgsql AS $$BEGIN RETURN (SELECT count(*) >= 0 FROM seen); END$$; "
+        "CREATE TABLE seen (id int)"
+    )
+    ups = [
+        MADE.replace("UNIQUE (tenant", "CHECK (fine(id)), UNIQUE (tenant"),
+        MOVED,
+        "ALTER TABLE task ADD s int REFERENCES st",
+    ]
+    swapped(empty, project, [*ups, *FILL], setup=function)
+
+
+def test_checks_that_wait_are_no_bar(empty: Database, project: Project) -> None:
+    """A deferred key of the lookup's own is pending as its identity is lifted."""
+    made = (
+        "CREATE TABLE st (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text UNIQUE, "
+        "area int DEFAULT 1 REFERENCES area DEFERRABLE INITIALLY DEFERRED)"
+    )
+    area = "CREATE TABLE area (id int PRIMARY KEY); INSERT INTO area VALUES (1)"
+    swapped(empty, project, [made, MOVED, "ALTER TABLE task ADD s int REFERENCES st", *FILL], setup=area)
+
+
+@pytest.mark.parametrize("returns", ["NEW", "NULL"])
+def test_triggers_sleep_where_references_follow_by_themselves(empty: Database, project: Project, returns: str) -> None:
+    """One that logs sees nothing of it, and one that forbids leaves no row behind that refers to nothing."""
+    trigger = (
+        "CREATE TABLE seen (id int); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$BEGIN IF OLD.s IS NOT NULL THEN INSERT INTO seen VALUES (OLD.id); RETURN {returns}; END IF; RETURN NEW; END$$"
+    )
+    down = DOWN.replace("UPDATE task", "DROP TRIGGER note ON task; UPDATE task")
+    made = "CREATE TRIGGER note BEFORE UPDATE ON task FOR EACH ROW EXECUTE FUNCTION note()"
+    ups = [MADE, MOVED, "ALTER TABLE task ADD s int REFERENCES st ON UPDATE CASCADE", *FILL, made]
+    swapped(empty, project, ups, down, setup=trigger)
+    assert empty.rows("SELECT * FROM seen") == []
+
+
+def test_a_row_that_newer_ones_refer_to_stays(empty: Database, project: Project) -> None:
+    """It was not there before, and what hangs on it would go along, though somebody has written that since."""
+    up = [
+        "CREATE TABLE kind (id serial PRIMARY KEY, name text UNIQUE)",
+        "INSERT INTO kind (name) VALUES ('call'), ('mail'), ('fax')",
+        "CREATE TABLE note (id int PRIMARY KEY, kind_id int REFERENCES kind ON DELETE CASCADE, body text)",
+        "INSERT INTO note SELECT s.id, k.id, s.note FROM stock s JOIN kind k ON k.name = s.note_kind",
+        "ALTER TABLE stock DROP note, DROP note_kind",
+    ]
+    down = (
+        "ALTER TABLE stock ADD note text, ADD note_kind text; UPDATE stock SET note = n.body, note_kind = k.name FROM note n "
+        "JOIN kind k ON k.id = n.kind_id WHERE n.id = stock.id; DROP TABLE note; DROP TABLE kind"
+    )
+    stock = (
+        "CREATE TABLE stock (id int PRIMARY KEY, note text, note_kind text); "
+        "INSERT INTO stock VALUES (1, 'old', 'call'), (2, 'two', 'mail')"
+    )
+    two(project, stock, "", down, ups="\n".join(map(sql, up)))
+    empty.rows("DELETE FROM kind WHERE name = 'fax'")
+
+    down_and_up(
+        project,
+        empty,
+        "UPDATE stock SET note = 'urgent', note_kind = 'fax' WHERE id = 1; INSERT INTO stock VALUES (20, 'new', 'fax')",
+    )
+
+    found = empty.rows("SELECT n.id, k.name, n.body FROM note n JOIN kind k ON k.id = n.kind_id ORDER BY 1")
+    assert found == [(1, "fax", "urgent"), (2, "mail", "two"), (20, "fax", "new")]
+
+
+PARTED = [
+    "CREATE TABLE n (id int PRIMARY KEY, v text) PARTITION BY RANGE (id)", "CREATE TABLE n1 PARTITION OF n DEFAULT",
+    "INSERT INTO n SELECT id, v FROM item", "ALTER TABLE item DROP v",
+]  # fmt: skip
+EMPTIED = [
+    "CREATE TABLE n (id int PRIMARY KEY, v text)", "INSERT INTO n VALUES (1, 'seed'), (2, 'seed')", "SELECT count(*) FROM item",
+    "TRUNCATE n", "INSERT INTO n SELECT id, v FROM item", "ALTER TABLE item DROP v",
+]  # fmt: skip
+ITEM = "CREATE TABLE item (id int PRIMARY KEY, v text); INSERT INTO item VALUES (1, 'a'), (2, 'b')"
+
+
+@pytest.mark.parametrize("up", [PARTED, EMPTIED], ids=["partitions", "emptied"])
+@pytest.mark.parametrize(
+    "item", ["", " PARTITION BY RANGE (id); CREATE TABLE item1 PARTITION OF item DEFAULT"], ids=["", "from partitions"]
+)
+def test_what_was_moved_back_is_newer(empty: Database, project: Project, up: list[str], item: str) -> None:
+    """The counters of a partitioned table are its partitions', and TRUNCATE sets them to nothing."""
+    down = "ALTER TABLE item ADD v text; UPDATE item SET v = n.v FROM n WHERE n.id = item.id; DROP TABLE n"
+    two(project, ITEM.replace("; INSERT", item + "; INSERT"), "", down, ups="\n".join(map(sql, up)))
+
+    down_and_up(project, empty, "UPDATE item SET v = 'newer' WHERE id = 1")
+
+    assert empty.rows("SELECT id, v FROM n ORDER BY 1") == [(1, "newer"), (2, "b")]
+
+
+COMMITS = "with op.get_context().autocommit_block():\n    op.execute('CREATE INDEX CONCURRENTLY ON z (id)')"
+
+
+@pytest.mark.parametrize("first", ["SELECT", "INSERT INTO em VALUES (50, 'seed')", "SELECT count(*) FROM old"])
+def test_what_is_moved_back_after_a_commit_is_newer(empty: Database, project: Project, first: str) -> None:
+    """A table that is empty as the body commits holds nothing yet, and one with seeds may get more."""
+    up = [
+        sql("CREATE TABLE em (id int PRIMARY KEY, v text)"), sql(first), COMMITS,
+        sql("INSERT INTO em SELECT * FROM old"), sql("DROP TABLE old"),
+    ]  # fmt: skip
+    setup = "CREATE TABLE z (id int); CREATE TABLE old (id int PRIMARY KEY, v text); INSERT INTO old VALUES (1, 'a'), (2, 'b')"
+    down = (
+        "CREATE TABLE old (id int PRIMARY KEY, v text); INSERT INTO old SELECT * FROM em WHERE id < 50; DROP TABLE em; "
+        "DROP INDEX z_id_idx"
+    )
+    committing(project, setup, up, down)
+
+    down_and_up(project, empty, "UPDATE old SET v = 'newer' WHERE id = 1; INSERT INTO old VALUES (3, 'new')")
+
+    assert empty.rows("SELECT id, v FROM em WHERE id < 50 ORDER BY 1") == [(1, "newer"), (2, "b"), (3, "new")]
+
+
+def test_children_of_other_parents_are_not_the_same(empty: Database, project: Project) -> None:
+    """A hierarchy in one table: what is unique in a row has a number in it that means another parent by now."""
+    made = "CREATE TABLE st (id serial PRIMARY KEY, parent int REFERENCES st, name text, UNIQUE (parent, name))"
+    roots = "INSERT INTO st (name) SELECT DISTINCT split_part(state, '/', 1) FROM task ORDER BY 1"
+    leaves = (
+        "INSERT INTO st (parent, name) SELECT DISTINCT r.id, split_part(state, '/', 2) FROM task "
+        "JOIN st r ON r.parent IS NULL AND r.name = split_part(state, '/', 1) ORDER BY 1, 2"
+    )
+    fill = (
+        "UPDATE task SET s = (SELECT l.id FROM st l JOIN st r ON r.id = l.parent WHERE r.name || '/' || l.name = state)"
+    )
+    down = (
+        "ALTER TABLE task ADD state text; UPDATE task SET state = (SELECT r.name || '/' || l.name FROM st l "
+        "JOIN st r ON r.id = l.parent WHERE l.id = s); ALTER TABLE task DROP s; DROP TABLE st"
+    )
+    setup = "CREATE TABLE task (id int PRIMARY KEY, state text); INSERT INTO task VALUES (1, 'b/misc'), (2, 'b/other')"
+    ups = [made, roots, leaves, "ALTER TABLE task ADD s int REFERENCES st", fill, "ALTER TABLE task DROP state"]
+    two(project, setup, "", down, ups="\n".join(map(sql, ups)))
+    empty.rows(
+        "INSERT INTO st (name) VALUES ('a'); INSERT INTO st (parent, name) SELECT id, 'misc' FROM st WHERE name = 'a'; "
+        "INSERT INTO task SELECT 3, max(id) FROM st"
+    )
+    project.downgrade("-1")
+    empty.rows("UPDATE task SET state = 'a/other' WHERE id = 2; INSERT INTO task VALUES (4, 'b/misc')")
+    means = empty.rows("SELECT id, state FROM task ORDER BY 1")
+
+    project.upgrade()
+
+    asked = "SELECT t.id, r.name || '/' || l.name FROM task t JOIN st l ON l.id = t.s JOIN st r ON r.id = l.parent ORDER BY 1"
+    assert empty.rows(asked) == means
+
+
+def test_a_lookup_in_partitions_keeps_what_refers_to_it(empty: Database, project: Project) -> None:
+    """Before version 15 a row that moves to another partition is deleted in the one, with all that would go along."""
+    made = "CREATE TABLE st (id serial PRIMARY KEY, name text) PARTITION BY RANGE (id)"
+    parts = "CREATE TABLE st1 PARTITION OF st FOR VALUES FROM (0) TO (3); CREATE TABLE st2 PARTITION OF st DEFAULT"
+    swapped(empty, project, [made, parts, MOVED, "ALTER TABLE task ADD s int REFERENCES st ON DELETE CASCADE", *FILL])
+
+
+FILLS = {
+    "a constant": ("UPDATE item SET weight = 0 WHERE weight IS NULL", [(1, 7), (2, 8)]),
+    "computed elsewhere": ("UPDATE depot SET load = (SELECT sum(weight) FROM item)", [(1, 7), (2, 8)]),
+    "its own": ("UPDATE item SET weight = length(label) WHERE weight IS NULL", [(1, 1), (2, 8)]),
+}
+
+
+@pytest.mark.parametrize("fills", FILLS)
+def test_a_row_that_was_written_waits_only_for_a_newer_value(empty: Database, project: Project, fills: str) -> None:
+    """What has no other value for it finds the kept one there, and a constant is none."""
+    statement, rows = FILLS[fills]
+    ups = [
+        "ALTER TABLE item ADD weight int",
+        statement,
+        "ALTER TABLE item ALTER weight SET NOT NULL",
+        "ALTER TABLE item DROP label",
+    ]
+    down = "ALTER TABLE item ADD label text; UPDATE item SET label = 'w' || weight; ALTER TABLE item DROP weight"
+    setup = (
+        "CREATE TABLE item (id int PRIMARY KEY, label text); INSERT INTO item VALUES (1, 'a'), (2, 'b'); "
+        "CREATE TABLE depot (load int); INSERT INTO depot VALUES (NULL)"
+    )
+    if fills == "computed elsewhere":
+        ups[1] = "UPDATE item SET weight = 0 WHERE weight IS NULL"
+        ups.insert(2, statement)
+    two(project, setup, "", down, ups="\n".join(map(sql, ups)))
+    empty.rows("UPDATE item SET weight = 6 + id; UPDATE depot SET load = 15")
+
+    down_and_up(project, empty, "UPDATE item SET label = 'x' WHERE id = 1")
+
+    assert empty.rows("SELECT id, weight FROM item ORDER BY 1") == rows
+    assert empty.value("SELECT load FROM depot") == 15
