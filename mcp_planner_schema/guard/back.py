@@ -11,6 +11,7 @@ from mcp_planner_schema.guard.manifest import Object, Stash
 from mcp_planner_schema.guard.reading import Counted
 from mcp_planner_schema.guard.refill import Filled
 from mcp_planner_schema.guard.regrant import Everything
+from mcp_planner_schema.guard.sequences import Sequence
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -34,31 +35,31 @@ class InTheWay(Exception):
 @dataclass
 class Back:
     """A stash on its way back. ``before`` are the tables it is about as they stood before the upgrade, by (schema, name);
-    ``already`` is every table and materialized view there was, by OID (see :func:`anew`); ``others`` all that there was, where
-    the stash has rights on more than tables.
+    ``already`` is every table and materialized view there was, by OID (see :func:`anew`), ``natts`` how many columns each had;
+    ``others`` all that there was, where the stash has rights on more than tables.
 
     ``untouched`` names, for an object's number, the table (a temporary one, at first) of those kept rows whose place nobody has
     written to since, ``stood`` the one of the keys in use, where the server makes them, ``touched`` of those with a lost value
-    that somebody has written to; ``stays`` is the table of changed rows as it began, and what each kept column is called there.
-    ``shapes`` is what a table looked like when its rows were last put in, ``filled`` the outcome. ``late`` are the objects that
-    wait for the end of the body; ``afterwards``: all tables do (1), values of columns too (2), and none (0). ``met``: something
-    has come back while the body ran, and ``wanted``: not where its place was made. ``marks`` is what was so at each savepoint of
-    the body's. ``in_the_way``: something kept may have kept a row of the upgrade's own out. ``unproven`` are the foreign keys
-    (schema, table, name) that are to be validated when the rows are back. ``xid`` is the transaction that it began in.
-    ``anyway``: no upgrade runs, the schema is as it is. ``waits`` names the tables of columns of which some
-    rows have not got their values yet (see :mod:`.fills`), ``unkeyed`` are the tables whose new rows could not get
-    the keys that they had (see :mod:`.rekey`).
+    that somebody has written to, or may have: ``crossed`` are the objects whose values may have been moved to another table;
+    ``stays`` is the table of changed rows as it began, and what each kept column is called there. ``shapes`` is what a table
+    looked like when its rows were last put in, ``filled`` the outcome. ``late`` are the objects that wait for the end of the
+    body; ``afterwards``: all tables do (1), values of columns too (2), and none (0). ``met``: something has come back while the
+    body ran, and ``wanted``: not where its place was made. ``marks`` is what was so at each savepoint of the body's.
+    ``in_the_way``: something kept may have kept a row of the upgrade's own out. ``unproven`` are the foreign keys (schema,
+    table, name) that are to be validated when the rows are back. ``xid`` is the transaction that it began in. ``anyway``: no
+    upgrade runs, the schema is as it is. ``waits`` names the tables of columns of which some rows have not got their values yet
+    (see :mod:`.fills`), ``unkeyed`` are the tables whose new rows could not get the keys that they had (see :mod:`.rekey`).
 
-    ``sources`` are the tables that the downgrade put rows into and somebody has written to since; ``reads`` and ``writes`` what
-    was counted of these and of all tables when the body's last statement had ended, ``moves`` the latter as it first read one of
-    them, ``moved`` the made tables that it has written to after that, ``seeded`` those that hold seeds only; ``unwatched``: it
-    has written outside of any transaction, ``emptied``: it has used TRUNCATE, which sets counters to nothing (see
-    :mod:`.sources`).
+    ``sources`` are the tables that the downgrade put rows into and somebody has written to since, ``changes`` rows in all;
+    ``reads`` and ``writes`` what was counted of these and of all tables when the body's last statement had ended, ``moves`` the
+    latter as it first read one of them, ``moved`` the made tables that it has written to after that, ``seeded`` those that hold
+    seeds only; ``unwatched``: it has written outside of any transaction, ``emptied``: it has used TRUNCATE, which sets counters
+    to nothing (see :mod:`.sources`).
 
-    Where the body has committed, ``horizon`` is the oldest xid that others can have had since the first time, ``files`` what its
-    tables were written to, and ``final`` are the objects whose place was there then; ``theirs`` lists, for the number of one of
-    these, the keys of rows that others have written between two transactions; ``ended``: the next has not begun yet (see
-    :mod:`.over_commit`).
+    Where the body has committed, ``horizon`` is the oldest xid that others can have had since the first time, ``files`` what
+    its tables were written to, ``advanced`` are sequences that were set for the kept rows, as they stood before and then, and
+    ``final`` are the objects whose place was there then; ``theirs`` lists, for the number of one of these, the keys of rows
+    that others have written between two transactions; ``ended``: the next has not begun yet (see :mod:`.over_commit`).
     """
 
     schema: str
@@ -81,6 +82,10 @@ class Back:
     waits: dict[int, str] = field(default_factory=dict)
     unkeyed: list[str] = field(default_factory=list)
     touched: dict[int, str] = field(default_factory=dict)
+    crossed: set[int] = field(default_factory=set)
+    changes: int = 0
+    natts: dict[int, int] = field(default_factory=dict)
+    advanced: dict[int, tuple[Sequence, Sequence]] = field(default_factory=dict)
     late: set[int] = field(default_factory=set)
     afterwards: int = 0
     in_the_way: bool = False

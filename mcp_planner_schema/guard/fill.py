@@ -9,6 +9,7 @@ from mcp_planner_schema.guard import checksum, evidence, left, over_commit, refi
 from mcp_planner_schema.guard.back import Back, anew
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
+from mcp_planner_schema.guard.postcheck import execute
 from mcp_planner_schema.guard.refill import Filled
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def _filled(
     if one.lost:
         new, listed = not before or added(one, table, before), back.touched.get(one.number)
         touched = _still(connection, listed)
+        if touched and last and one.number in back.crossed:
+            _settle(connection, back, one, table, touched)
         columns = refill.columns(
             connection,
             place,
@@ -87,6 +90,7 @@ def _filled(
             may,
             overwrite=new and touched == listed,  # where a COMMIT has ended the list, every row may be on it
             last=last and not cleared,
+            filling=last,
             untouched=mine,
             touched=touched,
             apart=back.anyway,
@@ -101,6 +105,15 @@ def _filled(
         rows = refill.changed(connection, place, one, table, may, mine, deleted=deleted, but=but)
         filled = filled.and_(connection, place, rows)
     return filled
+
+
+def _settle(connection: Connection, back: Back, one: Object, table: Table, touched: str) -> None:
+    """Values may come from another table, where somebody has written: they are newer, unless the body has never read there, or
+    more rows differ than were written. Then each is what the move back makes of it, and the kept one says more."""
+    back.crossed.discard(one.number)
+    differ = refill.differing(connection, back.stash.place(one), one, table)
+    if (back.moves is None and not back.unwatched) or differ > back.changes:
+        execute(connection, f"DELETE FROM {touched} AS t WHERE NOT t.own")
 
 
 def kept(one: Object) -> int:

@@ -104,7 +104,7 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                         meanwhile.come_back(connection, back)
                     return None
                 if back.waits and not fills.may(text, back.waits.values()):
-                    meanwhile.come_back(connection, back, waiting=True)
+                    meanwhile.come_back(connection, back, all_=True)
                 send = functools.partial(_with_rows, connection, back, super().execute)
                 run = _run if back.afterwards or _ALTERS.search(text) else _plainly
                 opaque.sent(connection, back, functools.partial(run, connection, back, send, text), text)

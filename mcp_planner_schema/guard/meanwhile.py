@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import clear, evidence, fill, over_commit, postponed, rekey, sources
+from mcp_planner_schema.guard import clear, evidence, fill, over_commit, postponed, rekey, sequences, sources
 from mcp_planner_schema.guard.back import Back, InTheWay, anew, made, undoable
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
@@ -20,14 +21,14 @@ _SHAPE = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_partition_tree(%s::oid)"
 
 def come_back(
     connection: Connection, back: Back, *, strictly: bool = False, wanting: bool = False, changed: bool = True,
-    waiting: bool = False,
+    all_: bool | None = None,
 ) -> None:  # fmt: skip
     """Put in what has a place by now: rows of tables that the upgrade has made, values of columns it has added.
 
     Called after each statement of the upgrade; what does not fit yet (a partition that is missing) waits for the next.
     ``strictly`` lets its error through. Where rows are ``wanting``, those come too that wait for the end otherwise: of moved
-    tables, for which the new one has all that it had then, and those that the downgrade has ``changed``. Those that are
-    ``waiting`` (``Back.waits``) too, where rows are not wanting.
+    tables, for which the new one has all that it had then, and those that the downgrade has ``changed``. ``all_``: also what the
+    body may have newer values for (``Back.waits``); where rows are wanting it is so.
     """
     from sqlalchemy.exc import DBAPIError
 
@@ -36,6 +37,7 @@ def come_back(
     if back.afterwards > 1 and not wanting:
         return
     back.wanted = back.wanted or wanting
+    all_ = wanting or strictly if all_ is None else all_
     for one, table in _parents_first(connection, back) if wanting else _with_places(connection, back):
         waits = one.number in back.late or one.moved or (one.kind == "table" and back.afterwards)
         if (waits and not wanting) or (one.kind == "table" and back.newer(one)):
@@ -50,7 +52,6 @@ def come_back(
             tuple(table.columns.values()),
             connection.exec_driver_sql(_SHAPE, (table.oid,)).scalar_one(),
         )
-        all_ = wanting or strictly or waiting
         again = wanting and one.number in back.filled and back.filled[one.number].left
         again = again or (all_ and one.number in back.waits)
         if back.shapes.get(one.number) == shape and not again:
@@ -90,11 +91,11 @@ def take_out(connection: Connection, back: Back) -> None:
     if not pairs:
         return
     keep_others_out(connection, back, pairs)
-    if not clear.take_out(connection, back, pairs):
-        _columns_too(connection, back, pairs)
+    if clear.take_out(connection, back, pairs) or _columns_too(connection, back, pairs):
+        _set_back(connection, back)
 
 
-def _columns_too(connection: Connection, back: Back, pairs: Sequence[tuple[Object, Table]]) -> None:
+def _columns_too(connection: Connection, back: Back, pairs: Sequence[tuple[Object, Table]]) -> bool:
     """The same, where the values of a column refer to those rows: they give way to the column's default. All or nothing."""
     from sqlalchemy.exc import IntegrityError
 
@@ -111,6 +112,7 @@ def _columns_too(connection: Connection, back: Back, pairs: Sequence[tuple[Objec
     if not done:
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_columns_too")
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_columns_too")
+    return done
 
 
 def keep_others_out(connection: Connection, back: Back, pairs: Sequence[tuple[Object, Table]]) -> None:
@@ -145,7 +147,8 @@ def before_commit(connection: Connection, back: Back) -> None:
     try:
         sources.settle(connection, back)
         rekey.all_of(connection, back)
-        come_back(connection, back, wanting=True, changed=False)
+        come_back(connection, back, wanting=True, changed=False, all_=bool(back.unproven))
+        _advance(connection, back)
         if back.unproven:
             for one, table in _parents_first(connection, back):
                 if one.kind == "rows" or back.newer(one):
@@ -154,6 +157,29 @@ def before_commit(connection: Connection, back: Back) -> None:
         over_commit.leave(connection, back)
     finally:
         del connection.info[OWN]
+
+
+def _advance(connection: Connection, back: Back) -> None:
+    """Set the sequences of tables whose rows are back to where they stood: somebody may write there as soon as it is final."""
+    rows = {table.oid for one, table in made(connection, back) if one.number in back.filled}
+    wanted = {(one.schema, one.name): one for one in back.stash.objects if one.kind == "sequence"}
+    for found in sequences.called(connection, back.schema, wanted).values():
+        one = wanted[found.schema, found.name]
+        assert one.last_value is not None
+        assert one.is_called is not None
+        was = replace(found, last_value=one.last_value, is_called=one.is_called)
+        if found.table in rows and found.behind(was):
+            sequences.advance(connection, found.schema, found.name, one.last_value, one.is_called)
+            back.advanced[found.oid] = found, was
+
+
+def _set_back(connection: Connection, back: Back) -> None:
+    """The same sequences, where nobody has taken a value since: the upgrade's seeds are to get the keys that they had."""
+    names = [(before.schema, before.name) for before, _ in back.advanced.values()]
+    now = sequences.called(connection, back.schema, names)
+    unused = {oid: before for oid, (before, after) in back.advanced.items() if now.get(oid) == after}
+    sequences.undo(connection, unused, now)
+    back.advanced.clear()
 
 
 def _with_places(connection: Connection, back: Back) -> list[tuple[Object, Table]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, evidence, ladder, silence, sources, write_back
+from mcp_planner_schema.guard import checksum, evidence, ladder, silence, since, sources, write_back
 from mcp_planner_schema.guard.back import Back, made
 from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import Object
@@ -71,6 +71,9 @@ def leave(connection: Connection, back: Back) -> None:
                 lists[one.number] = _lasting(connection, back, lists[one.number])
         if now and one.number in back.untouched:
             _note_which_are_there(connection, back, one, *now)
+    for left in back.stash.written:
+        if table := evidence.named(connection, left.schema, left.name):
+            tables[table.oid] = table
     for named in connection.exec_driver_sql(_MADE, (list(back.already), evidence.own(back.schema))).all():
         if table := evidence.named(connection, *named):
             tables[table.oid] = table
@@ -85,7 +88,6 @@ def go_on(connection: Connection, back: Back) -> None:
     from sqlalchemy.exc import DBAPIError
 
     back.ended = False
-    sources.go_on(connection, back)
     anew = {one.number for one, _ in made(connection, back)}
     found: list[tuple[Object, Table, list[str]]] = []
     for one in back.rows():
@@ -95,8 +97,7 @@ def go_on(connection: Connection, back: Back) -> None:
             found.append((one, *now))
         elif (
             table
-            and one.number in back.final
-            and (one.lost or one.number in anew)
+            and (one.lost or (one.number in back.final and one.number in anew))
             and not _elsewhere(connection, back, table)
         ):
             found.append((one, table, list(one.key) if write_back.keyed(one, table) else []))
@@ -109,6 +110,7 @@ def go_on(connection: Connection, back: Back) -> None:
     try:
         for table in sorted({table.oid: table for _, table, _ in found}.values(), key=lambda each: each.oid):
             execute(connection, f"LOCK TABLE {name_of(table)} IN SHARE ROW EXCLUSIVE MODE")
+        _look_at_sources(connection, back)
         for one, table, key in found:
             with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
                 _look(connection, back, one, table, key)
@@ -119,8 +121,9 @@ def go_on(connection: Connection, back: Back) -> None:
     if not done:
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_go_on")
         back.untouched.clear()
-        back.theirs |= {one.number: EVERY for one, _, _ in found}
+        back.theirs |= {one.number: EVERY for one in back.rows() if one.lost or one.number in anew}
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_go_on")
+    sources.go_on(connection, back)
 
 
 def end(connection: Connection, back: Back) -> None:
@@ -196,10 +199,43 @@ def _note_which_are_there(connection: Connection, back: Back, one: Object, table
         execute(connection, f"UPDATE {listed} AS u SET there = true {found}")
 
 
+def _wrote(back: Back) -> str:
+    """SQL: that the row ``l`` was written by somebody else since the body has committed."""
+    return f"{_since(back)} AND l.xmin::text NOT IN (SELECT o.xid FROM {_place(back, 'xids')} AS o)"
+
+
+def _look_at_sources(connection: Connection, back: Back) -> None:
+    """What the downgrade has put rows into, others may have written to by now: the body may still move that."""
+    for left in back.stash.written:
+        table = evidence.named(connection, left.schema, left.name)
+        if table is None or _elsewhere(connection, back, table):
+            continue
+        execute(connection, f"LOCK TABLE {name_of(table)} IN SHARE MODE")
+        with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
+            rows = write_back.count(connection, f"{rows_of(table)} AS l WHERE {_wrote(back)}")
+        if rows:
+            back.sources = tuple(dict.fromkeys((*back.sources, table.oid)))
+            back.changes += rows
+
+
+def _look_at_values(connection: Connection, back: Back, one: Object, table: Table) -> None:
+    """The same of the rows that a column has gone from."""
+    listed = back.touched.get(one.number)
+    if listed is None:
+        if any(oid != table.oid for oid in back.sources):
+            back.crossed.add(one.number)
+        every = one.number in back.crossed
+        back.touched[one.number] = since.touched(connection, back.stash, one, table, wrote=_wrote(back), every=every)
+        return
+    same, place = write_back.same_key(one.key, table), back.stash.place(one)
+    more = f"SELECT c.ctid, false, true FROM {place} AS c JOIN {rows_of(table)} AS l ON {same} WHERE {_wrote(back)}"
+    execute(connection, f"INSERT INTO {listed} (place, given, own) {more}")
+
+
 def _look(connection: Connection, back: Back, one: Object, table: Table, key: list[str]) -> None:
     """List what others have written to one object's table, and strike it off what nobody has written to."""
     named, live, place = dict(zip(one.key, key, strict=False)), rows_of(table), back.stash.place(one)
-    wrote = f"{_since(back)} AND l.xmin::text NOT IN (SELECT o.xid FROM {_place(back, 'xids')} AS o)"
+    wrote = _wrote(back)
     if not key:
         if execute(connection, f"SELECT EXISTS (SELECT FROM {live} AS l WHERE {wrote})").scalar_one():
             back.theirs[one.number] = EVERY
@@ -209,6 +245,8 @@ def _look(connection: Connection, back: Back, one: Object, table: Table, key: li
         execute(connection, f"DELETE FROM {listed} AS u USING {rows} WHERE c.ctid = u.place AND {wrote}")
         gone = f"NOT EXISTS (SELECT FROM {rows} WHERE c.ctid = u.place)"
         execute(connection, f"DELETE FROM {listed} AS u WHERE u.there AND {gone}")
+    if one.lost and back.newer(one):
+        _look_at_values(connection, back, one, table)
     hashed = f"SELECT {checksum.row_hash(sorted(key), 'l')} AS key FROM {live} AS l WHERE {wrote}"
     if stood := back.stood.get(one.number):
         execute(connection, f"INSERT INTO {stood} (key) {hashed}")

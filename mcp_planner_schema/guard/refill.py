@@ -98,7 +98,7 @@ def beside(connection: Connection, place: str, one: Object, table: Table, may: L
 
 def columns(
     connection: Connection, place: str, one: Object, table: Table, may: Left, *, overwrite: bool, last: bool,
-    untouched: str | None, touched: str | None, apart: bool, waiting: bool = False, but: str = "",
+    untouched: str | None, touched: str | None, apart: bool, waiting: bool = False, but: str = "", filling: bool = False,
 ) -> Filled:  # fmt: skip
     """Put the values of columns that ``may`` go back to the rows they belong to, by primary key.
 
@@ -107,7 +107,7 @@ def columns(
     first. A row that the downgrade itself has changed may have got another's key: it takes its value only while it is as the
     downgrade left it (``untouched``). One that was written since (``touched``) and has a value, has it from the upgrade, and is
     newer; ``waiting``: an empty one gets none yet, for the body may have one for it. ``apart``: each value of a row goes
-    back by itself, not only all of them together.
+    back by itself, not only all of them together. ``filling``: the body has ended, and an empty one gets its value in any case.
     """
     there = {column.name: column for column in table.columns.values()}
     back = [name for name in one.lost if name in there and not there[name].generated]
@@ -125,7 +125,18 @@ def columns(
         displaced, aside = write_back.set_aside(connection, place, one, table, sorted(back), f"{given} AND {kept_too}")
     if back:
         written = _set(
-            connection, place, one, table, back, may, overwrite, untouched, touched, waiting=waiting, but=but
+            connection,
+            place,
+            one,
+            table,
+            back,
+            may,
+            overwrite,
+            untouched,
+            touched,
+            waiting=waiting,
+            but=but,
+            filling=filling,
         )
     if apart and len(back) > 1:
         written += _each(connection, place, one, table, back, may, untouched, touched)
@@ -148,6 +159,18 @@ def columns(
     if one.kind == "rows" or not left:
         return filled
     return replace(filled, gone=_count(connection, place, [f"{found} AND NOT {there_again}" for found in rest]))
+
+
+def differing(connection: Connection, place: str, one: Object, table: Table) -> int:
+    """How many rows have a value in a lost column that is not their kept one."""
+    there = {column.name: column for column in table.columns.values()}
+    back = [name for name in one.lost if name in there and not there[name].generated]
+    if not back or not write_back.keyed(one, table):
+        return 0
+    same, live = checksum.alike(connection, place, rows_of(table), back), rows_of(table)
+    given = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in back)}) > 0"
+    key = write_back.same_key(one.key, table)
+    return write_back.count(connection, f"{place} AS c JOIN {live} AS l ON {key} WHERE {given} AND NOT {same}")
 
 
 def take_out(connection: Connection, place: str, one: Object, table: Table) -> None:
@@ -189,7 +212,7 @@ def _count(connection: Connection, place: str, conditions: Sequence[str]) -> int
 
 def _set(
     connection: Connection, place: str, one: Object, table: Table, names: Sequence[str], may: Left, overwrite: bool,
-    untouched: str | None, touched: str | None, *, waiting: bool = False, but: str = "",
+    untouched: str | None, touched: str | None, *, waiting: bool = False, but: str = "", filling: bool = False,
 ) -> int:  # fmt: skip
     """Set these columns to their kept values, all of a row together, where :func:`columns` says so. Gives in how many rows."""
     there = {column.name: column for column in table.columns.values()}
@@ -214,7 +237,9 @@ def _set(
         again = "false"
         if set(one.key) < set(kept) <= set(there):  # it is what it was before, put back by an earlier try
             again = checksum.alike(connection, place, live, kept)
-        free += f" AND ({unchanged} OR {again}{' OR u.place IS NOT NULL' if untouched else ''})"
+        free += (
+            f" AND ({unchanged} OR {again}{' OR u.place IS NOT NULL' if untouched else ''}{f' OR {empty}' * filling})"
+        )
     same = checksum.alike(connection, place, live, names)
     # Not what is so already: each row written anew is written into every index, and leaves a dead one behind.
     which = f"{key} AND NOT {same} AND {free}"

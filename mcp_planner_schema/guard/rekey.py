@@ -15,7 +15,7 @@ from mcp_planner_schema.guard import checksum, clear, evidence, ladder, sequence
 from mcp_planner_schema.guard.back import Back, made, undoable
 from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import Object
-from mcp_planner_schema.guard.postcheck import execute, identifier
+from mcp_planner_schema.guard.postcheck import execute, identifier, literal
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -69,6 +69,10 @@ SELECT p.was, p.target, {unused} AS unused FROM pairs AS p
 WHERE p.target IS NOT NULL OR p.was IN (SELECT q.target FROM pairs AS q){others}
 """
 _OTHERS = " OR p.was IN (SELECT kept.key FROM kept)"
+
+
+class _Ambiguous(Exception):
+    """By one unique index a row is this kept one, and by another that."""
 
 
 class _Reference(NamedTuple):
@@ -138,10 +142,10 @@ def _give(
     connection.exec_driver_sql("SAVEPOINT guard_rekey")
     done = True
     try:
-        if not (one.moved and _lone(connection, table, one.key[0])) and _paired(
+        if not (one.moved and _lone(connection, back, table, one.key[0])) and _paired(
             connection, back, one, table, unused, unsettled
         ):
-            referring = _referring(connection, table, one.key[0])
+            referring = _referring(connection, back, table, one.key[0])
             if done := referring is not None:
                 _exchange(connection, back, one, table, referring or [])
                 _advance(connection, back, one, table)
@@ -150,20 +154,23 @@ def _give(
         if getattr(error.orig, "pgcode", None) in (*ladder.TRANSIENT, ladder.CANCELED):
             raise
         done = False
+    except _Ambiguous:
+        done = False
     if not done:
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_rekey")
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_rekey")
     return done
 
 
-def _lone(connection: Connection, table: Table, key: str) -> bool:
+def _lone(connection: Connection, back: Back, table: Table, key: str) -> bool:
     """Whether nobody refers to a row of the table: a moved one then takes its place whole, and is not to be read for this."""
-    return all(write_back.empty(connection, reference.table) for reference in _referring(connection, table, key) or ())
+    found = _referring(connection, back, table, key) or ()
+    return all(write_back.empty(connection, reference.table) for reference in found)
 
 
-def _referring(connection: Connection, table: Table, key: str) -> list[_Reference] | None:
+def _referring(connection: Connection, back: Back, table: Table, key: str) -> list[_Reference] | None:
     """Each column that refers to the key, once, and what refers to that; None where a row would lose its reference, or part of
-    a partitioned table would follow by itself."""
+    a partitioned table would follow by itself, or a column that was there before, and may mean the kept rows."""
     if connection.exec_driver_sql(_TAKES_ALONG, (table.oid,)).scalar_one():
         return None
     found: dict[tuple[int, str], _Reference] = {}
@@ -182,10 +189,18 @@ def _referring(connection: Connection, table: Table, key: str) -> list[_Referenc
             before = found.get((referring, column))
             follows = action == "c" or (before is not None and before.follows)
             found[referring, column] = _Reference(other, column, follows)
+            if follows and _was_there(back, other, column):
+                return None
             if (referring, column) not in asked:
                 asked.add((referring, column))
                 wanted.append((referring, column))
     return list(found.values())
+
+
+def _was_there(back: Back, table: Table, column: str) -> bool:
+    """Whether a column was there before the upgrade: what it refers to may be kept rows, by the keys that they had."""
+    number = next(number for number, each in table.columns.items() if each.name == column)
+    return number <= back.natts.get(table.oid, 0)
 
 
 def _paired(
@@ -213,6 +228,12 @@ def _paired(
                 unused=unused, others=_OTHERS if back.newer(one) else "",
             ),
         ).rowcount  # fmt: skip
+        for unique in twins.uniques(connection, one, table, [name for name in columns if name not in blind]):
+            other = f"pg_temp.guard_keys AS m JOIN {rows_of(table)} AS l ON l.{identifier(key.name)} = m.was"
+            same = f"{_told_by('c', [], unique)} = {_told_by('l', [], unique)} AND c.{identifier(key.name)} <> m.target"
+            asked = f"SELECT EXISTS (SELECT FROM {other} JOIN {back.stash.place(one)} AS c ON {same})"
+            if rows and execute(connection, asked).scalar_one():
+                raise _Ambiguous
     return rows
 
 
@@ -259,6 +280,20 @@ def _but_kept(back: Back, referred: Table, key: str, reference: _Reference) -> s
 
     Where there is no such row yet it has to go along, and comes back once more with all of its kind.
     """
+    table, column, _ = reference
+    if _was_there(back, table, column):
+        # Only where the downgrade has changed such rows does the body write that column; else it means what it meant.
+        if not any(
+            (one.schema, one.name, one.kind) == (table.schema, table.name, "rows") and column in one.columns
+            for one in back.rows()
+        ):
+            return " AND false"
+        own = f" AND pg_catalog.age(r.xmin) <= pg_catalog.age({literal(back.xid)}::pg_catalog.xid8::pg_catalog.xid)"
+        return own + _but_back(back, referred, key, reference)
+    return _but_back(back, referred, key, reference)
+
+
+def _but_back(back: Back, referred: Table, key: str, reference: _Reference) -> str:
     table, column, _ = reference
     there = f"EXISTS (SELECT FROM {rows_of(referred)} AS l WHERE l.{key} = r.{identifier(column)})"
     said = ""

@@ -44,7 +44,7 @@ from mcp_planner_schema.guard.refill import Filled
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_TABLES = "SELECT oid FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p', 'm')"
+_TABLES = "SELECT oid::bigint, relnatts FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p', 'm')"
 
 
 def later(connection: Connection, schema: str, stash: Stash, who: str, *, dry: bool = False) -> list[str]:
@@ -74,13 +74,18 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
             execute(connection, f"LOCK TABLE {evidence.name_of(found)} IN SHARE ROW EXCLUSIVE MODE")
         back.before = _there(connection, back)  # as nobody can change them any more
     back.others = regrant.everything(connection, schema, stash.rights)
-    back.already = frozenset(connection.exec_driver_sql(_TABLES).scalars())
+    back.natts = dict(tuple(row) for row in connection.exec_driver_sql(_TABLES))
+    back.already = frozenset(back.natts)
     if not later:
-        back.sources = tuple(table.oid for table in _lock_written(connection, stash))
+        changed = _lock_written(connection, stash)
+        back.sources = tuple(table.oid for table in changed)
+        back.changes = since.changes(connection, stash, changed)
     for one in back.rows():
         there = back.before.get((one.schema, one.name))
         if back.newer(one) and one.lost and there:
-            back.touched[one.number] = since.touched(connection, stash, one, there)
+            every = any(oid != there.oid for oid in back.sources)
+            back.crossed |= {one.number} if every else set()
+            back.touched[one.number] = since.touched(connection, stash, one, there, every=every)
         after = one.left_as
         if after and later:  # by now the table and its columns are called again what they were before the downgrade
             after = {"schema": one.schema, "name": one.name, "columns": {name: name for name in after["columns"]}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import checksum, evidence, silence, write_back
@@ -44,20 +45,33 @@ def written_since(connection: Connection, left: Written, table: Table) -> bool:
         return checksum.of(connection, evidence.rows_of(table), left.columns) != left.checksum
 
 
-def touched(connection: Connection, stash: Stash, one: Object, live: Table) -> str:
-    """Make the temporary table of the kept rows whose own row was written after the downgrade. Gives its name.
+def touched(
+    connection: Connection, stash: Stash, one: Object, live: Table, *, wrote: str = "", every: bool = False
+) -> str:
+    """Make the temporary table of the kept rows whose own row was written after the downgrade (``own``). Gives its name.
 
-    ``given``: the row has got its kept value back all the same, for it was empty.
+    ``every``: of all kept rows that are there, for their values may come from another table. ``wrote``: SQL that the row ``l``
+    was written, where it is not asked since the downgrade. ``given``: the row has got its kept value back all the same, for it
+    was empty.
     """
-    name = f"guard_touched_{one.number}"
+    name, wrote = f"guard_touched_{one.number}", wrote or _since(stash)
     with checksum.reading(connection):
         execute(
             connection,
-            f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT c.ctid AS place, false AS given "
+            f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT c.ctid AS place, false AS given, {wrote} AS own "
             f"FROM {stash.place(one)} AS c JOIN {evidence.rows_of(live)} AS l "
-            f"ON {write_back.same_key(one.key, live) if one.key else 'false'} WHERE {_since(stash)}",
+            f"ON {write_back.same_key(one.key, live) if one.key else 'false'} WHERE {'true' if every else wrote}",
         )
     return f"pg_temp.{name}"
+
+
+def changes(connection: Connection, stash: Stash, tables: Iterable[Table]) -> int:
+    """How many rows of these tables were written after the downgrade."""
+    found = 0
+    for table in tables:
+        with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):
+            found += write_back.count(connection, f"{evidence.rows_of(table)} AS l WHERE {_since(stash)}")
+    return found
 
 
 def untouched(

@@ -236,11 +236,16 @@ def told_apart_by(connection: Connection, one: Object, table: Table, columns: It
     return sorted(set(columns) - set(one.key) - _filled(connection, table))
 
 
-def by_unique(connection: Connection, one: Object, table: Table, columns: Iterable[str]) -> list[str]:
-    """The columns of a unique index, where there is one that people fill: it lets in no second row."""
+def uniques(connection: Connection, one: Object, table: Table, columns: Iterable[str]) -> list[list[str]]:
+    """The columns of each unique index that people fill: it lets in no second row."""
     said = set(columns) - set(one.key) - set(given(connection, table))
     unique = [set(found) for found in connection.exec_driver_sql(_UNIQUE, {"oid": table.oid}).scalars()]
-    return next((sorted(found) for found in unique if found <= said), [])
+    return [sorted(found) for found in unique if found <= said]
+
+
+def by_unique(connection: Connection, one: Object, table: Table, columns: Iterable[str]) -> list[str]:
+    """The columns of the first of these indexes, where there is one."""
+    return next(iter(uniques(connection, one, table, columns)), [])
 
 
 def told_by(alias: str, whole: Sequence[str], unique: Sequence[str]) -> str:
