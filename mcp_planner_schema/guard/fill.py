@@ -43,6 +43,14 @@ def rows(
     back.filled[one.number], back.met = replace(filled, written=earlier.written + filled.written), True
 
 
+def beside(connection: Connection, back: Back, one: Object, table: Table) -> None:
+    """Put in the kept rows of a table whose place is free, among those that are there."""
+    write_back.note_path(connection)
+    with checksum.reading(connection), silence.of_table(connection, table.oid, evidence.name_of(table)):
+        filled = refill.beside(connection, back.stash.place(one), one, table, left.read(connection, back.stash, one))
+    back.filled[one.number], back.shapes[one.number], back.met = filled, None, True
+
+
 def take_out(connection: Connection, back: Back, one: Object, table: Table) -> None:
     """Give columns whose kept values have come back their default again, in the rows where those stand."""
     write_back.note_path(connection)

@@ -30,6 +30,7 @@ from mcp_planner_schema.guard import (
     reading,
     sequences,
     sources,
+    unite,
 )
 from mcp_planner_schema.guard.back import Back, InTheWay, made, undoable
 from mcp_planner_schema.guard.postcheck import execute
@@ -89,6 +90,12 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
             if OWN in connection.info or self.connection.autocommit or not connection.in_transaction():
                 back.unwatched = back.unwatched or (OWN not in connection.info and bool(_MOVES.search(str(query))))
                 return super().execute(query, vars)
+            if (back.afterwards or back.sources) and (
+                parts := unite.parts(self.mogrify(query, vars).decode(encodings[self.connection.encoding]))
+            ):
+                for part in parts:
+                    self.execute(part)
+                return None
             connection.info[OWN] = True
             try:
                 if back.ended:
@@ -107,7 +114,10 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                     meanwhile.come_back(connection, back, all_=True)
                 send = functools.partial(_with_rows, connection, back, super().execute)
                 run = _run if back.afterwards or _ALTERS.search(text) else _plainly
-                opaque.sent(connection, back, functools.partial(run, connection, back, send, text), text)
+                run = functools.partial(run, connection, back, send, text)
+                if back.afterwards or back.sources:
+                    run = functools.partial(unite.sent, connection, back, run, text)
+                opaque.sent(connection, back, run, text)
                 if not _builds(text):
                     sources.look(connection, back)
                 # The result of this cursor stays to be read: what comes back does so on cursors of its own.

@@ -86,9 +86,9 @@ class _Reference(NamedTuple):
 def all_of(connection: Connection, back: Back) -> None:
     """Give the upgrade's rows their kept keys, in the tables that it has made and whose keys the server makes (numbers, uuids).
 
-    A row that is none of the kept ones, and has a key that one of these had, gets a new one where its table holds newer rows, or
-    that key is another's now. Nothing where others may have seen the rows already. What cannot be done stays as it is, and is
-    noted in ``back.unkeyed`` where kept rows may therefore refer to other rows than they did.
+     A row that is none of the kept ones, and has a key that one of these had, gets a new one where its table holds newer rows
+    , or that key is another's now. Nothing where others may have seen the rows already. What cannot be done
+     stays as it is, and is noted in ``back.unkeyed`` where kept rows may therefore refer to other rows than they did.
     """
     if not undoable(connection, back):
         return
@@ -97,7 +97,8 @@ def all_of(connection: Connection, back: Back) -> None:
     unsettled = {table.oid for _, table in tables}
     for one, table in sorted(tables, key=lambda pair: order.get(pair[1].oid, 0)):
         unused = "" if one.number in back.filled else _unused(connection, back, one, table)
-        done = not unused or _give(connection, back, one, table, unused, unsettled)
+        others = _OTHERS if back.newer(one) else ""
+        done = not unused or _give(connection, back, one, table, (unused, others), unsettled)
         if not done and back.newer(one):
             back.unkeyed.append(one.name)
         if order:
@@ -133,9 +134,10 @@ def _sequences(connection: Connection, back: Back, table: Table, name: str) -> l
 
 
 def _give(
-    connection: Connection, back: Back, one: Object, table: Table, unused: str, unsettled: Collection[int]
+    connection: Connection, back: Back, one: Object, table: Table, which: tuple[str, str], unsettled: Collection[int]
 ) -> bool:
-    """Exchange the keys of one table; False where that cannot be, and then nothing was done."""
+    """Exchange the keys of one table; False where that cannot be, and then nothing was done. ``which`` is SQL: an unused key, and
+    which rows without a pair get one."""
     from sqlalchemy.exc import DBAPIError
 
     write_back.note_path(connection)
@@ -143,7 +145,7 @@ def _give(
     done = True
     try:
         if not (one.moved and _lone(connection, back, table, one.key[0])) and _paired(
-            connection, back, one, table, unused, unsettled
+            connection, back, one, table, which, unsettled
         ):
             referring = _referring(connection, back, table, one.key[0])
             if done := referring is not None:
@@ -204,7 +206,7 @@ def _was_there(back: Back, table: Table, column: str) -> bool:
 
 
 def _paired(
-    connection: Connection, back: Back, one: Object, table: Table, unused: str, unsettled: Collection[int]
+    connection: Connection, back: Back, one: Object, table: Table, which: tuple[str, str], unsettled: Collection[int]
 ) -> int:
     """Make the temporary table of rows that are to have another key: theirs, the kept one, an unused one. Gives how many.
 
@@ -225,7 +227,7 @@ def _paired(
             _PAIRS.format(
                 kept=write_back.typed(key), key=identifier(key.name), place=back.stash.place(one), live=rows_of(table),
                 was=_told_by("c", compared, by_unique), now=_told_by("l", compared, by_unique),
-                unused=unused, others=_OTHERS if back.newer(one) else "",
+                unused=which[0], others=which[1],
             ),
         ).rowcount  # fmt: skip
         for unique in twins.uniques(connection, one, table, [name for name in columns if name not in blind]):

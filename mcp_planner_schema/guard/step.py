@@ -147,7 +147,7 @@ def _restoring(run: Run, at: Progress, connection: Connection) -> Iterator[None]
         raise
     finally:
         at.before_commit = None
-    if at.afterwards and not at.committed:
+    if at.afterwards and back.blindly and not at.committed:
         _, locked = progress.touched(connection)
         at.notes += told.computed_without(
             connection, back, progress.written(connection, locked, before, run.settings.schema)
