@@ -330,3 +330,46 @@ def test_an_old_transaction_makes_nothing_newer(empty: Database, project: Projec
     with empty.connect(autocommit=False) as other, other.cursor() as cursor:
         cursor.execute("SELECT pg_current_xact_id()")
         there_and_back(project, empty, {"t": "*"})
+
+
+PRICE = "CREATE TABLE item (id int PRIMARY KEY, price int, n int); INSERT INTO item SELECT n, n, 0 FROM generate_series(1, 4) n"
+I3 = INDEX.format(name="i1", on="item (n)")
+
+
+@pytest.mark.parametrize(
+    "then", [[], ["SELECT"], [INDEX.format(name="i2", on="item (id, n)")]], ids=["", "select", "twice"]
+)
+@pytest.mark.parametrize("where", ["", " WHERE cents IS NULL"], ids=["", "empty"])
+@pytest.mark.parametrize("when", ["before", "between", "both"])
+def test_what_is_moved_after_a_commit_may_be_newer(
+    empty: Database, project: Project, when: str, where: str, then: list[str]
+) -> None:
+    """Somebody has changed the source before the upgrade, or while its body held no lock: what is moved from there is newer."""
+    change = "UPDATE item SET price = 70 WHERE id = 1" if when != "before" else "SELECT"
+    ups = [
+        meanwhile(I3, change), "ALTER TABLE item ADD cents int", *then, f"UPDATE item SET cents = price * 100{where}",
+        "ALTER TABLE item DROP price",
+    ]  # fmt: skip
+    down = (
+        "DROP INDEX i1; DROP INDEX IF EXISTS i2; ALTER TABLE item ADD price int; UPDATE item SET price = cents / 100; "
+        "ALTER TABLE item DROP cents"
+    )
+    early = "UPDATE item SET price = 90 WHERE id = 3" if when != "between" else "SELECT"
+    goes_on(empty, project, PRICE, ups, down, "UPDATE item SET cents = cents + 99", early)
+
+    cents = dict(empty.rows("SELECT id, cents FROM item"))
+    assert cents[2] == 299
+    assert cents[4] == 499
+    assert cents[1] == (199 if when == "before" else 7000)
+    assert cents[3] == (399 if when == "between" else 9000)
+
+
+def test_who_writes_after_a_commit_gets_a_key_of_his_own(empty: Database, project: Project) -> None:
+    """Kept rows are back by then, and the sequence stands behind them."""
+    ups = [
+        "CREATE TABLE c (id serial PRIMARY KEY, name text)",
+        meanwhile(INDEX.format(name="i1", on="c (name)"), "INSERT INTO c (name) VALUES ('newer')"),
+    ]
+    goes_on(empty, project, "SELECT", ups, "DROP TABLE c", "INSERT INTO c (name) VALUES ('a'), ('b')")
+
+    assert empty.rows("SELECT name FROM c ORDER BY id") == [("a",), ("b",), ("newer",)]

@@ -238,3 +238,88 @@ def test_a_row_that_was_written_waits_only_for_a_newer_value(empty: Database, pr
 
     assert empty.rows("SELECT id, weight FROM item ORDER BY 1") == rows
     assert empty.value("SELECT load FROM depot") == 15
+
+
+@pytest.mark.parametrize("action", ["", " ON UPDATE CASCADE"])
+def test_references_that_never_left_mean_what_they_meant(empty: Database, project: Project, action: str) -> None:
+    """The downgrade drops the key and the lookup only; a column that stays keeps its numbers, and they mean the kept rows."""
+    ups = [
+        "CREATE TABLE st (id serial PRIMARY KEY, name text NOT NULL UNIQUE)", "INSERT INTO st (name) VALUES ('open'), ('done')",
+        f"ALTER TABLE task ADD CONSTRAINT f FOREIGN KEY (s) REFERENCES st{action}", "UPDATE task SET n = n + 1",
+    ]  # fmt: skip
+    down = "ALTER TABLE task DROP CONSTRAINT f; DROP TABLE st; UPDATE task SET n = n - 1"
+    setup = (
+        "CREATE TABLE task (id int PRIMARY KEY, s int, n int); INSERT INTO task VALUES (1, 1, 1), (2, 2, 1), (3, 1, 1)"
+    )
+    two(project, setup, "", down, ups="\n".join(map(sql, ups)))
+    empty.rows("UPDATE st SET name = 'new' WHERE id = 1; INSERT INTO st (name) VALUES ('open')")
+    before = empty.rows(MEANS)
+
+    down_and_up(project, empty, "SELECT")
+
+    assert empty.rows(MEANS) == before
+
+
+def test_two_unique_indexes_that_say_different_things(empty: Database, project: Project) -> None:
+    """People have put a lookup into another order: by its place a row is one, by its name another, and no row is renumbered."""
+    ups = [
+        "CREATE TABLE st (id serial PRIMARY KEY, pos int UNIQUE, name text UNIQUE)",
+        "INSERT INTO st (pos, name) VALUES (1, 'open'), (2, 'doing'), (3, 'done')",
+        "ALTER TABLE task ADD s int REFERENCES st", *FILL,
+    ]  # fmt: skip
+    two(project, TASK, "", DOWN, ups="\n".join(map(sql, ups)))
+    empty.rows(
+        "UPDATE st SET pos = -pos; UPDATE st SET pos = CASE name WHEN 'open' THEN 2 WHEN 'doing' THEN 1 ELSE 3 END"
+    )
+    project.downgrade("-1")
+    empty.rows("INSERT INTO task VALUES (20, 'open')")
+    means = empty.rows("SELECT id, state FROM task ORDER BY 1")
+
+    project.upgrade()
+
+    assert empty.rows(MEANS) == means
+
+
+MOVES = "UPDATE p SET addr = q.addr FROM q WHERE p.id = q.pid"
+Q = "CREATE TABLE p (id int PRIMARY KEY, addr text); CREATE TABLE q (pid int PRIMARY KEY); "
+Q += "INSERT INTO p SELECT n, 'addr' || n FROM generate_series(1, 4) n; INSERT INTO q SELECT id FROM p"
+MOVED_TO = {
+    "as it was": ("q.addr", "p.addr", [(1, "newer"), (2, "addr2"), (3, "typed"), (4, "addr4")]),
+    "with less": ("lower(q.addr)", "p.addr", [(1, "Typed"), (2, "ADDR2"), (3, "typed"), (4, "ADDR4")]),
+}
+
+
+@pytest.mark.parametrize("less", MOVED_TO)
+def test_a_value_that_was_moved_to_another_table_is_newer_there(empty: Database, project: Project, less: str) -> None:
+    """Where somebody has written to it: unless the move itself loses something, for then most rows would be others."""
+    down_value, up_value, rows = MOVED_TO[less]
+    ups = [
+        "ALTER TABLE q ADD addr text", f"UPDATE q SET addr = {up_value} FROM p WHERE p.id = q.pid", "ALTER TABLE p DROP addr",
+    ]  # fmt: skip
+    down = f"ALTER TABLE p ADD addr text; UPDATE p SET addr = {down_value} FROM q WHERE p.id = q.pid; ALTER TABLE q DROP addr"
+    two(project, Q, "", down, ups="\n".join(map(sql, ups)))
+    empty.rows("UPDATE q SET addr = 'typed' WHERE pid = 3")
+    if less == "with less":
+        empty.rows("UPDATE q SET addr = upper(addr) WHERE pid <> 3; UPDATE q SET addr = 'Typed' WHERE pid = 1")
+
+    down_and_up(project, empty, "UPDATE p SET addr = 'newer' WHERE id = 1")
+
+    assert empty.rows("SELECT pid, addr FROM q ORDER BY 1") == rows
+    if less == "with less":  # and what somebody has typed is not lost
+        assert ("newer",) in empty.rows('SELECT addr FROM migration_stash_1."guard:aside_2"')
+
+
+def test_an_empty_value_takes_its_kept_one_whatever_else_was_written(empty: Database, project: Project) -> None:
+    """The row was changed by the downgrade, and by somebody in another column: nothing newer stands in the place."""
+    ups = [
+        "ALTER TABLE task ADD w text", "UPDATE task SET w = 'w' WHERE state = 'nothing like it'",
+    ]  # fmt: skip
+    two(
+        project, TASK, "", "UPDATE task SET state = upper(state); ALTER TABLE task DROP w", ups="\n".join(map(sql, ups))
+    )
+    empty.rows("UPDATE task SET w = 'mine'")
+
+    down_and_up(project, empty, "UPDATE task SET state = 'newer' WHERE id = 1")
+
+    assert empty.rows("SELECT DISTINCT w FROM task") == [("mine",)]
+    assert empty.value("SELECT state FROM task WHERE id = 1") == "newer"

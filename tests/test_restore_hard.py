@@ -440,6 +440,35 @@ def test_a_newer_row_keeps_what_only_one_may_have(
     assert empty.rows("SELECT relname FROM pg_class WHERE relname = 'guard:going'") == []
 
 
+EXCHANGED = {
+    "an expression": "CREATE UNIQUE INDEX ON z (lower(v))", "some rows": "CREATE UNIQUE INDEX ON z (v) WHERE id > 0",
+    "an exclusion": "ALTER TABLE z ADD EXCLUDE USING btree (v WITH =)", "required": "CREATE UNIQUE INDEX ON z (lower(v)); "
+    "ALTER TABLE z ALTER v SET NOT NULL",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["column", "rows"])
+@pytest.mark.parametrize("index", EXCHANGED)
+def test_exchanged_values_go_back_by_any_index(empty: Database, project: Project, index: str, lost: bool) -> None:
+    """Two rows have exchanged what only one may have, and nobody writes meanwhile: both get theirs back."""
+    setup = (
+        "CREATE TABLE z (id int PRIMARY KEY"
+        + ("" if lost else ", v text")
+        + "); INSERT INTO z SELECT generate_series(1, 4)"
+    )
+    fill = "UPDATE z SET v = 'k' || id"
+    swap = "UPDATE z SET v = 'x' WHERE id = 1; UPDATE z SET v = 'k1' WHERE id = 2; UPDATE z SET v = 'k2' WHERE id = 1"
+    if lost:
+        ups = [sql("ALTER TABLE z ADD v text"), sql(fill), sql(EXCHANGED[index])]
+        two(project, setup, "", "ALTER TABLE z DROP v", ups="\n".join(ups))
+    else:
+        two(project, f"{setup}; {fill}; {EXCHANGED[index]}", "COMMENT ON TABLE z IS 'x'", swap)
+    if lost:
+        empty.rows(swap)
+
+    there_and_back(project, empty, {"z": "*"})
+
+
 def test_what_follows_a_value_is_not_emptied_with_it(empty: Database, project: Project) -> None:
     """Two rows that had exchanged their codes, and children that follow a code: theirs are not lost for a moment's emptiness."""
     made = (

@@ -2,7 +2,7 @@
 
 One statement for all of them fails for one that meets another row, and for two that have exchanged their values meanwhile. So
 those are found that meet none but each other; what must be unique in them is emptied first, and then all have their values. What
-an index of expressions, of some rows only or an exclusion constraint lets in, is not asked but tried, half by half.
+an index of expressions, of some rows only or an exclusion constraint lets in, is not asked but tried: all, then half by half.
 """
 
 from __future__ import annotations
@@ -24,6 +24,14 @@ SELECT (SELECT pg_catalog.array_agg(a.attname::text ORDER BY u.place)
         JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.n WHERE u.place <= i.indnkeyatts)
 FROM pg_catalog.pg_index i
 WHERE i.indrelid = %s AND i.indisunique AND i.indexprs IS NULL AND i.indpred IS NULL ORDER BY i.indexrelid
+"""
+# Columns of unique indexes and of exclusions, also those that an expression is made of.
+_DEPENDS = """
+SELECT DISTINCT a.attname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid
+WHERE i.indrelid = %s AND (i.indisunique OR i.indisexclusion) AND NOT i.indisprimary AND a.attnum > 0
+  AND (a.attnum = ANY (i.indkey) OR EXISTS (
+    SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = i.indexrelid
+      AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = i.indrelid AND d.refobjsubid = a.attnum))
 """
 _REQUIRED = """
 SELECT a.attname::text, coalesce(pg_catalog.quote_ident(k.conname), '') FROM pg_catalog.pg_attribute a
@@ -62,31 +70,47 @@ def update(
 
     there = {column.name: column for column in table.columns.values()}
     settings = ", ".join(f"{identifier(name)} = {write_back.typed(there[name])}" for name in names)
-    written, meets, apart = 0, False, False
     connection.exec_driver_sql("SAVEPOINT guard_update")
-    try:
-        written = write_back.with_references(
-            connection, place, table, names,
-            lambda also: f"UPDATE {rows_of(table)} AS l SET {settings} FROM {kept_rows} WHERE {which} AND {also}",
-        )  # fmt: skip
-    except IntegrityError as error:
-        if getattr(error.orig, "pgcode", "") not in _MEETS:
-            raise
-        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_update")
-        meets = True
-    if meets:
+    for attempt in (_at_once, _apart, _exchanged, _half_by_half):
         try:
-            written = _apart(connection, place, one, table, names, settings, kept_rows, which)
-            apart = True
+            written = attempt(connection, place, one, table, names, settings, kept_rows, which)
+            connection.exec_driver_sql("RELEASE SAVEPOINT guard_update")
+            return written
         except DBAPIError as error:
-            if not isinstance(error, IntegrityError) and getattr(error.orig, "pgcode", None) not in _BARS:
+            code = getattr(error.orig, "pgcode", None)
+            known = code in _MEETS if attempt is _at_once else isinstance(error, IntegrityError) or code in _BARS
+            if not known:
                 raise
-            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_update")
         except NoRoom:
-            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_update")
-        if not apart:
-            written = _half_by_half(connection, place, one, table, names, settings, kept_rows, which)
-    connection.exec_driver_sql("RELEASE SAVEPOINT guard_update")
+            pass
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_update")
+    raise AssertionError("the last attempt gives way row by row")
+
+
+def _at_once(
+    connection: Connection, place: str, one: Object, table: Table, names: Sequence[str], settings: str, kept_rows: str,
+    which: str,
+) -> int:  # fmt: skip
+    return write_back.with_references(
+        connection, place, table, names,
+        lambda also: f"UPDATE {rows_of(table)} AS l SET {settings} FROM {kept_rows} WHERE {which} AND {also}",
+    )  # fmt: skip
+
+
+def _exchanged(
+    connection: Connection, place: str, one: Object, table: Table, names: Sequence[str], settings: str, kept_rows: str,
+    which: str,
+) -> int:  # fmt: skip
+    """Write all of them, where they meet none but each other by an index of whatever kind: its columns are empty for a moment."""
+    depends = [name for name in connection.exec_driver_sql(_DEPENDS, (table.oid,)).scalars() if name in names]
+    if not depends:
+        raise NoRoom
+    going = f'{place.partition(".")[0]}."guard:going"'
+    rows = f"SELECT c.ctid AS place FROM {kept_rows}, {rows_of(table)} AS l WHERE {which}"
+    execute(connection, f"CREATE UNLOGGED TABLE {going} AS {rows}")
+    these, key = f"{place} AS c JOIN {going} AS g ON g.place = c.ctid", write_back.same_key(one.key, table)
+    written = _all_of(connection, place, table, names, (settings, these, key), [depends])
+    execute(connection, f"DROP TABLE {going}")
     return written
 
 
@@ -184,7 +208,7 @@ def _all_of(
     try:
         written = write()
     except IntegrityError as error:
-        if getattr(error.orig, "pgcode", "") != "23505":
+        if getattr(error.orig, "pgcode", "") not in _MEETS:
             raise
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_all_of")
         written = -1

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, evidence, silence, write_back
+from mcp_planner_schema.guard import checksum, evidence, silence, twins, write_back
 from mcp_planner_schema.guard.back import Back, made
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
@@ -140,7 +140,9 @@ def rest(connection: Connection, back: Back) -> int:
         filled = back.filled[one.number]
         if filled.displaced > filled.removed and write_back.keyed(one, table):
             with _asleep(connection, [table]):
-                removed = write_back.remove(connection, back.stash.place(one), one, table, oids)
+                place, free = back.stash.place(one), f"NOT {twins.referred(connection, table)}"
+                removed = write_back.remove(connection, place, one, table, oids)
+                removed = removed or write_back.remove(connection, place, one, table, oids, which=free)
             back.filled[one.number] = replace(filled, removed=filled.removed + removed)
             gone += removed
     return gone

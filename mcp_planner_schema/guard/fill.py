@@ -88,8 +88,6 @@ def _filled(
     if one.lost:
         new, listed = not before or added(one, table, before), back.touched.get(one.number)
         touched = _still(connection, listed)
-        if touched and last and one.number in back.crossed:
-            _settle(connection, back, one, table, touched)
         columns = refill.columns(
             connection,
             place,
@@ -115,11 +113,14 @@ def _filled(
     return filled
 
 
-def _settle(connection: Connection, back: Back, one: Object, table: Table, touched: str) -> None:
+def settle(connection: Connection, back: Back, one: Object, table: Table) -> None:
     """Values may come from another table, where somebody has written: they are newer, unless the body has never read there, or
     more rows differ than were written. Then each is what the move back makes of it, and the kept one says more."""
-    back.crossed.discard(one.number)
-    differ = refill.differing(connection, back.stash.place(one), one, table)
+    touched = _still(connection, back.touched.get(one.number))
+    if one.number not in back.crossed or not touched:
+        return
+    with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):
+        differ = refill.differing(connection, back.stash.place(one), one, table)
     if (back.moves is None and not back.unwatched) or differ > back.changes:
         execute(connection, f"DELETE FROM {touched} AS t WHERE NOT t.own")
 

@@ -237,9 +237,10 @@ def _set(
         again = "false"
         if set(one.key) < set(kept) <= set(there):  # it is what it was before, put back by an earlier try
             again = checksum.alike(connection, place, live, kept)
-        free += (
-            f" AND ({unchanged} OR {again}{' OR u.place IS NOT NULL' if untouched else ''}{f' OR {empty}' * filling})"
-        )
+        stays = (
+            f" OR (c.{identifier(AFTER)} IS NOT NULL AND {empty})" if filling else ""
+        )  # the downgrade had left it there
+        free += f" AND ({unchanged} OR {again}{' OR u.place IS NOT NULL' if untouched else ''}{stays})"
     same = checksum.alike(connection, place, live, names)
     # Not what is so already: each row written anew is written into every index, and leaves a dead one behind.
     which = f"{key} AND NOT {same} AND {free}"

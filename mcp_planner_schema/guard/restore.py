@@ -134,6 +134,8 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
     if not back.anyway:
         sources.settle(connection, back)
         rekey.all_of(connection, back)
+        for one, table in there:
+            fill.settle(connection, back, one, table)
     already = dict(back.filled)
     cleared = clear.cleared(connection, back) or untangle.together(connection, back, there)
     columns = {number: filled for number, filled in back.filled.items() if filled.aside and number not in cleared}

@@ -134,7 +134,8 @@ def _restoring(run: Run, at: Progress, connection: Connection) -> Iterator[None]
 
     at.clock.allow(run.asked.hold / 1000)
     at.clock.keeping = True
-    back = restore.begin(connection, run.settings.schema, waiting[0], afterwards=at.afterwards)
+    with journal.own(connection):
+        back = restore.begin(connection, run.settings.schema, waiting[0], afterwards=at.afterwards)
     before = progress.counters(connection) if at.afterwards else {}
     at.before_commit = functools.partial(meanwhile.before_commit, connection, back)
     try:
@@ -152,7 +153,8 @@ def _restoring(run: Run, at: Progress, connection: Connection) -> Iterator[None]
         at.notes += told.computed_without(
             connection, back, progress.written(connection, locked, before, run.settings.schema)
         )
-    at.notes += restore.finish(connection, back, run.origin.who)
+    with journal.own(connection):
+        at.notes += restore.finish(connection, back, run.origin.who)
     at.restored = back.changed()
 
 

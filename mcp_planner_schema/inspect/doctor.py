@@ -45,10 +45,12 @@ WHERE NOT k.convalidated AND coalesce(to_jsonb(k) ->> 'conenforced', 'true') = '
   AND n.nspname !~ %s ORDER BY 2, 1
 """
 # Tables that the guard makes for a part of a step: names with a colon, which nobody else gives. Not those where it has put rows
-# aside that gave way to kept ones, for nobody else has these, nor what says which kept rows are left.
+# aside that gave way to kept ones, for nobody else has these, nor what says which kept rows are left, or what was
+# written to them while an upgrade that commits in the middle has not ended: the next one drops that.
 _LEFT = """
 SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND c.relname ~ '^guard:(?!aside_|left_)' AND n.nspname ~ %s ORDER BY 1
+WHERE c.relkind = 'r' AND c.relname ~ '^guard:(?!aside_|left_|xids$|untouched_|stood_|touched_|theirs_)' AND n.nspname ~ %s
+ORDER BY 1
 """
 _STASHES = "SELECT nspname::text FROM pg_namespace WHERE nspname ~ %s ORDER BY 1"
 _BEGUN = """
