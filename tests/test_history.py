@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from alembic import command
 from sqlalchemy import create_engine
 
 from mcp_planner_schema import __version__
-from mcp_planner_schema.guard import dead_runs, deploy_lock
+from mcp_planner_schema.guard import dead_runs, deploy_lock, history, manifest_tables
 from mcp_planner_schema.guard.findings import Broken, Refused
 from tests.conftest import Database, Project
 from tests.until import until
@@ -303,3 +304,28 @@ def test_what_belongs_to_somebody_else_is_refused(empty: Database, project: Proj
     assert (done.returncode, there) == (1, None), done.stderr
     assert "Nothing was changed" in done.stderr
     assert again.returncode == 0, again.stderr
+
+
+def newest() -> list[tuple[str, str]]:
+    """For each of the guard's tables that has got columns since it was first made, the last one of them."""
+    statements = re.findall(
+        r"ALTER TABLE \{schema\}\.(\w+)\s+(ADD COLUMN[^;]*);", history._TABLES + manifest_tables.TABLES
+    )
+    added = [(table, re.findall(r"ADD COLUMN IF NOT EXISTS (\w+)", text)[-1]) for table, text in statements]
+    return list(dict(added).items())
+
+
+@pytest.mark.parametrize(("table", "column"), newest())
+def test_an_installation_of_an_earlier_version_gets_what_it_lacks(
+    empty: Database, project: Project, table: str, column: str
+) -> None:
+    """The next run that changes something adds it, so that going back works at once."""
+    create(project)
+    project.upgrade()
+    empty.rows(f"ALTER TABLE migration.{table} DROP COLUMN {column}")
+
+    project.downgrade("base")
+
+    assert empty.value("SELECT to_regclass('a') IS NULL")
+    there = "SELECT count(*) FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s AND NOT attisdropped"
+    assert empty.value(there, f"migration.{table}", column) == 1

@@ -74,7 +74,17 @@ def test_each_row_means_what_it_meant(empty: Database, project: Project, fill: s
     empty.rows("INSERT INTO st (name) VALUES ('new')")
 
 
-@pytest.mark.parametrize("action", [" ON UPDATE CASCADE", " ON DELETE CASCADE", " ON DELETE SET NULL", " DEFERRABLE"])
+@pytest.mark.parametrize(
+    "action",
+    [
+        " ON UPDATE CASCADE",
+        " ON DELETE CASCADE",
+        " ON DELETE SET NULL",
+        " DEFERRABLE",
+        " ON UPDATE RESTRICT",
+        " ON UPDATE SET NULL",
+    ],
+)
 @pytest.mark.parametrize("key", ["serial", "uuid"])
 def test_whatever_the_reference_does(empty: Database, project: Project, key: str, action: str) -> None:
     """A reference that follows, or would take rows along, leaves each row with what it meant."""

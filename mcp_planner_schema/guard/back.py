@@ -82,7 +82,7 @@ class Back:
     seeded: set[int] = field(default_factory=set)
     blindly: bool = False
     waits: dict[int, str] = field(default_factory=dict)
-    unkeyed: list[str] = field(default_factory=list)
+    unkeyed: dict[int, str] = field(default_factory=dict)
     touched: dict[int, str] = field(default_factory=dict)
     crossed: set[int] = field(default_factory=set)
     changes: int = 0

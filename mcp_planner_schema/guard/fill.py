@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,14 @@ from mcp_planner_schema.guard.refill import Filled
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+
+_UNKEYED = "the rows that they refer to could not get the keys that they had"
+_REFERS = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid
+               AND a.attnum = ANY (k.conkey)
+               WHERE k.contype = 'f' AND k.conrelid = %s AND k.confrelid = ANY (%s::oid[]) AND a.attname = ANY (%s))
+"""
 
 
 def added(one: Object, table: Table, before: Table | None) -> bool:
@@ -88,6 +97,8 @@ def _filled(
     if one.lost:
         new, listed = not before or added(one, table, before), back.touched.get(one.number)
         touched = _still(connection, listed)
+        if back.unkeyed and _refers(connection, one, table, back.unkeyed):
+            return replace(filled, left=kept(one), rest=("true",), why=_UNKEYED)
         columns = refill.columns(
             connection,
             place,
@@ -111,6 +122,11 @@ def _filled(
         rows = refill.changed(connection, place, one, table, may, mine, deleted=deleted, but=but)
         filled = filled.and_(connection, place, rows)
     return filled
+
+
+def _refers(connection: Connection, one: Object, table: Table, tables: Collection[int]) -> bool:
+    """Whether a lost column refers to one of these tables."""
+    return bool(connection.exec_driver_sql(_REFERS, (table.oid, list(tables), list(one.lost))).scalar_one())
 
 
 def settle(connection: Connection, back: Back, one: Object, table: Table) -> None:

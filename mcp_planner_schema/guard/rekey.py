@@ -100,7 +100,7 @@ def all_of(connection: Connection, back: Back) -> None:
         others = _OTHERS if back.newer(one) else ""
         done = not unused or _give(connection, back, one, table, (unused, others), unsettled)
         if not done and back.newer(one):
-            back.unkeyed.append(one.name)
+            back.unkeyed[table.oid] = one.name
         if order:
             unsettled.discard(table.oid)
 
@@ -149,7 +149,9 @@ def _give(
         ):
             referring = _referring(connection, back, table, one.key[0])
             if done := referring is not None:
-                _exchange(connection, back, one, table, referring or [])
+                _exchange(
+                    connection, back, one, table, [each for each in referring or () if _concerned(connection, each)]
+                )
                 _advance(connection, back, one, table)
         execute(connection, "DROP TABLE IF EXISTS pg_temp.guard_keys")
     except DBAPIError as error:
@@ -162,6 +164,14 @@ def _give(
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_rekey")
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_rekey")
     return done
+
+
+def _concerned(connection: Connection, reference: _Reference) -> bool:
+    """Whether a row refers to one that is to have another key: no other table is to be locked for this."""
+    table, column = reference.table, identifier(reference.column)
+    with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
+        asked = f"SELECT EXISTS (SELECT FROM {rows_of(table)} AS r JOIN pg_temp.guard_keys AS m ON m.was = r.{column})"
+        return bool(execute(connection, asked).scalar_one())
 
 
 def _lone(connection: Connection, back: Back, table: Table, key: str) -> bool:

@@ -71,7 +71,7 @@ def unkeyed(back: Back) -> list[str]:
     return [
         f"warning: the rows of {name} could not get the keys that they had; look at what refers to them, for a number that came "
         f"back may mean another row now (what it meant: make migrate-stash-show ID={back.stash.id})"
-        for name in dict.fromkeys(back.unkeyed)
+        for name in back.unkeyed.values()
     ]
 
 
