@@ -211,6 +211,14 @@ def test_dry_run_of_a_downgrade_prints_what_would_go_and_changes_nothing(
     assert empty.rows("SELECT id FROM migration.run") == before
 
 
+def test_a_dry_run_may_be_said_before_the_command(database: Database) -> None:
+    """``DRY_RUN=1 python -m mcp_planner_schema migrate-down`` goes nowhere, and another value than 1 is no answer."""
+    dry, wrong = run("migrate-down", DRY_RUN="1"), run("migrate-down", DRY_RUN="yes")
+
+    assert (dry.returncode, wrong.returncode) == (0, 2)
+    assert database.value("SELECT version_num FROM alembic_version") == HEAD
+
+
 def test_what_is_to_be_typed_after_a_dry_run_is_dry_again(
     empty: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from mcp_planner_schema.guard import connect
 from mcp_planner_schema.guard.checksum import checksum
-from tests import test_commits_again, test_lookups
+from tests import test_commits_again, test_lookups, test_restore_hard, test_unite
 from tests.conftest import Database, Project
 from tests.test_checksum import SAME, SUMS
 from tests.test_fingerprint_majors import BINS, major, running
@@ -101,6 +101,24 @@ def test_what_others_write_after_a_commit_stays(
 ) -> None:
     """A row's xmin, and whether its transaction has ended, tell whose it is."""
     test_commits_again.test_what_others_write_between_two_transactions_stays(database, project, caplog, between, after)
+
+
+@pytest.mark.parametrize("later", test_commits_again.LATER)
+def test_what_others_write_stays_theirs(database: Database, project: Project, later: str) -> None:
+    """Whatever the body does to their rows then."""
+    test_commits_again.test_what_others_write_stays_theirs_whatever_the_body_does_then(database, project, later)
+
+
+@pytest.mark.parametrize("key", test_unite.KEYS)
+def test_a_new_row_finds_a_kept_one(database: Database, project: Project, key: str) -> None:
+    """An UPDATE of the upgrade's looks up what people had added to a lookup."""
+    test_unite.test_a_new_row_finds_a_kept_one(database, project, key, " UNIQUE", drops=True, together=False)
+
+
+@pytest.mark.parametrize("index", test_restore_hard.EXCHANGED)
+def test_exchanged_values_go_back(database: Database, project: Project, index: str) -> None:
+    """By an index of whatever kind."""
+    test_restore_hard.test_exchanged_values_go_back_by_any_index(database, project, index, lost=True)
 
 
 def test_the_sums_are_the_same(database: Database) -> None:

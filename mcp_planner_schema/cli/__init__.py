@@ -94,7 +94,7 @@ def _parse(arguments: Sequence[str]) -> tuple[str, Command, Values, Values]:
             values[key] = value
         else:
             given[_VARIABLES[key]] = value.strip()
-    for key in (*ALLOWED, "CONFIRM"):  # also before the command: PHASE=expand make migrate-up
+    for key in (*ALLOWED, "CONFIRM", "DRY_RUN"):  # also before the command: PHASE=expand make migrate-up
         if key in command.needs + command.takes and os.environ.get(key, "").strip():
             values.setdefault(key, os.environ[key].strip())
     if "PREFLIGHT_ACCEPT" in values and "REASON" in command.takes and os.environ.get("REASON", "").strip():
