@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from mcp_planner_schema.guard.findings import GuardError
 from tests.conftest import Database, Project
 from tests.test_restore import there_and_back
 from tests.test_seeds_again import committing
@@ -373,3 +374,24 @@ def test_who_writes_after_a_commit_gets_a_key_of_his_own(empty: Database, projec
     goes_on(empty, project, "SELECT", ups, "DROP TABLE c", "INSERT INTO c (name) VALUES ('a'), ('b')")
 
     assert empty.rows("SELECT name FROM c ORDER BY id") == [("a",), ("b",), ("newer",)]
+
+
+def test_a_try_that_failed_after_a_commit_is_repeated(empty: Database, project: Project) -> None:
+    """Its lists are still there and are nobody's any more; what it had given back before the commit is there, and stays."""
+    fails = "if op.get_bind().exec_driver_sql(\"SELECT to_regclass('go')\").scalar():\n    op.execute('SELECT 1 / 0')"
+    ups = ["ALTER TABLE t ADD COLUMN IF NOT EXISTS w text", I1, fails, "UPDATE t SET n = n + 1"]
+    down = "DROP INDEX i1; UPDATE t SET n = n - 1, v = 'lost' WHERE id < 4; ALTER TABLE t DROP w; DELETE FROM t WHERE id = 6"
+    committing(project, T, [part if part.startswith("if") else body([part])[0] for part in ups], down)
+    empty.rows("UPDATE t SET w = 'w' || id, v = 'mine' || id")
+    before = empty.rows("SELECT id, v, w FROM t WHERE id <> 1 ORDER BY id")
+    project.downgrade("-1")
+    empty.rows("CREATE TABLE go ()")
+    with pytest.raises(GuardError):
+        project.upgrade()
+    empty.rows("DROP TABLE go; UPDATE t SET v = 'newer', w = 'newer' WHERE id = 1")
+
+    project.upgrade()
+
+    assert empty.rows("SELECT id, v, w FROM t WHERE id <> 1 ORDER BY id") == before
+    assert empty.rows("SELECT v, w FROM t WHERE id = 1") == [("newer", "newer")]
+    assert empty.rows("SELECT relname FROM pg_class WHERE relname ~ '^guard:(?!aside_|left_)'") == []

@@ -77,3 +77,20 @@ def test_a_renamed_seed_that_somebody_names_is_there_once_more(empty: Database, 
     down_and_up(project, empty, "INSERT INTO orders (who, state) VALUES ('fay', 'open'), ('gus', 'offen')")
 
     assert empty.rows(MEANS) == [("ann", "offen"), ("bob", "paid"), ("fay", "open"), ("gus", "offen")]
+
+
+@pytest.mark.parametrize("reads", [False, True], ids=["drops only", "writes back"])
+def test_a_new_name_in_the_place_of_a_kept_one_is_its_own(empty: Database, project: Project, reads: bool) -> None:
+    """The lookup is filled from what people have written: a new name has got the number that a kept row had."""
+    ups = [
+        "CREATE TABLE states (id serial PRIMARY KEY, name text UNIQUE)",
+        "INSERT INTO states (name) SELECT DISTINCT state FROM orders ORDER BY 1",
+        "ALTER TABLE orders ADD s int REFERENCES states", "UPDATE orders SET s = (SELECT id FROM states WHERE name = state)",
+    ]  # fmt: skip
+    down = BACK if reads else "ALTER TABLE orders DROP s; DROP TABLE states"
+    two(project, ORDERS, "", down, ups="\n".join(map(sql, ups)))
+    empty.rows("INSERT INTO states (name) VALUES ('custom'); INSERT INTO orders (who, s) VALUES ('cid', 3)")
+
+    down_and_up(project, empty, "INSERT INTO orders (who, state) VALUES ('zoe', 'zzz')")
+
+    assert empty.rows(MEANS) == [("ann", "open"), ("bob", "paid"), ("cid", "custom"), ("zoe", "zzz")]

@@ -48,8 +48,9 @@ class Back:
     ``in_the_way``: something kept may have kept a row of the upgrade's own out. ``unproven`` are the foreign keys (schema,
     table, name) that are to be validated when the rows are back. ``xid`` is the transaction that it began in. ``anyway``: no
     upgrade runs, the schema is as it is. ``waits`` names the tables of columns of which some rows have not got their values yet
-    (see :mod:`.fills`), ``blindly``: it may have computed something without kept rows (see :mod:`.unite`). ``unkeyed`` are the
-    tables whose new rows could not get the keys that they had (see :mod:`.rekey`).
+    (see :mod:`.fills`), ``derived`` are made tables that it has filled from others, ``blindly``: it may have computed something
+    without kept rows (see :mod:`.unite`). ``unkeyed`` are the tables whose new rows could not get the keys that they had (see
+    :mod:`.rekey`).
 
     ``sources`` are the tables that the downgrade put rows into and somebody has written to since, ``changes`` rows in all;
     ``reads`` and ``writes`` what was counted of these and of all tables when the body's last statement had ended, ``moves`` the
@@ -81,6 +82,7 @@ class Back:
     emptied: bool = False
     seeded: set[int] = field(default_factory=set)
     blindly: bool = False
+    derived: set[int] = field(default_factory=set)
     waits: dict[int, str] = field(default_factory=dict)
     unkeyed: dict[int, str] = field(default_factory=dict)
     touched: dict[int, str] = field(default_factory=dict)

@@ -97,7 +97,7 @@ def all_of(connection: Connection, back: Back) -> None:
     unsettled = {table.oid for _, table in tables}
     for one, table in sorted(tables, key=lambda pair: order.get(pair[1].oid, 0)):
         unused = "" if one.number in back.filled else _unused(connection, back, one, table)
-        others = _OTHERS if back.newer(one) else ""
+        others = _OTHERS if back.newer(one) or table.oid in back.derived else ""
         done = not unused or _give(connection, back, one, table, (unused, others), unsettled)
         if not done and back.newer(one):
             back.unkeyed[table.oid] = one.name

@@ -20,9 +20,10 @@ from mcp_planner_schema.guard.postcheck import execute
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_UPDATES = re.compile(
-    r"\s*UPDATE\s+(?:ONLY\s+)?((?:\"[^\"]+\"|[\w$]+)(?:\s*\.\s*(?:\"[^\"]+\"|[\w$]+))?)", re.IGNORECASE
-)
+_NAME = r"((?:\"[^\"]+\"|[\w$]+)(?:\s*\.\s*(?:\"[^\"]+\"|[\w$]+))?)"
+_UPDATES = re.compile(rf"\s*UPDATE\s+(?:ONLY\s+)?{_NAME}", re.IGNORECASE)
+_INSERTS = re.compile(rf"\s*INSERT\s+INTO\s+{_NAME}", re.IGNORECASE)
+_READS = re.compile(rf"\b(?:FROM|JOIN)\s+(?:ONLY\s+)?{_NAME}", re.IGNORECASE)
 _WRITES = re.compile(r"\s*(INSERT|UPDATE|MERGE|WITH)\b", re.IGNORECASE)
 _OPAQUE = re.compile(r"\s*(DO|CALL|SELECT)\b", re.IGNORECASE)
 _SEVERAL = "21000"
@@ -47,6 +48,7 @@ def sent(connection: Connection, back: Back, send: Callable[[], Any], text: str)
     """
     from psycopg2 import Error
 
+    _note_derived(connection, back, text)
     opaque = bool(_OPAQUE.match(text))
     waiting = _waiting(connection, back) if opaque or _WRITES.match(text) else []
     named = [pair for pair in waiting if pair[1].name.lower() in text.lower()]
@@ -70,6 +72,15 @@ def sent(connection: Connection, back: Back, send: Callable[[], Any], text: str)
         back.filled, back.shapes, back.blindly = before[0], before[1], True
         send()
     execute(connection, "RELEASE SAVEPOINT guard_unite")
+
+
+def _note_derived(connection: Connection, back: Back, text: str) -> None:
+    """Note a table that the upgrade makes and fills from one that stays: its rows are what that says by now, and no seeds."""
+    if target := _INSERTS.match(text):
+        names = [target[1], *_READS.findall(text, target.end())]
+        into, *read = [connection.exec_driver_sql(_THERE, (name,)).scalar() for name in names]
+        if into is not None and into not in back.already and any(oid in back.already for oid in read):
+            back.derived.add(into)
 
 
 def _waiting(connection: Connection, back: Back) -> list[tuple[Object, Table]]:
