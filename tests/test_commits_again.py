@@ -290,6 +290,11 @@ def test_seeds_of_a_table_that_gets_its_name_later_are_the_body_s_own(empty: Dat
 
 
 LATER = {
+    "a table, and the body elsewhere": (
+        ["CREATE TABLE c (id int PRIMARY KEY, name text)"], "INSERT INTO c VALUES (9, 'newer')",
+        [I1.replace("CREATE INDEX CONCURRENTLY IF NOT EXISTS i1 ON t (v)", "UPDATE t SET n = 0 WHERE n IS NULL"), "SELECT"],
+        "DROP TABLE c", "INSERT INTO c VALUES (1, 'mine')", "SELECT name FROM c ORDER BY id", ["mine", "newer"],
+    ),
     "a column": (
         ["ALTER TABLE t ADD w text"], "UPDATE t SET w = 'newer' WHERE id = 1", ["UPDATE t SET n = n + 1"],
         "ALTER TABLE t DROP w", "UPDATE t SET w = 'mine'", "SELECT w FROM t WHERE id IN (1, 2) ORDER BY id", ["newer", "mine"],

@@ -229,8 +229,7 @@ def test_a_row_that_was_written_waits_only_for_a_newer_value(empty: Database, pr
         "CREATE TABLE depot (load int); INSERT INTO depot VALUES (NULL)"
     )
     if fills == "computed elsewhere":
-        ups[1] = "UPDATE item SET weight = 0 WHERE weight IS NULL"
-        ups.insert(2, statement)
+        ups[2] = "SELECT"
     two(project, setup, "", down, ups="\n".join(map(sql, ups)))
     empty.rows("UPDATE item SET weight = 6 + id; UPDATE depot SET load = 15")
 
@@ -323,3 +322,43 @@ def test_an_empty_value_takes_its_kept_one_whatever_else_was_written(empty: Data
 
     assert empty.rows("SELECT DISTINCT w FROM task") == [("mine",)]
     assert empty.value("SELECT state FROM task WHERE id = 1") == "newer"
+
+
+BETWEEN_FILLS = {
+    "an index": ["CREATE INDEX i ON item (cents)"], "a comment": ["COMMENT ON TABLE item IS 'x'"],
+    "another column": ["ALTER TABLE item ADD other int"], "a table": ["CREATE TABLE st (id int)", "INSERT INTO st VALUES (1)"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("between", BETWEEN_FILLS)
+def test_what_comes_between_a_column_and_its_filling_takes_nothing_away(
+    empty: Database, project: Project, between: str
+) -> None:
+    """Of a row that was written the kept value waits until the body has filled what is empty."""
+    ups = [
+        "ALTER TABLE item ADD cents int", *BETWEEN_FILLS[between], "UPDATE item SET cents = price * 100 WHERE cents IS NULL",
+        "ALTER TABLE item DROP price",
+    ]  # fmt: skip
+    down = "ALTER TABLE item ADD price int; UPDATE item SET price = cents / 100; ALTER TABLE item DROP cents"
+    down += {"another column": "; ALTER TABLE item DROP other", "a table": "; DROP TABLE st"}.get(between, "")
+    setup = "CREATE TABLE item (id int PRIMARY KEY, price int); INSERT INTO item VALUES (1, 1), (2, 2)"
+    two(project, setup, "", down, ups="\n".join(map(sql, ups)))
+
+    down_and_up(project, empty, "UPDATE item SET price = 70 WHERE id = 1")
+
+    assert empty.rows("SELECT id, cents FROM item ORDER BY 1") == [(1, 7000), (2, 200)]
+
+
+def test_what_the_guard_reads_makes_no_row_newer(empty: Database, project: Project) -> None:
+    """Seeds that are written before the body has read what was changed yield, whatever came back before that."""
+    ups = [
+        "ALTER TABLE task ADD s int", "CREATE TABLE st (id int PRIMARY KEY, name text)",
+        "INSERT INTO st VALUES (1, 'open'), (2, 'doing'), (3, 'done')", *FILL,
+    ]  # fmt: skip
+    two(project, TASK, "", DOWN, ups="\n".join(map(sql, ups)))
+    empty.rows("UPDATE st SET name = 'offen' WHERE id = 1")
+
+    down_and_up(project, empty, "UPDATE task SET state = 'done' WHERE id = 3")
+
+    assert empty.rows("SELECT name FROM st ORDER BY id") == [("offen",), ("doing",), ("done",)]
+    assert empty.rows("SELECT name FROM st JOIN task ON s = st.id WHERE task.id = 3") == [("done",)]

@@ -94,3 +94,50 @@ def test_a_new_name_in_the_place_of_a_kept_one_is_its_own(empty: Database, proje
     down_and_up(project, empty, "INSERT INTO orders (who, state) VALUES ('zoe', 'zzz')")
 
     assert empty.rows(MEANS) == [("ann", "open"), ("bob", "paid"), ("cid", "custom"), ("zoe", "zzz")]
+
+
+@pytest.mark.parametrize(
+    "said", ["-- fill\n{}", "UPDATE /* all */ orders SET {}", "DELETE"], ids=["comment", "inside", "delete"]
+)
+def test_what_stands_before_a_statement_changes_nothing(empty: Database, project: Project, said: str) -> None:
+    """A comment hides no UPDATE, and a DELETE of what refers to nothing finds the kept rows too."""
+    fill = "UPDATE orders SET s = (SELECT id FROM states WHERE name = state)"
+    if said == "DELETE":
+        ups_ = [
+            "CREATE TABLE states (id int PRIMARY KEY, name text)", "INSERT INTO states VALUES (1, 'open'), (2, 'paid')",
+            "DELETE FROM orders WHERE s NOT IN (SELECT id FROM states)",
+            "ALTER TABLE orders ADD CONSTRAINT f FOREIGN KEY (s) REFERENCES states",
+        ]  # fmt: skip
+        two(
+            project, ORDERS + "; ALTER TABLE orders ADD s int", "", "ALTER TABLE orders DROP CONSTRAINT f; DROP TABLE states",
+            ups="\n".join(map(sql, ups_)),
+        )  # fmt: skip
+        empty.rows(
+            "INSERT INTO states VALUES (3, 'blocked'); INSERT INTO orders (who, s) VALUES ('cid', 3); "
+            "UPDATE orders SET s = 1 WHERE s IS NULL"
+        )
+        down_and_up(project, empty, "SELECT")
+        assert empty.rows(MEANS) == [("ann", "open"), ("bob", "open"), ("cid", "blocked")]
+        return
+    written = said.format(fill if said.startswith("--") else fill.partition(" SET ")[2])
+    statements = ups("serial", " UNIQUE", drops=True).replace(sql(fill), f"op.execute({written!r})")
+    assert written.splitlines()[-1] in statements or repr(written) in statements
+    two(project, ORDERS, "", "ALTER TABLE orders ADD state text; " + BACK, ups=statements)
+    empty.rows(MINE)
+
+    down_and_up(project, empty, "INSERT INTO orders (who, state) VALUES ('fay', 'shipped')")
+
+    assert ("fay", "shipped") in empty.rows(MEANS)
+
+
+def test_a_seed_that_comes_after_the_update_is_no_bar(empty: Database, project: Project) -> None:
+    """It meets a kept row that was let in, to which others refer by now: the third try is without."""
+    statements = ups("serial", " UNIQUE", drops=False) + "\n" + sql("INSERT INTO states (name) VALUES ('unknown')")
+    two(project, ORDERS, "", BACK, ups=statements)
+    empty.rows("INSERT INTO states (name, colour) VALUES ('shipped', 'red')")
+    before = empty.rows("SELECT name, colour FROM states ORDER BY 1")
+
+    down_and_up(project, empty, "INSERT INTO orders (who, state) VALUES ('gus', 'paid')")
+
+    assert empty.rows(MEANS) == [("ann", "open"), ("bob", "paid"), ("gus", "paid")]
+    assert empty.rows("SELECT name, colour FROM states ORDER BY 1") == before

@@ -55,8 +55,8 @@ class Back:
     ``sources`` are the tables that the downgrade put rows into and somebody has written to since, ``changes`` rows in all;
     ``reads`` and ``writes`` what was counted of these and of all tables when the body's last statement had ended, ``moves`` the
     latter as it first read one of them, ``moved`` the made tables that it has written to after that, ``seeded`` those that hold
-    seeds only; ``unwatched``: it has written outside of any transaction, ``emptied``: it has used TRUNCATE, which sets counters
-    to nothing (see :mod:`.sources`).
+    seeds only; ``unwatched`` are statements that have written outside of any transaction, ``emptied``: the body has used
+    TRUNCATE, which sets counters to nothing (see :mod:`.sources`).
 
     Where the body has committed, ``horizon`` is the oldest xid that others can have had since the first time, ``files`` what
     its tables were written to, ``advanced`` are sequences that were set for the kept rows, as they stood before and then, and
@@ -78,7 +78,7 @@ class Back:
     writes: Written = field(default_factory=dict)
     moves: Written | None = None
     moved: set[int] = field(default_factory=set)
-    unwatched: bool = False
+    unwatched: list[str] = field(default_factory=list)
     emptied: bool = False
     seeded: set[int] = field(default_factory=set)
     blindly: bool = False

@@ -120,7 +120,7 @@ def _singly(connection: Connection, back: Back, oids: Sequence[int], wrong: Sequ
 def _together(connection: Connection, anew: Sequence[tuple[Object, Table]], wrong: Sequence[Others]) -> bool:
     """Empty the tables, and with them those of the upgrade's that refer to them: their rows come back after those."""
     going = {others.table.oid for others in wrong}
-    refers = _references(connection, [table.oid for _, table in anew])
+    refers = references(connection, [table.oid for _, table in anew])
     while more := {child for child, parent in refers if parent in going} - going:
         going |= more
     return empty(connection, [table for _, table in anew if table.oid in going])
@@ -228,7 +228,7 @@ def _asleep(connection: Connection, tables: Sequence[Table]) -> Iterator[None]:
         yield
 
 
-def _references(connection: Connection, oids: Iterable[int]) -> list[tuple[int, int]]:
+def references(connection: Connection, oids: Iterable[int]) -> list[tuple[int, int]]:
     """Which of these tables refers to which."""
     return [(child, parent) for child, parent in connection.exec_driver_sql(_REFERS, {"oids": list(oids)})]
 
@@ -238,7 +238,7 @@ def in_order(connection: Connection, oids: Sequence[int]) -> dict[int, int] | No
     from graphlib import CycleError, TopologicalSorter
 
     graph: dict[int, set[int]] = {oid: set() for oid in oids}
-    for child, parent in _references(connection, oids):
+    for child, parent in references(connection, oids):
         graph[child].add(parent)
     try:
         return {oid: place for place, oid in enumerate(TopologicalSorter(graph).static_order())}

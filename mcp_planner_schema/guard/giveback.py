@@ -88,7 +88,8 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
         def execute(self, query: Any, vars: Any = None) -> Any:
             # SQLAlchemy itself asks for the isolation level between two transactions, where none may be begun.
             if OWN in connection.info or self.connection.autocommit or not connection.in_transaction():
-                back.unwatched = back.unwatched or (OWN not in connection.info and bool(_MOVES.search(str(query))))
+                if OWN not in connection.info and _MOVES.search(str(query)):
+                    back.unwatched.append(str(query).lower())
                 return super().execute(query, vars)
             if (back.afterwards or back.sources) and (
                 parts := unite.parts(self.mogrify(query, vars).decode(encodings[self.connection.encoding]))
@@ -109,9 +110,11 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                         meanwhile.savepoint(back, verb, name)
                     if all(name for _, name in controls):  # the transaction goes on
                         meanwhile.come_back(connection, back)
+                        sources.note(connection, back)
                     return None
-                if back.waits and not fills.may(text, back.waits.values()):
+                if back.waits and fills.first(text, back.waits.values()):
                     meanwhile.come_back(connection, back, all_=True)
+                    sources.note(connection, back)
                 send = functools.partial(_with_rows, connection, back, super().execute)
                 run = _run if back.afterwards or _ALTERS.search(text) else _plainly
                 run = functools.partial(run, connection, back, send, text)

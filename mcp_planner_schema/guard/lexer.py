@@ -156,6 +156,11 @@ def texts(text: str) -> list[str]:
         return [text]
 
 
+def names(text: str, name: str) -> bool:
+    """Whether a text has this name in it as a whole word, in whatever case."""
+    return re.search(rf"(?<![\w$]){re.escape(name)}(?![\w$])", text, re.IGNORECASE) is not None
+
+
 def parts(tokens: Iterable[Token]) -> Iterator[list[Token]]:
     """The tokens between commas that stand in no parentheses."""
     depth, part = 0, list[Token]()

@@ -145,6 +145,8 @@ def before_commit(connection: Connection, back: Back) -> None:
         raise InTheWay
     connection.info[OWN] = True
     try:
+        if back.ended:  # two commits, and no statement between them
+            over_commit.go_on(connection, back)
         sources.settle(connection, back)
         rekey.all_of(connection, back)
         come_back(connection, back, wanting=True, changed=False, all_=bool(back.unproven))

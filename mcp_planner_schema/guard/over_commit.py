@@ -7,9 +7,10 @@ transaction begins, the tables are locked again, and a row with another xid was 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, evidence, ladder, silence, since, sources, write_back
+from mcp_planner_schema.guard import checksum, evidence, ladder, lexer, silence, since, sources, write_back
 from mcp_planner_schema.guard.back import Back, made
 from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import Object
@@ -28,7 +29,7 @@ WHERE c.oid = %s
 _MADE = """
 SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND NOT c.relispartition
-  AND c.oid <> ALL (%s::oid[]) AND n.nspname !~ %s
+  AND c.oid <> ALL (%s::oid[]) AND n.nspname !~ %s AND pg_catalog.pg_has_role(c.relowner, 'USAGE')
 """
 # Counters that are too high, of earlier transactions, cost a look at the table. What has been rewritten has other files.
 _WRITTEN = """
@@ -42,6 +43,7 @@ SELECT pg_catalog.quote_ident(n.nspname::text) || '.' || pg_catalog.quote_ident(
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relkind = 'r' AND c.relname ~ '^guard:(xids$|untouched_|stood_|touched_|theirs_)'
 """
+_HIDES = re.compile(r"\s*(do|call)\b")
 EVERY = "true"
 """Stands for a list where nobody knows: any row may be somebody else's."""
 
@@ -143,7 +145,9 @@ def theirs(back: Back, one: Object) -> str:
 
 def _elsewhere(connection: Connection, back: Back, table: Table) -> bool:
     """Whether the body has written to a table outside of its transactions: nobody knows these rows from others' then."""
-    return back.unwatched or table.oid in connection.info.get(ELSEWHERE, ())
+    if table.oid in connection.info.get(ELSEWHERE, ()):
+        return True
+    return any(lexer.names(text, table.name) or _HIDES.match(text) for text in back.unwatched)
 
 
 def _written(connection: Connection, back: Back, table: Table) -> bool:

@@ -86,9 +86,9 @@ class _Reference(NamedTuple):
 def all_of(connection: Connection, back: Back) -> None:
     """Give the upgrade's rows their kept keys, in the tables that it has made and whose keys the server makes (numbers, uuids).
 
-     A row that is none of the kept ones, and has a key that one of these had, gets a new one where its table holds newer rows
-    , or that key is another's now. Nothing where others may have seen the rows already. What cannot be done
-     stays as it is, and is noted in ``back.unkeyed`` where kept rows may therefore refer to other rows than they did.
+    A row that is none of the kept ones, and has a key that one of these had, gets a new one where its table holds newer rows or
+    is filled from others, or that key is another's now. Nothing where others may have seen the rows already. What cannot be
+    done stays as it is, and is noted in ``back.unkeyed`` where kept rows may therefore refer to other rows than they did.
     """
     if not undoable(connection, back):
         return

@@ -58,7 +58,7 @@ def settle(connection: Connection, back: Back) -> None:
         parts = connection.exec_driver_sql(_PARTS, {"oid": table.oid}).scalars().all()
         if any(now[part] != before.get(part, (0, now[part][1])) for part in parts if part in now):
             back.moved.add(one.number)
-    blind = back.unwatched or back.emptied or connection.exec_driver_sql("SHOW track_counts").scalar_one() != "on"
+    blind = bool(back.unwatched) or back.emptied or connection.exec_driver_sql("SHOW track_counts").scalar_one() != "on"
     back.seeded = set() if blind else {one.number for one, _ in tables} - back.moved
 
 

@@ -1,17 +1,17 @@
 """Lets kept rows in beside the upgrade's own before a statement that looks them up for a table that stays.
 
 Where kept rows were in the way, the body finds the tables that it makes as it found them the first time. But a row that somebody
-has written meanwhile may name a kept row of such a table: an UPDATE that looks for it is to find it. The body's rows have got
-their kept keys by then, and each kept row whose key is free comes in; the rest is done at the end, as ever.
+has written meanwhile may name a kept row of such a table: an UPDATE (or DELETE) that looks for it is to find it. The body's rows
+have got their kept keys by then, and each kept row whose key is free comes in; the rest is done at the end, as ever.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import clear, fill, lexer, rekey, sources, write_back
+from mcp_planner_schema.guard import clear, fill, ladder, lexer, rekey, sources, write_back
 from mcp_planner_schema.guard.back import Back, made
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
@@ -21,49 +21,51 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _NAME = r"((?:\"[^\"]+\"|[\w$]+)(?:\s*\.\s*(?:\"[^\"]+\"|[\w$]+))?)"
-_UPDATES = re.compile(rf"\s*UPDATE\s+(?:ONLY\s+)?{_NAME}", re.IGNORECASE)
+_UPDATES = re.compile(rf"\s*(?:UPDATE|DELETE\s+FROM)\s+(?:ONLY\s+)?{_NAME}", re.IGNORECASE)
 _INSERTS = re.compile(rf"\s*INSERT\s+INTO\s+{_NAME}", re.IGNORECASE)
 _READS = re.compile(rf"\b(?:FROM|JOIN)\s+(?:ONLY\s+)?{_NAME}", re.IGNORECASE)
-_WRITES = re.compile(r"\s*(INSERT|UPDATE|MERGE|WITH)\b", re.IGNORECASE)
+_WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE|WITH)\b", re.IGNORECASE)
 _OPAQUE = re.compile(r"\s*(DO|CALL|SELECT)\b", re.IGNORECASE)
 _SEVERAL = "21000"
 """SQLSTATE of a subquery that gives several rows: cardinality_violation."""
+
+_LONG = 100_000
+"""Characters of a statement that is not read token by token."""
 
 _THERE = "SELECT pg_catalog.to_regclass(%s)::oid::bigint"
 
 
 def parts(text: str) -> list[str]:
-    """The statements of one string, where one of several is an UPDATE: each is to be looked at by itself."""
-    if ";" not in text or not re.search(r"\bUPDATE\b", text, re.IGNORECASE):
+    """The statements of one string, where one of several is an UPDATE or DELETE: each is to be looked at by itself."""
+    if ";" not in text or not re.search(r"\b(UPDATE|DELETE)\b", text, re.IGNORECASE):
         return []
     found = lexer.texts(text)
     return found if len(found) > 1 and any(_UPDATES.match(part) for part in found) else []
 
 
 def sent(connection: Connection, back: Back, send: Callable[[], Any], text: str) -> None:
-    """Send a statement; let rows in before it where it updates a table that stays and names one that the upgrade has made.
+    """Send a statement; let rows in before it where it changes a table that stays and names one that the upgrade has made.
 
-    Not where it fails for that: two rows have the same name then, and nothing unique says that they are one. What may compute
-    something of these tables without the kept rows is noted in ``back.blindly``.
+    Not where it fails for that: two rows have the same name then, and nothing unique says that they are one; and not in a third
+    try. What may compute something of these tables without the kept rows is noted in ``back.blindly``.
     """
     from psycopg2 import Error
 
-    _note_derived(connection, back, text)
-    opaque = bool(_OPAQUE.match(text))
-    waiting = _waiting(connection, back) if opaque or _WRITES.match(text) else []
-    named = [pair for pair in waiting if pair[1].name.lower() in text.lower()]
-    target = _UPDATES.match(text)
+    said = _without_comments(text)
+    _note_derived(connection, back, said)
+    opaque = bool(_OPAQUE.match(said))
+    waiting = _waiting(connection, back) if opaque or _WRITES.match(said) else []
+    named = [pair for pair in waiting if lexer.names(said, pair[1].name)]
+    target = _UPDATES.match(said)
     stays = target is not None and connection.exec_driver_sql(_THERE, (target[1],)).scalar() in back.already
-    if not (named and stays):
-        back.blindly = back.blindly or (bool(waiting) and opaque) or (bool(named) and target is None)
+    if not (named and stays) or back.afterwards > 1:
+        back.blindly = back.blindly or (bool(waiting) and opaque) or (bool(named) and (stays or target is None))
         send()
         return
     before = dict(back.filled), dict(back.shapes), back.blindly
     execute(connection, "SAVEPOINT guard_unite")
     try:
-        _let_in(connection, back)
-        missing = [one for one, _ in named if one.number not in back.filled or back.filled[one.number].left]
-        back.blindly = back.blindly or bool(missing)
+        back.blindly = not _let_in(connection, back, named) or back.blindly
         send()
     except Error as error:
         if error.pgcode != _SEVERAL:
@@ -72,6 +74,14 @@ def sent(connection: Connection, back: Back, send: Callable[[], Any], text: str)
         back.filled, back.shapes, back.blindly = before[0], before[1], True
         send()
     execute(connection, "RELEASE SAVEPOINT guard_unite")
+
+
+def _without_comments(text: str) -> str:
+    """The statement as its tokens, one space between them; as it is where it cannot be read, or is too long for that."""
+    try:
+        return " ".join(token.text for token in lexer.tokens(text)) if len(text) < _LONG else text
+    except lexer.Unusable:
+        return text
 
 
 def _note_derived(connection: Connection, back: Back, text: str) -> None:
@@ -88,14 +98,32 @@ def _waiting(connection: Connection, back: Back) -> list[tuple[Object, Table]]:
     return [(one, table) for one, table in made(connection, back) if one.number not in there]
 
 
-def _let_in(connection: Connection, back: Back) -> None:
-    sources.settle(connection, back)
-    back.seeded = set()  # what the body does after this may still be anything
-    rekey.all_of(connection, back)
-    tables = _waiting(connection, back)
-    order = clear.in_order(connection, [table.oid for _, table in tables]) or {}
-    for one, table in sorted(tables, key=lambda pair: order.get(pair[1].oid, 0)):
-        # A moved table comes back whole, and is not to be read for this.
-        if write_back.keyed(one, table) and not one.moved:
-            fill.beside(connection, back, one, table)
+def _let_in(connection: Connection, back: Back, named: Sequence[tuple[Object, Table]]) -> bool:
+    """Let the kept rows of these tables in, and of those that they refer to; False where not all of them are there then."""
+    from sqlalchemy.exc import DBAPIError
+
+    before, done = (dict(back.filled), dict(back.shapes)), True
+    execute(connection, "SAVEPOINT guard_let_in")
+    try:
+        sources.settle(connection, back)
+        back.seeded = set()  # what the body does after this may still be anything
+        rekey.all_of(connection, back)
+        tables = {table.oid: (one, table) for one, table in _waiting(connection, back)}
+        refers, wanted = clear.references(connection, tables), {table.oid for _, table in named}
+        while more := {parent for child, parent in refers if child in wanted} - wanted:
+            wanted |= more
+        order = clear.in_order(connection, list(tables)) or {}
+        for one, table in sorted(
+            (tables[oid] for oid in wanted & tables.keys()), key=lambda pair: order.get(pair[1].oid, 0)
+        ):
+            # A moved table comes back whole, and is not to be read for this.
+            if write_back.keyed(one, table) and not one.moved:
+                fill.beside(connection, back, one, table)
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) in (*ladder.TRANSIENT, ladder.CANCELED):
+            raise
+        execute(connection, "ROLLBACK TO SAVEPOINT guard_let_in")
+        (back.filled, back.shapes), done = before, False
+    execute(connection, "RELEASE SAVEPOINT guard_let_in")
     sources.go_on(connection, back)
+    return done and all(one.number in back.filled and not back.filled[one.number].left for one, _ in named)
