@@ -55,11 +55,12 @@ IN_THIRDS = {
     "test_catalog_change", "test_column_operations", "test_commits_again", "test_compatible",
     "test_constraint_operations", "test_deadline",
     "test_deploy", "test_deploy_lock", "test_environment", "test_foreign_history", "test_generate", "test_golang",
-    "test_history", "test_index_operations", "test_lookups", "test_maintenance", "test_move", "test_navigation", "test_offline",
+    "test_history", "test_index_operations", "test_lookups", "test_lookups_hard", "test_maintenance", "test_move",
+    "test_navigation", "test_offline",
     "test_phases", "test_preflight", "test_progress", "test_rehearsal", "test_restore", "test_restore_archive",
     "test_restore_hard", "test_rights_back", "test_runner", "test_schema", "test_scripts", "test_seeds",
     "test_seeds_again", "test_sql", "test_staging", "test_stash", "test_stashes", "test_sync", "test_three_phase",
-    "test_touched", "test_trial",
+    "test_touched", "test_trial", "test_unite",
 }  # fmt: skip
 """Files that take long as a whole."""
 
