@@ -106,7 +106,7 @@ def test_a_downgrade_and_the_way_up_are_helped(
         if threading.current_thread() is not threading.main_thread() and statement in (wal._COMMIT, ASYNCHRONOUS):
             sent.append(statement)
 
-    create = "CREATE TABLE a AS SELECT n AS id, repeat('x', 100) AS v FROM generate_series(1, 200000) n"
+    create = "CREATE TABLE a AS SELECT n AS id, repeat('x', 100) AS v FROM generate_series(1, 1000000) n"
     project.revision("001", "create_things", f'op.execute("{create}")', 'op.drop_table("a")')
     project.configure(stash_move_above="never")
     project.upgrade()
@@ -119,7 +119,7 @@ def test_a_downgrade_and_the_way_up_are_helped(
     finally:
         sa.event.remove(Engine, "before_cursor_execute", note)
 
-    assert empty.rows("SELECT count(*), count(DISTINCT id) FROM a") == [(200_000, 200_000)]
+    assert empty.rows("SELECT count(*), count(DISTINCT id) FROM a") == [(1_000_000, 1_000_000)]
     for one in (down, sent):
         assert one[0] == ASYNCHRONOUS
         assert one.count(wal._COMMIT) > 5
