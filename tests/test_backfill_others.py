@@ -135,7 +135,7 @@ def test_the_guard_is_not_at_work_beside_itself(
 
 def test_it_is_stopped_from_another_shell_while_it_rests(empty: Database, project: Project) -> None:
     """A rest of many seconds ends within one, and no batch comes behind it."""
-    begin(project, 'op.backfill("t", set={"n": "length(md5(repeat(filled.id::text, 100000)))"}, batch=200)')
+    begin(project, 'op.backfill("t", set={"n": "length(md5(repeat(filled.id::text, 1000000)))"}, batch=200)')
     project.configure(backfill_share="0.01")
     ended = list[BaseException]()
 
