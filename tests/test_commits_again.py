@@ -6,11 +6,13 @@ import logging
 
 import pytest
 
+from mcp_planner_schema import cli
 from mcp_planner_schema.guard.findings import GuardError
 from tests.conftest import Database, Project
 from tests.test_restore import there_and_back
 from tests.test_seeds_again import committing
 from tests.test_stash import sql
+from tests.test_stashes import run
 
 T = (
     "CREATE TABLE t (id serial PRIMARY KEY, v text, n int); CREATE TABLE other (t int REFERENCES t); "
@@ -400,3 +402,106 @@ def test_a_try_that_failed_after_a_commit_is_repeated(empty: Database, project: 
     assert empty.rows("SELECT id, v, w FROM t WHERE id <> 1 ORDER BY id") == before
     assert empty.rows("SELECT v, w FROM t WHERE id = 1") == [("newer", "newer")]
     assert empty.rows("SELECT relname FROM pg_class WHERE relname ~ '^guard:(?!aside_|left_)'") == []
+
+
+def autocommit(statement: str) -> str:
+    """A statement of the body's that stands in no transaction."""
+    return f"with op.get_context().autocommit_block():\n    op.execute({statement!r})"
+
+
+TABLE = "CREATE TABLE IF NOT EXISTS c (id int PRIMARY KEY, name text)"
+OUTSIDE = {
+    "a column": (
+        "ALTER TABLE t ADD COLUMN IF NOT EXISTS w text", "UPDATE t SET w = 'newer' WHERE id = 1", "ALTER TABLE t DROP w",
+        "UPDATE t SET w = 'mine'", "SELECT w FROM t WHERE id IN (1, 2) ORDER BY id", ["newer", "mine"],
+    ),
+    "a column that writes the table anew": (
+        "ALTER TABLE t ADD COLUMN IF NOT EXISTS w uuid DEFAULT gen_random_uuid()",
+        f"UPDATE t SET w = '{'1' * 32}' WHERE id = 1", "ALTER TABLE t DROP w", f"UPDATE t SET w = '{'2' * 32}'",
+        "SELECT left(w::text, 1) FROM t WHERE id IN (1, 2) ORDER BY id", ["1", "2"],
+    ),
+    "a table": (
+        TABLE, "INSERT INTO c VALUES (9, 'newer')", "DROP TABLE c", "INSERT INTO c VALUES (1, 'mine')",
+        "SELECT name FROM c ORDER BY id", ["mine", "newer"],
+    ),
+    "a table, and a kept row's key": (
+        TABLE, "INSERT INTO c VALUES (1, 'newer')", "DROP TABLE c", "INSERT INTO c VALUES (1, 'mine'), (2, 'too')",
+        "SELECT name FROM c ORDER BY id", ["newer", "too"],
+    ),
+    "a table and its rows": (
+        "CREATE TABLE IF NOT EXISTS c AS SELECT 1 AS id, 'seed' AS name", "SELECT", "DROP TABLE c",
+        "UPDATE c SET name = 'mine'", "SELECT name FROM c", ["mine"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("then", ["ends", "goes on", "commits once more"])
+@pytest.mark.parametrize("way", OUTSIDE)
+def test_a_place_that_comes_without_a_transaction_is_everybodys_at_once(
+    empty: Database, project: Project, way: str, then: str
+) -> None:
+    """What others write there is newer, before the body has begun its next transaction; and what people had comes back."""
+    place, others, down, mine, asked, rows = OUTSIDE[way]
+    after = {"ends": [], "goes on": ["UPDATE t SET n = n + 1"], "commits once more": [I2, "UPDATE t SET n = n + 1"]}[
+        then
+    ]
+    down = f"DROP INDEX IF EXISTS i2; {down}"
+    goes_on(
+        empty, project, T, ["SELECT", I1, meanwhile(autocommit(place), others), *after], f"DROP INDEX i1; {down}", mine
+    )
+
+    assert [value for (value,) in empty.rows(asked)] == rows
+
+
+@pytest.mark.parametrize("key", ["tenant, id", "id, tenant", "id, at"])
+def test_a_key_of_several_columns_is_told_in_its_own_order(empty: Database, project: Project, key: str) -> None:
+    """What others write between two transactions is no seed of the body's, in whatever order the key has its columns."""
+    setup = (
+        "CREATE TABLE t (tenant int DEFAULT 1, id serial, at date DEFAULT now(), name text UNIQUE, v text, n int, "
+        f"PRIMARY KEY ({key})); INSERT INTO t (name, v) VALUES ('a', 'kept'), ('b', 'kept')"
+    )  # fmt: skip
+    between = meanwhile(I1, "INSERT INTO t (name, v) VALUES ('a', 'newer')")
+    goes_on(empty, project, setup, ["UPDATE t SET n = 1", between], "DROP INDEX i1; DELETE FROM t WHERE name = 'a'")
+
+    assert empty.rows("SELECT name, v FROM t ORDER BY 1") == [("a", "newer"), ("b", "kept")]
+    assert empty.rows("SELECT state FROM migration.stash") == [("partly restored",)]
+
+
+def test_deleted_rows_without_a_key_are_put_in_once(
+    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody would know them after a commit: they are not let in before it, and given back later."""
+    monkeypatch.setattr(cli, "ROOT", project.folder)
+    setup = (
+        "CREATE TABLE parent (id serial PRIMARY KEY, name text); INSERT INTO parent (name) VALUES ('a'), ('b'), ('c'); "
+        "CREATE TABLE t (p int, v text, n int); INSERT INTO t VALUES (3), (1); CREATE TABLE log (w text); "
+        "INSERT INTO log VALUES ('a'), ('b')"
+    )  # fmt: skip
+    down = (
+        "DROP INDEX i1; ALTER TABLE t DROP CONSTRAINT f; DELETE FROM parent WHERE id = 3; DELETE FROM log WHERE w = 'a'"
+    )
+    goes_on(empty, project, setup, ["ALTER TABLE t ADD CONSTRAINT f FOREIGN KEY (p) REFERENCES parent", I1], down)
+    assert empty.value("SELECT count(*) FROM parent") == 3
+
+    assert run(capsys, "migrate-restore", "VERSION=002")[0] == 0
+
+    assert empty.rows("SELECT w FROM log ORDER BY 1") == [("a",), ("b",)]
+
+
+def test_a_lock_on_what_it_has_made_is_tried_again(empty: Database, project: Project) -> None:
+    """Somebody writes there as the body ends: a step that has committed is not begun once more, and goes on as soon as it can."""
+    held = (
+        "go = op.get_bind().exec_driver_sql(\"SELECT to_regclass('go')\").scalar()\n" + I1 + "\n    if go:\n"
+        "        import sqlalchemy, threading\n        engine = sqlalchemy.create_engine(op.get_bind().engine.url)\n"
+        "        other = engine.connect()\n        other.exec_driver_sql(\"INSERT INTO c VALUES (9, 'newer')\")\n"
+        "        threading.Timer(1.2, lambda: (other.commit(), other.close(), engine.dispose())).start()"
+    )  # fmt: skip
+    project.configure(lock_timeout="400ms")
+    committing(project, T, [sql("CREATE TABLE c (id int PRIMARY KEY, name text)"), held], "DROP INDEX i1; DROP TABLE c")
+    empty.rows("INSERT INTO c VALUES (1, 'mine')")
+    project.downgrade("-1")
+    empty.rows("CREATE TABLE go ()")
+
+    project.upgrade()
+
+    assert empty.rows("SELECT name FROM c ORDER BY id") == [("mine",), ("newer",)]

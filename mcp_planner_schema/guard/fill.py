@@ -49,6 +49,8 @@ def rows(
         if last:
             given = filled.left < kept(one) or earlier.written + filled.written > 0
             left.note(connection, back.stash, one, filled, given=given)
+    if one.kind == "rows" and not one.key:
+        filled = replace(filled, left=max(filled.left - earlier.written, 0))
     back.filled[one.number], back.met = replace(filled, written=earlier.written + filled.written), True
 
 
@@ -105,7 +107,8 @@ def _filled(
             one,
             table,
             may,
-            overwrite=new and touched == listed,  # where a COMMIT has ended the list, every row may be on it
+            # Where a COMMIT has ended the list, every row may be on it; and what others may have written waits to be set aside.
+            overwrite=new and touched == listed and (last or one.number not in back.final),
             last=last and not cleared,
             filling=last,
             untouched=mine,

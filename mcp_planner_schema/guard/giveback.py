@@ -51,7 +51,10 @@ MISPLACED = "23514"
 
 _PARTITIONS = re.compile(r"\bPARTITION\b", re.IGNORECASE)
 _WRITES = re.compile(r"\s*(INSERT|SELECT|WITH|CALL|DO|MERGE|UPDATE)\b", re.IGNORECASE)
-_MOVES = re.compile(r"\b(INSERT|UPDATE|MERGE|COPY|DO|CALL)\b", re.IGNORECASE)
+_MOVES = re.compile(
+    r"\b(INSERT|UPDATE|MERGE|COPY|DO|CALL)\b|\bCREATE\b.*\bTABLE\b.*\bAS[\s(]+(SELECT|WITH|VALUES|TABLE)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 _EMPTIES = re.compile(r"\bTRUNCATE\b", re.IGNORECASE)
 _SKIPS = re.compile(r"\bON\s+CONFLICT\b|\bMERGE\s+INTO\b|\bNOT\s+EXISTS\s*\(", re.IGNORECASE)
 _UNLESS = re.compile(r"\bMERGE\s+INTO\b|\bNOT\s+EXISTS\s*\(", re.IGNORECASE)

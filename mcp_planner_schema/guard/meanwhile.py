@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import clear, evidence, fill, over_commit, postponed, rekey, sequences, sources
+from mcp_planner_schema.guard import clear, evidence, fill, ladder, over_commit, postponed, rekey, sequences, sources
 from mcp_planner_schema.guard.back import Back, InTheWay, anew, made, undoable
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
@@ -16,6 +18,7 @@ from mcp_planner_schema.guard.transaction import OWN
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+_REFERRED = "SELECT DISTINCT confrelid::bigint FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conname = ANY (%s)"
 _SHAPE = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_partition_tree(%s::oid)"
 
 
@@ -116,10 +119,28 @@ def _columns_too(connection: Connection, back: Back, pairs: Sequence[tuple[Objec
 
 
 def keep_others_out(connection: Connection, back: Back, pairs: Sequence[tuple[Object, Table]]) -> None:
-    """After a commit of the body others may write to what it has made: no row of theirs comes in after it was looked at."""
-    if not undoable(connection, back):
-        for table in sorted((table for _, table in pairs), key=lambda one: one.oid):
-            execute(connection, f"LOCK TABLE {evidence.name_of(table)} IN SHARE ROW EXCLUSIVE MODE")
+    """After a commit of the body others may write to what it has made: no row of theirs comes in after it was looked at.
+
+    Such a step is not begun again for a lock, so this is tried more than once. Raises the driver's error after that.
+    """
+    from sqlalchemy.exc import DBAPIError
+
+    if not pairs or undoable(connection, back):
+        return
+    tables = sorted({table.oid: table for _, table in pairs}.values(), key=lambda one: one.oid)
+    for tries in itertools.count(1):
+        connection.exec_driver_sql("SAVEPOINT guard_keep_out")
+        try:
+            for table in tables:
+                execute(connection, f"LOCK TABLE {evidence.name_of(table)} IN SHARE ROW EXCLUSIVE MODE")
+        except DBAPIError as error:
+            if getattr(error.orig, "pgcode", None) not in ladder.TRANSIENT or tries >= ladder.HOPELESS:
+                raise
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_keep_out")
+            time.sleep(ladder.pause(tries))
+        else:
+            connection.exec_driver_sql("RELEASE SAVEPOINT guard_keep_out")
+            return
 
 
 def savepoint(back: Back, verb: str, name: str) -> None:
@@ -152,8 +173,10 @@ def before_commit(connection: Connection, back: Back) -> None:
         come_back(connection, back, wanting=True, changed=False, all_=bool(back.unproven))
         _advance(connection, back)
         if back.unproven:
+            referred = connection.exec_driver_sql(_REFERRED, ([name for *_, name in back.unproven],)).scalars().all()
             for one, table in _parents_first(connection, back):
-                if one.kind == "rows" or back.newer(one):
+                # Of rows without a key nobody would know afterwards that they are back.
+                if (one.kind == "rows" and (one.key or table.oid in referred)) or back.newer(one):
                     fill.rows(connection, back, one, table, deleted=True)
             postponed.prove(connection, back)
         over_commit.leave(connection, back)

@@ -39,8 +39,7 @@ SELECT coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_inserted(t.oid
 FROM (SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid)) AS t (oid)
 """
 _LISTS = """
-SELECT pg_catalog.quote_ident(n.nspname::text) || '.' || pg_catalog.quote_ident(c.relname::text)
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relkind = 'r' AND c.relname ~ '^guard:(xids$|untouched_|stood_|touched_|theirs_)'
 """
 _HIDES = re.compile(r"\s*(do|call)\b")
@@ -64,8 +63,7 @@ def leave(connection: Connection, back: Back) -> None:
         now = _now(connection, back, one)
         table = now[0] if now else evidence.named(connection, one.schema, one.name)
         tables |= {table.oid: table} if table else {}
-        if table and set(one.lost) <= {column.name for column in table.columns.values()}:
-            back.final.add(one.number)
+        _note_final(back, one, table)
         for lists in (back.untouched, back.stood, back.touched):
             if one.number in lists and (not one.key or (one.kind == "rows" and now is None)):
                 del lists[one.number]
@@ -95,6 +93,7 @@ def go_on(connection: Connection, back: Back) -> None:
     for one in back.rows():
         now = _now(connection, back, one)
         table = now[0] if now else evidence.named(connection, one.schema, one.name)
+        _note_final(back, one, table)  # what came without a transaction others have seen as well
         if table and one.key and one.number in back.untouched and now:
             found.append((one, *now))
         elif (
@@ -107,6 +106,7 @@ def go_on(connection: Connection, back: Back) -> None:
     for number in back.untouched.keys() - looked_at:
         del back.untouched[number]
     write_back.note_path(connection)
+    before = dict(back.theirs), dict(back.touched), set(back.crossed), back.sources, back.changes
     connection.exec_driver_sql("SAVEPOINT guard_go_on")
     done = True
     try:
@@ -115,6 +115,7 @@ def go_on(connection: Connection, back: Back) -> None:
         _look_at_sources(connection, back)
         for one, table, key in found:
             with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
+                _note_rewritten(connection, back, table)
                 _look(connection, back, one, table, key)
     except DBAPIError as error:
         if getattr(error.orig, "pgcode", None) not in ladder.TRANSIENT:
@@ -123,6 +124,7 @@ def go_on(connection: Connection, back: Back) -> None:
     if not done:
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_go_on")
         back.untouched.clear()
+        back.theirs, back.touched, back.crossed, back.sources, back.changes = before
         back.theirs |= {one.number: EVERY for one in back.rows() if one.lost or one.number in anew}
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_go_on")
     sources.go_on(connection, back)
@@ -130,8 +132,13 @@ def go_on(connection: Connection, back: Back) -> None:
 
 def end(connection: Connection, back: Back) -> None:
     """The upgrade has got its rows back: its lists go, also those of a try that has failed after a commit."""
-    for name in connection.exec_driver_sql(_LISTS, (back.stash.kept_in,)).scalars().all():
-        execute(connection, f"DROP TABLE {name}")
+    for name in lists(connection, back.stash.kept_in):
+        execute(connection, f"DROP TABLE {identifier(back.stash.kept_in)}.{identifier(name)}")
+
+
+def lists(connection: Connection, schema: str) -> list[str]:
+    """The lists that stand in a stash's schema: of an upgrade that runs, or that was killed after a commit."""
+    return list(connection.exec_driver_sql(_LISTS, (schema,)).scalars())
 
 
 def theirs(back: Back, one: Object) -> str:
@@ -141,6 +148,11 @@ def theirs(back: Back, one: Object) -> str:
     if listed in ("", EVERY):
         return listed
     return f"({checksum.row_hash(sorted(one.key), 'l')} IN (SELECT w.key FROM {listed} AS w))"
+
+
+def _note_final(back: Back, one: Object, table: Table | None) -> None:
+    if table and set(one.lost) <= {column.name for column in table.columns.values()}:
+        back.final.add(one.number)
 
 
 def _elsewhere(connection: Connection, back: Back, table: Table) -> bool:
@@ -193,6 +205,19 @@ def _note_xids(connection: Connection, back: Back, table: Table) -> None:
         execute(connection, f"INSERT INTO {xids} {there} EXCEPT SELECT o.xid FROM {xids} AS o")
 
 
+def _note_rewritten(connection: Connection, back: Back, table: Table) -> None:
+    """Note the xid of an ALTER TABLE that the body has sent outside of its transactions and that has written all rows anew: no
+    row of such a table is older."""
+    before, files = back.files.get(table.oid), connection.exec_driver_sql(_WRITTEN, {"oid": table.oid}).one()[1]
+    if before is not None and before != files:
+        oldest = f"SELECT l.xmin::text FROM {rows_of(table)} AS l ORDER BY pg_catalog.age(l.xmin) DESC LIMIT 1"
+        xids = _place(back, "xids")
+        execute(
+            connection, f"INSERT INTO {xids} SELECT o.xmin FROM ({oldest}) AS o EXCEPT SELECT x.xid FROM {xids} AS x"
+        )
+        back.files[table.oid] = files
+
+
 def _note_which_are_there(connection: Connection, back: Back, one: Object, table: Table, key: list[str]) -> None:
     listed, live = back.untouched[one.number], rows_of(table)
     with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
@@ -205,7 +230,8 @@ def _note_which_are_there(connection: Connection, back: Back, one: Object, table
 
 def _wrote(back: Back) -> str:
     """SQL: that the row ``l`` was written by somebody else since the body has committed."""
-    return f"{_since(back)} AND l.xmin::text NOT IN (SELECT o.xid FROM {_place(back, 'xids')} AS o)"
+    own = "pg_catalog.pg_current_xact_id()::pg_catalog.xid"
+    return f"{_since(back)} AND l.xmin <> {own} AND l.xmin::text NOT IN (SELECT o.xid FROM {_place(back, 'xids')} AS o)"
 
 
 def _look_at_sources(connection: Connection, back: Back) -> None:
@@ -251,11 +277,12 @@ def _look(connection: Connection, back: Back, one: Object, table: Table, key: li
         execute(connection, f"DELETE FROM {listed} AS u WHERE u.there AND {gone}")
     if one.lost and back.newer(one):
         _look_at_values(connection, back, one, table)
-    hashed = f"SELECT {checksum.row_hash(sorted(key), 'l')} AS key FROM {live} AS l WHERE {wrote}"
     if stood := back.stood.get(one.number):
+        hashed = f"SELECT {checksum.row_hash(key, 'l')} AS key FROM {live} AS l WHERE {wrote}"
         execute(connection, f"INSERT INTO {stood} (key) {hashed}")
     if (one.kind == "table" or one.lost) and one.number in back.final and back.theirs.get(one.number) != EVERY:
         listed = _place(back, f"theirs_{one.number}")
+        hashed = f"SELECT {checksum.row_hash(sorted(key), 'l')} AS key FROM {live} AS l WHERE {wrote}"
         if one.number in back.theirs:
             execute(connection, f"INSERT INTO {listed} (key) {hashed}")
         elif execute(connection, f"CREATE UNLOGGED TABLE {listed} AS {hashed}").rowcount:

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import alone, banner, connect, left, manifest, write_back
+from mcp_planner_schema.guard import alone, banner, connect, left, manifest, over_commit, write_back
 from mcp_planner_schema.guard.findings import Broken, Finding, Refused, WrongUse
 from mcp_planner_schema.guard.manifest import Stash
 from mcp_planner_schema.guard.postcheck import execute, identifier
@@ -116,7 +116,10 @@ def _drop(connection: Connection, here: alone.Alone, number: int) -> list[str]:
     wanted = [one.relation for one in stash.objects if one.relation]
     tables = list(connection.exec_driver_sql(_THERE, (stash.kept_in, wanted)).scalars())
     beside = [left.relation(one) for one in stash.objects]
-    lists = list(connection.exec_driver_sql(_THERE, (stash.kept_in, beside)).scalars())
+    lists = [
+        *connection.exec_driver_sql(_THERE, (stash.kept_in, beside)).scalars(),
+        *over_commit.lists(connection, stash.kept_in),
+    ]
     asked = "SELECT pg_catalog.to_regnamespace(%s) IS NOT NULL"
     there = connection.exec_driver_sql(asked, (identifier(stash.kept_in),)).scalar_one()
     try:

@@ -20,6 +20,9 @@ WHERE NOT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP
 """
 
 
+_HALF = 2**31
+
+
 def require_lists(connection: Connection, stash: Stash) -> None:
     """Raise :class:`Refused` where the role may not make the temporary tables of this module."""
     denied = execute(connection, _DENIED).first()
@@ -33,8 +36,14 @@ def require_lists(connection: Connection, stash: Stash) -> None:
 def _since(stash: Stash) -> str:
     """SQL: that the row ``l`` was written after the downgrade."""
     # Who began beside the downgrade may have come to the row only after it. Where a stash does not tell, nobody had.
-    own, *oldest = (f"{literal(xid)}::pg_catalog.xid8::pg_catalog.xid" for xid in stash.xid.split())
-    return f"l.xmin <> {own} AND pg_catalog.age(l.xmin) <= pg_catalog.age({(oldest or [own])[0]})"
+    own, *oldest = stash.xid.split()
+    first = literal((oldest or [own])[0])
+    passed = f"(SELECT pg_catalog.pg_current_xact_id()::text::bigint - {first}::bigint)"
+    # xids begin anew after 2^32: one that is half of them away counts as one to come. Rows that are older than that were there.
+    return (
+        f"(l.xmin <> {literal(own)}::pg_catalog.xid8::pg_catalog.xid AND ({passed} > {_HALF} "
+        f"OR (pg_catalog.age(l.xmin) <= {passed} AND pg_catalog.age(l.xmin) > -{_HALF} / 2)))"
+    )
 
 
 def written_since(connection: Connection, left: Written, table: Table) -> bool:
