@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import evidence
 from mcp_planner_schema.guard.evidence import Table
+from mcp_planner_schema.guard.fills import Waiting
+from mcp_planner_schema.guard.flow import Flow
 from mcp_planner_schema.guard.manifest import Object, Stash
-from mcp_planner_schema.guard.reading import Counted
 from mcp_planner_schema.guard.refill import Filled
 from mcp_planner_schema.guard.regrant import Everything
 from mcp_planner_schema.guard.sequences import Sequence
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-
-Written = dict[int, tuple[int, int]]
-"""For each table, by OID, how many rows the transaction has written to it, and in which file it is."""
 
 _PARTS = "SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid::regclass)"
 
@@ -39,24 +37,26 @@ class Back:
     ``others`` all that there was, where the stash has rights on more than tables.
 
     ``untouched`` names, for an object's number, the table (a temporary one, at first) of those kept rows whose place nobody has
-    written to since, ``stood`` the one of the keys in use, where the server makes them, ``touched`` of those with a lost value
-    that somebody has written to, or may have: ``crossed`` are the objects whose values may have been moved to another table;
-    ``stays`` is the table of changed rows as it began, and what each kept column is called there. ``shapes`` is what a table
-    looked like when its rows were last put in, ``filled`` the outcome. ``late`` are the objects that wait for the end of the
-    body; ``afterwards``: all tables do (1), values of columns too (2), and none (0). ``met``: something has come back while the
-    body ran, and ``wanted``: not where its place was made. ``marks`` is what was so at each savepoint of the body's.
-    ``in_the_way``: something kept may have kept a row of the upgrade's own out. ``unproven`` are the foreign keys (schema,
-    table, name) that are to be validated when the rows are back. ``xid`` is the transaction that it began in. ``anyway``: no
-    upgrade runs, the schema is as it is. ``waits`` names the tables of columns of which some rows have not got their values yet
-    (see :mod:`.fills`), ``derived`` are made tables that it has filled from others, ``blindly``: it may have computed something
-    without kept rows (see :mod:`.unite`). ``unkeyed`` are the tables whose new rows could not get the keys that they had (see
-    :mod:`.rekey`).
+    written to since, ``stood`` the one of the keys in use, where the server makes them, ``keys`` where the body does,
+    ``touched`` of those with a lost value that somebody has written to, or may have: ``crossed`` are the objects whose values
+    may have been moved to another table; ``stays`` is the table of changed rows as it began, and what each kept column is
+    called there. ``shapes`` is what a table looked like when its rows were last put in, ``filled`` the outcome. ``late`` are
+    the objects that wait for the end of the body; ``afterwards``: all tables do (1), values of columns too (2), and none (0).
+    ``met``: something has come back while the body ran, and ``wanted``: not where its place was made. ``marks`` is what was so
+    at each savepoint of the body's. ``in_the_way``: something kept may have kept a row of the upgrade's own out. ``unproven``
+    are the foreign keys (schema, table, name) that are to be validated when the rows are back. ``xid`` is the transaction that
+    it began in. ``anyway``: no upgrade runs, the schema is as it is. ``waits`` are the columns of which some rows
+    have not got their values yet (see :mod:`.fills`), ``blindly``: it may have computed something without kept rows (see
+    :mod:`.unite`). ``unkeyed`` are the tables whose new rows could not get the keys that they had (see :mod:`.rekey`).
 
     ``sources`` are the tables that the downgrade put rows into and somebody has written to since, ``changes`` rows in all;
-    ``reads`` and ``writes`` what was counted of these and of all tables when the body's last statement had ended, ``moves`` the
-    latter as it first read one of them, ``moved`` the made tables that it has written to after that, ``seeded`` those that hold
-    seeds only; ``unwatched`` are statements that have written outside of any transaction, ``emptied``: the body has used
-    TRUNCATE, which sets counters to nothing (see :mod:`.sources`).
+    ``flow`` is what the body has read and written, ``numbered`` are the made tables that a sequence has given keys,
+    ``seeded`` the objects that hold seeds only; ``unwatched`` are statements that have written outside of any transaction,
+    ``emptied``: the body has used TRUNCATE, which sets counters to nothing (see :mod:`.sources`).
+
+    ``fresh`` says in SQL, by the number of an object, which rows ``l`` of the upgrade's own are to stay though they were not
+    there before, ``edited`` is the text that the revision had then, where it has another by now, ``steps`` are the xids of
+    steps since then, and ``changed_since`` notes which tables others have written to (see :mod:`.fresh`).
 
     Where the body has committed, ``horizon`` is the oldest xid that others can have had since the first time, ``files`` what
     its tables were written to, ``advanced`` are sequences that were set for the kept rows, as they stood before and then, and
@@ -71,20 +71,22 @@ class Back:
     others: Everything = frozenset()
     untouched: dict[int, str] = field(default_factory=dict)
     stood: dict[int, str] = field(default_factory=dict)
+    keys: dict[int, str] = field(default_factory=dict)
     shapes: dict[int, object] = field(default_factory=dict)
     filled: dict[int, Filled] = field(default_factory=dict)
     sources: tuple[int, ...] = ()
-    reads: Counted = field(default_factory=dict)
-    writes: Written = field(default_factory=dict)
-    moves: Written | None = None
-    moved: set[int] = field(default_factory=set)
+    flow: Flow = field(default_factory=Flow)
+    numbered: set[int] = field(default_factory=set)
+    fresh: dict[int, str] = field(default_factory=dict)
+    edited: str | None = None
+    steps: tuple[tuple[int, int], ...] = ()
+    changed_since: dict[int, bool] = field(default_factory=dict)
     unwatched: list[str] = field(default_factory=list)
     emptied: bool = False
     seeded: set[int] = field(default_factory=set)
     blindly: bool = False
-    derived: set[int] = field(default_factory=set)
-    waits: dict[int, str] = field(default_factory=dict)
-    unkeyed: dict[int, str] = field(default_factory=dict)
+    waits: dict[int, Waiting] = field(default_factory=dict)
+    unkeyed: dict[int, Object] = field(default_factory=dict)
     touched: dict[int, str] = field(default_factory=dict)
     crossed: set[int] = field(default_factory=set)
     changes: int = 0

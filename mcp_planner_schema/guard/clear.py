@@ -57,7 +57,11 @@ def cleared(connection: Connection, back: Back) -> dict[int, Others]:
     from sqlalchemy.exc import IntegrityError
 
     write_back.note_path(connection)
-    anew = [pair for pair in made(connection, back) if not back.newer(pair[0]) and pair[0].number not in back.theirs]
+    anew = [
+        pair
+        for pair in made(connection, back)
+        if not back.newer(pair[0]) and pair[0].number not in back.theirs | back.fresh
+    ]
     connection.exec_driver_sql("SAVEPOINT guard_clear")
     found = [others for one, table in anew if (others := set_aside(connection, back, one, table))]
     wrong = [others for others in found if others.in_the_way]
@@ -134,7 +138,11 @@ def rest(connection: Connection, back: Back) -> int:
     Gives how many.
     """
     gone = 0
-    anew = [pair for pair in made(connection, back) if not back.newer(pair[0]) and pair[0].number not in back.theirs]
+    anew = [
+        pair
+        for pair in made(connection, back)
+        if not back.newer(pair[0]) and pair[0].number not in back.theirs | back.fresh
+    ]
     oids = [table.oid for _, table in anew]
     for one, table in anew:
         filled = back.filled[one.number]

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, evidence, left, over_commit, refill, silence, twins, wal, write_back
+from mcp_planner_schema.guard import (
+    checksum,
+    evidence,
+    fresh,
+    left,
+    over_commit,
+    refill,
+    silence,
+    sources,
+    twins,
+    wal,
+    write_back,
+)
 from mcp_planner_schema.guard.back import Back, anew
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
@@ -83,12 +96,15 @@ def _filled(
     """The same, while the table's triggers and rules sleep."""
     before, place = back.before.get((one.schema, one.name)), back.stash.place(one)
     may, theirs = left.read(connection, back.stash, one), over_commit.theirs(back, one)
+    stays = " OR ".join(filter(None, [theirs, back.fresh.get(one.number)]))
     if one.kind == "table":
         if back.newer(one) or not anew(connection, back, table):
             return refill.beside(connection, place, one, table, may)
         if theirs and not write_back.keyed(one, table):
             return refill.beside(connection, place, one, table, may)
-        return refill.exactly(connection, place, one, table, last=last, cleared=cleared, but=theirs)
+        return refill.exactly(
+            connection, place, one, table, last=last, cleared=cleared, but=f"({stays})" if stays else ""
+        )
     filled = Filled()
     mine, stood = _evidence(connection, back, one), _still(connection, back.stood.get(one.number))
     if deleted and mine and stood:
@@ -99,7 +115,8 @@ def _filled(
     if one.lost:
         new, listed = not before or added(one, table, before), back.touched.get(one.number)
         touched = _still(connection, listed)
-        if back.unkeyed and _refers(connection, one, table, back.unkeyed):
+        unkeyed = [oid for oid, each in back.unkeyed.items() if back.newer(each)]
+        if unkeyed and _refers(connection, one, table, unkeyed):
             return replace(filled, left=kept(one), rest=("true",), why=_UNKEYED)
         columns = refill.columns(
             connection,
@@ -124,6 +141,18 @@ def _filled(
         deleted = deleted or not (stood or back.afterwards)
         rows = refill.changed(connection, place, one, table, may, mine, deleted=deleted, but=but)
         filled = filled.and_(connection, place, rows)
+    listed = stood or _still(connection, back.keys.get(one.number))
+    if last and listed and not back.newer(one):
+        gone, aside = twins.not_there(
+            connection,
+            place,
+            one,
+            table,
+            stood=listed,
+            stays=functools.partial(fresh.of, connection, back, one, table),
+            began=back.xid,
+        )
+        filled = replace(filled, removed=filled.removed + gone, inserted=aside)
     return filled
 
 
@@ -140,7 +169,7 @@ def settle(connection: Connection, back: Back, one: Object, table: Table) -> Non
         return
     with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):
         differ = refill.differing(connection, back.stash.place(one), one, table)
-    if (back.moves is None and not back.unwatched) or differ > back.changes:
+    if not sources.read(connection, back) or differ > back.changes:
         execute(connection, f"DELETE FROM {touched} AS t WHERE NOT t.own")
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from mcp_planner_schema.guard import (
     fills,
     forecast,
+    fresh,
     lexer,
     meanwhile,
     opaque,
@@ -118,6 +119,8 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                 if back.waits and fills.first(text, back.waits.values()):
                     meanwhile.come_back(connection, back, all_=True)
                     sources.note(connection, back)
+                if (written := unite.target(connection, text)) in back.already:
+                    fresh.before(connection, back, written)
                 send = functools.partial(_with_rows, connection, back, super().execute)
                 run = _run if back.afterwards or _ALTERS.search(text) else _plainly
                 run = functools.partial(run, connection, back, send, text)
@@ -125,7 +128,7 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                     run = functools.partial(unite.sent, connection, back, run, text)
                 opaque.sent(connection, back, run, text)
                 if not _builds(text):
-                    sources.look(connection, back)
+                    sources.look(connection, back, handed=self.description is not None)
                 # The result of this cursor stays to be read: what comes back does so on cursors of its own.
                 meanwhile.come_back(connection, back)
                 sources.note(connection, back)
@@ -137,7 +140,7 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                 self.execute(query, vars)
 
     connection.info.pop(ELSEWHERE, None)
-    sources.note(connection, back)
+    sources.begin(connection, back)
     driver.cursor_factory = Watched
     try:
         yield
@@ -258,11 +261,19 @@ def _insert(connection: Connection, back: Back, send: Any, text: str) -> None:
         return
     stood = _made_sequences(connection, back)
     if met:
-        meanwhile.take_out(connection, back)
+        _take_out(connection, back, final=final)
     if not _send(connection, send, text, codes):
         sequences.undo(connection, stood, _made_sequences(connection, back))
-        meanwhile.take_out(connection, back)
+        _take_out(connection, back, final=final)
         send(text)
+
+
+def _take_out(connection: Connection, back: Back, *, final: bool) -> None:
+    """Where kept rows were let in among the body's own (:mod:`.unite`), nobody knows these from those any more."""
+    if not final and back.afterwards == 1 and None in back.shapes.values():
+        back.in_the_way = True
+        raise InTheWay
+    meanwhile.take_out(connection, back)
 
 
 def _meets(connection: Connection, back: Back, text: str) -> bool:

@@ -29,7 +29,7 @@ COMMENT ON SCHEMA {schema} IS 'What the migration guard writes: runs, history, k
 _MISSING = """
 SELECT pg_catalog.count(*) FILTER (WHERE pg_catalog.to_regclass(name) IS NULL
          OR name = pg_catalog.concat(%(schema)s::text, '.history') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
-           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'checksum_before')
+           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'xid')
          OR name = pg_catalog.concat(%(schema)s::text, '.stash') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
            WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'went')
          OR name = pg_catalog.concat(%(schema)s::text, '.stash_object') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
@@ -113,9 +113,11 @@ CREATE TABLE IF NOT EXISTS {schema}.history (
     tool_version text NOT NULL,
     error        text,
     scripts      jsonb,
-    checksum_before text
+    checksum_before text,
+    xid          text
 );
 ALTER TABLE {schema}.history ADD COLUMN IF NOT EXISTS scripts jsonb, ADD COLUMN IF NOT EXISTS checksum_before text,
+    ADD COLUMN IF NOT EXISTS xid text,
     DROP CONSTRAINT history_direction_check,
     ADD CONSTRAINT history_direction_check CHECK (direction IN ('upgrade', 'downgrade', 'stamp', 'accept'));
 CREATE INDEX IF NOT EXISTS history_revision ON {schema}.history (revision, id);
@@ -127,6 +129,8 @@ COMMENT ON COLUMN {schema}.history.hold_ms IS 'Milliseconds of the last try, or 
 COMMENT ON COLUMN {schema}.history.rows_touched IS 'Rows inserted, updated, deleted; null where it committed in the middle';
 COMMENT ON COLUMN {schema}.history.scripts IS 'What op.run_script has run: name, arguments (secrets masked), seconds';
 COMMENT ON COLUMN {schema}.history.checksum IS 'v1: sha256 over revision (no header, comments, layout) and SQL files';
+COMMENT ON COLUMN {schema}.history.xid IS
+'The step''s transaction, whose last xid is the row''s own xmin; null where it committed in the middle or left newer rows';
 COMMENT ON COLUMN {schema}.history.checksum_before IS 'Of direction accept: what stood for the revision until then';
 """
 
@@ -161,6 +165,7 @@ class Entry:
     error: str | None = None
     scripts: tuple[Mapping[str, Any], ...] = ()
     checksum_before: str | None = None
+    xid: str | None = None
 
 
 def origin(folder: Path) -> Origin:
@@ -315,7 +320,10 @@ def end(connection: Connection, schema: str, run: int, heads: tuple[str, ...], e
 
 
 def write(connection: Connection, schema: str, run: int, who: Origin, entry: Entry) -> str:
-    """Insert one row: on the step's connection for a success, on another for a failure. Gives its transaction's id."""
+    """Insert one row: on the step's connection for a success, on another for a failure. Gives its transaction's id.
+
+    Where the entry has an xid, the row's own is the last that the step's transaction has used until then.
+    """
     values = {
         "run_id": run, "revision": entry.revision, "direction": entry.direction, "outcome": entry.outcome,
         "description": entry.description, "author": entry.author, "started_at": entry.started_at,
@@ -324,12 +332,39 @@ def write(connection: Connection, schema: str, run: int, who: Origin, entry: Ent
         "source": entry.source, "waivers": list(entry.waivers), "who": who.who, "host": who.host,
         "git_commit": who.git_commit, "tool_version": __version__, "error": entry.error,
         "scripts": json.dumps(entry.scripts) if entry.scripts else None, "checksum_before": entry.checksum_before,
+        "xid": entry.xid,
     }  # fmt: skip
     columns, places = ", ".join(values), ", ".join(["%s"] * len(values))
     written = (
         f"INSERT INTO {schema}.history ({columns}) VALUES ({places}) RETURNING pg_catalog.pg_current_xact_id()::text"
     )
-    return str(connection.exec_driver_sql(written, tuple(values.values())).scalar_one())
+    if entry.xid is None:
+        return str(connection.exec_driver_sql(written, tuple(values.values())).scalar_one())
+    connection.exec_driver_sql("SAVEPOINT guard_history")
+    found = str(connection.exec_driver_sql(written, tuple(values.values())).scalar_one())
+    connection.exec_driver_sql("RELEASE SAVEPOINT guard_history")
+    return found
+
+
+def steps_since(connection: Connection, schema: str, xid: str) -> list[tuple[int, int]]:
+    """The first and last xid of each step that has become final since a transaction, as numbers that never begin anew."""
+    rows = connection.exec_driver_sql(
+        "SELECT h.xid::bigint, pg_catalog.pg_current_xact_id()::text::bigint - pg_catalog.age(h.xmin) "
+        f"FROM {schema}.history h WHERE h.xid IS NOT NULL AND h.xid::bigint > %s ORDER BY 1",
+        (int(xid),),
+    )
+    return [(first, last) for first, last in rows]
+
+
+def made_by(connection: Connection, schema: str, version_table: str, revision: str) -> tuple[str, str] | None:
+    """Checksum and source of the newest upgrade to a revision, or of the edit accepted since; None where none is kept."""
+    row = connection.exec_driver_sql(
+        f"SELECT h.checksum, h.source FROM {schema}.history h JOIN {schema}.run r ON r.id = h.run_id "
+        "WHERE h.outcome = 'done' AND h.direction IN ('upgrade', 'accept') AND r.version_table = %s AND h.revision = %s "
+        "AND h.checksum IS NOT NULL AND h.source IS NOT NULL ORDER BY h.id DESC LIMIT 1",
+        (version_table, revision),
+    ).first()
+    return tuple(row) if row else None
 
 
 def upgraded_as(connection: Connection, schema: str, version_table: str) -> dict[str, str]:

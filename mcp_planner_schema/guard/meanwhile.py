@@ -8,7 +8,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import clear, evidence, fill, ladder, over_commit, postponed, rekey, sequences, sources
+from mcp_planner_schema.guard import (
+    clear,
+    evidence,
+    fill,
+    fills,
+    ladder,
+    over_commit,
+    postponed,
+    rekey,
+    sequences,
+    sources,
+)
 from mcp_planner_schema.guard.back import Back, InTheWay, anew, made, undoable
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
@@ -66,7 +77,8 @@ def come_back(
             if all_ or one.number not in back.touched:
                 back.waits.pop(one.number, None)
             else:
-                back.waits[one.number] = table.name
+                names = frozenset(column.name for column in table.columns.values())
+                back.waits[one.number] = fills.Waiting(table.name, tuple(one.lost), names)
         except DBAPIError:
             if strictly:
                 raise

@@ -40,7 +40,7 @@ FROM (SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_t
 """
 _LISTS = """
 SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %s AND c.relkind = 'r' AND c.relname ~ '^guard:(xids$|untouched_|stood_|touched_|theirs_)'
+WHERE n.nspname = %s AND c.relkind = 'r' AND c.relname ~ '^guard:(xids$|untouched_|stood_|keys_|touched_|theirs_)'
 """
 _HIDES = re.compile(r"\s*(do|call)\b")
 EVERY = "true"
@@ -64,7 +64,7 @@ def leave(connection: Connection, back: Back) -> None:
         table = now[0] if now else evidence.named(connection, one.schema, one.name)
         tables |= {table.oid: table} if table else {}
         _note_final(back, one, table)
-        for lists in (back.untouched, back.stood, back.touched):
+        for lists in (back.untouched, back.stood, back.keys, back.touched):
             if one.number in lists and (not one.key or (one.kind == "rows" and now is None)):
                 del lists[one.number]
             elif lists.get(one.number, "").startswith("pg_temp."):
@@ -127,7 +127,7 @@ def go_on(connection: Connection, back: Back) -> None:
         back.theirs, back.touched, back.crossed, back.sources, back.changes = before
         back.theirs |= {one.number: EVERY for one in back.rows() if one.lost or one.number in anew}
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_go_on")
-    sources.go_on(connection, back)
+    sources.begin(connection, back)
 
 
 def end(connection: Connection, back: Back) -> None:
@@ -277,7 +277,7 @@ def _look(connection: Connection, back: Back, one: Object, table: Table, key: li
         execute(connection, f"DELETE FROM {listed} AS u WHERE u.there AND {gone}")
     if one.lost and back.newer(one):
         _look_at_values(connection, back, one, table)
-    if stood := back.stood.get(one.number):
+    if stood := back.stood.get(one.number, back.keys.get(one.number)):
         hashed = f"SELECT {checksum.row_hash(key, 'l')} AS key FROM {live} AS l WHERE {wrote}"
         execute(connection, f"INSERT INTO {stood} (key) {hashed}")
     if (one.kind == "table" or one.lost) and one.number in back.final and back.theirs.get(one.number) != EVERY:

@@ -91,7 +91,7 @@ def _refuse(connection: Connection, here: alone.Alone, stash: Stash) -> None:
         )  # fmt: skip
     if stash.id == newest:
         raise _refused(stash, "it is the newest there is", "keep it until a newer one is there", listed)
-    names = [write_back.aside_relation(one) for one in stash.objects]
+    names = [name for one in stash.objects for name in write_back.aside_relations(one)]
     aside = [
         f"{identifier(stash.kept_in)}.{identifier(name)}"
         for name in connection.exec_driver_sql(_THERE, (stash.kept_in, names)).scalars()

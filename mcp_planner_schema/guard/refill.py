@@ -23,10 +23,11 @@ class Filled:
     """What became of one object's rows: ``left`` did not go back, ``removed`` were the upgrade's own and had not been there.
 
     Of those left, ``gone`` have been deleted since the downgrade, and ``barred`` were not let in; newer ones stand in the place
-    of the others, unless ``why`` says why. ``missing`` are columns without a place. ``displaced`` rows had other values that the
-    upgrade itself had put there; those are kept in ``aside``. ``swapped``: the table itself came back. ``written`` rows were
-    put in or changed. ``rest`` is SQL of those left, conditions on the kept rows ``c`` of which one is true, and ``which`` the
-    same for each part of them (see :mod:`.left`), where they have a key.
+    of the others, unless ``why`` says why. ``missing`` are columns without a place. ``displaced`` rows had other values that
+    the upgrade itself had put there; those are kept in ``aside``, and in ``inserted`` removed rows of a table that stays.
+    ``swapped``: the table itself came back. ``written`` rows were put in or changed. ``rest`` is SQL of those left, conditions
+    on the kept rows ``c`` of which one is true, and ``which`` the same for each part of them (see :mod:`.left`), where they
+    have a key.
     """
 
     left: int = 0
@@ -41,6 +42,7 @@ class Filled:
     barred: int = 0
     rest: tuple[str, ...] = ()
     which: Mapping[str, str] = field(default_factory=dict)
+    inserted: str = ""
 
     def and_(self, connection: Connection, place: str, other: Filled) -> Filled:
         """Both together, ``other`` right after this one: what it has put back is not left any more, and no row counts twice."""
@@ -50,6 +52,7 @@ class Filled:
             self.removed + other.removed, tuple({*self.missing, *other.missing}), self.displaced + other.displaced,
             self.aside or other.aside, self.why or other.why, written=self.written + other.written,
             gone=self.gone + other.gone, barred=self.barred + other.barred, rest=rest, which={**self.which, **other.which},
+            inserted=self.inserted or other.inserted,
         )  # fmt: skip
 
 
@@ -245,7 +248,11 @@ def _set(
     # Not what is so already: each row written anew is written into every index, and leaves a dead one behind.
     which = f"{key} AND NOT {same} AND {free}"
     with write_back.settable(connection, table, names):
-        return beside_newer.update(connection, place, one, table, names, kept_rows, which)
+        written = beside_newer.update(connection, place, one, table, names, kept_rows, which)
+    if touched and not waiting:  # one that was not let in has not come back
+        other = f"FROM {place} AS c, {live} AS l WHERE c.ctid = t.place AND {key} AND t.given AND NOT {same}"
+        execute(connection, f"UPDATE {touched} AS t SET given = false {other}")
+    return written
 
 
 def changed(

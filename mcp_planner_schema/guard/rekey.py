@@ -11,7 +11,7 @@ from collections.abc import Collection
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-from mcp_planner_schema.guard import checksum, clear, evidence, ladder, sequences, silence, twins, write_back
+from mcp_planner_schema.guard import checksum, clear, evidence, fresh, ladder, sequences, silence, twins, write_back
 from mcp_planner_schema.guard.back import Back, made, undoable
 from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import Object
@@ -56,6 +56,7 @@ UNION SELECT d.refobjid::bigint FROM pg_catalog.pg_attrdef f JOIN pg_catalog.pg_
 WHERE f.adrelid = %(oid)s AND f.adnum = %(n)s
 """
 # Equal rows pair off by number; who is what it was already, does not take part.
+# Without anything that tells a row it has no pair, and keeps its key.
 _PAIRS = """
 CREATE TEMPORARY TABLE guard_keys ON COMMIT DROP AS
 WITH kept AS MATERIALIZED (SELECT {kept} AS key, {was} AS said FROM {place} AS c),
@@ -64,11 +65,11 @@ k AS (SELECT key, said, pg_catalog.row_number() OVER (PARTITION BY said ORDER BY
       WHERE NOT EXISTS (SELECT FROM live WHERE live.key = kept.key AND live.said = kept.said)),
 a AS (SELECT key, said, pg_catalog.row_number() OVER (PARTITION BY said ORDER BY key) AS n FROM live
       WHERE NOT EXISTS (SELECT FROM kept WHERE live.key = kept.key AND live.said = kept.said)),
-pairs AS (SELECT a.key AS was, k.key AS target FROM a LEFT JOIN k ON k.said = a.said AND k.n = a.n)
+pairs AS (SELECT a.key AS was, a.said, k.key AS target FROM a LEFT JOIN k ON k.said = a.said AND k.n = a.n)
 SELECT p.was, p.target, {unused} AS unused FROM pairs AS p
 WHERE p.target IS NOT NULL OR p.was IN (SELECT q.target FROM pairs AS q){others}
 """
-_OTHERS = " OR p.was IN (SELECT kept.key FROM kept)"
+_OTHERS = " OR (p.said IS NOT NULL AND p.was IN (SELECT kept.key FROM kept))"
 
 
 class _Ambiguous(Exception):
@@ -86,9 +87,9 @@ class _Reference(NamedTuple):
 def all_of(connection: Connection, back: Back) -> None:
     """Give the upgrade's rows their kept keys, in the tables that it has made and whose keys the server makes (numbers, uuids).
 
-    A row that is none of the kept ones, and has a key that one of these had, gets a new one where its table holds newer rows or
-    is filled from others, or that key is another's now. Nothing where others may have seen the rows already. What cannot be
-    done stays as it is, and is noted in ``back.unkeyed`` where kept rows may therefore refer to other rows than they did.
+    A row that is none of the kept ones, and has a key that one of these had, gets a new one where its table may hold newer rows,
+    or that key is another's now. Nothing where others may have seen the rows already. What cannot be done stays as it is, and
+    is noted in ``back.unkeyed``, for kept rows may therefore refer to other rows than they did.
     """
     if not undoable(connection, back):
         return
@@ -96,17 +97,17 @@ def all_of(connection: Connection, back: Back) -> None:
     order = clear.in_order(connection, [table.oid for _, table in tables]) or {}
     unsettled = {table.oid for _, table in tables}
     for one, table in sorted(tables, key=lambda pair: order.get(pair[1].oid, 0)):
-        unused = "" if one.number in back.filled else _unused(connection, back, one, table)
-        others = _OTHERS if back.newer(one) or table.oid in back.derived else ""
-        done = not unused or _give(connection, back, one, table, (unused, others), unsettled)
-        if not done and back.newer(one):
-            back.unkeyed[table.oid] = one.name
+        came = one.number in back.filled and one.number in back.shapes
+        unused = "" if came else _unused(connection, back, one, table)
+        others = _OTHERS if unused and (back.newer(one) or fresh.may_be(connection, back, table)) else ""
+        if unused and not _give(connection, back, one, table, (unused, others), unsettled):
+            back.unkeyed[table.oid] = one
         if order:
             unsettled.discard(table.oid)
 
 
 def _unused(connection: Connection, back: Back, one: Object, table: Table) -> str:
-    """SQL: a key that nobody has or had; empty where the server does not make the keys."""
+    """SQL: a key that nobody has or had; empty where the server has not made the keys, but the body itself."""
     column = next((each for each in table.columns.values() if (each.name,) == one.key), None)
     if column is None or column.name not in twins.given(connection, table):
         return ""
@@ -116,8 +117,12 @@ def _unused(connection: Connection, back: Back, one: Object, table: Table) -> st
     with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
         if write_back.empty(connection, table):
             return ""
-        if column.type == "uuid":
-            return "pg_catalog.gen_random_uuid()"
+        if column.type == "uuid":  # two random ones are never the same
+            same = f"{place} AS c JOIN {live} AS l ON {write_back.same_key(one.key, table)}"
+            own = not execute(connection, f"SELECT EXISTS (SELECT FROM {same})").scalar_one()
+            return "pg_catalog.gen_random_uuid()" if own else ""
+        if table.oid not in back.numbered:
+            return ""
         highest = execute(
             connection,
             f"SELECT pg_catalog.max(m) FROM (SELECT 0::bigint UNION ALL SELECT pg_catalog.max({name}) FROM {place} "
@@ -144,7 +149,7 @@ def _give(
     connection.exec_driver_sql("SAVEPOINT guard_rekey")
     done = True
     try:
-        if not (one.moved and _lone(connection, back, table, one.key[0])) and _paired(
+        if not (one.moved and not which[1] and _lone(connection, back, table, one.key[0])) and _paired(
             connection, back, one, table, which, unsettled
         ):
             referring = _referring(connection, back, table, one.key[0])
@@ -230,6 +235,8 @@ def _paired(
         return 0
     if blind & set(compared):
         compared = []
+    if not (by_unique or compared):
+        raise _Ambiguous
     key = next(column for column in table.columns.values() if column.name == one.key[0])
     with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
         rows: int = execute(

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mcp_planner_schema.guard import (
     checksum,
     clear,
     evidence,
     fill,
+    fresh,
     intact,
     ladder,
     manifest,
@@ -47,6 +48,13 @@ if TYPE_CHECKING:
 _TABLES = "SELECT oid::bigint, relnatts FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p', 'm')"
 
 
+class Now(NamedTuple):
+    """What has happened since the stash was made: the revision's text as it was, if another, and the xids of other steps."""
+
+    edited: str | None = None
+    steps: tuple[tuple[int, int], ...] = ()
+
+
 def later(connection: Connection, schema: str, stash: Stash, who: str, *, dry: bool = False) -> list[str]:
     """Give a stash back into the schema as it is now; rows written meanwhile stay. Gives lines for people.
 
@@ -57,13 +65,22 @@ def later(connection: Connection, schema: str, stash: Stash, who: str, *, dry: b
     return finish(connection, back, who, dry=dry)
 
 
-def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = False, afterwards: int = 0) -> Back:
+def begin(
+    connection: Connection,
+    schema: str,
+    stash: Stash,
+    *,
+    later: bool = False,
+    afterwards: int = 0,
+    now: Now | None = None,
+) -> Back:
     """Compare the stash with its manifest, lock the tables that are there already, see what was written to them since.
 
     ``afterwards``: what is to wait for the end of the body, see :class:`Back`. Raises :class:`Refused` where the stash is not
     what the manifest says.
     """
-    back = Back(schema, stash, anyway=later, afterwards=afterwards)
+    edited, steps = now or Now()
+    back = Back(schema, stash, anyway=later, afterwards=afterwards, edited=edited, steps=steps)
     back.xid = connection.exec_driver_sql(XID).scalar_one()
     if any(one.kind == "rows" or one.lost for one in back.rows()):
         since.require_lists(connection, stash)
@@ -100,6 +117,8 @@ def begin(connection: Connection, schema: str, stash: Stash, *, later: bool = Fa
                 )
                 if not later and (stood := twins.stood(connection, stash.place(one), one, live, names, mine)):
                     back.stood[one.number] = stood
+                elif not later and (listed := twins.keys(connection, stash.place(one), one, live, names, mine)):
+                    back.keys[one.number] = listed
     return back
 
 
@@ -134,6 +153,7 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
     if not back.anyway:
         sources.settle(connection, back)
         rekey.all_of(connection, back)
+        fresh.settle(connection, back)
         for one, table in there:
             fill.settle(connection, back, one, table)
     already = dict(back.filled)
@@ -215,7 +235,9 @@ def _moved_back(connection: Connection, back: Back, one: Object, table: Table) -
     """
     from sqlalchemy.exc import DBAPIError
 
-    if not one.moved or one.number in back.filled or one.number in back.theirs or not anew(connection, back, table):
+    if not one.moved or one.number in back.filled or not anew(connection, back, table):
+        return None
+    if one.number in back.theirs or one.number in back.fresh:
         return None
     lines = frozenset((kind, name, text) for kind, name, text in one.structure)
     done, filled = False, Filled(swapped=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import checksum, evidence, silence, write_back
@@ -33,17 +33,18 @@ def require_lists(connection: Connection, stash: Stash) -> None:
         raise Refused([finding], f"GRANT TEMPORARY ON DATABASE {database} TO {role};   then repeat the command")
 
 
-def _since(stash: Stash) -> str:
-    """SQL: that the row ``l`` was written after the downgrade."""
+def written(stash: Stash, alias: str = "l", steps: Sequence[tuple[int, int]] = ()) -> str:
+    """SQL: that a row was written after the downgrade; not by one of these ``steps``, each from its first xid to its last."""
     # Who began beside the downgrade may have come to the row only after it. Where a stash does not tell, nobody had.
     own, *oldest = stash.xid.split()
     first = literal((oldest or [own])[0])
     passed = f"(SELECT pg_catalog.pg_current_xact_id()::text::bigint - {first}::bigint)"
     # xids begin anew after 2^32: one that is half of them away counts as one to come. Rows that are older than that were there.
-    return (
-        f"(l.xmin <> {literal(own)}::pg_catalog.xid8::pg_catalog.xid AND ({passed} > {_HALF} "
-        f"OR (pg_catalog.age(l.xmin) <= {passed} AND pg_catalog.age(l.xmin) > -{_HALF} / 2)))"
-    )
+    age, begin = f"pg_catalog.age({alias}.xmin)", int((oldest or [own])[0])
+    since = f"{alias}.xmin <> {literal(own)}::pg_catalog.xid8::pg_catalog.xid"
+    since += f" AND ({passed} > {_HALF} OR ({age} <= {passed} AND {age} > -{_HALF} / 2))"
+    by_others = [f" AND NOT {passed} - {age} BETWEEN {first - begin:d} AND {last - begin:d}" for first, last in steps]
+    return f"({since}{''.join(by_others)})"
 
 
 def written_since(connection: Connection, left: Written, table: Table) -> bool:
@@ -63,7 +64,7 @@ def touched(
     was written, where it is not asked since the downgrade. ``given``: the row has got its kept value back all the same, for it
     was empty.
     """
-    name, wrote = f"guard_touched_{one.number}", wrote or _since(stash)
+    name, wrote = f"guard_touched_{one.number}", wrote or written(stash)
     with checksum.reading(connection):
         execute(
             connection,
@@ -79,7 +80,7 @@ def changes(connection: Connection, stash: Stash, tables: Iterable[Table]) -> in
     found = 0
     for table in tables:
         with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):
-            found += write_back.count(connection, f"{evidence.rows_of(table)} AS l WHERE {_since(stash)}")
+            found += write_back.count(connection, f"{evidence.rows_of(table)} AS l WHERE {written(stash)}")
     return found
 
 
@@ -94,7 +95,7 @@ def untouched(
     """
     name, place = f"pg_temp.guard_untouched_{one.number}", stash.place(one)
     there = {column.name for column in live.columns.values()}
-    since = f" AND NOT {_since(stash)}" if newer and there - set(names.values()) else ""
+    since = f" AND NOT {written(stash)}" if newer and there - set(names.values()) else ""
     with checksum.reading(connection):
         if not one.key:
             condition = "true"  # only deleted rows are kept of a table without key, and they stand in nobody's way

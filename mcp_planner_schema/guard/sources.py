@@ -1,66 +1,92 @@
 """Whether what an upgrade writes can be what the downgrade had put elsewhere, and somebody has changed there since.
 
 Such a row is newer than the kept one. A seed is not: what stands in the revision's own text is what it always was. Both look
-alike, so it goes by the order: before the body has read one of the tables that were changed (``Back.sources``), it cannot have
-moved anything of it. Counters are the transaction's, so each begins anew, with what is known by then.
+alike, so it goes by what the server has counted (:mod:`.flow`): what never came near one of the tables that were changed
+(``Back.sources``) holds nothing of it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import reading
-from mcp_planner_schema.guard.back import Back, Written, made
+from mcp_planner_schema.guard import flow, sequences
+from mcp_planner_schema.guard.back import Back, made
 from mcp_planner_schema.guard.transaction import ELSEWHERE
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-# TRUNCATE sets the counters to nothing, and gives the table another file.
-_WRITTEN = """
-SELECT c.oid::bigint, pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid) + pg_catalog.pg_stat_get_xact_tuples_updated(c.oid),
-       c.relfilenode::bigint
-FROM pg_catalog.pg_class c WHERE c.relkind = 'r' AND c.oid >= 16384
+# The sequences that give columns of a table their values, and the table that this is a partition of.
+_SEQUENCES = """
+SELECT DISTINCT t.root::bigint, coalesce(s.oid, 0)::bigint
+FROM (SELECT u.oid, coalesce(pg_catalog.pg_partition_root(u.oid::pg_catalog.regclass)::oid, u.oid) AS root
+      FROM pg_catalog.unnest(%s::oid[]) AS u (oid)) AS t
+LEFT JOIN pg_catalog.pg_attrdef f ON f.adrelid IN (t.oid, t.root)
+LEFT JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+  AND ((d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = f.oid)
+       OR (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid IN (t.oid, t.root) AND d.refobjsubid > 0))
+LEFT JOIN pg_catalog.pg_class s ON s.relkind = 'S'
+  AND s.oid = CASE WHEN d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass THEN d.objid ELSE d.refobjid END
 """
-_PARTS = "SELECT %(oid)s::bigint UNION SELECT relid::oid::bigint FROM pg_catalog.pg_partition_tree(%(oid)s::oid)"
+
+
+def begin(connection: Connection, back: Back) -> None:
+    """A transaction of the body begins."""
+    flow.begin(connection, back.flow)
 
 
 def note(connection: Connection, back: Back) -> None:
-    """Note what of the sources has been read by now, and what is written: whatever is read from here on, the body reads."""
-    if back.sources and back.moves is None:
-        back.reads = reading.begin(connection, back.sources)
-        back.writes = _written(connection)
+    """What was read and written until now, the guard has done."""
+    if not _failed(connection):
+        flow.note(connection, back.flow)
 
 
-def look(connection: Connection, back: Back) -> None:
-    """Where the body has read one of them since :func:`note`, what it wrote until then are seeds; the rest may be moved."""
-    if back.reads and back.moves is None and reading.unread(connection, back.reads) != back.reads.keys():
-        back.moves = back.writes
+def look(connection: Connection, back: Back, *, handed: bool = True) -> None:
+    """The body has sent a statement, or has read by a cursor. ``handed``: it has got rows of it.
 
-
-def go_on(connection: Connection, back: Back) -> None:
-    """Another transaction of the body begins: what it had read before, it may still move."""
-    if back.moves is not None:
-        back.moves = _written(connection)
-    note(connection, back)
+    A table that was written to for the first time, and whose sequence was not asked for a value by then, gets its keys from the
+    body itself.
+    """
+    if _failed(connection):
+        return
+    first = flow.look(connection, back.flow, back.already, handed=handed)
+    anew = [oid for oid in first if oid not in back.already]
+    if not anew:
+        return
+    found = connection.exec_driver_sql(_SEQUENCES, (anew,)).all()
+    stands = sequences.named(connection, back.schema, [oid for _, oid in found])
+    back.numbered |= {root for root, oid in found if oid in stands and stands[oid].is_called}
 
 
 def settle(connection: Connection, back: Back) -> None:
     """The body has ended, or commits: of the tables that it has made, note those that hold nothing but seeds so far."""
-    if not back.reads:
+    if not back.sources:
         return
     look(connection, back)
-    now, tables = _written(connection), made(connection, back)
-    before = now if back.moves is None else back.moves
-    for one, table in tables:
-        if table.oid in connection.info.get(ELSEWHERE, ()):
-            back.moved.add(one.number)
-        parts = connection.exec_driver_sql(_PARTS, {"oid": table.oid}).scalars().all()
-        if any(now[part] != before.get(part, (0, now[part][1])) for part in parts if part in now):
-            back.moved.add(one.number)
     blind = bool(back.unwatched) or back.emptied or connection.exec_driver_sql("SHOW track_counts").scalar_one() != "on"
-    back.seeded = set() if blind else {one.number for one, _ in tables} - back.moved
+    back.seeded = set()
+    for one, table in made(connection, back) if not blind else ():
+        if table.oid in connection.info.get(ELSEWHERE, ()):
+            continue
+        if not (flow.into(connection, back.flow, table.oid) or frozenset()).intersection(_parts(connection, back)):
+            back.seeded.add(one.number)
 
 
-def _written(connection: Connection) -> Written:
-    return {oid: (count or 0, file) for oid, count, file in connection.exec_driver_sql(_WRITTEN)}
+def read(connection: Connection, back: Back) -> bool:
+    """Whether the body has read one of them, or nobody knows."""
+    return bool(back.unwatched) or not back.flow.read.isdisjoint(_parts(connection, back))
+
+
+def _failed(connection: Connection) -> bool:
+    """Whether a statement has failed and the body goes on, to a savepoint for instance."""
+    from psycopg2.extensions import TRANSACTION_STATUS_INERROR
+
+    driver: Any = connection.connection.dbapi_connection
+    return bool(driver.info.transaction_status == TRANSACTION_STATUS_INERROR)
+
+
+def _parts(connection: Connection, back: Back) -> frozenset[int]:
+    found: set[int] = set()
+    for oid in back.sources:
+        found.update(connection.exec_driver_sql(flow.PARTS, {"oid": oid}).scalars())
+    return frozenset(found)

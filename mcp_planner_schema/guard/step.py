@@ -129,18 +129,25 @@ def _restoring(run: Run, at: Progress, connection: Connection) -> Iterator[None]
     if not waiting:
         yield
         return
-    from mcp_planner_schema.guard import giveback, meanwhile, restore, told
+    from mcp_planner_schema.guard import fresh, giveback, meanwhile, restore, told
     from mcp_planner_schema.guard.back import InTheWay, undoable
 
     at.clock.allow(run.asked.hold / 1000)
     at.clock.keeping = True
     with journal.own(connection):
-        back = restore.begin(connection, run.settings.schema, waiting[0], afterwards=at.afterwards)
+        now = restore.Now(
+            _edited(run, at, connection),
+            tuple(history.steps_since(connection, run.settings.schema, waiting[0].xid.split()[0])),
+        )
+        back = restore.begin(connection, run.settings.schema, waiting[0], afterwards=at.afterwards, now=now)
     before = progress.counters(connection) if at.afterwards else {}
     at.before_commit = functools.partial(meanwhile.before_commit, connection, back)
     try:
         with giveback.watching(connection, back):
             yield
+        if not (back.in_the_way or back.afterwards):
+            with journal.own(connection):
+                back.in_the_way = fresh.in_the_way(connection, back)
         if back.in_the_way and undoable(connection, back):  # a body may go on after an error of its statement
             raise InTheWay
     except Exception:
@@ -155,7 +162,13 @@ def _restoring(run: Run, at: Progress, connection: Connection) -> Iterator[None]
         )
     with journal.own(connection):
         at.notes += restore.finish(connection, back, run.origin.who)
-    at.restored = back.changed()
+    at.restored, at.fresh = back.changed(), bool(back.fresh)
+
+
+def _edited(run: Run, at: Progress, connection: Connection) -> str | None:
+    """The text of the revision as it was when it was last applied, where that was another."""
+    before = history.made_by(connection, run.settings.schema, plan.version_table(run.migration()), at.name)
+    return before[1] if before and at.checksum and before[0] != at.checksum else None
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import evidence, manifest, sequences, write_back
+from mcp_planner_schema.guard import checksum, evidence, manifest, sequences, silence, write_back
 from mcp_planner_schema.guard.back import Back
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
@@ -35,14 +35,27 @@ def of_object(connection: Connection, back: Back, one: Object, table: Table | No
     lines = [f"restored {one.shown}: {back_now} rows{nothing}"]
     lines += _displaced(one, filled)
     if filled.removed:
+        where = f"; they are in {filled.inserted}" if filled.inserted else ""
         lines.append(
-            f"removed {filled.removed} rows of {one.name} that the upgrade made and that were not there before"
+            f"removed {filled.removed} rows of {one.name} that the upgrade made and that were not there before{where}"
+        )
+    if fresh := _fresh(connection, back, one, table):
+        lines.append(
+            f"new: {fresh} rows of {one.name} that were not there before stay: the upgrade made them of what was written since, "
+            "or the revision was changed"
         )
     if filled.missing:
         lines.append(
             f"not restored column {', '.join(filled.missing)} of {one.name}: it is not there, or of another type"
         )
     return lines + _left(back.stash.place(one), filled)
+
+
+def _fresh(connection: Connection, back: Back, one: Object, table: Table) -> int:
+    if one.number not in back.fresh:
+        return 0
+    with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):
+        return write_back.count(connection, f"{evidence.rows_of(table)} AS l WHERE {back.fresh[one.number]}")
 
 
 def computed_without(connection: Connection, back: Back, written: Mapping[int, int]) -> list[str]:
@@ -69,9 +82,9 @@ def computed_without(connection: Connection, back: Back, written: Mapping[int, i
 def unkeyed(back: Back) -> list[str]:
     """Tables whose new rows have other keys than the kept ones, though kept values may refer to them."""
     return [
-        f"warning: the rows of {name} could not get the keys that they had; look at what refers to them, for a number that came "
-        f"back may mean another row now (what it meant: make migrate-stash-show ID={back.stash.id})"
-        for name in back.unkeyed.values()
+        f"warning: the rows of {one.name} could not get the keys that they had; look at what refers to them, for a number that "
+        f"came back may mean another row now (what it meant: make migrate-stash-show ID={back.stash.id})"
+        for one in back.unkeyed.values()
     ]
 
 

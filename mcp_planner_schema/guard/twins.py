@@ -9,7 +9,7 @@ where as many rows count as the upgrade's as there are more of them than when it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import checksum, write_back
@@ -115,9 +115,7 @@ def stood(
     if one.key and (len(key) < len(one.key) or not set(key) <= set(given(connection, live))):
         return None
     with checksum.reading(connection):
-        if not execute(
-            connection, f"SELECT EXISTS (SELECT FROM {place} AS c WHERE {_deleted(untouched)})"
-        ).scalar_one():
+        if not any_deleted(connection, place, untouched):
             return None
         name = f"guard_stood_{one.number}"
         if one.key:
@@ -131,6 +129,52 @@ def stood(
             execute(connection, sql)
         execute(connection, f"ANALYZE pg_temp.{name}")
     return f"pg_temp.{name}"
+
+
+def any_deleted(connection: Connection, place: str, untouched: str) -> bool:
+    """Whether the downgrade has deleted rows whose place is still free."""
+    return bool(
+        execute(connection, f"SELECT EXISTS (SELECT FROM {place} AS c WHERE {_deleted(untouched)})").scalar_one()
+    )
+
+
+def keys(
+    connection: Connection, place: str, one: Object, live: Table, names: Mapping[str, str], untouched: str
+) -> str | None:
+    """The same of a table whose keys the body makes, to see what was not there before. None without a key."""
+    key = [names[name] for name in one.key if name in names]
+    if not key or len(key) < len(one.key) or not any_deleted(connection, place, untouched):
+        return None
+    name = f"guard_keys_{one.number}"
+    with checksum.reading(connection):
+        in_use = f"SELECT {checksum.row_hash(key, 'l')} AS key FROM {rows_of(live)} AS l"
+        execute(connection, f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS {in_use}")
+        execute(connection, f"ANALYZE pg_temp.{name}")
+    return f"pg_temp.{name}"
+
+
+def not_there(
+    connection: Connection, place: str, one: Object, table: Table, *, stood: str, stays: Callable[[], str], began: str
+) -> tuple[int, str]:
+    """Set rows aside that the upgrade has inserted into a table that stays, and that are none of the kept ones, and delete them:
+    people had renamed or deleted them. Gives how many, and where they are.
+
+    Not those ``l`` of which what ``stays`` gives is true (SQL), and none that another row refers to.
+    """
+    columns, _ = write_back.common(one, table)
+    if not one.key or not set(one.key) <= set(columns):
+        return 0, ""
+    key, same_key = checksum.row_hash(one.key, "l"), write_back.same_key(one.key, table)
+    anew = _ANEW.format(live=rows_of(table), stood=stood, key=key, place=place, same_key=same_key, began=literal(began))
+    gone, aside = 0, ""
+    if execute(connection, anew).rowcount:
+        these = "EXISTS (SELECT FROM pg_temp.guard_anew AS w WHERE w.part = l.tableoid AND w.spot = l.ctid)"
+        which = f"{these} AND NOT {referred(connection, table)} AND NOT {stays()}"
+        gone, aside = write_back.set_aside(connection, place, one, table, sorted(columns), which, inserted=True)
+        if gone:
+            execute(connection, f"DELETE FROM {rows_of(table)} AS l WHERE {which}")
+    execute(connection, "DROP TABLE pg_temp.guard_anew")
+    return gone, aside
 
 
 def give_way(

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 _NAME = r"((?:\"[^\"]+\"|[\w$]+)(?:\s*\.\s*(?:\"[^\"]+\"|[\w$]+))?)"
 _UPDATES = re.compile(rf"\s*(?:UPDATE|DELETE\s+FROM)\s+(?:ONLY\s+)?{_NAME}", re.IGNORECASE)
-_INSERTS = re.compile(rf"\s*INSERT\s+INTO\s+{_NAME}", re.IGNORECASE)
-_READS = re.compile(rf"\b(?:FROM|JOIN)\s+(?:ONLY\s+)?{_NAME}", re.IGNORECASE)
 _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE|WITH)\b", re.IGNORECASE)
 _OPAQUE = re.compile(r"\s*(DO|CALL|SELECT)\b", re.IGNORECASE)
 _SEVERAL = "21000"
@@ -36,11 +34,12 @@ _THERE = "SELECT pg_catalog.to_regclass(%s)::oid::bigint"
 
 
 def parts(text: str) -> list[str]:
-    """The statements of one string, where one of several is an UPDATE or DELETE: each is to be looked at by itself."""
-    if ";" not in text or not re.search(r"\b(UPDATE|DELETE)\b", text, re.IGNORECASE):
+    """The statements of one string, where one of several is an UPDATE or DELETE, or sets a sequence: each is to be looked at by
+    itself."""
+    if ";" not in text or not re.search(r"\b(UPDATE|DELETE|setval)\b", text, re.IGNORECASE):
         return []
     found = lexer.texts(text)
-    return found if len(found) > 1 and any(_UPDATES.match(part) for part in found) else []
+    return found if len(found) > 1 and any(_UPDATES.match(part) or "setval" in part.lower() for part in found) else []
 
 
 def sent(connection: Connection, back: Back, send: Callable[[], Any], text: str) -> None:
@@ -52,7 +51,6 @@ def sent(connection: Connection, back: Back, send: Callable[[], Any], text: str)
     from psycopg2 import Error
 
     said = _without_comments(text)
-    _note_derived(connection, back, said)
     opaque = bool(_OPAQUE.match(said))
     waiting = _waiting(connection, back) if opaque or _WRITES.match(said) else []
     named = [pair for pair in waiting if lexer.names(said, pair[1].name)]
@@ -76,21 +74,18 @@ def sent(connection: Connection, back: Back, send: Callable[[], Any], text: str)
     execute(connection, "RELEASE SAVEPOINT guard_unite")
 
 
+def target(connection: Connection, text: str) -> int | None:
+    """The table that an UPDATE or DELETE is about, by OID; None of any other statement."""
+    found = _UPDATES.match(_without_comments(text))
+    return connection.exec_driver_sql(_THERE, (found[1],)).scalar() if found else None
+
+
 def _without_comments(text: str) -> str:
     """The statement as its tokens, one space between them; as it is where it cannot be read, or is too long for that."""
     try:
         return " ".join(token.text for token in lexer.tokens(text)) if len(text) < _LONG else text
     except lexer.Unusable:
         return text
-
-
-def _note_derived(connection: Connection, back: Back, text: str) -> None:
-    """Note a table that the upgrade makes and fills from one that stays: its rows are what that says by now, and no seeds."""
-    if target := _INSERTS.match(text):
-        names = [target[1], *_READS.findall(text, target.end())]
-        into, *read = [connection.exec_driver_sql(_THERE, (name,)).scalar() for name in names]
-        if into is not None and into not in back.already and any(oid in back.already for oid in read):
-            back.derived.add(into)
 
 
 def _waiting(connection: Connection, back: Back) -> list[tuple[Object, Table]]:
@@ -125,5 +120,5 @@ def _let_in(connection: Connection, back: Back, named: Sequence[tuple[Object, Ta
         execute(connection, "ROLLBACK TO SAVEPOINT guard_let_in")
         (back.filled, back.shapes), done = before, False
     execute(connection, "RELEASE SAVEPOINT guard_let_in")
-    sources.go_on(connection, back)
+    sources.note(connection, back)
     return done and all(one.number in back.filled and not back.filled[one.number].left for one, _ in named)

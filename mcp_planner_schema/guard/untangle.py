@@ -38,7 +38,11 @@ def together(connection: Connection, back: Back, there: Sequence[tuple[Object, T
     """
     from sqlalchemy.exc import DBAPIError, IntegrityError
 
-    anew = [pair for pair in made(connection, back) if not back.newer(pair[0]) and pair[0].number not in back.theirs]
+    anew = [
+        pair
+        for pair in made(connection, back)
+        if not back.newer(pair[0]) and pair[0].number not in back.theirs | back.fresh
+    ]
     lost = [
         (one, table)
         for one, table in there

@@ -66,9 +66,12 @@ def note_path(connection: Connection) -> None:
 
 
 def set_aside(
-    connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], which: str = "true"
-) -> tuple[int, str]:
+    connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], which: str = "true", *,
+    inserted: bool = False,
+) -> tuple[int, str]:  # fmt: skip
     """Copy rows of the table that are not as in the copy, before they are replaced. Gives their number and the place.
+
+    ``inserted``: they are rows that the upgrade has added to a table that stays, where others may be set aside as well.
 
     They may be seeds; they may as well be newer data, which the upgrade has just moved here from elsewhere.
     """
@@ -81,9 +84,8 @@ def set_aside(
     shown = dict.fromkeys([*(one.key if has_key else ()), *columns])
     selected = ", ".join(value(there[name], "l.") for name in shown)
     connection.exec_driver_sql("SAVEPOINT guard_aside")
-    aside = (
-        f"{place.partition('.')[0]}.{identifier(aside_relation(one))}"  # a stash's own schema has a name without a dot
-    )
+    name = aside_relations(one)[inserted]
+    aside = f"{place.partition('.')[0]}.{identifier(name)}"  # a stash's own schema has a name without a dot
     sql = f"SELECT {selected} FROM {live} AS l WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same}) AND {which}"
     count: int = execute(connection, f"CREATE TABLE {aside} AS {sql}").rowcount
     if count:
@@ -94,9 +96,10 @@ def set_aside(
     return 0, ""
 
 
-def aside_relation(one: Object) -> str:
-    """What the table of an object's rows that were set aside is called, in the stash's own schema."""
-    return f"guard:aside_{one.number}"
+def aside_relations(one: Object) -> tuple[str, str]:
+    """What the tables of an object's rows that were set aside are called, in the stash's own schema: rows that were replaced, and
+    rows that a table which stays did not have."""
+    return f"guard:aside_{one.number}", f"guard:aside_{one.number}_inserted"
 
 
 def empty(connection: Connection, table: Table) -> bool:

@@ -49,7 +49,7 @@ WHERE NOT k.convalidated AND coalesce(to_jsonb(k) ->> 'conenforced', 'true') = '
 # written to them while an upgrade that commits in the middle has not ended: the next one drops that.
 _LEFT = """
 SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND c.relname ~ '^guard:(?!aside_|left_|xids$|untouched_|stood_|touched_|theirs_)' AND n.nspname ~ %s
+WHERE c.relkind = 'r' AND c.relname ~ '^guard:(?!aside_|left_|xids$|untouched_|stood_|keys_|touched_|theirs_)' AND n.nspname ~ %s
 ORDER BY 1
 """
 _STASHES = "SELECT nspname::text FROM pg_namespace WHERE nspname ~ %s ORDER BY 1"

@@ -1,0 +1,202 @@
+"""Rows of the upgrade's own that were not there before the downgrade, and are to stay all the same.
+
+A seed that people had deleted is not to be there again. What the upgrade has made of a row that was written since the downgrade
+is (a line of statistics for a new task), and so is what the revision has had no text for until somebody changed it. A row is made
+of another where it refers to it by a foreign key; or it may be, where the statements that wrote the table have read one with such
+rows (:mod:`.flow`), and nothing refers to it that would tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard import checksum, evidence, flow, silence, since, twins, write_back
+from mcp_planner_schema.guard.back import Back, made
+from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
+from mcp_planner_schema.guard.manifest import Object
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, literal, pinned
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+# Compared by the operator of the foreign key itself.
+_FOREIGN = """
+SELECT k.confrelid::bigint, n.nspname::text, r.relname::text,
+       (SELECT pg_catalog.array_agg(ARRAY[a.attname::text, b.attname::text,
+               'OPERATOR(' || pg_catalog.quote_ident(s.nspname::text) || '.' || o.oprname::text || ')'])
+        FROM ROWS FROM (pg_catalog.unnest(k.conkey), pg_catalog.unnest(k.confkey), pg_catalog.unnest(k.conpfeqop)) AS u (a, b, o)
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.a
+        JOIN pg_catalog.pg_attribute b ON b.attrelid = k.confrelid AND b.attnum = u.b
+        JOIN pg_catalog.pg_operator o ON o.oid = u.o JOIN pg_catalog.pg_namespace s ON s.oid = o.oprnamespace)
+FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.confrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+WHERE k.contype = 'f' AND k.conrelid = %s AND k.conparentid = 0 AND k.confrelid <> k.conrelid
+  AND pg_catalog.has_table_privilege(r.oid, 'SELECT') ORDER BY k.oid
+"""
+_REFERRED = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confrelid = %(oid)s AND conrelid <> %(oid)s)
+"""
+# Of tables that there were before: not the guard's own, and none that the role may not read.
+_READABLE = """
+SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = ANY (%s::oid[]) AND c.relkind IN ('r', 'p') AND n.nspname !~ %s AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+"""
+
+
+def settle(connection: Connection, back: Back) -> None:
+    """The body has ended: note in ``back.fresh`` which rows of the tables that it has made are to stay."""
+    for one, table in made(connection, back):
+        if back.newer(one) or not _has_own(connection, back, one, table):
+            continue
+        if (condition := of(connection, back, one, table)) != "false":
+            stay = f"{_own(back, one, table, 'l')} AND {condition}"
+            if _exists(connection, table, stay):
+                back.fresh[one.number] = f"({stay})"
+
+
+def in_the_way(connection: Connection, back: Back) -> bool:
+    """Whether kept rows came in before the body has written what may be new: under keys of the server's nobody tells its rows
+    from them, unless it writes first."""
+    for one, table in made(connection, back):
+        if one.number not in back.filled or back.newer(one) or not _by_server(connection, one, table):
+            continue
+        if _has_own(connection, back, one, table) and may_be(connection, back, table):
+            return True
+    return False
+
+
+def of(connection: Connection, back: Back, one: Object, table: Table, alias: str = "l") -> str:
+    """SQL: that a row of the upgrade's own is to stay; ``false`` where none is. To be sent with OUTPUT pinned."""
+    found, parents = [], set()
+    kept = {(each.schema, each.name): each for each in back.rows() if each.kind == "table"}
+    with pinned(connection, search_path=SYSTEM_PATH):
+        foreign = connection.exec_driver_sql(_FOREIGN, (table.oid,)).all()
+    for oid, schema, name, pairs in foreign:
+        other = f"{alias}r"
+        match = " AND ".join(f"{alias}.{identifier(a)} {same} {other}.{identifier(b)}" for a, b, same in pairs)
+        parent = evidence.named(connection, schema, name)
+        if parent is None:
+            continue
+        parents |= {oid}
+        if oid in back.already:
+            if (
+                changed(connection, back, parent) and oid in back.flow.into
+            ):  # by now each of its rows may be the upgrade's
+                found.append("true")
+            elif changed(connection, back, parent):
+                found.append(
+                    f"EXISTS (SELECT FROM {rows_of(parent)} AS {other} WHERE {match} AND {_newer(back, other)})"
+                )
+        elif (schema, name) in kept and len(alias) < 8:
+            its = of(connection, back, kept[schema, name], parent, other)
+            own = _own(back, kept[schema, name], parent, other)
+            parents |= flow.into(connection, back.flow, oid) or frozenset()
+            if its != "false":
+                found.append(f"EXISTS (SELECT FROM {rows_of(parent)} AS {other} WHERE {match} AND {own} AND {its})")
+    tellable = _tellable(connection, back, one, table)
+    # What refers to a lookup tells which of its rows are needed: the others were there before, by another name.
+    told = table.oid in back.already or not _is_referred(connection, table)
+    if tellable and told and _made_of_newer(connection, back, table, parents):
+        found.append("true")
+    elif back.edited is not None and (tellable or not flow.into(connection, back.flow, table.oid)):
+        found.append(_not_said(connection, back, one, table, alias))
+    return f"({' OR '.join(found)})" if found else "false"
+
+
+def before(connection: Connection, back: Back, oid: int) -> None:
+    """The body is about to change rows of a table: nobody can tell afterwards whether others had written to it."""
+    if any(one.kind == "table" for one in back.rows()):
+        for table in _readable(connection, back, [oid]):
+            changed(connection, back, table)
+
+
+def changed(connection: Connection, back: Back, table: Table) -> bool:
+    """Whether a table that was there before has rows that somebody has written since the downgrade."""
+    if table.oid not in back.changed_since:
+        back.changed_since[table.oid] = _exists(connection, table, _newer(back, "l"))
+    return back.changed_since[table.oid]
+
+
+def may_be(connection: Connection, back: Back, table: Table) -> bool:
+    """Whether a table may hold rows that were not there before: made of newer ones, or by a text that was not there either."""
+    return back.edited is not None or _made_of_newer(connection, back, table, ())
+
+
+def _made_of_newer(connection: Connection, back: Back, table: Table, but: Iterable[int]) -> bool:
+    read = (flow.into(connection, back.flow, table.oid) or frozenset()).difference(but)
+    return any(changed(connection, back, each) for each in _readable(connection, back, read))
+
+
+def _readable(connection: Connection, back: Back, oids: Iterable[int]) -> Iterator[Table]:
+    wanted = list(oids)
+    found = connection.exec_driver_sql(_READABLE, (wanted, evidence.own(back.schema))).all() if wanted else []
+    for schema, name in found:
+        if table := evidence.named(connection, schema, name):
+            yield table
+
+
+def _has_own(connection: Connection, back: Back, one: Object, table: Table) -> bool:
+    """Whether the body has written rows there that are none of the kept ones."""
+    if flow.into(connection, back.flow, table.oid) is None:
+        return False
+    return _exists(connection, table, _own(back, one, table, "l"))
+
+
+def _exists(connection: Connection, table: Table, which: str) -> bool:
+    """Whether there is a row ``l`` of which this is true."""
+    with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
+        return bool(
+            execute(connection, f"SELECT EXISTS (SELECT FROM {rows_of(table)} AS l WHERE {which})").scalar_one()
+        )
+
+
+def _is_referred(connection: Connection, table: Table) -> bool:
+    return bool(connection.exec_driver_sql(_REFERRED, {"oid": table.oid}).scalar_one())
+
+
+def _newer(back: Back, alias: str) -> str:
+    """SQL: that a row was written since the downgrade, and not by the running transaction: what that sees of one that has not
+    ended is its own."""
+    status = f"pg_catalog.pg_current_xact_id()::pg_catalog.text::bigint - pg_catalog.age({alias}.xmin)"
+    mine = f"pg_catalog.pg_xact_status(({status})::pg_catalog.text::pg_catalog.xid8) = 'in progress'"
+    return f"({since.written(back.stash, alias, back.steps)} AND NOT {mine})"
+
+
+def _own(back: Back, one: Object, table: Table, alias: str) -> str:
+    """SQL: that a row is none of the kept ones, by its key; of a table without one each may be."""
+    if not write_back.keyed(one, table):
+        return "true"
+    same = write_back.same_key(one.key, table, now=alias)
+    return f"NOT EXISTS (SELECT FROM {back.stash.place(one)} AS c WHERE {same})"
+
+
+def _by_server(connection: Connection, one: Object, table: Table) -> bool:
+    return write_back.keyed(one, table) and set(one.key) <= set(twins.given(connection, table))
+
+
+def _tellable(connection: Connection, back: Back, one: Object, table: Table) -> bool:
+    """Whether a row whose key was not kept is none of the kept ones: under keys of the server's it may be one that people have
+    changed, unless each of these has its like, or something unique in it tells."""
+    if not write_back.keyed(one, table):
+        return False
+    if table.oid in back.already or not _by_server(connection, one, table):
+        return True
+    columns, _ = write_back.common(one, table)
+    if twins.by_unique(connection, one, table, columns):
+        return True
+    if one.number in back.filled or table.oid in back.unkeyed:
+        return False
+    place, absent = back.stash.place(one), write_back.absent(one, table, columns)
+    with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
+        return not execute(connection, f"SELECT EXISTS (SELECT FROM {place} AS c WHERE {absent})").scalar_one()
+
+
+def _not_said(connection: Connection, back: Back, one: Object, table: Table, alias: str) -> str:
+    """SQL: that the text of the revision as it was had nothing to say of a row: not all that tells it stands there."""
+    columns, _ = write_back.common(one, table)
+    said = twins.told_apart_by(connection, one, table, columns)
+    said += [] if _by_server(connection, one, table) else list(one.key)
+    text = literal(back.edited or "")
+    each = [f"coalesce(pg_catalog.strpos({text}, {alias}.{identifier(name)}::pg_catalog.text), 1) > 0" for name in said]
+    return f"NOT ({' AND '.join(each) or 'true'})"
