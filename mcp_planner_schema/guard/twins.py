@@ -159,7 +159,8 @@ def not_there(
     """Set rows aside that the upgrade has inserted into a table that stays, and that are none of the kept ones, and delete them:
     people had renamed or deleted them. Gives how many, and where they are.
 
-    Not those ``l`` of which what ``stays`` gives is true (SQL), and none that another row refers to.
+    Not those ``l`` of which what ``stays`` gives is true (SQL), none that another row refers to, and none whose kept one could not
+    come back.
     """
     columns, _ = write_back.common(one, table)
     if not one.key or not set(one.key) <= set(columns):
@@ -169,7 +170,12 @@ def not_there(
     gone, aside = 0, ""
     if execute(connection, anew).rowcount:
         these = "EXISTS (SELECT FROM pg_temp.guard_anew AS w WHERE w.part = l.tableoid AND w.spot = l.ctid)"
-        which = f"{these} AND NOT {referred(connection, table)} AND NOT {stays()}"
+        compared, unique = told_apart_by(connection, one, table, columns), by_unique(connection, one, table, columns)
+        out = (
+            f"SELECT {told_by('c', compared, unique)} FROM {place} AS c WHERE {write_back.absent(one, table, columns)}"
+        )
+        twin = f"{told_by('l', compared, unique)} IN ({out})" if compared or unique else "false"
+        which = f"{these} AND NOT {referred(connection, table)} AND NOT {stays()} AND NOT {twin}"
         gone, aside = write_back.set_aside(connection, place, one, table, sorted(columns), which, inserted=True)
         if gone:
             execute(connection, f"DELETE FROM {rows_of(table)} AS l WHERE {which}")
