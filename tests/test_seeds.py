@@ -152,12 +152,30 @@ def test_a_seed_with_a_unique_name_has_its_old_key_for_those_that_refer_to_it(
     assert empty.rows("SELECT id, v FROM a ORDER BY id") == [(1, "base"), (2, "seed"), (3, "other")]
 
 
-def test_a_seed_that_the_upgrade_refers_to_stays(
+def test_a_seed_that_the_upgrade_refers_to_gets_its_key(
     empty: Database, project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of two seeds a row of the upgrade's own refers to one by its new key: that one stays, the kept one is told."""
+    """Of two seeds a row of the upgrade's own refers to one by its new key, and follows."""
     two(
         project, A + "; CREATE TABLE b (a int REFERENCES a ON DELETE CASCADE)", "", "DELETE FROM a",
+        ups=sql(INSERTED) + "\n" + sql("INSERT INTO b SELECT id FROM a WHERE v = 'seed'"),
+    )  # fmt: skip
+
+    with caplog.at_level(logging.INFO, "mcp_planner_schema.guard"):
+        down_and_up(project, empty, "SELECT")
+
+    assert empty.rows("SELECT id, v FROM a ORDER BY id") == [(1, "seed"), (2, "other")]
+    assert empty.rows("SELECT a FROM b") == [(1,)]
+    assert "restored changed rows of a: 2 rows" in caplog.text
+    assert empty.value("SELECT state FROM migration.stash") == "restored"
+
+
+def test_a_seed_that_could_not_follow_stays(
+    empty: Database, project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reference that would be emptied with it: the new one stays, and the kept one is told."""
+    two(
+        project, A + "; CREATE TABLE b (a int REFERENCES a ON UPDATE SET NULL ON DELETE CASCADE)", "", "DELETE FROM a",
         ups=sql(INSERTED) + "\n" + sql("INSERT INTO b SELECT id FROM a WHERE v = 'seed'"),
     )  # fmt: skip
 

@@ -1237,3 +1237,15 @@ def test_values_of_a_column_that_was_not_there_keep_the_stash_open(
     assert "stash 1 stays partly restored: values of columns" in out
     assert empty.rows("SELECT v, n FROM a ORDER BY v") == [("one", None), ("two", None)]
     assert empty.value("SELECT state FROM migration.stash") == "partly restored"
+
+
+def test_a_purge_without_its_name_is_told_of_no_other_stash(
+    kept: Database, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command to type next is about the one that was named."""
+    code, _, said = run(capsys, "migrate-stash-purge", "ID=17")
+
+    assert code == 2
+    assert "migrate-stash-purge needs CONFIRM." in said
+    assert "make migrate-stash-purge ID=17 CONFIRM=migration_stash_17" in said
+    assert "ID=3" not in said

@@ -101,7 +101,7 @@ def _parse(arguments: Sequence[str]) -> tuple[str, Command, Values, Values]:
         values.setdefault("REASON", os.environ["REASON"].strip())
     for key in command.needs:
         if not values.get(key):
-            raise WrongUse(f"{name} needs {key}.", form(name, command))
+            raise WrongUse(f"{name} needs {key}.", form(name, command, values))
     for key, value in values.items():
         if dots(value):
             raise WrongUse(f"{key} is {value!r}, which stands for a value and is none.", form(name, command))

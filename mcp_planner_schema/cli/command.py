@@ -45,6 +45,15 @@ def typed(name: str, values: Values, given: Values) -> str:
     return " ".join([f"make {name}", *told, *(f"{SETTINGS[key].variable}={value}" for key, value in given.items())])
 
 
-def form(name: str, command: Command) -> str:
-    """How a command is typed."""
-    return f"make {name} {command.form}".rstrip()
+def form(name: str, command: Command, given: Values | None = None) -> str:
+    """How a command is typed: an example, with what was ``given`` in the place of its own values."""
+    words = command.form.split()
+    for key in command.needs:
+        if given and given.get(key, "").strip():
+            example = next((word.partition("=")[2] for word in words if word.startswith(f"{key}=")), "")
+            # What has to be typed once more for this one names it by its number.
+            words = [
+                f"{key}={given[key]}" if word == f"{key}={example}" else word.replace(f"_{example}", f"_{given[key]}")
+                for word in words
+            ]
+    return " ".join([f"make {name}", *words])

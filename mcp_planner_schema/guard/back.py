@@ -45,9 +45,10 @@ class Back:
     ``met``: something has come back while the body ran, and ``wanted``: not where its place was made. ``marks`` is what was so
     at each savepoint of the body's. ``in_the_way``: something kept may have kept a row of the upgrade's own out. ``unproven``
     are the foreign keys (schema, table, name) that are to be validated when the rows are back. ``xid`` is the transaction that
-    it began in. ``anyway``: no upgrade runs, the schema is as it is. ``waits`` are the columns of which some rows
-    have not got their values yet (see :mod:`.fills`), ``blindly``: it may have computed something without kept rows (see
-    :mod:`.unite`). ``unkeyed`` are the tables whose new rows could not get the keys that they had (see :mod:`.rekey`).
+    it began in. ``anyway``: no upgrade runs, the schema is as it is. ``waits`` are the columns of which some rows have not got
+    their values yet (see :mod:`.fills`), ``blindly``: it may have computed something without kept rows (see :mod:`.unite`).
+    ``unkeyed`` are the tables whose new rows could not get the keys that they had, ``followed`` says how many rows of a table
+    have followed one (see :mod:`.rekey`).
 
     ``sources`` are the tables that the downgrade put rows into and somebody has written to since, ``changes`` rows in all;
     ``flow`` is what the body has read and written, ``numbered`` are the made tables that a sequence has given keys,
@@ -87,6 +88,7 @@ class Back:
     blindly: bool = False
     waits: dict[int, Waiting] = field(default_factory=dict)
     unkeyed: dict[int, Object] = field(default_factory=dict)
+    followed: dict[int, int] = field(default_factory=dict)
     touched: dict[int, str] = field(default_factory=dict)
     crossed: set[int] = field(default_factory=set)
     changes: int = 0

@@ -106,10 +106,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Loss:
-    """What a downgrade destroys of one table: the whole of it (``columns`` empty) or some columns."""
+    """What a downgrade destroys of one table: the whole of it (``columns`` empty) or some columns.
+
+    ``key`` is the primary key that it has afterwards, by the names that its columns have now; empty where one of them is new.
+    """
 
     table: Table
     columns: tuple[Column, ...] = ()
+    key: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if not self.columns:
@@ -247,10 +251,16 @@ def losses(before: dict[int, Table], after: dict[int, Table]) -> tuple[Loss, ...
         }
 
     return tuple(
-        Loss(before[oid], lost if oid in after else ())
+        Loss(before[oid], lost, _key(before[oid], after[oid])) if oid in after else Loss(before[oid])
         for oid, lost in sorted(gone.items())
         if lost is not None and not with_parent(before[oid])
     )
+
+
+def _key(table: Table, left: Table) -> tuple[str, ...]:
+    numbers = [number for name in left.key for number, column in left.columns.items() if column.name == name]
+    there = set(numbers) <= table.columns.keys()
+    return tuple(table.columns[number].name for number in numbers) if there else ()
 
 
 def _gone(table: Table, left: Table | None) -> tuple[Column, ...] | None:

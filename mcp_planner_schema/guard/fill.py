@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import (
     checksum,
     evidence,
+    flow,
     fresh,
     left,
     over_commit,
     refill,
+    rekey,
     silence,
     sources,
     twins,
@@ -30,6 +32,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
+_UNSAFE = "55P04"
+"""SQLSTATE of a value of an enum that the running transaction has added: unsafe_new_enum_value_usage."""
+
+_TOO_NEW = (
+    "they have a value that its enum gets in this very transaction (to give them back: "
+    "make migrate-restore VERSION={revision})"
+)
 _UNKEYED = "the rows that they refer to could not get the keys that they had"
 _REFERS = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid
@@ -57,7 +66,23 @@ def rows(
         wal.written_beside(connection),
         silence.of_table(connection, table.oid, evidence.name_of(table)),
     ):
-        filled = _filled(connection, back, one, table, last=last, cleared=cleared, deleted=deleted or last, all_=all_)
+        try:
+            filled = _in_savepoint(
+                connection,
+                functools.partial(
+                    _filled,
+                    connection,
+                    back,
+                    one,
+                    table,
+                    last=last,
+                    cleared=cleared,
+                    deleted=deleted or last,
+                    all_=all_,
+                ),
+            )
+        except _TooNew:
+            filled = Filled(kept(one), rest=("true",), why=_TOO_NEW.format(revision=back.stash.revision))
         earlier = back.filled.get(one.number, Filled())
         if last:
             given = filled.left < kept(one) or earlier.written + filled.written > 0
@@ -65,6 +90,25 @@ def rows(
     if one.kind == "rows" and not one.key:
         filled = replace(filled, left=max(filled.left - earlier.written, 0))
     back.filled[one.number], back.met = replace(filled, written=earlier.written + filled.written), True
+
+
+class _TooNew(Exception):
+    """A kept value uses a label of an enum that this very transaction has added."""
+
+
+def _in_savepoint(connection: Connection, put_in: Callable[[], Filled]) -> Filled:
+    from sqlalchemy.exc import DBAPIError
+
+    connection.exec_driver_sql("SAVEPOINT guard_fill")
+    try:
+        filled = put_in()
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) != _UNSAFE:
+            raise
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_fill; RELEASE SAVEPOINT guard_fill")
+        raise _TooNew from error
+    connection.exec_driver_sql("RELEASE SAVEPOINT guard_fill")
+    return filled
 
 
 def beside(connection: Connection, back: Back, one: Object, table: Table) -> None:
@@ -109,8 +153,9 @@ def _filled(
     mine, stood = _evidence(connection, back, one), _still(connection, back.stood.get(one.number))
     if deleted and mine and stood:
         gone, stay, written = twins.give_way(
-            connection, place, one, table, untouched=mine, stood=stood, moved=back.newer(one), began=back.xid
-        )
+            connection, place, one, table, untouched=mine, stood=stood, moved=back.newer(one), began=back.xid,
+            exchange=functools.partial(rekey.seeds, connection, back, one, table), followed=back.followed.get(table.oid, 0),
+        )  # fmt: skip
         filled = Filled(removed=gone, why=twins.WHY if stay else "", written=written)
     if one.lost:
         new, listed = not before or added(one, table, before), back.touched.get(one.number)
@@ -118,6 +163,9 @@ def _filled(
         unkeyed = [oid for oid, each in back.unkeyed.items() if back.newer(each)]
         if unkeyed and _refers(connection, one, table, unkeyed):
             return replace(filled, left=kept(one), rest=("true",), why=_UNKEYED)
+        overwrite = new and touched == listed and (last or one.number not in back.final)
+        if overwrite:
+            rekey.values(connection, back, one, table)
         columns = refill.columns(
             connection,
             place,
@@ -125,7 +173,7 @@ def _filled(
             table,
             may,
             # Where a COMMIT has ended the list, every row may be on it; and what others may have written waits to be set aside.
-            overwrite=new and touched == listed and (last or one.number not in back.final),
+            overwrite=overwrite,
             last=last and not cleared,
             filling=last,
             untouched=mine,
@@ -142,7 +190,7 @@ def _filled(
         rows = refill.changed(connection, place, one, table, may, mine, deleted=deleted, but=but)
         filled = filled.and_(connection, place, rows)
     listed = stood or _still(connection, back.keys.get(one.number))
-    if last and listed and not back.newer(one):
+    if last and listed and not back.newer(one) and flow.into(connection, back.flow, table.oid) is not None:
         gone, aside = twins.not_there(
             connection,
             place,
@@ -163,13 +211,14 @@ def _refers(connection: Connection, one: Object, table: Table, tables: Collectio
 
 def settle(connection: Connection, back: Back, one: Object, table: Table) -> None:
     """Values may come from another table, where somebody has written: they are newer, unless the body has never read there, or
-    more rows differ than were written. Then each is what the move back makes of it, and the kept one says more."""
+    more rows differ than were written: each of those may have let go of one row and taken another. Then each is what the move
+    back makes of it, and the kept one says more."""
     touched = _still(connection, back.touched.get(one.number))
     if one.number not in back.crossed or not touched:
         return
     with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):
         differ = refill.differing(connection, back.stash.place(one), one, table)
-    if not sources.read(connection, back) or differ > back.changes:
+    if not sources.read(connection, back) or differ > 2 * back.changes:
         execute(connection, f"DELETE FROM {touched} AS t WHERE NOT t.own")
 
 

@@ -382,7 +382,7 @@ _RULES = (
         "stash-damaged",
         "what an earlier downgrade kept is not as it was: {problem}",
         "what comes back would not be what went away, and nobody would notice",
-        "find out who has written to {place}. Its archive holds the rows too: make migrate-restore VERSION=… ARCHIVE=…\n"
+        "find out who has written to {place}. An archive, if there is one, has them: make migrate-restore VERSION=… ARCHIVE=…\n"
         "To go on, leave the stash where it is, and give it back when it is repaired (make migrate-restore VERSION=…):\n"
         "UPDATE migration.stash SET state = 'partly restored' WHERE id = {stash}",
     ),

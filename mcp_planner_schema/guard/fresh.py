@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, evidence, flow, silence, since, twins, write_back
+from mcp_planner_schema.guard import checksum, evidence, flow, reading, silence, since, twins, write_back
 from mcp_planner_schema.guard.back import Back, made
 from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import Object
@@ -44,6 +44,13 @@ WHERE c.oid = ANY (%s::oid[]) AND c.relkind IN ('r', 'p') AND n.nspname !~ %s AN
 """
 
 
+_LARGE = 128 * 2**20
+"""Bytes of a table that is not read before the upgrade writes to it, only to know whether others have."""
+
+_MANY = 1000
+"""Rows that are looked for in a revision's text; where there are more, all stay."""
+
+
 def settle(connection: Connection, back: Back) -> None:
     """The body has ended: note in ``back.fresh`` which rows of the tables that it has made are to stay."""
     for one, table in made(connection, back):
@@ -68,6 +75,19 @@ def in_the_way(connection: Connection, back: Back) -> bool:
 
 def of(connection: Connection, back: Back, one: Object, table: Table, alias: str = "l") -> str:
     """SQL: that a row of the upgrade's own is to stay; ``false`` where none is. To be sent with OUTPUT pinned."""
+    found, parents = _by_reference(connection, back, table, alias)
+    tellable = _tellable(connection, back, one, table)
+    # What refers to a lookup tells which of its rows are needed: the others were there before, by another name.
+    told = table.oid in back.already or not _is_referred(connection, table)
+    if tellable and told and _made_of_newer(connection, back, table, parents):
+        found.append("true")
+    elif back.edited is not None and (tellable or not flow.into(connection, back.flow, table.oid)):
+        found.append(_not_said(connection, back, one, table, alias))
+    return f"({' OR '.join(found)})" if found else "false"
+
+
+def _by_reference(connection: Connection, back: Back, table: Table, alias: str) -> tuple[list[str], set[int]]:
+    """SQL: that a row refers to one that was written since, or to one that is made of such; and the tables that tell it."""
     found, parents = [], set()
     kept = {(each.schema, each.name): each for each in back.rows() if each.kind == "table"}
     with pinned(connection, search_path=SYSTEM_PATH):
@@ -79,35 +99,26 @@ def of(connection: Connection, back: Back, one: Object, table: Table, alias: str
         if parent is None:
             continue
         parents |= {oid}
+        refers = f"SELECT FROM {rows_of(parent)} AS {other} WHERE {match}"
         if oid in back.already:
-            if (
-                changed(connection, back, parent) and oid in back.flow.into
-            ):  # by now each of its rows may be the upgrade's
-                found.append("true")
-            elif changed(connection, back, parent):
-                found.append(
-                    f"EXISTS (SELECT FROM {rows_of(parent)} AS {other} WHERE {match} AND {_newer(back, other)})"
-                )
+            if oid in back.flow.into and oid in back.changed_since:  # by now each of its rows may be the upgrade's
+                found += ["true"] if back.changed_since[oid] else []
+            else:
+                found.append(f"EXISTS ({refers} AND {_newer(back, other)})")
         elif (schema, name) in kept and len(alias) < 8:
             its = of(connection, back, kept[schema, name], parent, other)
             own = _own(back, kept[schema, name], parent, other)
             parents |= flow.into(connection, back.flow, oid) or frozenset()
             if its != "false":
-                found.append(f"EXISTS (SELECT FROM {rows_of(parent)} AS {other} WHERE {match} AND {own} AND {its})")
-    tellable = _tellable(connection, back, one, table)
-    # What refers to a lookup tells which of its rows are needed: the others were there before, by another name.
-    told = table.oid in back.already or not _is_referred(connection, table)
-    if tellable and told and _made_of_newer(connection, back, table, parents):
-        found.append("true")
-    elif back.edited is not None and (tellable or not flow.into(connection, back.flow, table.oid)):
-        found.append(_not_said(connection, back, one, table, alias))
-    return f"({' OR '.join(found)})" if found else "false"
+                found.append(f"EXISTS ({refers} AND {own} AND {its})")
+    return found, parents
 
 
-def before(connection: Connection, back: Back, oid: int) -> None:
-    """The body is about to change rows of a table: nobody can tell afterwards whether others had written to it."""
-    if any(one.kind == "table" for one in back.rows()):
-        for table in _readable(connection, back, [oid]):
+def before(connection: Connection, back: Back, oids: Iterable[int]) -> None:
+    """The body is about to change rows of tables: nobody can tell afterwards whether others had written to them."""
+    there = back.already.intersection(oids)
+    if there and any(one.kind == "table" for one in back.rows()):
+        for table in _readable(connection, back, there - set(reading.large(connection, there, _LARGE))):
             changed(connection, back, table)
 
 
@@ -120,7 +131,12 @@ def changed(connection: Connection, back: Back, table: Table) -> bool:
 
 def may_be(connection: Connection, back: Back, table: Table) -> bool:
     """Whether a table may hold rows that were not there before: made of newer ones, or by a text that was not there either."""
-    return back.edited is not None or _made_of_newer(connection, back, table, ())
+    if back.edited is not None:
+        return True
+    found, parents = _by_reference(connection, back, table, "l")
+    if _made_of_newer(connection, back, table, parents):
+        return True
+    return bool(found) and _exists(connection, table, f"({' OR '.join(found)})")
 
 
 def _made_of_newer(connection: Connection, back: Back, table: Table, but: Iterable[int]) -> bool:
@@ -159,8 +175,8 @@ def _newer(back: Back, alias: str) -> str:
     """SQL: that a row was written since the downgrade, and not by the running transaction: what that sees of one that has not
     ended is its own."""
     status = f"pg_catalog.pg_current_xact_id()::pg_catalog.text::bigint - pg_catalog.age({alias}.xmin)"
-    mine = f"pg_catalog.pg_xact_status(({status})::pg_catalog.text::pg_catalog.xid8) = 'in progress'"
-    return f"({since.written(back.stash, alias, back.steps)} AND NOT {mine})"
+    other = f"pg_catalog.pg_xact_status(({status})::pg_catalog.text::pg_catalog.xid8) IS DISTINCT FROM 'in progress'"
+    return f"({since.written(back.stash, alias, back.steps)} AND {other})"
 
 
 def _own(back: Back, one: Object, table: Table, alias: str) -> str:
@@ -194,6 +210,10 @@ def _tellable(connection: Connection, back: Back, one: Object, table: Table) -> 
 
 def _not_said(connection: Connection, back: Back, one: Object, table: Table, alias: str) -> str:
     """SQL: that the text of the revision as it was had nothing to say of a row: not all that tells it stands there."""
+    own = f"SELECT FROM {rows_of(table)} AS l WHERE {_own(back, one, table, 'l')} LIMIT {_MANY + 1}"
+    with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
+        if write_back.count(connection, f"({own}) AS u") > _MANY:
+            return "true"
     columns, _ = write_back.common(one, table)
     said = twins.told_apart_by(connection, one, table, columns)
     said += [] if _by_server(connection, one, table) else list(one.key)

@@ -119,8 +119,7 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                 if back.waits and fills.first(text, back.waits.values()):
                     meanwhile.come_back(connection, back, all_=True)
                     sources.note(connection, back)
-                if (written := unite.target(connection, text)) in back.already:
-                    fresh.before(connection, back, written)
+                fresh.before(connection, back, unite.about(connection, text))
                 send = functools.partial(_with_rows, connection, back, super().execute)
                 run = _run if back.afterwards or _ALTERS.search(text) else _plainly
                 run = functools.partial(run, connection, back, send, text)

@@ -288,7 +288,9 @@ def lines(connection: Connection, schema: str, stash: int, objects: Sequence[Obj
     """One line for each thing kept, for people; what goes along without rows comes last."""
     kept_in = schema_of(schema, stash)
     kept = [
-        f"kept {one.shown}: {one.checksum.rows} rows in {kept_in}.{one.relation}" for one in objects if one.checksum
+        f"kept {one.shown}: {one.checksum.rows} rows in {kept_in}.{one.relation}"
+        for one in objects
+        if one.checksum and (one.checksum.rows or one.kind != "rows" or one.lost)
     ]
     kept += [
         f"kept {one.shown}: moved to {kept_in}.{one.relation} ({moved_size(connection, kept_in, one)})"
@@ -303,6 +305,19 @@ def moved_size(connection: Connection, kept_in: str, one: Object) -> str:
     size = connection.exec_driver_sql("SELECT pg_catalog.pg_size_pretty(%s::bigint)", (one.bytes or 0,)).scalar_one()
     rows = about(connection, kept_in, one)
     return size if rows is None else f"about {rows} rows, {size}"
+
+
+def aside_relations(one: Object) -> tuple[str, str]:
+    """What the tables of an object's rows that were set aside are called, in the stash's own schema: rows that were replaced, and
+    rows that a table which stays did not have."""
+    return f"guard:aside_{one.number}", f"guard:aside_{one.number}_inserted"
+
+
+def set_aside(connection: Connection, schema: str, one: Object) -> list[str]:
+    """Those of them that are there, quoted."""
+    names = [f"{identifier(schema)}.{identifier(name)}" for name in aside_relations(one)]
+    asked = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL"
+    return [name for name in names if connection.exec_driver_sql(asked, (name,)).scalar_one()]
 
 
 def about(connection: Connection, kept_in: str, one: Object) -> int | None:

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import alone, banner, connect, left, manifest, over_commit, write_back
+from mcp_planner_schema.guard import alone, banner, connect, left, manifest, over_commit
 from mcp_planner_schema.guard.findings import Broken, Finding, Refused, WrongUse
 from mcp_planner_schema.guard.manifest import Stash
 from mcp_planner_schema.guard.postcheck import execute, identifier
@@ -91,11 +91,7 @@ def _refuse(connection: Connection, here: alone.Alone, stash: Stash) -> None:
         )  # fmt: skip
     if stash.id == newest:
         raise _refused(stash, "it is the newest there is", "keep it until a newer one is there", listed)
-    names = [name for one in stash.objects for name in write_back.aside_relations(one)]
-    aside = [
-        f"{identifier(stash.kept_in)}.{identifier(name)}"
-        for name in connection.exec_driver_sql(_THERE, (stash.kept_in, names)).scalars()
-    ]
+    aside = [name for one in stash.objects for name in manifest.set_aside(connection, stash.kept_in, one)]
     if aside:
         raise _refused(
             stash, f"rows that the upgrade had put there gave way to kept ones, and stand nowhere else: {', '.join(aside)}",

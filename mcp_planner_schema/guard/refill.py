@@ -78,7 +78,9 @@ def exactly(
             if displaced or not write_back.keyed(one, table):
                 removed = write_back.remove(connection, place, one, table, which=mine)
         if displaced and write_back.keyed(one, table):
-            write_back.overwrite(connection, place, one, table, mine)
+            free, where = write_back.others(connection, place, one, table, mine)
+            if free:
+                beside_newer.update(connection, place, one, table, free, f"{place} AS c", where)
         if not (one.key and set(one.key) <= set(columns)):  # those that an earlier try has put in are there
             which = _surplus(place, table, columns)
     written = write_back.insert(connection, place, one, table, columns, which)

@@ -88,12 +88,10 @@ def all_of(connection: Connection, back: Back) -> None:
     """Give the upgrade's rows their kept keys, in the tables that it has made and whose keys the server makes (numbers, uuids).
 
     A row that is none of the kept ones, and has a key that one of these had, gets a new one where its table may hold newer rows,
-    or that key is another's now. Nothing where others may have seen the rows already. What cannot be done stays as it is, and
+    or that key is another's now. Nothing where others may have seen rows of it already. What cannot be done stays as it is, and
     is noted in ``back.unkeyed``, for kept rows may therefore refer to other rows than they did.
     """
-    if not undoable(connection, back):
-        return
-    tables = made(connection, back)
+    tables = [pair for pair in made(connection, back) if undoable(connection, back) or _unseen(connection, pair[1])]
     order = clear.in_order(connection, [table.oid for _, table in tables]) or {}
     unsettled = {table.oid for _, table in tables}
     for one, table in sorted(tables, key=lambda pair: order.get(pair[1].oid, 0)):
@@ -104,6 +102,14 @@ def all_of(connection: Connection, back: Back) -> None:
             back.unkeyed[table.oid] = one
         if order:
             unsettled.discard(table.oid)
+
+
+def _unseen(connection: Connection, table: Table) -> bool:
+    """Whether all rows of a table are the running transaction's own: what it sees of one that has not ended is."""
+    status = "pg_catalog.pg_current_xact_id()::pg_catalog.text::bigint - pg_catalog.age(l.xmin)"
+    other = f"pg_catalog.pg_xact_status(({status})::pg_catalog.text::pg_catalog.xid8) IS DISTINCT FROM 'in progress'"
+    with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
+        return not execute(connection, f"SELECT EXISTS (SELECT FROM {rows_of(table)} AS l WHERE {other})").scalar_one()
 
 
 def _unused(connection: Connection, back: Back, one: Object, table: Table) -> str:
@@ -171,6 +177,88 @@ def _give(
     return done
 
 
+def seeds(connection: Connection, back: Back, one: Object, table: Table) -> int:
+    """Give seeds that the upgrade has written into a table that stays the keys and values that they had, where other rows refer
+    to them already (``pg_temp.guard_twins``): nobody else has seen these keys. Gives how many; none where that cannot be."""
+    from sqlalchemy.exc import DBAPIError
+
+    if len(one.key) != 1:
+        return 0
+    key = next(column for column in table.columns.values() if column.name == one.key[0])
+    refers, found = _referring(connection, back, table, key.name, anew=True), 0
+    connection.exec_driver_sql("SAVEPOINT guard_seeds")
+    try:
+        with checksum.reading(connection):
+            found = execute(
+                connection,
+                f"CREATE TEMPORARY TABLE guard_keys ON COMMIT DROP AS SELECT l.{identifier(key.name)} AS was, "
+                f"{write_back.typed(key)} AS target, {write_back.typed(key)} AS unused FROM pg_temp.guard_twins AS t "
+                f"JOIN {rows_of(table)} AS l ON l.tableoid = t.part AND l.ctid = t.spot "
+                f"JOIN {back.stash.place(one)} AS c ON c.ctid = t.place WHERE t.referred",
+            ).rowcount
+        if found and refers is not None:
+            _exchange(connection, back, one, table, refers, anew=True)
+            with checksum.reading(connection):
+                these = "c.ctid IN (SELECT t.place FROM pg_temp.guard_twins AS t WHERE t.referred)"
+                write_back.overwrite(connection, back.stash.place(one), one, table, these)
+            execute(connection, "UPDATE pg_temp.guard_twins SET settled = true WHERE referred")
+        else:
+            found = 0
+        execute(connection, "DROP TABLE pg_temp.guard_keys")
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) in (*ladder.TRANSIENT, ladder.CANCELED):
+            raise
+        found = 0
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_seeds")
+    connection.exec_driver_sql("RELEASE SAVEPOINT guard_seeds")
+    return found
+
+
+def values(connection: Connection, back: Back, one: Object, table: Table) -> None:
+    """A column is there again that a sequence fills: rows that were written since have got numbers that others had, and get
+    unused ones; so do for a moment those that have exchanged theirs. Not where somebody refers to them already."""
+    from sqlalchemy.exc import IntegrityError
+
+    given = twins.given(connection, table)
+    for column in table.columns.values():
+        if column.name not in one.lost or column.name not in given or column.type not in _NUMBERS:
+            continue
+        sequence = _sequences(connection, back, table, column.name)
+        if not sequence or not write_back.keyed(one, table) or column.name in one.key:
+            continue
+        name, place, live = identifier(column.name), back.stash.place(one), rows_of(table)
+        highest = execute(
+            connection,
+            f"SELECT pg_catalog.max(m) FROM (SELECT 0::bigint UNION ALL SELECT pg_catalog.max({name}) FROM {place} "
+            f"UNION ALL SELECT pg_catalog.max({name}) FROM {live}) AS u (m)",
+        ).scalar_one()
+        same = write_back.same_key(one.key, table)
+        new = f"NOT EXISTS (SELECT FROM {place} AS c WHERE {same})"
+        exchanged = f"EXISTS (SELECT FROM {place} AS c WHERE {same} AND c.{name} <> l.{name})"
+        connection.exec_driver_sql("SAVEPOINT guard_values")
+        try:
+            with write_back.settable(connection, table, [column.name]):
+                written = _to_unused(connection, place, live, name, new, highest)
+                _to_unused(connection, place, live, name, exchanged, highest + written)
+            for each in sequence if written else ():
+                if each.rising and each.last_value < highest + written:
+                    sequences.advance(connection, each.schema, each.name, highest + written, True)
+        except IntegrityError:
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_values")
+        connection.exec_driver_sql("RELEASE SAVEPOINT guard_values")
+
+
+def _to_unused(connection: Connection, place: str, live: str, name: str, which: str, highest: int) -> int:
+    """Give rows whose number is a kept one of another's a number that is not used. Gives how many."""
+    numbered = f"l.tableoid AS part, l.ctid AS spot, pg_catalog.row_number() OVER (ORDER BY l.{name}) AS n"
+    them = f"SELECT {numbered} FROM {live} AS l WHERE {which} AND l.{name} IN (SELECT c.{name} FROM {place} AS c)"
+    return write_back.write(
+        connection,
+        f"WITH them AS ({them}) UPDATE {live} AS l SET {name} = {highest:d} + w.n FROM them AS w "
+        "WHERE l.tableoid = w.part AND l.ctid = w.spot",
+    )
+
+
 def _concerned(connection: Connection, reference: _Reference) -> bool:
     """Whether a row refers to one that is to have another key: no other table is to be locked for this."""
     table, column = reference.table, identifier(reference.column)
@@ -185,9 +273,12 @@ def _lone(connection: Connection, back: Back, table: Table, key: str) -> bool:
     return all(write_back.empty(connection, reference.table) for reference in found)
 
 
-def _referring(connection: Connection, back: Back, table: Table, key: str) -> list[_Reference] | None:
+def _referring(
+    connection: Connection, back: Back, table: Table, key: str, *, anew: bool = False
+) -> list[_Reference] | None:
     """Each column that refers to the key, once, and what refers to that; None where a row would lose its reference, or part of
-    a partitioned table would follow by itself, or a column that was there before, and may mean the kept rows."""
+    a partitioned table would follow by itself, or a column that was there before, and may mean the kept rows (not where the keys
+    are ``anew``)."""
     if connection.exec_driver_sql(_TAKES_ALONG, (table.oid,)).scalar_one():
         return None
     found: dict[tuple[int, str], _Reference] = {}
@@ -206,7 +297,7 @@ def _referring(connection: Connection, back: Back, table: Table, key: str) -> li
             before = found.get((referring, column))
             follows = action == "c" or (before is not None and before.follows)
             found[referring, column] = _Reference(other, column, follows)
-            if follows and _was_there(back, other, column):
+            if follows and not anew and _was_there(back, other, column):
                 return None
             if (referring, column) not in asked:
                 asked.add((referring, column))
@@ -264,8 +355,13 @@ def _told_by(alias: str, compared: list[str], unique: list[str]) -> str:
     return f"(CASE WHEN {' AND '.join(there) or 'false'} THEN {checksum.row_text(unique, alias)} END)"
 
 
-def _exchange(connection: Connection, back: Back, one: Object, table: Table, referring: list[_Reference]) -> None:
-    """Through the unused keys to the kept ones: two rows that have exchanged theirs would meet otherwise."""
+def _exchange(
+    connection: Connection, back: Back, one: Object, table: Table, referring: list[_Reference], *, anew: bool = False
+) -> None:
+    """Through the unused keys to the kept ones: two rows that have exchanged theirs would meet otherwise.
+
+    ``anew``: no reference to these keys can have come back yet. What follows is noted in ``back.followed``.
+    """
     key = identifier(one.key[0])
     tables = {each.oid: each for each in (table, *(reference.table for reference in referring))}
     silence.flush(connection)
@@ -284,10 +380,10 @@ def _exchange(connection: Connection, back: Back, one: Object, table: Table, ref
                 continue
             column = identifier(reference.column)
             for now, then, also in (
-                ("m.was", "m.unused", _but_kept(back, table, key, reference)),
+                ("m.was", "m.unused", "" if anew else _but_kept(back, table, key, reference)),
                 ("m.unused", "m.target", " AND m.target IS NOT NULL"),
             ):
-                write_back.write(
+                back.followed[reference.table.oid] = back.followed.get(reference.table.oid, 0) + write_back.write(
                     connection,
                     f"UPDATE {rows_of(reference.table)} AS r SET {column} = {then} "
                     f"FROM pg_temp.guard_keys AS m WHERE r.{column} = {now}{also}",

@@ -234,15 +234,17 @@ def _object(
     everything = list(table.columns.values())
     lost = tuple(column.name for column in loss.columns) if loss else ()
     kind = "table" if loss and not loss.columns else "rows" if leaves else "columns"
-    columns = everything
-    if kind == "columns" and not set(lost) & set(table.key):
-        columns = [one for one in everything if one.name in lost or one.name in table.key]
+    key, columns = table.key, everything
+    if kind == "columns" and loss and loss.key and set(lost) & set(key):  # its own tells no row afterwards
+        key = loss.key
+    if kind == "columns" and not set(lost) & set(key):
+        columns = [one for one in everything if one.name in lost or one.name in key]
     if kind != "table" and lost and not table.key:
         refuse_keyless(connection, revision, [loss] if loss else [])
         columns = everything
     grants = rights.on_columns(rights.of_table(connection, table.oid).grants, lost) if lost else ()
     return Object(
-        number, kind, table.schema, table.name, key=table.key, columns=tuple(one.name for one in columns),
+        number, kind, table.schema, table.name, key=key, columns=tuple(one.name for one in columns),
         types=tuple(one.type for one in columns), lost=lost, grants=grants,
         definition=definition.of_table(connection, table.oid),
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, evidence, manifest, sequences, silence, write_back
+from mcp_planner_schema.guard import checksum, evidence, flow, manifest, sequences, silence, write_back
 from mcp_planner_schema.guard.back import Back
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
@@ -32,10 +32,18 @@ def of_object(connection: Connection, back: Back, one: Object, table: Table | No
     manifest.mark_object(connection, back.schema, back.stash.id, one.number, kept - filled.left, filled.left)
     back_now = min(filled.written, kept - filled.left) if back.anyway or back.newer(one) else kept - filled.left
     nothing = ", nothing more to give back" if back.anyway and not filled.written else ""
-    lines = [f"restored {one.shown}: {back_now} rows{nothing}"]
+    lines = [f"restored {one.shown}: {back_now} rows{nothing}"] if kept or one.kind != "rows" or one.lost else []
+    unwritten = flow.into(connection, back.flow, table.oid) is None  # not even a seed
+    if one.kind == "table" and filled.written and back.sources and one.read and (back.newer(one) or unwritten):
+        lines.append(
+            f"look at {filled.written} of these rows: the upgrade itself has not written them. The downgrade has read "
+            f"{one.name}, and others have written since to what it wrote: they may have changed or deleted there what it had "
+            "made of them"
+        )
     lines += _displaced(one, filled)
     if filled.removed:
-        where = f"; they are in {filled.inserted}" if filled.inserted else ""
+        place = filled.inserted or filled.aside
+        where = f"; they are in {place}, to be looked at before it is dropped" if place else ""
         lines.append(
             f"removed {filled.removed} rows of {one.name} that the upgrade made and that were not there before{where}"
         )
@@ -73,8 +81,8 @@ def computed_without(connection: Connection, back: Back, written: Mapping[int, i
     if back.afterwards > 1:
         out += [f"{one.name}.{name}" for one in back.rows() for name in one.lost]
     return [
-        f"warning: {name} was written while the rows of {', '.join(out)} were out; what was computed of them, was so of the "
-        "upgrade's own"
+        f"warning: {name} was written while the rows of {', '.join(out)} were out: what the upgrade has computed of those it has "
+        f"computed of its own rows alone, as the first time. Look at what it has filled in {name} for rows that are new"
         for name in names
     ]
 

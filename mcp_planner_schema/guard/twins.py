@@ -79,7 +79,7 @@ WHERE w.own AND w.n <= w.total - coalesce(b.n, 0)
 """
 # A row that the upgrade has changed may be like a kept one now, and is somebody's all the same.
 _UPDATED = """
-SELECT coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_updated(t.oid)), 0) > 0
+SELECT coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_updated(t.oid)), 0)
 FROM (SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid)) AS t (oid)
 """
 # Equal rows pair off by number, those that nobody refers to first.
@@ -94,7 +94,7 @@ anew AS (
   WHERE {now} IN (SELECT k.said FROM kept AS k)),
 numbered AS (
   SELECT a.*, pg_catalog.row_number() OVER (PARTITION BY a.said ORDER BY a.referred, a.part, a.spot) AS n FROM anew AS a)
-SELECT k.place, b.part, b.spot, b.referred FROM kept AS k JOIN numbered AS b ON b.said = k.said AND b.n = k.n
+SELECT k.place, b.part, b.spot, b.referred, false AS settled FROM kept AS k JOIN numbered AS b ON b.said = k.said AND b.n = k.n
 """
 _UNREFERRED = """
 DELETE FROM {live} AS l USING pg_temp.guard_twins AS t WHERE NOT t.referred AND l.tableoid = t.part AND l.ctid = t.spot
@@ -159,7 +159,7 @@ def not_there(
     """Set rows aside that the upgrade has inserted into a table that stays, and that are none of the kept ones, and delete them:
     people had renamed or deleted them. Gives how many, and where they are.
 
-    Not those ``l`` of which what ``stays`` gives is true (SQL), none that another row refers to, and none whose kept one could not
+    Not those ``l`` of which what ``stays`` gives is true (SQL), none that another row refers to, none whose kept one could not
     come back.
     """
     columns, _ = write_back.common(one, table)
@@ -193,23 +193,27 @@ def give_way(
     stood: str,
     moved: bool,
     began: str,
+    exchange: Callable[[], int],
+    followed: int,
 ) -> tuple[int, int, int]:
     """Put deleted rows back, some in the place of what the upgrade has written instead: gives how many those are.
 
-    Where another row refers to the upgrade's already it stays, and the kept one is no longer among the ``untouched``: it
-    stays in the stash. So do all of them where the kept ones would not go in. Gives as well how many pairs those are, and
-    how many rows it has put back in all. The table's triggers sleep, and OUTPUT is pinned. ``moved``: what the upgrade writes may
-    be what the downgrade had put elsewhere, and somebody has changed there; then only an equal row is the same.
-    ``began`` is the transaction in which the upgrade began.
+    Where another row refers to the upgrade's already, ``exchange`` gives that the kept one's key and values, and says how many
+    it was. Where that cannot be it stays, and the kept one is no longer among the ``untouched``: it stays in the stash. So do
+    all of them where the kept ones would not go in. Gives as well how many pairs those are, and how many rows it has put back
+    in all. The table's triggers sleep, and OUTPUT is pinned. ``moved``: what the upgrade writes may be what the downgrade had
+    put elsewhere, and somebody has changed there; then only an equal row is the same. ``began`` is the transaction in which the
+    upgrade began.
 
-    Without a key only the upgrade's rows go; the kept ones, which are still ``untouched``, are then put in by the caller.
+    The guard itself has updated ``followed`` rows of the table. Without a key only the upgrade's rows go; the kept ones, which
+    are still ``untouched``, are then put in by the caller.
     """
     columns, _ = write_back.common(one, table)
     if not set(one.key) <= set(columns):
         return 0, 0, 0
     if not one.key:
-        return *_fewer(connection, place, one, table, untouched, stood), 0
-    gone, left = 0, 0
+        return *_fewer(connection, place, one, table, untouched, stood, followed), 0
+    gone, left, settled = 0, 0, 0
     key, same_key = checksum.row_hash(one.key, "l"), write_back.same_key(one.key, table)
     anew = _ANEW.format(live=rows_of(table), stood=stood, key=key, place=place, same_key=same_key, began=literal(began))
     if execute(connection, anew).rowcount:
@@ -217,20 +221,22 @@ def give_way(
         _pair(connection, place, one, table, columns, untouched, unique)
         gone = _swap(connection, place, one, table, columns)
         which = "" if gone else " OR NOT t.referred"
+        settled = exchange()
         left = execute(
             connection,
-            f"DELETE FROM {untouched} AS u USING pg_temp.guard_twins AS t WHERE u.place = t.place AND (t.referred{which})",
+            f"DELETE FROM {untouched} AS u USING pg_temp.guard_twins AS t "
+            f"WHERE u.place = t.place AND (t.referred{which}) AND NOT t.settled",
         ).rowcount
         execute(connection, "DROP TABLE pg_temp.guard_twins")
     execute(connection, "DROP TABLE pg_temp.guard_anew")
     others = f"{_deleted(untouched)} AND {write_back.absent(one, table, columns)}"
-    return gone, left, gone + write_back.insert(connection, place, one, table, columns, others)
+    return gone, left, gone + settled + write_back.insert(connection, place, one, table, columns, others)
 
 
 def _fewer(
-    connection: Connection, place: str, one: Object, table: Table, untouched: str, stood: str
+    connection: Connection, place: str, one: Object, table: Table, untouched: str, stood: str, followed: int
 ) -> tuple[int, int]:
-    if connection.exec_driver_sql(_UPDATED, {"oid": table.oid}).scalar_one():
+    if connection.exec_driver_sql(_UPDATED, {"oid": table.oid}).scalar_one() > followed:
         return 0, 0
     columns, _ = write_back.common(one, table)
     compared = told_apart_by(connection, one, table, columns)

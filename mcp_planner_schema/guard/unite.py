@@ -24,12 +24,16 @@ _NAME = r"((?:\"[^\"]+\"|[\w$]+)(?:\s*\.\s*(?:\"[^\"]+\"|[\w$]+))?)"
 _UPDATES = re.compile(rf"\s*(?:UPDATE|DELETE\s+FROM)\s+(?:ONLY\s+)?{_NAME}", re.IGNORECASE)
 _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE|WITH)\b", re.IGNORECASE)
 _OPAQUE = re.compile(r"\s*(DO|CALL|SELECT)\b", re.IGNORECASE)
+_HIDES = re.compile(r"\s*(DO|CALL)\b", re.IGNORECASE)
 _SEVERAL = "21000"
 """SQLSTATE of a subquery that gives several rows: cardinality_violation."""
 
 _LONG = 100_000
 """Characters of a statement that is not read token by token."""
 
+_CALLED = (
+    "SELECT oid::bigint FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p') AND oid >= 16384 AND relname = ANY (%s)"
+)
 _THERE = "SELECT pg_catalog.to_regclass(%s)::oid::bigint"
 
 
@@ -74,10 +78,16 @@ def sent(connection: Connection, back: Back, send: Callable[[], Any], text: str)
     execute(connection, "RELEASE SAVEPOINT guard_unite")
 
 
-def target(connection: Connection, text: str) -> int | None:
-    """The table that an UPDATE or DELETE is about, by OID; None of any other statement."""
-    found = _UPDATES.match(_without_comments(text))
-    return connection.exec_driver_sql(_THERE, (found[1],)).scalar() if found else None
+def about(connection: Connection, text: str) -> list[int]:
+    """The tables, by OID, whose rows an UPDATE or DELETE is about, or those that a block or call has names of."""
+    said = _without_comments(text)
+    if found := _UPDATES.match(said):
+        oid = connection.exec_driver_sql(_THERE, (found[1],)).scalar()
+        return [oid] if oid else []
+    if not _HIDES.match(said) or len(said) > _LONG:
+        return []
+    words = sorted(set(re.findall(r"[\w$]+", said)))
+    return list(connection.exec_driver_sql(_CALLED, (words,)).scalars())
 
 
 def _without_comments(text: str) -> str:

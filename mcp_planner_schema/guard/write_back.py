@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, silence
+from mcp_planner_schema.guard import checksum, manifest, silence
 from mcp_planner_schema.guard.evidence import Column, Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import AFTER, Object
 from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, pinned
@@ -84,7 +84,7 @@ def set_aside(
     shown = dict.fromkeys([*(one.key if has_key else ()), *columns])
     selected = ", ".join(value(there[name], "l.") for name in shown)
     connection.exec_driver_sql("SAVEPOINT guard_aside")
-    name = aside_relations(one)[inserted]
+    name = manifest.aside_relations(one)[inserted]
     aside = f"{place.partition('.')[0]}.{identifier(name)}"  # a stash's own schema has a name without a dot
     sql = f"SELECT {selected} FROM {live} AS l WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same}) AND {which}"
     count: int = execute(connection, f"CREATE TABLE {aside} AS {sql}").rowcount
@@ -94,12 +94,6 @@ def set_aside(
     connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_aside")
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_aside")
     return 0, ""
-
-
-def aside_relations(one: Object) -> tuple[str, str]:
-    """What the tables of an object's rows that were set aside are called, in the stash's own schema: rows that were replaced, and
-    rows that a table which stays did not have."""
-    return f"guard:aside_{one.number}", f"guard:aside_{one.number}_inserted"
 
 
 def empty(connection: Connection, table: Table) -> bool:

@@ -117,7 +117,8 @@ def _interrupted(connection: Connection, given: Settings, applied: list[str], ta
         begun = _rows(connection, _BEGUN, given, (table.shown, applied))
     for number, command, who, since in runs:
         what = f"run {number} ({command}, by {who}, {since}) says running, and nobody runs"
-        yield Ailment("run", what, "make migrate-up   (the next run writes that it was interrupted, and goes on)")
+        way = "make migrate-down" if command.split()[:1] == ["downgrade"] else "make migrate-up"
+        yield Ailment("run", what, f"{way}   (the next run writes that it was interrupted, and goes on)")
     told: dict[tuple[str, str], list[str]] = {}
     for revision, direction, operation, target in begun:
         told.setdefault((revision, direction), []).append(f"{operation} {target}")

@@ -77,6 +77,7 @@ def shown(config: Config, number: int) -> dict[str, Any]:
                 {
                     **_as_object(stash, one, counts.get(one.number), algorithms.get(one.number)),
                     "about_rows": guessed.get(one.number),
+                    "set_aside": manifest.set_aside(connection, stash.kept_in, one),
                 }
                 for one in stash.objects
             ],
@@ -105,6 +106,7 @@ def shown_text(found: dict[str, Any]) -> str:
             "key": ", ".join(one["key"]) or None,
             "checksum": one["checksum"] and f"{one['checksum'][0]} {one['checksum'][1]}  ({one['algorithm']})",
             "stood at": one["last_value"],
+            "set aside": ", ".join(one["set_aside"]) or None,
             "went back": one["restored_rows"],
             "left here": one["left_rows"],
             "rights": ", ".join(one["rights"]) or None,
