@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg2.errors
@@ -498,3 +499,19 @@ def test_a_required_column_keeps_the_name_of_its_constraint(empty: Database, pro
 
     assert empty.rows(asked) == constraints
     assert empty.value("SELECT attnotnull FROM pg_attribute WHERE attrelid = 'z'::regclass AND attname = 'v'")
+
+
+@pytest.mark.parametrize(
+    ("behind", "steps", "written"),
+    [(5, [], True), (-5, [], False), (2**31 + 10, [], True), (2**31 - 10, [], True), (3, [(-1, 1)], False), (3, [(1, 2)], True)],
+)  # fmt: skip
+def test_what_was_written_since_is_told_after_any_number_of_transactions(
+    empty: Database, behind: int, steps: list[tuple[int, int]], written: bool
+) -> None:
+    """A row of a transaction so far behind: xids begin anew after 2^32. What a step has written nobody else has."""
+    empty.rows("CREATE TABLE a (id int); INSERT INTO a VALUES (1)")
+    xid = int(empty.value("SELECT xmin::text FROM a"))
+    kept: Any = SimpleNamespace(xid=str(xid - behind))
+    ranges = [(xid + first, xid + last) for first, last in steps]
+
+    assert empty.value(f"SELECT {since.written(kept, 'l', ranges)} FROM a AS l") is written

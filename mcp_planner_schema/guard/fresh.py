@@ -116,8 +116,7 @@ def _by_reference(connection: Connection, back: Back, table: Table, alias: str) 
 
 def before(connection: Connection, back: Back, oids: Iterable[int]) -> None:
     """The body is about to change rows of tables: nobody can tell afterwards whether others had written to them."""
-    there = back.already.intersection(oids)
-    if there and any(one.kind == "table" for one in back.rows()):
+    if there := back.already.intersection(oids) - back.changed_since.keys():
         for table in _readable(connection, back, there - set(reading.large(connection, there, _LARGE))):
             changed(connection, back, table)
 

@@ -56,6 +56,7 @@ _MOVES = re.compile(
     r"\b(INSERT|UPDATE|MERGE|COPY|DO|CALL)\b|\bCREATE\b.*\bTABLE\b.*\bAS[\s(]+(SELECT|WITH|VALUES|TABLE)\b",
     re.IGNORECASE | re.DOTALL,
 )
+_CHANGES = re.compile(r"\b(UPDATE|DELETE|DO|CALL)\b", re.IGNORECASE)
 _EMPTIES = re.compile(r"\bTRUNCATE\b", re.IGNORECASE)
 _SKIPS = re.compile(r"\bON\s+CONFLICT\b|\bMERGE\s+INTO\b|\bNOT\s+EXISTS\s*\(", re.IGNORECASE)
 _UNLESS = re.compile(r"\bMERGE\s+INTO\b|\bNOT\s+EXISTS\s*\(", re.IGNORECASE)
@@ -119,7 +120,8 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                 if back.waits and fills.first(text, back.waits.values()):
                     meanwhile.come_back(connection, back, all_=True)
                     sources.note(connection, back)
-                fresh.before(connection, back, unite.about(connection, text))
+                if _CHANGES.search(text) and any(one.kind == "table" for one in back.rows()):
+                    fresh.before(connection, back, unite.about(connection, text))
                 send = functools.partial(_with_rows, connection, back, super().execute)
                 run = _run if back.afterwards or _ALTERS.search(text) else _plainly
                 run = functools.partial(run, connection, back, send, text)
