@@ -105,9 +105,7 @@ def _exchanged(
     depends = [name for name in connection.exec_driver_sql(_DEPENDS, (table.oid,)).scalars() if name in names]
     if not depends:
         raise NoRoom
-    going = f'{place.partition(".")[0]}."guard:going"'
-    rows = f"SELECT c.ctid AS place FROM {kept_rows}, {rows_of(table)} AS l WHERE {which}"
-    execute(connection, f"CREATE UNLOGGED TABLE {going} AS {rows}")
+    going, _ = _listed(connection, place, table, kept_rows, which)
     these, key = f"{place} AS c JOIN {going} AS g ON g.place = c.ctid", write_back.same_key(one.key, table)
     written = _all_of(connection, place, table, names, (settings, these, key), [depends])
     execute(connection, f"DROP TABLE {going}")
@@ -125,12 +123,7 @@ def _half_by_half(
     from sqlalchemy.exc import IntegrityError
 
     live, key = rows_of(table), write_back.same_key(one.key, table)
-    going = f'{place.partition(".")[0]}."guard:going"'
-    rows: int = execute(
-        connection,
-        f"CREATE UNLOGGED TABLE {going} AS SELECT c.ctid AS place, pg_catalog.row_number() OVER () AS n "
-        f"FROM {kept_rows}, {live} AS l WHERE {which}",
-    ).rowcount
+    going, rows = _listed(connection, place, table, kept_rows, which)
     execute(connection, f"CREATE INDEX ON {going} (n)")
     execute(connection, f"ANALYZE {going}")
     these, written, halves = f"{place} AS c JOIN {going} AS g ON g.place = c.ctid", 0, [(1, rows)] * (rows > 0)
@@ -159,11 +152,7 @@ def _apart(
 ) -> int:  # fmt: skip
     live, key = rows_of(table), write_back.same_key(one.key, table)
     there = {column.name: column for column in table.columns.values()}
-    going = f'{place.partition(".")[0]}."guard:going"'  # a stash's own schema has a name without a dot
-    execute(
-        connection,
-        f"CREATE UNLOGGED TABLE {going} AS SELECT c.ctid AS place FROM {kept_rows}, {live} AS l WHERE {which}",
-    )
+    going, _ = _listed(connection, place, table, kept_rows, which)
     unique = [found for found in connection.exec_driver_sql(_UNIQUE, (table.oid,)).scalars() if set(found) & set(names)]
     theirs = write_back.same_key(one.key, table, kept="k", now="x")
     stays = f"NOT EXISTS (SELECT FROM {going} AS o JOIN {place} AS k ON k.ctid = o.place WHERE {theirs})"
@@ -186,6 +175,15 @@ def _apart(
         written = _all_of(connection, place, table, names, (settings, these, key), unique)
     execute(connection, f"DROP TABLE {going}")
     return written
+
+
+def _listed(connection: Connection, place: str, table: Table, kept_rows: str, which: str) -> tuple[str, int]:
+    """Make the table of the kept rows that are to go in, numbered; no temporary one, for not every role may make those. Gives its
+    name, and how many they are."""
+    going = f'{place.partition(".")[0]}."guard:going"'  # a stash's own schema has a name without a dot
+    rows = f"SELECT c.ctid AS place, pg_catalog.row_number() OVER () AS n FROM {kept_rows}, {rows_of(table)} AS l WHERE {which}"
+    found: int = execute(connection, f"CREATE UNLOGGED TABLE {going} AS {rows}").rowcount
+    return going, found
 
 
 def _all_of(
