@@ -50,14 +50,14 @@ class Back:
     ``unkeyed`` are the tables whose new rows could not get the keys that they had, ``followed`` says how many rows of a table
     have followed one (see :mod:`.rekey`).
 
-    ``sources`` are the tables that the downgrade put rows into and somebody has written to since, ``changes`` rows in all;
-    ``flow`` is what the body has read and written, ``numbered`` are the made tables that a sequence has given keys,
-    ``seeded`` the objects that hold seeds only; ``unwatched`` are statements that have written outside of any transaction,
-    ``emptied``: the body has used TRUNCATE, which sets counters to nothing (see :mod:`.sources`).
+    ``sources`` are the tables that the downgrade put rows into and somebody has written to since, ``changes`` rows in all, and
+    ``source_parts`` these with their partitions; ``flow`` is what the body has read and written, ``numbered`` are the made tables
+    that a sequence has given keys, ``seeded`` the objects that hold seeds only; ``unwatched`` are statements that have written
+    outside of any transaction, ``emptied``: the body has used TRUNCATE, which sets counters to nothing (see :mod:`.sources`).
 
     ``fresh`` says in SQL, by the number of an object, which rows ``l`` of the upgrade's own are to stay though they were not
-    there before, ``edited`` is the text that the revision had then, where it has another by now, ``steps`` are the xids of
-    steps since then, and ``changed_since`` notes which tables others have written to (see :mod:`.fresh`).
+    there before, ``edited`` is the text that the revision had then, where it has another by now, ``steps`` are the xids and
+    tables of steps since then, and ``changed_since`` notes which tables others have written to (see :mod:`.fresh`).
 
     Where the body has committed, ``horizon`` is the oldest xid that others can have had since the first time, ``files`` what
     its tables were written to, ``advanced`` are sequences that were set for the kept rows, as they stood before and then, and
@@ -80,7 +80,8 @@ class Back:
     numbered: set[int] = field(default_factory=set)
     fresh: dict[int, str] = field(default_factory=dict)
     edited: str | None = None
-    steps: tuple[tuple[int, int], ...] = ()
+    steps: tuple[tuple[int, int, frozenset[int]], ...] = ()
+    source_parts: frozenset[int] = frozenset()
     changed_since: dict[int, bool] = field(default_factory=dict)
     unwatched: list[str] = field(default_factory=list)
     emptied: bool = False

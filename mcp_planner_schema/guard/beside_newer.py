@@ -51,6 +51,9 @@ _BARS = ("42P16", "42601", "55000", "55006")
 _MEETS = ("23505", "23P01")
 """SQLSTATEs of a row that meets another: unique_violation and exclusion_violation."""
 
+_REFERRED = "23503"
+"""SQLSTATE of a row that others refer to by what would change: foreign_key_violation."""
+
 _TRIES = 5000
 """Statements after which no more rows are tried: a few seconds, and locks are held."""
 
@@ -64,7 +67,7 @@ def update(
 ) -> int:
     """Set columns of rows ``l`` to their kept values ``c`` (``kept_rows`` in FROM), where ``which`` is true. Gives how many.
 
-    A row whose reference is gone stays as it is, and so does one that meets another by a unique index.
+    A row whose reference is gone stays as it is, and so does one that meets another by a unique index, or that others refer to.
     """
     from sqlalchemy.exc import DBAPIError, IntegrityError
 
@@ -78,7 +81,11 @@ def update(
             return written
         except DBAPIError as error:
             code = getattr(error.orig, "pgcode", None)
-            known = code in _MEETS if attempt is _at_once else isinstance(error, IntegrityError) or code in _BARS
+            known = (
+                code in (*_MEETS, _REFERRED)
+                if attempt is _at_once
+                else isinstance(error, IntegrityError) or code in _BARS
+            )
             if not known:
                 raise
         except NoRoom:
@@ -136,7 +143,7 @@ def _half_by_half(
             some = f"UPDATE {live} AS l SET {settings} FROM {these} WHERE {key} AND g.n BETWEEN {first} AND {last} AND "
             written += write_back.with_references(connection, place, table, names, some.__add__)
         except IntegrityError as error:
-            if getattr(error.orig, "pgcode", "") not in _MEETS:
+            if getattr(error.orig, "pgcode", "") not in (*_MEETS, _REFERRED):
                 raise
             connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_half")
             middle = (first + last) // 2

@@ -62,6 +62,7 @@ def cleared(connection: Connection, back: Back) -> dict[int, Others]:
         for pair in made(connection, back)
         if not back.newer(pair[0]) and pair[0].number not in back.theirs | back.fresh
     ]
+    anew = [pair for pair in anew if not write_back.wants_more(connection, *pair)]
     connection.exec_driver_sql("SAVEPOINT guard_clear")
     found = [others for one, table in anew if (others := set_aside(connection, back, one, table))]
     wrong = [others for others in found if others.in_the_way]

@@ -166,6 +166,8 @@ def _filled(
         overwrite = new and touched == listed and (last or one.number not in back.final)
         if overwrite:
             rekey.values(connection, back, one, table)
+        if overwrite and not last and twins.numbered(connection, table) >= set(one.lost):
+            touched, all_ = None, True  # the server has filled them, so none is empty, and nothing was moved there yet
         columns = refill.columns(
             connection,
             place,
@@ -189,19 +191,31 @@ def _filled(
         deleted = deleted or not (stood or back.afterwards)
         rows = refill.changed(connection, place, one, table, may, mine, deleted=deleted, but=but)
         filled = filled.and_(connection, place, rows)
-    listed = stood or _still(connection, back.keys.get(one.number))
-    if last and listed and not back.newer(one) and flow.into(connection, back.flow, table.oid) is not None:
-        gone, aside = twins.not_there(
-            connection,
-            place,
-            one,
-            table,
-            stood=listed,
-            stays=functools.partial(fresh.of, connection, back, one, table),
-            began=back.xid,
-        )
-        filled = replace(filled, removed=filled.removed + gone, inserted=aside)
     return filled
+
+
+def not_there(connection: Connection, back: Back, one: Object, table: Table) -> None:
+    """All is back: set aside what the upgrade has inserted into a table that stays, and what was not there before."""
+    listed = _still(connection, back.stood.get(one.number, back.keys.get(one.number)))
+    if not listed or back.newer(one) or not _only_inserted(connection, back, table):
+        return
+    with checksum.reading(connection), silence.of_table(connection, table.oid, evidence.name_of(table)):
+        gone, aside, stay = twins.not_there(
+            connection, back.stash.place(one), one, table, stood=listed, began=back.xid,
+            stays=functools.partial(fresh.of, connection, back, one, table),
+        )  # fmt: skip
+    filled = back.filled[one.number]
+    back.filled[one.number] = replace(
+        filled, removed=filled.removed + gone, inserted=aside or filled.inserted, stay=filled.stay + stay
+    )
+
+
+def _only_inserted(connection: Connection, back: Back, table: Table) -> bool:
+    """Whether the body has written new rows, and none that may be what others have written, in another form."""
+    if flow.into(connection, back.flow, table.oid) is None:
+        return False
+    changed = not back.flow.changed.isdisjoint(flow.parts(connection, [table.oid]))
+    return not changed or back.changed_since.get(table.oid) is False
 
 
 def _refers(connection: Connection, one: Object, table: Table, tables: Collection[int]) -> bool:
@@ -218,7 +232,7 @@ def settle(connection: Connection, back: Back, one: Object, table: Table) -> Non
         return
     with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):
         differ = refill.differing(connection, back.stash.place(one), one, table)
-    if not sources.read(connection, back) or differ > 2 * back.changes:
+    if not sources.read(back) or differ > 2 * back.changes:
         execute(connection, f"DELETE FROM {touched} AS t WHERE NOT t.own")
 
 

@@ -6,7 +6,7 @@ it writes; what it has handed to the client instead, any later one may.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,8 +19,10 @@ SELECT coalesce(i.indrelid, c.oid)::bigint,
        pg_catalog.sum(pg_catalog.pg_stat_get_xact_numscans(c.oid) + pg_catalog.pg_stat_get_xact_tuples_returned(c.oid)
                       + pg_catalog.pg_stat_get_xact_tuples_fetched(c.oid))::bigint,
        coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid)
-                               + pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)) FILTER (WHERE c.relkind = 'r'), 0)::bigint,
-       coalesce(pg_catalog.max(c.relfilenode::bigint) FILTER (WHERE c.relkind = 'r'), 0)
+                               + pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)) FILTER (WHERE c.relkind <> 'i'), 0)::bigint,
+       coalesce(pg_catalog.max(c.relfilenode::bigint) FILTER (WHERE c.relkind <> 'i'), 0),
+       coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid)
+                               + pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)) FILTER (WHERE c.relkind <> 'i'), 0)::bigint
 FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
 WHERE c.relkind IN ('r', 'i', 'm') AND c.oid >= 16384 {which} GROUP BY 1
 """
@@ -33,29 +35,36 @@ WITH mine AS MATERIALIZED (
 {counted}
 UNION ALL
 SELECT m.oid::bigint, pg_catalog.pg_stat_get_xact_numscans(m.oid) + pg_catalog.pg_stat_get_xact_tuples_returned(m.oid)
-                      + pg_catalog.pg_stat_get_xact_tuples_fetched(m.oid), 0, 0
+                      + pg_catalog.pg_stat_get_xact_tuples_fetched(m.oid), 0, 0, 0
 FROM mine m WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = m.oid)
 """
 PARTS = "SELECT %(oid)s::bigint UNION SELECT relid::oid::bigint FROM pg_catalog.pg_partition_tree(%(oid)s::oid)"
 
 
 class Counted(NamedTuple):
-    """What was counted of one table: what was read of it, how many rows were written to it, and its file."""
+    """What was counted of one table: what was read of it, how many rows were written to it, its file, and how many rows of it
+    were changed or deleted."""
 
     read: int
     written: int
     file: int
+    changed: int
+
+
+_NOTHING = Counted(0, 0, 0, 0)
 
 
 @dataclass
 class Flow:
     """``into`` names, for each table that was written to, the tables whose rows may be in what was written, ``handed`` those
-    whose rows the client may know by now, ``read`` all that were read. Tables are OIDs, partitions by themselves."""
+    whose rows the client may know by now, ``read`` all that were read, ``changed`` those of which rows were changed or deleted.
+    Tables are OIDs, partitions by themselves."""
 
     counted: dict[int, Counted] = field(default_factory=dict)
     into: dict[int, frozenset[int]] = field(default_factory=dict)
     handed: frozenset[int] = frozenset()
     read: frozenset[int] = frozenset()
+    changed: set[int] = field(default_factory=set)
 
 
 def begin(connection: Connection, flow: Flow) -> None:
@@ -68,17 +77,26 @@ def note(connection: Connection, flow: Flow) -> None:
     flow.counted |= _counted(connection)
 
 
-def look(connection: Connection, flow: Flow, there: Collection[int], *, handed: bool) -> list[int]:
-    """A statement has ended. Gives the tables that were written to for the first time.
+def look(
+    connection: Connection, flow: Flow, there: Collection[int], *, handed: bool, builds: bool = False
+) -> list[int]:
+    """A statement has ended. Gives the tables that were written to for the first time, or all anew.
+
+    What it has read says nothing where it ``builds`` only: indexes, constraints, or a table's rows in another form.
 
     ``there`` are the tables that there were before all of them: what comes out of another table is what went into that.
     ``handed``: the statement gives rows to the client.
     """
     now, before = _counted(connection), flow.counted
-    read = {oid for oid, found in now.items() if found.read != before.get(oid, Counted(0, 0, 0)).read}
-    written = [oid for oid, found in now.items() if found[1:] != before.get(oid, Counted(0, 0, found.file))[1:]]
+    read = {oid for oid, found in now.items() if not builds and found.read != before.get(oid, _NOTHING).read}
+    written = [
+        oid for oid, found in now.items() if found[1:3] != before.get(oid, _NOTHING._replace(file=found.file))[1:3]
+    ]
+    flow.changed |= {
+        oid for oid, found in now.items() if found[2:] != before.get(oid, _NOTHING._replace(file=found.file))[2:]
+    }
     came = frozenset(oid for oid in read if oid in there).union(*(flow.into.get(oid, ()) for oid in read))
-    first = [oid for oid in written if oid not in flow.into]
+    first = [oid for oid in written if oid not in flow.into or now[oid].file != before.get(oid, now[oid]).file]
     for oid in written:
         flow.into[oid] = flow.into.get(oid, frozenset()) | came | flow.handed
     flow.read |= came
@@ -88,10 +106,17 @@ def look(connection: Connection, flow: Flow, there: Collection[int], *, handed: 
     return first
 
 
+def parts(connection: Connection, oids: Iterable[int]) -> frozenset[int]:
+    """These tables and all of their partitions."""
+    found: set[int] = set()
+    for oid in oids:
+        found.update(connection.exec_driver_sql(PARTS, {"oid": oid}).scalars())
+    return frozenset(found)
+
+
 def into(connection: Connection, flow: Flow, oid: int) -> frozenset[int] | None:
     """The tables whose rows may be in one table, its partitions included; None where no statement has written to it."""
-    parts = connection.exec_driver_sql(PARTS, {"oid": oid}).scalars().all()
-    written = [flow.into[part] for part in parts if part in flow.into]
+    written = [flow.into[part] for part in parts(connection, [oid]) if part in flow.into]
     return frozenset().union(*written) if written else None
 
 
@@ -99,4 +124,4 @@ def _counted(connection: Connection, *, all_: bool = False) -> dict[int, Counted
     only = "AND c.oid IN (SELECT m.oid FROM mine m)"
     asked = _COUNTED.format(which="") if all_ else _LOCKED.format(counted=_COUNTED.format(which=only))
     found = connection.exec_driver_sql(asked).all()
-    return {oid: Counted(read or 0, written or 0, file or 0) for oid, read, written, file in found}
+    return {oid: Counted(*(each or 0 for each in counted)) for oid, *counted in found}

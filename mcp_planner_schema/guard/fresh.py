@@ -8,10 +8,10 @@ rows (:mod:`.flow`), and nothing refers to it that would tell.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
-from mcp_planner_schema.guard import checksum, evidence, flow, reading, silence, since, twins, write_back
+from mcp_planner_schema.guard import checksum, evidence, flow, manifest, silence, since, twins, write_back
 from mcp_planner_schema.guard.back import Back, made
 from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import Object
@@ -31,21 +31,29 @@ SELECT k.confrelid::bigint, n.nspname::text, r.relname::text,
         JOIN pg_catalog.pg_operator o ON o.oid = u.o JOIN pg_catalog.pg_namespace s ON s.oid = o.oprnamespace)
 FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.confrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
-WHERE k.contype = 'f' AND k.conrelid = %s AND k.conparentid = 0 AND k.confrelid <> k.conrelid
-  AND pg_catalog.has_table_privilege(r.oid, 'SELECT') ORDER BY k.oid
+WHERE k.contype = 'f' AND k.conrelid = %s AND k.conparentid = 0 AND k.confrelid <> k.conrelid ORDER BY k.oid
 """
 _REFERRED = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confrelid = %(oid)s AND conrelid <> %(oid)s)
 """
-# Of tables that there were before: not the guard's own, and none that the role may not read.
-_READABLE = """
-SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = ANY (%s::oid[]) AND c.relkind IN ('r', 'p') AND n.nspname !~ %s AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+# Of tables that there were before, but for the guard's own, those that partitions belong to, how large they are with all of them,
+# and whether the role may read them all.
+_ASKED = """
+SELECT t.root::bigint, n.nspname::text, c.relname::text,
+       pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+         AND NOT pg_catalog.row_security_active(c.oid),
+       (SELECT coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(p.oid)), 0)
+        FROM (SELECT c.oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(c.oid::pg_catalog.regclass)) AS p (oid)
+       )::bigint
+FROM (SELECT DISTINCT coalesce(pg_catalog.pg_partition_root(u.oid::pg_catalog.regclass)::oid, u.oid) AS root
+      FROM pg_catalog.unnest(%s::oid[]) AS u (oid) JOIN pg_catalog.pg_class k ON k.oid = u.oid) AS t
+JOIN pg_catalog.pg_class c ON c.oid = t.root JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND n.nspname !~ %s ORDER BY 1
 """
 
 
-_LARGE = 128 * 2**20
-"""Bytes of a table that is not read before the upgrade writes to it, only to know whether others have."""
+LARGE = 512 * 2**20
+"""Bytes of a table that is not read under the step's locks only to know whether others have written to it: they may have."""
 
 _MANY = 1000
 """Rows that are looked for in a revision's text; where there are more, all stay."""
@@ -100,11 +108,14 @@ def _by_reference(connection: Connection, back: Back, table: Table, alias: str) 
             continue
         parents |= {oid}
         refers = f"SELECT FROM {rows_of(parent)} AS {other} WHERE {match}"
+        parents |= flow.parts(connection, [oid])
         if oid in back.already:
-            if oid in back.flow.into and oid in back.changed_since:  # by now each of its rows may be the upgrade's
-                found += ["true"] if back.changed_since[oid] else []
+            if not back.flow.changed.isdisjoint(flow.parts(connection, [oid])):  # by now each row may be the upgrade's
+                found += ["true"] if changed(connection, back, [oid]) else []
+            elif (asked := _asked(connection, back, [oid])) and asked[0].open:
+                found.append(f"EXISTS ({refers} AND {_newer(connection, back, oid, other)})")
             else:
-                found.append(f"EXISTS ({refers} AND {_newer(back, other)})")
+                found.append("true")
         elif (schema, name) in kept and len(alias) < 8:
             its = of(connection, back, kept[schema, name], parent, other)
             own = _own(back, kept[schema, name], parent, other)
@@ -117,15 +128,56 @@ def _by_reference(connection: Connection, back: Back, table: Table, alias: str) 
 def before(connection: Connection, back: Back, oids: Iterable[int]) -> None:
     """The body is about to change rows of tables: nobody can tell afterwards whether others had written to them."""
     if there := back.already.intersection(oids) - back.changed_since.keys():
-        for table in _readable(connection, back, there - set(reading.large(connection, there, _LARGE))):
-            changed(connection, back, table)
+        changed(connection, back, there)
 
 
-def changed(connection: Connection, back: Back, table: Table) -> bool:
-    """Whether a table that was there before has rows that somebody has written since the downgrade."""
-    if table.oid not in back.changed_since:
-        back.changed_since[table.oid] = _exists(connection, table, _newer(back, "l"))
-    return back.changed_since[table.oid]
+def changed(connection: Connection, back: Back, oids: Iterable[int]) -> bool:
+    """Whether one of these tables, that were there before, has rows that somebody has written since, or may have."""
+    found = False
+    for one in _asked(connection, back, oids):
+        if one.oid not in back.changed_since:
+            # What the body has changed by now, nobody has looked at before.
+            same = back.flow.changed.isdisjoint(flow.parts(connection, [one.oid]))
+            known = one.open and one.size <= LARGE and same
+            back.changed_since[one.oid] = not known or _any_newer(connection, back, one)
+        found = found or back.changed_since[one.oid]
+    return found
+
+
+def wrote(connection: Connection, back: Back) -> tuple[int, ...]:
+    """The tables that hold, after the step, nothing that others have written since the downgrade, though its xids are young."""
+    if back.fresh:
+        return ()
+    own = [table.oid for one, table in made(connection, back) if not _has_own(connection, back, one, table)]
+    own += [oid for oid, found in back.changed_since.items() if not found]
+    return tuple(sorted(flow.parts(connection, own)))
+
+
+class _Asked(NamedTuple):
+    """A table that there was before. ``open``: the role may read all of it; ``size`` in bytes."""
+
+    oid: int
+    schema: str
+    name: str
+    open: bool
+    size: int
+
+
+def _asked(connection: Connection, back: Back, oids: Iterable[int]) -> list[_Asked]:
+    wanted = list(oids)
+    if not wanted:
+        return []
+    found = connection.exec_driver_sql(_ASKED, (wanted, evidence.own(back.schema))).all()
+    return [_Asked(*row) for row in found]
+
+
+def _any_newer(connection: Connection, back: Back, one: _Asked) -> bool:
+    table = evidence.named(connection, one.schema, one.name)
+    if table is None:
+        return True
+    with checksum.reading(connection):
+        rows = f"{rows_of(table)} AS l WHERE {_newer(connection, back, one.oid, 'l')}"
+        return bool(execute(connection, f"SELECT EXISTS (SELECT FROM {rows})").scalar_one())
 
 
 def may_be(connection: Connection, back: Back, table: Table) -> bool:
@@ -140,15 +192,7 @@ def may_be(connection: Connection, back: Back, table: Table) -> bool:
 
 def _made_of_newer(connection: Connection, back: Back, table: Table, but: Iterable[int]) -> bool:
     read = (flow.into(connection, back.flow, table.oid) or frozenset()).difference(but)
-    return any(changed(connection, back, each) for each in _readable(connection, back, read))
-
-
-def _readable(connection: Connection, back: Back, oids: Iterable[int]) -> Iterator[Table]:
-    wanted = list(oids)
-    found = connection.exec_driver_sql(_READABLE, (wanted, evidence.own(back.schema))).all() if wanted else []
-    for schema, name in found:
-        if table := evidence.named(connection, schema, name):
-            yield table
+    return bool(read) and changed(connection, back, read)
 
 
 def _has_own(connection: Connection, back: Back, one: Object, table: Table) -> bool:
@@ -170,12 +214,31 @@ def _is_referred(connection: Connection, table: Table) -> bool:
     return bool(connection.exec_driver_sql(_REFERRED, {"oid": table.oid}).scalar_one())
 
 
-def _newer(back: Back, alias: str) -> str:
-    """SQL: that a row was written since the downgrade, and not by the running transaction: what that sees of one that has not
-    ended is its own."""
+def _newer(connection: Connection, back: Back, oid: int, alias: str) -> str:
+    """SQL: that a row of a table was written since the downgrade, and not by the running transaction: what that sees of one that
+    has not ended is its own."""
+    parts = flow.parts(connection, [oid])
+    steps = [(first, last) for first, last, tables in back.steps if not tables.isdisjoint(parts)]
     status = f"pg_catalog.pg_current_xact_id()::pg_catalog.text::bigint - pg_catalog.age({alias}.xmin)"
     other = f"pg_catalog.pg_xact_status(({status})::pg_catalog.text::pg_catalog.xid8) IS DISTINCT FROM 'in progress'"
-    return f"({since.written(back.stash, alias, back.steps)} AND {other})"
+    there = _kept_beside(connection, back, oid, alias)
+    return f"CASE WHEN {since.written(back.stash, alias, steps)}{there} THEN {other} ELSE false END"
+
+
+def _kept_beside(connection: Connection, back: Back, oid: int, alias: str) -> str:
+    """SQL: that a row is none that the same run has kept of the table when it went back further: such a table was made anew by a
+    step before this one, and so are all of its rows."""
+    where = f"s.id > %s AND s.run_id = (SELECT o.run_id FROM {back.schema}.stash AS o WHERE o.id = %s)"
+    for stash in manifest.read(connection, back.schema, where, (back.stash.id, back.stash.id)):
+        for one in stash.objects:
+            table = evidence.named(connection, one.schema, one.name) if one.kind == "table" else None
+            if table is None or table.oid != oid or not one.key or not write_back.keyed(one, table):
+                continue
+            place = stash.place(one)
+            if execute(connection, f"SELECT pg_catalog.to_regclass({literal(place)}) IS NOT NULL").scalar_one():
+                same = write_back.same_key(one.key, table, kept="k", now=alias)
+                return f" AND NOT EXISTS (SELECT FROM {place} AS k WHERE {same})"
+    return ""
 
 
 def _own(back: Back, one: Object, table: Table, alias: str) -> str:
@@ -217,5 +280,8 @@ def _not_said(connection: Connection, back: Back, one: Object, table: Table, ali
     said = twins.told_apart_by(connection, one, table, columns)
     said += [] if _by_server(connection, one, table) else list(one.key)
     text = literal(back.edited or "")
-    each = [f"coalesce(pg_catalog.strpos({text}, {alias}.{identifier(name)}::pg_catalog.text), 1) > 0" for name in said]
+    each = [
+        f'coalesce(pg_catalog.strpos({text}, {alias}.{identifier(name)}::pg_catalog.text COLLATE pg_catalog."C"), 1) > 0'
+        for name in said
+    ]
     return f"NOT ({' AND '.join(each) or 'true'})"

@@ -56,7 +56,10 @@ _MOVES = re.compile(
     r"\b(INSERT|UPDATE|MERGE|COPY|DO|CALL)\b|\bCREATE\b.*\bTABLE\b.*\bAS[\s(]+(SELECT|WITH|VALUES|TABLE)\b",
     re.IGNORECASE | re.DOTALL,
 )
-_CHANGES = re.compile(r"\b(UPDATE|DELETE|DO|CALL)\b", re.IGNORECASE)
+_CHANGES = re.compile(
+    r"\b(UPDATE|DELETE|MERGE|DO|CALL|CONFLICT)\b|\bALTER\s+TABLE\b.*\b(TYPE|DEFAULT|GENERATED|\w*SERIAL)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 _EMPTIES = re.compile(r"\bTRUNCATE\b", re.IGNORECASE)
 _SKIPS = re.compile(r"\bON\s+CONFLICT\b|\bMERGE\s+INTO\b|\bNOT\s+EXISTS\s*\(", re.IGNORECASE)
 _UNLESS = re.compile(r"\bMERGE\s+INTO\b|\bNOT\s+EXISTS\s*\(", re.IGNORECASE)
@@ -120,7 +123,7 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                 if back.waits and fills.first(text, back.waits.values()):
                     meanwhile.come_back(connection, back, all_=True)
                     sources.note(connection, back)
-                if _CHANGES.search(text) and any(one.kind == "table" for one in back.rows()):
+                if _CHANGES.search(text) and sources.wanted(back):
                     fresh.before(connection, back, unite.about(connection, text))
                 send = functools.partial(_with_rows, connection, back, super().execute)
                 run = _run if back.afterwards or _ALTERS.search(text) else _plainly
@@ -128,8 +131,7 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                 if back.afterwards or back.sources:
                     run = functools.partial(unite.sent, connection, back, run, text)
                 opaque.sent(connection, back, run, text)
-                if not _builds(text):
-                    sources.look(connection, back, handed=self.description is not None)
+                sources.look(connection, back, handed=self.description is not None, builds=_builds(text))
                 # The result of this cursor stays to be read: what comes back does so on cursors of its own.
                 meanwhile.come_back(connection, back)
                 sources.note(connection, back)

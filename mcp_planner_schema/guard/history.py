@@ -29,7 +29,7 @@ COMMENT ON SCHEMA {schema} IS 'What the migration guard writes: runs, history, k
 _MISSING = """
 SELECT pg_catalog.count(*) FILTER (WHERE pg_catalog.to_regclass(name) IS NULL
          OR name = pg_catalog.concat(%(schema)s::text, '.history') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
-           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'xid')
+           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'wrote')
          OR name = pg_catalog.concat(%(schema)s::text, '.stash') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
            WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'went')
          OR name = pg_catalog.concat(%(schema)s::text, '.stash_object') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
@@ -114,10 +114,11 @@ CREATE TABLE IF NOT EXISTS {schema}.history (
     error        text,
     scripts      jsonb,
     checksum_before text,
-    xid          text
+    xid          text,
+    wrote        bigint[]
 );
 ALTER TABLE {schema}.history ADD COLUMN IF NOT EXISTS scripts jsonb, ADD COLUMN IF NOT EXISTS checksum_before text,
-    ADD COLUMN IF NOT EXISTS xid text,
+    ADD COLUMN IF NOT EXISTS xid text, ADD COLUMN IF NOT EXISTS wrote bigint[],
     DROP CONSTRAINT history_direction_check,
     ADD CONSTRAINT history_direction_check CHECK (direction IN ('upgrade', 'downgrade', 'stamp', 'accept'));
 CREATE INDEX IF NOT EXISTS history_revision ON {schema}.history (revision, id);
@@ -131,6 +132,8 @@ COMMENT ON COLUMN {schema}.history.scripts IS 'What op.run_script has run: name,
 COMMENT ON COLUMN {schema}.history.checksum IS 'v1: sha256 over revision (no header, comments, layout) and SQL files';
 COMMENT ON COLUMN {schema}.history.xid IS
 'The step''s transaction, whose last xid is the row''s own xmin; null where it committed in the middle or left newer rows';
+COMMENT ON COLUMN {schema}.history.wrote IS
+'The tables, by OID, of which it has written what nobody else had written to since a downgrade';
 COMMENT ON COLUMN {schema}.history.checksum_before IS 'Of direction accept: what stood for the revision until then';
 """
 
@@ -166,6 +169,7 @@ class Entry:
     scripts: tuple[Mapping[str, Any], ...] = ()
     checksum_before: str | None = None
     xid: str | None = None
+    wrote: tuple[int, ...] = ()
 
 
 def origin(folder: Path) -> Origin:
@@ -332,7 +336,7 @@ def write(connection: Connection, schema: str, run: int, who: Origin, entry: Ent
         "source": entry.source, "waivers": list(entry.waivers), "who": who.who, "host": who.host,
         "git_commit": who.git_commit, "tool_version": __version__, "error": entry.error,
         "scripts": json.dumps(entry.scripts) if entry.scripts else None, "checksum_before": entry.checksum_before,
-        "xid": entry.xid,
+        "xid": entry.xid, "wrote": list(entry.wrote) or None,
     }  # fmt: skip
     columns, places = ", ".join(values), ", ".join(["%s"] * len(values))
     written = (
@@ -346,14 +350,16 @@ def write(connection: Connection, schema: str, run: int, who: Origin, entry: Ent
     return found
 
 
-def steps_since(connection: Connection, schema: str, xid: str) -> list[tuple[int, int]]:
-    """The first and last xid of each step that has become final since a transaction, as numbers that never begin anew."""
+def steps_since(connection: Connection, schema: str, stash: int, xid: str) -> list[tuple[int, int, frozenset[int]]]:
+    """The first and last xid, as numbers that never begin anew, and the tables of each step since a downgrade's transaction:
+    upgrades that have given back, and downgrades of the same run."""
     rows = connection.exec_driver_sql(
-        "SELECT h.xid::bigint, pg_catalog.pg_current_xact_id()::text::bigint - pg_catalog.age(h.xmin) "
-        f"FROM {schema}.history h WHERE h.xid IS NOT NULL AND h.xid::bigint > %s ORDER BY 1",
-        (int(xid),),
+        "SELECT h.xid::bigint, pg_catalog.pg_current_xact_id()::text::bigint - pg_catalog.age(h.xmin), h.wrote "
+        f"FROM {schema}.history h WHERE h.xid::bigint > %s AND h.wrote IS NOT NULL AND (h.direction = 'upgrade' "
+        f"OR h.run_id = (SELECT s.run_id FROM {schema}.stash s WHERE s.id = %s)) ORDER BY 1",
+        (int(xid), stash),
     )
-    return [(first, last) for first, last in rows]
+    return [(first, last, frozenset(wrote)) for first, last, wrote in rows]
 
 
 def made_by(connection: Connection, schema: str, version_table: str, revision: str) -> tuple[str, str] | None:

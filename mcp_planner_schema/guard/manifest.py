@@ -239,6 +239,14 @@ def waiting(connection: Connection, schema: str, version_table: str, revision: s
     return read(connection, schema, where, (version_table, revision))
 
 
+def others_wait(connection: Connection, schema: str, version_table: str, number: int) -> bool:
+    """Whether another stash than this one waits for the upgrade of its revision."""
+    asked = (
+        f"SELECT EXISTS (SELECT FROM {schema}.stash s WHERE s.state = 'kept' AND s.version_table = %s AND s.id <> %s)"
+    )
+    return bool(connection.exec_driver_sql(asked, (version_table, number)).scalar_one())
+
+
 def left_behind(connection: Connection, schema: str, version_table: str, revision: str) -> list[str]:
     """One line for each stash of this revision that is not wholly back: an upgrade does not touch it any more."""
     where = "s.state = 'partly restored' AND s.direction = 'downgrade' AND s.version_table = %s AND s.revision = %s"

@@ -71,6 +71,7 @@ def come_back(
         if back.shapes.get(one.number) == shape and not again:
             continue
         back.shapes[one.number] = shape
+        sources.look(connection, back, handed=False)  # what the body has done, before the guard does something
         connection.exec_driver_sql("SAVEPOINT guard_restore")
         try:
             fill.rows(connection, back, one, table, deleted=wanting and one.number not in back.stood, all_=all_)
@@ -84,6 +85,7 @@ def come_back(
                 raise
             connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_restore")
         connection.exec_driver_sql("RELEASE SAVEPOINT guard_restore")
+        sources.note(connection, back)
 
 
 def moving(connection: Connection, back: Back) -> list[int]:

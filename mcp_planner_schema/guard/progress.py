@@ -44,9 +44,10 @@ class Progress:
     ``row_xid`` is the transaction that the attempt's row of ``history`` was written in, its last statement: empty before that.
     ``own`` are the revision's budgets. ``checksum`` is computed before the first attempt: it takes long enough to be felt under
     a lock. ``rehearsed``: whatever happens to it, it is rolled back. ``restored``: what an earlier downgrade kept came back in
-    it, and with it (``fresh``) rows that were not there before. ``known`` are the locks that its trace has found, by table.
-    ``scripts`` are those that it has run, ``bypassed`` says what its backfills have silenced, ``noted`` is what is kept of the
-    revisions that are applied by it. ``locks`` are those that it held at its end, ``wal_from`` is where the server's WAL stood
+    it; ``wrote`` are tables of which it has written what nobody else had written to since. ``known`` are the locks that its
+    trace has found, by table. ``scripts`` are those that it has run, ``bypassed`` says what its backfills have silenced,
+    ``noted`` is what is kept of the revisions that are applied by it. ``locks`` are those that it held at its end, ``wal_from``
+    is where the server's WAL stood
     when the attempt began. ``late``: the last try was ended by its deadline; ``slow`` counts the tries at the end that were,
     with nobody in the way. ``picture`` is what the catalog was like at its end. ``in_the_way``: the last try failed among rows
     that had come back; ``afterwards``: so they come back after the body (see ``Back``). ``before_commit`` is to be called
@@ -75,7 +76,7 @@ class Progress:
     archive: Archive | None = None
     rehearsed: bool = False
     restored: bool = False
-    fresh: bool = False
+    wrote: tuple[int, ...] = ()
     clock: Clock = field(default_factory=lambda: Clock(math.inf))
     known: dict[str, str] = field(default_factory=dict)
     locks: dict[str, str] = field(default_factory=dict)
@@ -141,7 +142,7 @@ def script_of(step: Step) -> Script:
 def entry(progress: Progress, outcome: str, error: str | None = None) -> history.Entry:
     """The row of ``history`` for a step that ends now."""
     header = progress.judged.header if progress.judged else None
-    judged, whole = progress.judged, not (progress.fresh or progress.committed)
+    judged, whole = progress.judged, outcome == "done" and not progress.committed
     return history.Entry(
         revision=progress.name,
         direction=progress.direction,
@@ -159,7 +160,8 @@ def entry(progress: Progress, outcome: str, error: str | None = None) -> history
         waivers=(*(map(str, header.waivers) if header else ()), *progress.bypassed),
         error=error,
         scripts=tuple(progress.scripts),
-        xid=progress.seen.xid if outcome == "done" and progress.direction != "stamp" and whole else None,
+        xid=progress.seen.xid if whole and progress.wrote else None,
+        wrote=progress.wrote if whole else (),
     )
 
 

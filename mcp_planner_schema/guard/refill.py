@@ -15,6 +15,10 @@ from mcp_planner_schema.guard.postcheck import execute, identifier
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+_EMPTY = "23502"
+"""SQLSTATE of a row without a value that must be there: not_null_violation."""
+
+_WANTING = "the table has a column by now that must have a value, and they have none"
 _UNKNOWN = "nobody can tell what was written to them since"
 
 
@@ -24,7 +28,8 @@ class Filled:
 
     Of those left, ``gone`` have been deleted since the downgrade, and ``barred`` were not let in; newer ones stand in the place
     of the others, unless ``why`` says why. ``missing`` are columns without a place. ``displaced`` rows had other values that
-    the upgrade itself had put there; those are kept in ``aside``, and in ``inserted`` removed rows of a table that stays.
+    the upgrade itself had put there; those are kept in ``aside``, and in ``inserted``
+    removed rows of a table that stays, of which ``stay`` more were not there before.
     ``swapped``: the table itself came back. ``written`` rows were put in or changed. ``rest`` is SQL of those left, conditions
     on the kept rows ``c`` of which one is true, and ``which`` the same for each part of them (see :mod:`.left`), where they
     have a key.
@@ -43,6 +48,7 @@ class Filled:
     rest: tuple[str, ...] = ()
     which: Mapping[str, str] = field(default_factory=dict)
     inserted: str = ""
+    stay: int = 0
 
     def and_(self, connection: Connection, place: str, other: Filled) -> Filled:
         """Both together, ``other`` right after this one: what it has put back is not left any more, and no row counts twice."""
@@ -52,7 +58,7 @@ class Filled:
             self.removed + other.removed, tuple({*self.missing, *other.missing}), self.displaced + other.displaced,
             self.aside or other.aside, self.why or other.why, written=self.written + other.written,
             gone=self.gone + other.gone, barred=self.barred + other.barred, rest=rest, which={**self.which, **other.which},
-            inserted=self.inserted or other.inserted,
+            inserted=self.inserted or other.inserted, stay=self.stay + other.stay,
         )  # fmt: skip
 
 
@@ -83,11 +89,32 @@ def exactly(
                 beside_newer.update(connection, place, one, table, free, f"{place} AS c", where)
         if not (one.key and set(one.key) <= set(columns)):  # those that an earlier try has put in are there
             which = _surplus(place, table, columns)
-    written = write_back.insert(connection, place, one, table, columns, which)
-    filled = Filled(removed=removed, missing=missing, displaced=displaced, aside=aside, written=written)
+    written, wanting = _insert(connection, place, one, table, columns, which)
+    why = _WANTING if wanting else ""
+    filled = Filled(removed=removed, missing=missing, displaced=displaced, aside=aside, written=written, why=why)
     if write_back.same(connection, place, one, table, columns):
         return filled
     return _left(connection, place, one, table, columns, filled, Left(one.key))
+
+
+def _insert(
+    connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], which: str
+) -> tuple[int, bool]:
+    """Insert kept rows; gives how many, and whether none could for a column that they did not have."""
+    from sqlalchemy.exc import IntegrityError
+
+    connection.exec_driver_sql("SAVEPOINT guard_insert")
+    try:
+        written, wanting = write_back.insert(connection, place, one, table, columns, which), False
+    except IntegrityError as error:
+        if getattr(error.orig, "pgcode", "") != _EMPTY:
+            raise
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_insert")
+        if not write_back.wants_more(connection, one, table):
+            raise
+        written, wanting = 0, True
+    connection.exec_driver_sql("RELEASE SAVEPOINT guard_insert")
+    return written, wanting
 
 
 def beside(connection: Connection, place: str, one: Object, table: Table, may: Left) -> Filled:
@@ -115,8 +142,8 @@ def columns(
     back by itself, not only all of them together. ``filling``: the body has ended, and an empty one gets its value in any case.
     """
     there = {column.name: column for column in table.columns.values()}
-    back = [name for name in one.lost if name in there and not there[name].generated]
-    missing = tuple(name for name in one.lost if name not in there)
+    back = [name for name in one.lost if write_back.fits(one, table, name) and not there[name].generated]
+    missing = tuple(name for name in one.lost if not write_back.fits(one, table, name))
     kept = one.checksum.rows if one.checksum else 0
     if not one.key or not set(one.key) <= set(there) or set(one.key) & set(one.lost):
         why = "the rows had no key that is still there" if kept else ""
@@ -169,7 +196,7 @@ def columns(
 def differing(connection: Connection, place: str, one: Object, table: Table) -> int:
     """How many rows have a value in a lost column that is not their kept one."""
     there = {column.name: column for column in table.columns.values()}
-    back = [name for name in one.lost if name in there and not there[name].generated]
+    back = [name for name in one.lost if write_back.fits(one, table, name) and not there[name].generated]
     if not back or not write_back.keyed(one, table):
         return 0
     same, live = checksum.alike(connection, place, rows_of(table), back), rows_of(table)

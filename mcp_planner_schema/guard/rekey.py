@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mcp_planner_schema.guard import checksum, clear, evidence, fresh, ladder, sequences, silence, twins, write_back
 from mcp_planner_schema.guard.back import Back, made, undoable
-from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
+from mcp_planner_schema.guard.evidence import Column, Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import Object
 from mcp_planner_schema.guard.postcheck import execute, identifier, literal
 
@@ -55,17 +55,33 @@ UNION SELECT d.refobjid::bigint FROM pg_catalog.pg_attrdef f JOIN pg_catalog.pg_
   JOIN pg_catalog.pg_class s ON s.oid = d.refobjid AND s.relkind = 'S'
 WHERE f.adrelid = %(oid)s AND f.adnum = %(n)s
 """
-# Equal rows pair off by number; who is what it was already, does not take part.
-# Without anything that tells a row it has no pair, and keeps its key.
+# Equal rows pair off by number; who is what it was already, does not take part. Without anything that tells a row it has no pair,
+# and keeps its key. Of rows that are like others, those who refer to them tell more: a row with a kept value refers to the kept
+# one, and what is referred to by others only is new.
 _PAIRS = """
 CREATE TEMPORARY TABLE guard_keys ON COMMIT DROP AS
 WITH kept AS MATERIALIZED (SELECT {kept} AS key, {was} AS said FROM {place} AS c),
 live AS MATERIALIZED (SELECT l.{key} AS key, {now} AS said FROM {live} AS l),
+vague AS MATERIALIZED (SELECT said FROM kept GROUP BY said HAVING pg_catalog.count(*) > 1
+                       UNION SELECT said FROM live GROUP BY said HAVING pg_catalog.count(*) > 1),
+refers AS MATERIALIZED (SELECT l.key AS was, l.key AS target FROM live AS l WHERE false{refers}),
+told AS MATERIALIZED (
+  SELECT r.was, pg_catalog.min(r.target::text) AS target FROM refers AS r JOIN live AS l ON l.key = r.was
+  WHERE l.said IN (SELECT v.said FROM vague AS v) AND r.target IS NOT NULL
+  GROUP BY r.was HAVING pg_catalog.count(DISTINCT r.target) = 1),
+sure AS MATERIALIZED (
+  SELECT t.was, k.key AS target FROM told AS t JOIN kept AS k ON k.key::text = t.target
+  WHERE t.target IN (SELECT o.target FROM told AS o GROUP BY o.target HAVING pg_catalog.count(*) = 1)),
+mine AS MATERIALIZED (
+  SELECT l.key, l.said, l.said IN (SELECT v.said FROM vague AS v) AND l.key IN (SELECT r.was FROM refers AS r) AS others
+  FROM live AS l WHERE l.key NOT IN (SELECT t.was FROM sure AS t)),
 k AS (SELECT key, said, pg_catalog.row_number() OVER (PARTITION BY said ORDER BY key) AS n FROM kept
-      WHERE NOT EXISTS (SELECT FROM live WHERE live.key = kept.key AND live.said = kept.said)),
-a AS (SELECT key, said, pg_catalog.row_number() OVER (PARTITION BY said ORDER BY key) AS n FROM live
-      WHERE NOT EXISTS (SELECT FROM kept WHERE live.key = kept.key AND live.said = kept.said)),
-pairs AS (SELECT a.key AS was, a.said, k.key AS target FROM a LEFT JOIN k ON k.said = a.said AND k.n = a.n)
+      WHERE kept.key NOT IN (SELECT t.target FROM sure AS t)
+        AND NOT EXISTS (SELECT FROM mine WHERE mine.key = kept.key AND mine.said = kept.said AND NOT mine.others)),
+a AS (SELECT key, said, others, pg_catalog.row_number() OVER (PARTITION BY said, others ORDER BY key) AS n FROM mine
+      WHERE mine.others OR NOT EXISTS (SELECT FROM kept WHERE mine.key = kept.key AND mine.said = kept.said)),
+pairs AS (SELECT a.key AS was, a.said, k.key AS target FROM a LEFT JOIN k ON k.said = a.said AND k.n = a.n AND NOT a.others
+          UNION ALL SELECT t.was, l.said, t.target FROM sure AS t JOIN live AS l ON l.key = t.was WHERE t.was <> t.target)
 SELECT p.was, p.target, {unused} AS unused FROM pairs AS p
 WHERE p.target IS NOT NULL OR p.was IN (SELECT q.target FROM pairs AS q){others}
 """
@@ -217,7 +233,7 @@ def seeds(connection: Connection, back: Back, one: Object, table: Table) -> int:
 def values(connection: Connection, back: Back, one: Object, table: Table) -> None:
     """A column is there again that a sequence fills: rows that were written since have got numbers that others had, and get
     unused ones; so do for a moment those that have exchanged theirs. Not where somebody refers to them already."""
-    from sqlalchemy.exc import IntegrityError
+    from sqlalchemy.exc import DBAPIError
 
     given = twins.given(connection, table)
     for column in table.columns.values():
@@ -243,7 +259,9 @@ def values(connection: Connection, back: Back, one: Object, table: Table) -> Non
             for each in sequence if written else ():
                 if each.rising and each.last_value < highest + written:
                     sequences.advance(connection, each.schema, each.name, highest + written, True)
-        except IntegrityError:
+        except DBAPIError as error:
+            if getattr(error.orig, "pgcode", None) in (*ladder.TRANSIENT, ladder.CANCELED):
+                raise
             connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_values")
         connection.exec_driver_sql("RELEASE SAVEPOINT guard_values")
 
@@ -335,7 +353,7 @@ def _paired(
             _PAIRS.format(
                 kept=write_back.typed(key), key=identifier(key.name), place=back.stash.place(one), live=rows_of(table),
                 was=_told_by("c", compared, by_unique), now=_told_by("l", compared, by_unique),
-                unused=which[0], others=which[1],
+                unused=which[0], others=which[1], refers="" if by_unique else _refers(connection, back, table, key),
             ),
         ).rowcount  # fmt: skip
         for unique in twins.uniques(connection, one, table, [name for name in columns if name not in blind]):
@@ -345,6 +363,24 @@ def _paired(
             if rows and execute(connection, asked).scalar_one():
                 raise _Ambiguous
     return rows
+
+
+def _refers(connection: Connection, back: Back, table: Table, key: Column) -> str:
+    """SQL: for each row that refers to one of the table by a lost column, what it refers to, and what it has referred to."""
+    found = ""
+    for one in back.rows():
+        other = evidence.named(connection, one.schema, one.name) if one.lost else None
+        if other is None or not write_back.keyed(one, other):
+            continue
+        asked = {"key": key.name, "oid": table.oid}
+        for oid, *_, name in connection.exec_driver_sql(_REFERRING, asked).all():
+            if oid == other.oid and name in one.lost:
+                same, column = write_back.same_key(one.key, other, now="r"), identifier(name)
+                found += (
+                    f" UNION ALL SELECT r.{column}, c.{column} FROM {rows_of(other)} AS r "
+                    f"LEFT JOIN {back.stash.place(one)} AS c ON {same} WHERE r.{column} IS NOT NULL"
+                )
+    return found
 
 
 def _told_by(alias: str, compared: list[str], unique: list[str]) -> str:

@@ -49,10 +49,12 @@ _TABLES = "SELECT oid::bigint, relnatts FROM pg_catalog.pg_class WHERE relkind I
 
 
 class Now(NamedTuple):
-    """What has happened since the stash was made: the revision's text as it was, if another, and the xids of other steps."""
+    """What has happened since the stash was made: the revision's text as it was, if another, and the xids and tables of other
+    steps; whether other stashes wait for theirs."""
 
     edited: str | None = None
-    steps: tuple[tuple[int, int], ...] = ()
+    steps: tuple[tuple[int, int, frozenset[int]], ...] = ()
+    others: bool = False
 
 
 def later(connection: Connection, schema: str, stash: Stash, who: str, *, dry: bool = False) -> list[str]:
@@ -79,7 +81,7 @@ def begin(
     ``afterwards``: what is to wait for the end of the body, see :class:`Back`. Raises :class:`Refused` where the stash is not
     what the manifest says.
     """
-    edited, steps = now or Now()
+    edited, steps, others = now or Now()
     back = Back(schema, stash, anyway=later, afterwards=afterwards, edited=edited, steps=steps)
     back.xid = connection.exec_driver_sql(XID).scalar_one()
     if any(one.kind == "rows" or one.lost for one in back.rows()):
@@ -99,6 +101,8 @@ def begin(
         back.changes = since.changes(connection, stash, changed)
     for one in back.rows():
         there = back.before.get((one.schema, one.name))
+        if others and there and not later:
+            fresh.before(connection, back, [there.oid])  # asked of this step by one that follows
         if back.newer(one) and one.lost and there:
             every = any(oid != there.oid for oid in back.sources)
             back.crossed |= {one.number} if every else set()
@@ -178,8 +182,15 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
             first = back.filled[one.number]
             fill.rows(connection, back, one, table, last=True, cleared=True)
             back.filled[one.number] = replace(
-                back.filled[one.number], removed=first.removed, displaced=first.displaced, aside=first.aside
+                back.filled[one.number],
+                removed=first.removed,
+                displaced=first.displaced,
+                aside=first.aside,
+                inserted=first.inserted,
             )
+    for one, table in sorted(there, key=lambda pair: -(order or {}).get(pair[1].oid, 0)):
+        if not back.anyway and one.number in back.filled:
+            fill.not_there(connection, back, one, table)
     postponed.prove(connection, back)
     over_commit.end(connection, back)
     for number, first in columns.items():

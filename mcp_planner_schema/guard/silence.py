@@ -123,7 +123,11 @@ def loops(connection: Connection, oids: Sequence[int]) -> Iterator[None]:
         execute(connection, f"ALTER TABLE {table} ALTER CONSTRAINT {name} DEFERRABLE INITIALLY DEFERRED")
     if found:
         execute(connection, "SET CONSTRAINTS ALL DEFERRED")
-    connection.info[_LATER] = True
+    if _LATER in connection.info:  # around others that wait: these wait with them
+        yield
+        connection.info[_LATER] += found
+        return
+    connection.info[_LATER] = found
     try:
         yield
     finally:

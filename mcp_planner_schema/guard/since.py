@@ -21,6 +21,8 @@ WHERE NOT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP
 
 
 _HALF = 2**31
+_BESIDE = 1_000_000
+"""How many xids there may be that are younger than the running transaction's own."""
 
 
 def require_lists(connection: Connection, stash: Stash) -> None:
@@ -42,7 +44,7 @@ def written(stash: Stash, alias: str = "l", steps: Sequence[tuple[int, int]] = (
     # xids begin anew after 2^32: one that is half of them away counts as one to come. Rows that are older than that were there.
     age, begin = f"pg_catalog.age({alias}.xmin)", int((oldest or [own])[0])
     since = f"{alias}.xmin <> {literal(own)}::pg_catalog.xid8::pg_catalog.xid"
-    since += f" AND ({passed} > {_HALF} OR ({age} <= {passed} AND {age} > -{_HALF} / 2))"
+    since += f" AND ({passed} > {_HALF} OR ({age} <= {passed} AND {age} > -{_BESIDE}))"
     by_others = [f" AND NOT {passed} - {age} BETWEEN {first - begin:d} AND {last - begin:d}" for first, last in steps]
     return f"({since}{''.join(by_others)})"
 

@@ -16,9 +16,12 @@ from mcp_planner_schema.guard.transaction import ELSEWHERE
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-# The sequences that give columns of a table their values, and the table that this is a partition of.
+# The sequences that give columns of a table their values, and the table that this is a partition of; whether the transaction has
+# taken a value of it, or made it.
 _SEQUENCES = """
-SELECT DISTINCT t.root::bigint, coalesce(s.oid, 0)::bigint
+SELECT DISTINCT t.root::bigint, coalesce(s.oid, 0)::bigint,
+       EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation'
+               AND l.relation = s.oid AND l.mode IN ('RowExclusiveLock', 'AccessExclusiveLock'))
 FROM (SELECT u.oid, coalesce(pg_catalog.pg_partition_root(u.oid::pg_catalog.regclass)::oid, u.oid) AS root
       FROM pg_catalog.unnest(%s::oid[]) AS u (oid)) AS t
 LEFT JOIN pg_catalog.pg_attrdef f ON f.adrelid IN (t.oid, t.root)
@@ -31,31 +34,34 @@ LEFT JOIN pg_catalog.pg_class s ON s.relkind = 'S'
 
 
 def begin(connection: Connection, back: Back) -> None:
-    """A transaction of the body begins."""
-    flow.begin(connection, back.flow)
+    """A transaction of the body begins. What the sources are made of may be another by its end."""
+    if wanted(back):
+        back.source_parts |= flow.parts(connection, back.sources)
+        flow.begin(connection, back.flow)
 
 
 def note(connection: Connection, back: Back) -> None:
     """What was read and written until now, the guard has done."""
-    if not _failed(connection):
+    if wanted(back) and not _failed(connection):
         flow.note(connection, back.flow)
 
 
-def look(connection: Connection, back: Back, *, handed: bool = True) -> None:
-    """The body has sent a statement, or has read by a cursor. ``handed``: it has got rows of it.
+def look(connection: Connection, back: Back, *, handed: bool = True, builds: bool = False) -> None:
+    """The body has sent a statement, or has read by a cursor. ``handed``: it has got rows of it;
+    ``builds``: it builds only.
 
-    A table that was written to for the first time, and whose sequence was not asked for a value by then, gets its keys from the
-    body itself.
+    A table that was written to for the first time, or anew, and whose sequence was not asked for a value by then, gets its keys
+    from the body itself.
     """
-    if _failed(connection):
+    if not wanted(back) or _failed(connection):
         return
-    first = flow.look(connection, back.flow, back.already, handed=handed)
+    first = flow.look(connection, back.flow, back.already, handed=handed, builds=builds)
     anew = [oid for oid in first if oid not in back.already]
     if not anew:
         return
     found = connection.exec_driver_sql(_SEQUENCES, (anew,)).all()
-    stands = sequences.named(connection, back.schema, [oid for _, oid in found])
-    back.numbered |= {root for root, oid in found if oid in stands and stands[oid].is_called}
+    stands = sequences.named(connection, back.schema, [oid for _, oid, _ in found])
+    back.numbered |= {root for root, oid, asked in found if asked and oid in stands and stands[oid].is_called}
 
 
 def settle(connection: Connection, back: Back) -> None:
@@ -68,13 +74,18 @@ def settle(connection: Connection, back: Back) -> None:
     for one, table in made(connection, back) if not blind else ():
         if table.oid in connection.info.get(ELSEWHERE, ()):
             continue
-        if not (flow.into(connection, back.flow, table.oid) or frozenset()).intersection(_parts(connection, back)):
+        if not (flow.into(connection, back.flow, table.oid) or frozenset()).intersection(back.source_parts):
             back.seeded.add(one.number)
 
 
-def read(connection: Connection, back: Back) -> bool:
+def read(back: Back) -> bool:
     """Whether the body has read one of them, or nobody knows."""
-    return bool(back.unwatched) or not back.flow.read.isdisjoint(_parts(connection, back))
+    return bool(back.unwatched) or not back.flow.read.isdisjoint(back.source_parts)
+
+
+def wanted(back: Back) -> bool:
+    """Whether anybody will ask: of what was only changed there is nothing to tell."""
+    return bool(back.sources or back.keys or back.stood) or any(one.kind == "table" for one in back.rows())
 
 
 def _failed(connection: Connection) -> bool:
@@ -83,10 +94,3 @@ def _failed(connection: Connection) -> bool:
 
     driver: Any = connection.connection.dbapi_connection
     return bool(driver.info.transaction_status == TRANSACTION_STATUS_INERROR)
-
-
-def _parts(connection: Connection, back: Back) -> frozenset[int]:
-    found: set[int] = set()
-    for oid in back.sources:
-        found.update(connection.exec_driver_sql(flow.PARTS, {"oid": oid}).scalars())
-    return frozenset(found)

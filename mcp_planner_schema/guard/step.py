@@ -73,6 +73,7 @@ def guarded(run: Run, one: Step, at: Progress, original: Any) -> None:
     _postcheck(at, connection, postcheck.expectations(module, upgrade=upgrade), upgrade=upgrade)
     if not at.committed:
         at.rows = sum(written.values())
+        at.wrote = at.wrote if upgrade else tuple(sorted(written))
     if run.catalog and then:
         at.picture = catalog_change.require(run.catalog, at, connection, then)
 
@@ -129,16 +130,16 @@ def _restoring(run: Run, at: Progress, connection: Connection) -> Iterator[None]
     if not waiting:
         yield
         return
-    from mcp_planner_schema.guard import fresh, giveback, meanwhile, restore, told
+    from mcp_planner_schema.guard import fresh, giveback, meanwhile, restore, sources, told
     from mcp_planner_schema.guard.back import InTheWay, undoable
 
     at.clock.allow(run.asked.hold / 1000)
     at.clock.keeping = True
     with journal.own(connection):
-        now = restore.Now(
-            _edited(run, at, connection),
-            tuple(history.steps_since(connection, run.settings.schema, waiting[0].xid.split()[0])),
-        )
+        stash, schema = waiting[0], run.settings.schema
+        steps = history.steps_since(connection, schema, stash.id, stash.xid.split()[0])
+        others = manifest.others_wait(connection, schema, named, stash.id)
+        now = restore.Now(_edited(run, at, connection), tuple(steps), others)
         back = restore.begin(connection, run.settings.schema, waiting[0], afterwards=at.afterwards, now=now)
     before = progress.counters(connection) if at.afterwards else {}
     at.before_commit = functools.partial(meanwhile.before_commit, connection, back)
@@ -148,6 +149,7 @@ def _restoring(run: Run, at: Progress, connection: Connection) -> Iterator[None]
         if not (back.in_the_way or back.afterwards):
             with journal.own(connection):
                 back.in_the_way = fresh.in_the_way(connection, back)
+                sources.note(connection, back)
         if back.in_the_way and undoable(connection, back):  # a body may go on after an error of its statement
             raise InTheWay
     except Exception:
@@ -162,7 +164,7 @@ def _restoring(run: Run, at: Progress, connection: Connection) -> Iterator[None]
         )
     with journal.own(connection):
         at.notes += restore.finish(connection, back, run.origin.who)
-    at.restored, at.fresh = back.changed(), bool(back.fresh)
+    at.restored, at.wrote = back.changed(), fresh.wrote(connection, back)
 
 
 def _edited(run: Run, at: Progress, connection: Connection) -> str | None:

@@ -47,6 +47,11 @@ def of_object(connection: Connection, back: Back, one: Object, table: Table | No
         lines.append(
             f"removed {filled.removed} rows of {one.name} that the upgrade made and that were not there before{where}"
         )
+    if filled.stay:
+        lines.append(
+            f"new: {filled.stay} rows of {one.name} that were not there before stay: others refer to them, they may be made of "
+            "what was written since, or the kept ones could not come back"
+        )
     if fresh := _fresh(connection, back, one, table):
         lines.append(
             f"new: {fresh} rows of {one.name} that were not there before stay: the upgrade made them of what was written since, "

@@ -30,6 +30,7 @@ WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated
   AND (a.attidentity <> '' OR d.oid IS NOT NULL)
 """
 _CLOCK = re.compile(r"\b(now|(transaction|statement|clock)_timestamp)\(\)|\b(CURRENT_(DATE|TIME)|LOCALTIME)")
+_NUMBERS = re.compile(r"\bnextval\(|uuid\w*\(", re.IGNORECASE)
 # Compared by the operator of the foreign key itself. A table that the role may not read has to count as one that refers.
 _REFERRING = """
 SELECT pg_catalog.quote_ident(n.nspname::text) || '.' || pg_catalog.quote_ident(r.relname::text),
@@ -131,6 +132,10 @@ def stood(
     return f"pg_temp.{name}"
 
 
+_LARGE = 512 * 2**20
+"""Bytes of a table of which no list of all keys is made for that."""
+
+
 def any_deleted(connection: Connection, place: str, untouched: str) -> bool:
     """Whether the downgrade has deleted rows whose place is still free."""
     return bool(
@@ -141,10 +146,13 @@ def any_deleted(connection: Connection, place: str, untouched: str) -> bool:
 def keys(
     connection: Connection, place: str, one: Object, live: Table, names: Mapping[str, str], untouched: str
 ) -> str | None:
-    """The same of a table whose keys the body makes, to see what was not there before. None without a key."""
+    """The same of a table whose keys the body makes, to see what was not there before. None without a key, and of a large one."""
     key = [names[name] for name in one.key if name in names]
-    if not key or len(key) < len(one.key) or not any_deleted(connection, place, untouched):
+    if not key or len(key) < len(one.key) or write_back.size_of(connection, live) > _LARGE:
         return None
+    with checksum.reading(connection):
+        if not any_deleted(connection, place, untouched):
+            return None
     name = f"guard_keys_{one.number}"
     with checksum.reading(connection):
         in_use = f"SELECT {checksum.row_hash(key, 'l')} AS key FROM {rows_of(live)} AS l"
@@ -155,20 +163,20 @@ def keys(
 
 def not_there(
     connection: Connection, place: str, one: Object, table: Table, *, stood: str, stays: Callable[[], str], began: str
-) -> tuple[int, str]:
+) -> tuple[int, str, int]:
     """Set rows aside that the upgrade has inserted into a table that stays, and that are none of the kept ones, and delete them:
-    people had renamed or deleted them. Gives how many, and where they are.
+    people had renamed or deleted them. Gives how many, where they are, and how many such rows stay.
 
     Not those ``l`` of which what ``stays`` gives is true (SQL), none that another row refers to, none whose kept one could not
     come back.
     """
     columns, _ = write_back.common(one, table)
     if not one.key or not set(one.key) <= set(columns):
-        return 0, ""
+        return 0, "", 0
     key, same_key = checksum.row_hash(one.key, "l"), write_back.same_key(one.key, table)
     anew = _ANEW.format(live=rows_of(table), stood=stood, key=key, place=place, same_key=same_key, began=literal(began))
-    gone, aside = 0, ""
-    if execute(connection, anew).rowcount:
+    gone, aside, found = 0, "", execute(connection, anew).rowcount
+    if found:
         these = "EXISTS (SELECT FROM pg_temp.guard_anew AS w WHERE w.part = l.tableoid AND w.spot = l.ctid)"
         compared, unique = told_apart_by(connection, one, table, columns), by_unique(connection, one, table, columns)
         out = (
@@ -180,7 +188,7 @@ def not_there(
         if gone:
             execute(connection, f"DELETE FROM {rows_of(table)} AS l WHERE {which}")
     execute(connection, "DROP TABLE pg_temp.guard_anew")
-    return gone, aside
+    return gone, aside, found - gone
 
 
 def give_way(
@@ -325,6 +333,11 @@ def given(connection: Connection, table: Table) -> dict[str, str]:
     """The columns that the server fills by itself, with their defaults."""
     with pinned(connection, search_path=SYSTEM_PATH):
         return {row[0]: row[1] for row in connection.exec_driver_sql(_GIVEN, (table.oid,))}
+
+
+def numbered(connection: Connection, table: Table) -> set[str]:
+    """The columns of which the server makes each value another: by a sequence, or at random."""
+    return {name for name, default in given(connection, table).items() if not default or _NUMBERS.search(default)}
 
 
 def referred(connection: Connection, table: Table) -> str:

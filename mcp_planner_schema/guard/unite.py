@@ -24,7 +24,6 @@ _NAME = r"((?:\"[^\"]+\"|[\w$]+)(?:\s*\.\s*(?:\"[^\"]+\"|[\w$]+))?)"
 _UPDATES = re.compile(rf"\s*(?:UPDATE|DELETE\s+FROM)\s+(?:ONLY\s+)?{_NAME}", re.IGNORECASE)
 _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE|WITH)\b", re.IGNORECASE)
 _OPAQUE = re.compile(r"\s*(DO|CALL|SELECT)\b", re.IGNORECASE)
-_HIDES = re.compile(r"\s*(DO|CALL)\b", re.IGNORECASE)
 _SEVERAL = "21000"
 """SQLSTATE of a subquery that gives several rows: cardinality_violation."""
 
@@ -79,15 +78,10 @@ def sent(connection: Connection, back: Back, send: Callable[[], Any], text: str)
 
 
 def about(connection: Connection, text: str) -> list[int]:
-    """The tables, by OID, whose rows an UPDATE or DELETE is about, or those that a block or call has names of."""
-    said = _without_comments(text)
-    if found := _UPDATES.match(said):
-        oid = connection.exec_driver_sql(_THERE, (found[1],)).scalar()
-        return [oid] if oid else []
-    if not _HIDES.match(said) or len(said) > _LONG:
-        return []
-    words = sorted(set(re.findall(r"[\w$]+", said)))
-    return list(connection.exec_driver_sql(_CALLED, (words,)).scalars())
+    """The tables, by OID, that a text has the names of."""
+    words = set(re.findall(r"[^\W\d][\w$]*", text[:_LONG]))
+    names = sorted(words | {word.lower() for word in words})
+    return list(connection.exec_driver_sql(_CALLED, (names,)).scalars())
 
 
 def _without_comments(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mcp_planner_schema.guard import checksum, manifest, silence
 from mcp_planner_schema.guard.evidence import Column, Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import AFTER, Object
-from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, literal, pinned
 from mcp_planner_schema.guard.stash import value
 
 if TYPE_CHECKING:
@@ -56,6 +56,20 @@ WITH these AS MATERIALIZED (
 SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0 AND confdeltype IN ('c', 'n', 'd')
                AND confrelid IN (SELECT oid FROM these) AND NOT conrelid IN (SELECT oid FROM these))
 """
+_SIZE = """
+SELECT coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(t.oid)), 0)::bigint
+FROM (SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid)) AS t (oid)
+"""
+_REQUIRED = """
+SELECT a.attname::text FROM pg_catalog.pg_attribute a
+WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
+"""
+_KINDS = {
+    "number": ("smallint", "integer", "bigint", "numeric", "real", "double precision"),
+    "text": ("text", "character varying", "character", "name"),
+    "time": ("date", "timestamp without time zone", "timestamp with time zone"),
+    "uuid": ("uuid",), "boolean": ("boolean",), "bytea": ("bytea",), "json": ("json", "jsonb"),
+}  # fmt: skip
 IDENTITY = "SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = %s AND attidentity = 'a'"
 
 
@@ -87,7 +101,10 @@ def set_aside(
     name = manifest.aside_relations(one)[inserted]
     aside = f"{place.partition('.')[0]}.{identifier(name)}"  # a stash's own schema has a name without a dot
     sql = f"SELECT {selected} FROM {live} AS l WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same}) AND {which}"
-    count: int = execute(connection, f"CREATE TABLE {aside} AS {sql}").rowcount
+    there = execute(connection, f"SELECT pg_catalog.to_regclass({literal(aside)}) IS NOT NULL").scalar_one()
+    count: int = execute(
+        connection, f"INSERT INTO {aside} {sql}" if there else f"CREATE TABLE {aside} AS {sql}"
+    ).rowcount
     if count:
         connection.exec_driver_sql("RELEASE SAVEPOINT guard_aside")
         return count, aside
@@ -99,6 +116,12 @@ def set_aside(
 def empty(connection: Connection, table: Table) -> bool:
     """Whether a table has no row."""
     return not execute(connection, f"SELECT EXISTS (SELECT FROM {rows_of(table)})").scalar_one()
+
+
+def size_of(connection: Connection, table: Table) -> int:
+    """Bytes that a table takes with its partitions, without indexes."""
+    size: int = connection.exec_driver_sql(_SIZE, {"oid": table.oid}).scalar_one()
+    return size
 
 
 def count(connection: Connection, place: str) -> int:
@@ -136,9 +159,31 @@ def common(one: Object, table: Table) -> tuple[list[str], tuple[str, ...]]:
     there = {column.name: column for column in table.columns.values()}
     kept = [name for name in one.columns if name != AFTER]
     return (
-        [name for name in kept if name in there and not there[name].generated],
-        tuple(name for name in kept if name not in there),
+        [name for name in kept if fits(one, table, name) and not there[name].generated],
+        tuple(name for name in kept if not fits(one, table, name)),
     )
+
+
+def fits(one: Object, table: Table, name: str) -> bool:
+    """Whether the table has a column of this name whose type takes what was kept: none that was corrected into another kind."""
+    column = next((each for each in table.columns.values() if each.name == name), None)
+    if column is None:
+        return False
+    was = _kind_of(one.types[one.columns.index(name)]) if name in one.columns else ""
+    now = _kind_of(column.type)
+    return not was or not now or was == now or (now == "text" and name not in one.key)
+
+
+def _kind_of(type_: str) -> str:
+    """What a builtin type's values can be compared with; empty of one that is not known here."""
+    base = type_.partition("(")[0].strip()
+    return next((kind for kind, names in _KINDS.items() if base in names), "")
+
+
+def wants_more(connection: Connection, one: Object, table: Table) -> bool:
+    """Whether the table has a column that must have a value, has no default, and was not there when its rows were kept."""
+    found = connection.exec_driver_sql(_REQUIRED, (table.oid,)).scalars()
+    return bool(set(found) - set(one.columns))
 
 
 def typed(column: Column, alias: str = "c.") -> str:
@@ -173,7 +218,7 @@ def absent(one: Object, table: Table, columns: Sequence[str]) -> str:
 
 def keyed(one: Object, table: Table) -> bool:
     """Whether kept rows are told from each other by a primary key that the table still has."""
-    return bool(one.key) and set(one.key) <= {column.name for column in table.columns.values()}
+    return bool(one.key) and all(fits(one, table, name) for name in one.key)
 
 
 def overwrite(
