@@ -10,7 +10,15 @@ import sqlalchemy as sa
 
 from mcp_planner_schema.guard import connect
 from mcp_planner_schema.guard.checksum import checksum
-from tests import test_commits_again, test_lookups, test_restore_hard, test_unite
+from tests import (
+    test_commits_again,
+    test_fresh,
+    test_lookups,
+    test_means,
+    test_numbers_back,
+    test_restore_hard,
+    test_unite,
+)
 from tests.conftest import Database, Project
 from tests.test_checksum import SAME, SUMS
 from tests.test_fingerprint_majors import BINS, major, running
@@ -113,6 +121,54 @@ def test_what_others_write_stays_theirs(database: Database, project: Project, la
 def test_a_new_row_finds_a_kept_one(database: Database, project: Project, key: str) -> None:
     """An UPDATE of the upgrade's looks up what people had added to a lookup."""
     test_unite.test_a_new_row_finds_a_kept_one(database, project, key, " UNIQUE", drops=True, together=False)
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["copied", "moved"])
+@pytest.mark.parametrize("way", test_fresh.WAYS)
+def test_what_is_made_of_a_new_row_stays(
+    database: Database, project: Project, caplog: pytest.LogCaptureFixture, way: str, moved: bool
+) -> None:
+    """What the server counts tells where a row comes from."""
+    test_fresh.test_what_is_made_of_a_new_row_stays(database, project, caplog, way, moved)
+
+
+@pytest.mark.parametrize("setup", [test_fresh.PLAIN, test_fresh.PARTED], ids=["plain", "partitions"])
+@pytest.mark.parametrize("first", test_fresh.FIRST)
+def test_a_table_that_the_upgrade_changes_first(database: Database, project: Project, first: str, setup: str) -> None:
+    """Asked before, of partitions as well."""
+    test_fresh.test_a_table_that_the_upgrade_changes_first_is_looked_at_before(database, project, first, setup, True)
+
+
+@pytest.mark.parametrize("way", test_commits_again.OUTSIDE)
+def test_a_place_without_a_transaction_is_everybodys(database: Database, project: Project, way: str) -> None:
+    """At once, whatever the body does then."""
+    again = test_commits_again.test_a_place_that_comes_without_a_transaction_is_everybodys_at_once
+    again(database, project, way, "commits once more")
+
+
+@pytest.mark.parametrize("key", test_numbers_back.NUMBERS)
+def test_a_number_stays_with_its_row(database: Database, project: Project, key: str) -> None:
+    """Where the server numbers all rows anew."""
+    added = "INSERT INTO inv (amt) VALUES (4)"
+    test_numbers_back.test_a_number_stays_with_its_row(database, project, key, added, "DELETE FROM inv WHERE id = 1")
+
+
+@pytest.mark.parametrize("kind", test_means.KINDS)
+def test_a_new_primary_key_is_the_rows_own(database: Database, project: Project, kind: str) -> None:
+    """And so are its children."""
+    test_means.test_a_new_primary_key_is_the_rows_own(database, project, kind, "one for another")
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["all alike", "changed"])
+def test_a_row_that_a_trigger_makes_for_each(database: Database, project: Project, changed: bool) -> None:
+    """Nothing tells one from another but who has it."""
+    test_means.test_a_row_that_a_trigger_makes_for_each_is_nobody_elses(database, project, "", changed)
+
+
+@pytest.mark.parametrize("way", test_means.STAY)
+def test_seeds_that_refer_to_each_other(database: Database, project: Project, way: str) -> None:
+    """They are not there twice, however often it goes back and forth."""
+    test_means.test_seeds_that_refer_to_each_other_are_not_there_twice(database, project, way)
 
 
 @pytest.mark.parametrize("index", test_restore_hard.EXCHANGED)

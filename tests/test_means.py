@@ -243,3 +243,57 @@ def test_lines_of_a_new_parent_of_the_revision_before_stay(empty: Database, proj
 
     rows = empty.rows("SELECT name, amt FROM team LEFT JOIN budget ON team_id = team.id ORDER BY 1")
     assert rows == [("g1", 7), ("g2", 0), ("g3", 0)]
+
+
+def test_rows_that_are_alike_are_told_by_those_that_say_the_same(empty: Database, project: Project) -> None:
+    """Two towns of one name, and somebody who has moved meanwhile: nobody who refers to a town refers to another then."""
+    setup = (
+        "CREATE TABLE customer (id int PRIMARY KEY, city text); "
+        "INSERT INTO customer VALUES (1, 'Berlin'), (2, 'Hamburg'), (3, 'Kiel')"
+    )
+    ups = [
+        "CREATE TABLE city (id serial PRIMARY KEY, name text)",
+        "INSERT INTO city (name) SELECT DISTINCT city FROM customer ORDER BY 1",
+        "ALTER TABLE customer ADD city_id int REFERENCES city",
+        "UPDATE customer SET city_id = c.id FROM city c WHERE c.name = customer.city", "ALTER TABLE customer DROP city",
+    ]  # fmt: skip
+    down = (
+        "ALTER TABLE customer ADD city text; UPDATE customer SET city = c.name FROM city c WHERE c.id = city_id; "
+        "ALTER TABLE customer DROP city_id; DROP TABLE city"
+    )
+    two(project, setup, "", down, ups="\n".join(map(sql, ups)))
+    empty.rows("INSERT INTO city (name) VALUES ('Berlin'); INSERT INTO customer VALUES (4, 4)")
+    asked = "SELECT customer.id, name FROM customer JOIN city ON city.id = city_id ORDER BY 1"
+
+    down_and_up(
+        project, empty, "UPDATE customer SET city = 'Berlin' WHERE id = 2; INSERT INTO customer VALUES (5, 'Berlin')"
+    )
+
+    assert empty.rows(asked) == [(1, "Berlin"), (2, "Berlin"), (3, "Kiel"), (4, "Berlin"), (5, "Berlin")]
+
+
+@pytest.mark.parametrize(
+    "then", ["ALTER TABLE t ADD x int", "UPDATE other SET n = (SELECT count(DISTINCT uid) FROM t)"]
+)
+def test_a_value_that_was_moved_is_not_overwritten_afterwards(empty: Database, project: Project, then: str) -> None:
+    """The server has filled the column first, and the body then: what people changed elsewhere stays."""
+    setup = (
+        "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2); CREATE TABLE other (n int); "
+        "INSERT INTO other VALUES (0); CREATE TABLE legacy (id int PRIMARY KEY, uid uuid)"
+    )
+    ups = [
+        "ALTER TABLE t ADD uid uuid DEFAULT gen_random_uuid()",
+        "UPDATE t SET uid = l.uid FROM legacy l WHERE l.id = t.id",
+        then,
+        "DELETE FROM legacy",
+    ]
+    down = "INSERT INTO legacy SELECT id, uid FROM t; ALTER TABLE t DROP uid" + (
+        "; ALTER TABLE t DROP x" if "x int" in then else ""
+    )
+    two(project, setup, "", down, ups="\n".join(map(sql, ups)))
+    kept = empty.value("SELECT uid FROM t WHERE id = 2")
+
+    down_and_up(project, empty, f"UPDATE legacy SET uid = '{'1' * 32}' WHERE id = 1")
+
+    assert str(empty.value("SELECT uid FROM t WHERE id = 1")).startswith("11111111")
+    assert empty.value("SELECT uid FROM t WHERE id = 2") == kept

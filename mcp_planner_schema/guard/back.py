@@ -52,8 +52,9 @@ class Back:
 
     ``sources`` are the tables that the downgrade put rows into and somebody has written to since, ``changes`` rows in all, and
     ``source_parts`` these with their partitions; ``flow`` is what the body has read and written, ``numbered`` are the made tables
-    that a sequence has given keys, ``seeded`` the objects that hold seeds only; ``unwatched`` are statements that have written
-    outside of any transaction, ``emptied``: the body has used TRUNCATE, which sets counters to nothing (see :mod:`.sources`).
+    that a sequence has given keys, ``unasked`` those whose sequence had given none when they were first written to, ``seeded``
+    the objects that hold seeds only; ``unwatched`` are statements that have written outside of any transaction, ``emptied``: the
+    body has used TRUNCATE, which sets counters to nothing (see :mod:`.sources`).
 
     ``fresh`` says in SQL, by the number of an object, which rows ``l`` of the upgrade's own are to stay though they were not
     there before, ``edited`` is the text that the revision had then, where it has another by now, ``steps`` are the xids and
@@ -78,6 +79,7 @@ class Back:
     sources: tuple[int, ...] = ()
     flow: Flow = field(default_factory=Flow)
     numbered: set[int] = field(default_factory=set)
+    unasked: set[int] = field(default_factory=set)
     fresh: dict[int, str] = field(default_factory=dict)
     edited: str | None = None
     steps: tuple[tuple[int, int, frozenset[int]], ...] = ()

@@ -143,7 +143,7 @@ def _filled(
     stays = " OR ".join(filter(None, [theirs, back.fresh.get(one.number)]))
     if one.kind == "table":
         if back.newer(one) or not anew(connection, back, table):
-            return refill.beside(connection, place, one, table, may)
+            return refill.beside(connection, place, one, table, may, strictly=back.anyway)
         if theirs and not write_back.keyed(one, table):
             return refill.beside(connection, place, one, table, may)
         return refill.exactly(
@@ -166,7 +166,8 @@ def _filled(
         overwrite = new and touched == listed and (last or one.number not in back.final)
         if overwrite:
             rekey.values(connection, back, one, table)
-        if overwrite and not last and twins.numbered(connection, table) >= set(one.lost):
+        unmoved = one.number not in back.filled and back.flow.updated.isdisjoint(flow.parts(connection, [table.oid]))
+        if overwrite and not last and unmoved and twins.numbered(connection, table) >= set(one.lost):
             touched, all_ = None, True  # the server has filled them, so none is empty, and nothing was moved there yet
         columns = refill.columns(
             connection,

@@ -21,8 +21,8 @@ SELECT coalesce(i.indrelid, c.oid)::bigint,
        coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid)
                                + pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)) FILTER (WHERE c.relkind <> 'i'), 0)::bigint,
        coalesce(pg_catalog.max(c.relfilenode::bigint) FILTER (WHERE c.relkind <> 'i'), 0),
-       coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid)
-                               + pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)) FILTER (WHERE c.relkind <> 'i'), 0)::bigint
+       coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid)) FILTER (WHERE c.relkind <> 'i'), 0)::bigint,
+       coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)) FILTER (WHERE c.relkind <> 'i'), 0)::bigint
 FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
 WHERE c.relkind IN ('r', 'i', 'm') AND c.oid >= 16384 {which} GROUP BY 1
 """
@@ -35,7 +35,7 @@ WITH mine AS MATERIALIZED (
 {counted}
 UNION ALL
 SELECT m.oid::bigint, pg_catalog.pg_stat_get_xact_numscans(m.oid) + pg_catalog.pg_stat_get_xact_tuples_returned(m.oid)
-                      + pg_catalog.pg_stat_get_xact_tuples_fetched(m.oid), 0, 0, 0
+                      + pg_catalog.pg_stat_get_xact_tuples_fetched(m.oid), 0, 0, 0, 0
 FROM mine m WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = m.oid)
 """
 PARTS = "SELECT %(oid)s::bigint UNION SELECT relid::oid::bigint FROM pg_catalog.pg_partition_tree(%(oid)s::oid)"
@@ -43,28 +43,32 @@ PARTS = "SELECT %(oid)s::bigint UNION SELECT relid::oid::bigint FROM pg_catalog.
 
 class Counted(NamedTuple):
     """What was counted of one table: what was read of it, how many rows were written to it, its file, and how many rows of it
-    were changed or deleted."""
+    were deleted, and changed."""
 
     read: int
     written: int
     file: int
-    changed: int
+    deleted: int
+    updated: int
 
 
-_NOTHING = Counted(0, 0, 0, 0)
+_NOTHING = Counted(0, 0, 0, 0, 0)
 
 
 @dataclass
 class Flow:
     """``into`` names, for each table that was written to, the tables whose rows may be in what was written, ``handed`` those
-    whose rows the client may know by now, ``read`` all that were read, ``changed`` those of which rows were changed or deleted.
-    Tables are OIDs, partitions by themselves."""
+    whose rows the client may know by now, ``read`` all that were read, ``updated`` those of which rows were changed,
+    ``rewritten`` these and what has got another file, ``changed`` those as well of which rows were deleted. Tables are OIDs,
+    partitions by themselves."""
 
     counted: dict[int, Counted] = field(default_factory=dict)
     into: dict[int, frozenset[int]] = field(default_factory=dict)
     handed: frozenset[int] = frozenset()
     read: frozenset[int] = frozenset()
     changed: set[int] = field(default_factory=set)
+    updated: set[int] = field(default_factory=set)
+    rewritten: set[int] = field(default_factory=set)
 
 
 def begin(connection: Connection, flow: Flow) -> None:
@@ -92,9 +96,11 @@ def look(
     written = [
         oid for oid, found in now.items() if found[1:3] != before.get(oid, _NOTHING._replace(file=found.file))[1:3]
     ]
-    flow.changed |= {
-        oid for oid, found in now.items() if found[2:] != before.get(oid, _NOTHING._replace(file=found.file))[2:]
-    }
+    for oid, found in now.items():
+        was = before.get(oid, _NOTHING._replace(file=found.file))
+        flow.updated |= {oid} if found.updated != was.updated else set()
+        flow.rewritten |= {oid} if (found.file, found.updated) != (was.file, was.updated) else set()
+        flow.changed |= {oid} if found[2:] != was[2:] else set()
     came = frozenset(oid for oid in read if oid in there).union(*(flow.into.get(oid, ()) for oid in read))
     first = [oid for oid in written if oid not in flow.into or now[oid].file != before.get(oid, now[oid]).file]
     for oid in written:

@@ -110,7 +110,9 @@ def _by_reference(connection: Connection, back: Back, table: Table, alias: str) 
         refers = f"SELECT FROM {rows_of(parent)} AS {other} WHERE {match}"
         parents |= flow.parts(connection, [oid])
         if oid in back.already:
-            if not back.flow.changed.isdisjoint(flow.parts(connection, [oid])):  # by now each row may be the upgrade's
+            if not back.flow.rewritten.isdisjoint(
+                flow.parts(connection, [oid])
+            ):  # by now each row may be the upgrade's
                 found += ["true"] if changed(connection, back, [oid]) else []
             elif (asked := _asked(connection, back, [oid])) and asked[0].open:
                 found.append(f"EXISTS ({refers} AND {_newer(connection, back, oid, other)})")
@@ -137,7 +139,7 @@ def changed(connection: Connection, back: Back, oids: Iterable[int]) -> bool:
     for one in _asked(connection, back, oids):
         if one.oid not in back.changed_since:
             # What the body has changed by now, nobody has looked at before.
-            same = back.flow.changed.isdisjoint(flow.parts(connection, [one.oid]))
+            same = back.flow.rewritten.isdisjoint(flow.parts(connection, [one.oid]))
             known = one.open and one.size <= LARGE and same
             back.changed_since[one.oid] = not known or _any_newer(connection, back, one)
         found = found or back.changed_since[one.oid]
@@ -222,13 +224,18 @@ def _newer(connection: Connection, back: Back, oid: int, alias: str) -> str:
     status = f"pg_catalog.pg_current_xact_id()::pg_catalog.text::bigint - pg_catalog.age({alias}.xmin)"
     other = f"pg_catalog.pg_xact_status(({status})::pg_catalog.text::pg_catalog.xid8) IS DISTINCT FROM 'in progress'"
     there = _kept_beside(connection, back, oid, alias)
-    return f"CASE WHEN {since.written(back.stash, alias, steps)}{there} THEN {other} ELSE false END"
+    written = since.written(back.stash, alias, steps)
+    return f"({written} AND CASE WHEN {written} THEN {other} ELSE false END{there})"
 
 
 def _kept_beside(connection: Connection, back: Back, oid: int, alias: str) -> str:
-    """SQL: that a row is none that the same run has kept of the table when it went back further: such a table was made anew by a
-    step before this one, and so are all of its rows."""
-    where = f"s.id > %s AND s.run_id = (SELECT o.run_id FROM {back.schema}.stash AS o WHERE o.id = %s)"
+    """SQL: that a row is none that the same run has kept of the table when it went back further, and that this run has put back:
+    such a table was made anew by a step before this one, and so are all of its rows."""
+    where = (
+        f"s.id > %s AND s.run_id = (SELECT o.run_id FROM {back.schema}.stash AS o WHERE o.id = %s) "
+        f"AND (SELECT pg_catalog.max(h.run_id) FROM {back.schema}.history AS h WHERE h.revision = s.revision "
+        f"AND h.direction = 'upgrade' AND h.outcome = 'done') = (SELECT pg_catalog.max(r.id) FROM {back.schema}.run AS r)"
+    )
     for stash in manifest.read(connection, back.schema, where, (back.stash.id, back.stash.id)):
         for one in stash.objects:
             table = evidence.named(connection, one.schema, one.name) if one.kind == "table" else None

@@ -125,6 +125,7 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                     sources.note(connection, back)
                 if _CHANGES.search(text) and sources.wanted(back):
                     fresh.before(connection, back, unite.about(connection, text))
+                    sources.note(connection, back)
                 send = functools.partial(_with_rows, connection, back, super().execute)
                 run = _run if back.afterwards or _ALTERS.search(text) else _plainly
                 run = functools.partial(run, connection, back, send, text)

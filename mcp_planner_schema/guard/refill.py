@@ -117,15 +117,26 @@ def _insert(
     return written, wanting
 
 
-def beside(connection: Connection, place: str, one: Object, table: Table, may: Left) -> Filled:
-    """Put in the rows that ``may`` go back and whose place is free; what stands there stays."""
+def _strictly(
+    connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], which: str
+) -> tuple[int, bool]:
+    return write_back.insert(connection, place, one, table, columns, which), False
+
+
+def beside(
+    connection: Connection, place: str, one: Object, table: Table, may: Left, *, strictly: bool = False
+) -> Filled:
+    """Put in the rows that ``may`` go back and whose place is free; what stands there stays. ``strictly``: where they lack a
+    value that must be there by now, it is an error."""
     columns, missing = write_back.common(one, table)
+    put_in = _strictly if strictly else _insert
     if one.key:
         free = f"{write_back.absent(one, table, columns)} AND {may.of(ROW)}"
-        written = write_back.insert(connection, place, one, table, columns, free)
+        written, wanting = put_in(connection, place, one, table, columns, free)
     else:
-        written = write_back.insert(connection, place, one, table, columns, _surplus(place, table, columns))
-    return _left(connection, place, one, table, columns, Filled(missing=missing, written=written), may)
+        written, wanting = put_in(connection, place, one, table, columns, _surplus(place, table, columns))
+    filled = Filled(missing=missing, written=written, why=_WANTING if wanting else "")
+    return _left(connection, place, one, table, columns, filled, may)
 
 
 def columns(

@@ -65,21 +65,26 @@ live AS MATERIALIZED (SELECT l.{key} AS key, {now} AS said FROM {live} AS l),
 vague AS MATERIALIZED (SELECT said FROM kept GROUP BY said HAVING pg_catalog.count(*) > 1
                        UNION SELECT said FROM live GROUP BY said HAVING pg_catalog.count(*) > 1),
 refers AS MATERIALIZED (SELECT l.key AS was, l.key AS target FROM live AS l WHERE false{refers}),
-told AS MATERIALIZED (
-  SELECT r.was, pg_catalog.min(r.target::text) AS target FROM refers AS r JOIN live AS l ON l.key = r.was
-  WHERE l.said IN (SELECT v.said FROM vague AS v) AND r.target IS NOT NULL
-  GROUP BY r.was HAVING pg_catalog.count(DISTINCT r.target) = 1),
+alike AS MATERIALIZED (
+  SELECT DISTINCT r.was, k.key AS target FROM refers AS r JOIN live AS l ON l.key = r.was
+  JOIN vague AS v ON v.said = l.said JOIN kept AS k ON k.key = r.target AND k.said = l.said),
 sure AS MATERIALIZED (
-  SELECT t.was, k.key AS target FROM told AS t JOIN kept AS k ON k.key::text = t.target
-  WHERE t.target IN (SELECT o.target FROM told AS o GROUP BY o.target HAVING pg_catalog.count(*) = 1)),
+  SELECT o.was, o.target FROM (SELECT a.was, a.target, pg_catalog.count(*) OVER (PARTITION BY a.was) AS kepts,
+                                      pg_catalog.count(*) OVER (PARTITION BY a.target) AS lives FROM alike AS a) AS o
+  WHERE o.kepts = 1 AND o.lives = 1),
 mine AS MATERIALIZED (
-  SELECT l.key, l.said, l.said IN (SELECT v.said FROM vague AS v) AND l.key IN (SELECT r.was FROM refers AS r) AS others
-  FROM live AS l WHERE l.key NOT IN (SELECT t.was FROM sure AS t)),
+  SELECT l.key, l.said, v.said IS NOT NULL AND o.was IS NOT NULL AND a.was IS NULL AS others
+  FROM live AS l LEFT JOIN vague AS v ON v.said = l.said LEFT JOIN (SELECT DISTINCT r.was FROM refers AS r) AS o ON o.was = l.key
+  LEFT JOIN (SELECT DISTINCT e.was FROM alike AS e) AS a ON a.was = l.key
+  WHERE NOT EXISTS (SELECT FROM sure AS t WHERE t.was = l.key)),
+free AS MATERIALIZED (
+  SELECT m.key, m.said, true AS others FROM mine AS m WHERE m.others
+  UNION ALL SELECT m.key, m.said, false FROM mine AS m
+  WHERE NOT m.others AND NOT EXISTS (SELECT FROM kept AS c WHERE m.key = c.key AND m.said = c.said)),
 k AS (SELECT key, said, pg_catalog.row_number() OVER (PARTITION BY said ORDER BY key) AS n FROM kept
-      WHERE kept.key NOT IN (SELECT t.target FROM sure AS t)
+      WHERE NOT EXISTS (SELECT FROM sure AS t WHERE t.target = kept.key)
         AND NOT EXISTS (SELECT FROM mine WHERE mine.key = kept.key AND mine.said = kept.said AND NOT mine.others)),
-a AS (SELECT key, said, others, pg_catalog.row_number() OVER (PARTITION BY said, others ORDER BY key) AS n FROM mine
-      WHERE mine.others OR NOT EXISTS (SELECT FROM kept WHERE mine.key = kept.key AND mine.said = kept.said)),
+a AS (SELECT key, said, others, pg_catalog.row_number() OVER (PARTITION BY said, others ORDER BY key) AS n FROM free),
 pairs AS (SELECT a.key AS was, a.said, k.key AS target FROM a LEFT JOIN k ON k.said = a.said AND k.n = a.n AND NOT a.others
           UNION ALL SELECT t.was, l.said, t.target FROM sure AS t JOIN live AS l ON l.key = t.was WHERE t.was <> t.target)
 SELECT p.was, p.target, {unused} AS unused FROM pairs AS p
@@ -347,13 +352,16 @@ def _paired(
     if not (by_unique or compared):
         raise _Ambiguous
     key = next(column for column in table.columns.values() if column.name == one.key[0])
-    with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
+    refers, others = ("", []) if by_unique else _refers(connection, back, table, key)
+    with checksum.reading(connection), ExitStack() as unveiled:
+        for each in (table, *others):
+            unveiled.enter_context(silence.unveiled(connection, each.oid, name_of(each)))
         rows: int = execute(
             connection,
             _PAIRS.format(
                 kept=write_back.typed(key), key=identifier(key.name), place=back.stash.place(one), live=rows_of(table),
                 was=_told_by("c", compared, by_unique), now=_told_by("l", compared, by_unique),
-                unused=which[0], others=which[1], refers="" if by_unique else _refers(connection, back, table, key),
+                unused=which[0], others=which[1], refers=refers,
             ),
         ).rowcount  # fmt: skip
         for unique in twins.uniques(connection, one, table, [name for name in columns if name not in blind]):
@@ -365,22 +373,24 @@ def _paired(
     return rows
 
 
-def _refers(connection: Connection, back: Back, table: Table, key: Column) -> str:
-    """SQL: for each row that refers to one of the table by a lost column, what it refers to, and what it has referred to."""
-    found = ""
+def _refers(connection: Connection, back: Back, table: Table, key: Column) -> tuple[str, list[Table]]:
+    """SQL: for each row that refers to one of the table by a lost column, what it refers to, and what it has referred to; and the
+    tables of these rows."""
+    found, tables = "", []
     for one in back.rows():
         other = evidence.named(connection, one.schema, one.name) if one.lost else None
         if other is None or not write_back.keyed(one, other):
             continue
         asked = {"key": key.name, "oid": table.oid}
         for oid, *_, name in connection.exec_driver_sql(_REFERRING, asked).all():
-            if oid == other.oid and name in one.lost:
+            if oid == other.oid and name in one.lost and write_back.fits(one, other, name):
                 same, column = write_back.same_key(one.key, other, now="r"), identifier(name)
+                tables.append(other)
                 found += (
                     f" UNION ALL SELECT r.{column}, c.{column} FROM {rows_of(other)} AS r "
                     f"LEFT JOIN {back.stash.place(one)} AS c ON {same} WHERE r.{column} IS NOT NULL"
                 )
-    return found
+    return found, tables
 
 
 def _told_by(alias: str, compared: list[str], unique: list[str]) -> str:

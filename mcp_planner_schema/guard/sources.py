@@ -61,7 +61,9 @@ def look(connection: Connection, back: Back, *, handed: bool = True, builds: boo
         return
     found = connection.exec_driver_sql(_SEQUENCES, (anew,)).all()
     stands = sequences.named(connection, back.schema, [oid for _, oid, _ in found])
-    back.numbered |= {root for root, oid, asked in found if asked and oid in stands and stands[oid].is_called}
+    numbered = {root for root, oid, asked in found if asked and oid in stands and stands[oid].is_called}
+    back.numbered |= numbered - back.unasked
+    back.unasked |= {root for root, oid, _ in found if oid in stands} - back.numbered
 
 
 def settle(connection: Connection, back: Back) -> None:

@@ -79,7 +79,8 @@ def sent(connection: Connection, back: Back, send: Callable[[], Any], text: str)
 
 def about(connection: Connection, text: str) -> list[int]:
     """The tables, by OID, that a text has the names of."""
-    words = set(re.findall(r"[^\W\d][\w$]*", text[:_LONG]))
+    said = _without_comments(text[:_LONG])
+    words = {*re.findall(r"[^\W\d][\w$]*", said), *re.findall(r'"([^"]+)"', said)}
     names = sorted(words | {word.lower() for word in words})
     return list(connection.exec_driver_sql(_CALLED, (names,)).scalars())
 

@@ -183,7 +183,7 @@ def _kind_of(type_: str) -> str:
 def wants_more(connection: Connection, one: Object, table: Table) -> bool:
     """Whether the table has a column that must have a value, has no default, and was not there when its rows were kept."""
     found = connection.exec_driver_sql(_REQUIRED, (table.oid,)).scalars()
-    return bool(set(found) - set(one.columns))
+    return bool(set(found) - {name for name in one.columns if fits(one, table, name)})
 
 
 def typed(column: Column, alias: str = "c.") -> str:
