@@ -96,7 +96,7 @@ def of(connection: Connection, back: Back, one: Object, table: Table, alias: str
 
 def _by_reference(connection: Connection, back: Back, table: Table, alias: str) -> tuple[list[str], set[int]]:
     """SQL: that a row refers to one that was written since, or to one that is made of such; and the tables that tell it."""
-    found, parents = [], set()
+    found, parents = list[str](), set[int]()
     kept = {(each.schema, each.name): each for each in back.rows() if each.kind == "table"}
     with pinned(connection, search_path=SYSTEM_PATH):
         foreign = connection.exec_driver_sql(_FOREIGN, (table.oid,)).all()
@@ -106,13 +106,11 @@ def _by_reference(connection: Connection, back: Back, table: Table, alias: str) 
         parent = evidence.named(connection, schema, name)
         if parent is None:
             continue
-        parents |= {oid}
         refers = f"SELECT FROM {rows_of(parent)} AS {other} WHERE {match}"
-        parents |= flow.parts(connection, [oid])
+        parts = flow.parts(connection, [oid])
+        parents |= parts
         if oid in back.already:
-            if not back.flow.rewritten.isdisjoint(
-                flow.parts(connection, [oid])
-            ):  # by now each row may be the upgrade's
+            if not back.flow.rewritten.isdisjoint(parts):  # by now each of its rows may be the upgrade's
                 found += ["true"] if changed(connection, back, [oid]) else []
             elif (asked := _asked(connection, back, [oid])) and asked[0].open:
                 found.append(f"EXISTS ({refers} AND {_newer(connection, back, oid, other)})")

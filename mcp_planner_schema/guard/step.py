@@ -164,7 +164,7 @@ def _restoring(run: Run, at: Progress, connection: Connection) -> Iterator[None]
         )
     with journal.own(connection):
         at.notes += restore.finish(connection, back, run.origin.who)
-    at.restored, at.wrote = back.changed(), fresh.wrote(connection, back)
+        at.restored, at.wrote = back.changed(), fresh.wrote(connection, back)
 
 
 def _edited(run: Run, at: Progress, connection: Connection) -> str | None:
