@@ -115,10 +115,10 @@ CREATE TABLE IF NOT EXISTS {schema}.history (
     scripts      jsonb,
     checksum_before text,
     xid          text,
-    wrote        bigint[]
+    wrote        jsonb
 );
 ALTER TABLE {schema}.history ADD COLUMN IF NOT EXISTS scripts jsonb, ADD COLUMN IF NOT EXISTS checksum_before text,
-    ADD COLUMN IF NOT EXISTS xid text, ADD COLUMN IF NOT EXISTS wrote bigint[],
+    ADD COLUMN IF NOT EXISTS xid text, ADD COLUMN IF NOT EXISTS wrote jsonb,
     DROP CONSTRAINT history_direction_check,
     ADD CONSTRAINT history_direction_check CHECK (direction IN ('upgrade', 'downgrade', 'stamp', 'accept'));
 CREATE INDEX IF NOT EXISTS history_revision ON {schema}.history (revision, id);
@@ -336,7 +336,7 @@ def write(connection: Connection, schema: str, run: int, who: Origin, entry: Ent
         "source": entry.source, "waivers": list(entry.waivers), "who": who.who, "host": who.host,
         "git_commit": who.git_commit, "tool_version": __version__, "error": entry.error,
         "scripts": json.dumps(entry.scripts) if entry.scripts else None, "checksum_before": entry.checksum_before,
-        "xid": entry.xid, "wrote": list(entry.wrote) or None,
+        "xid": entry.xid, "wrote": json.dumps(entry.wrote) if entry.wrote else None,
     }  # fmt: skip
     columns, places = ", ".join(values), ", ".join(["%s"] * len(values))
     written = (
