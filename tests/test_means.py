@@ -297,3 +297,33 @@ def test_a_value_that_was_moved_is_not_overwritten_afterwards(empty: Database, p
 
     assert str(empty.value("SELECT uid FROM t WHERE id = 1")).startswith("11111111")
     assert empty.value("SELECT uid FROM t WHERE id = 2") == kept
+
+
+ROLES = (
+    "CREATE TABLE role (id serial PRIMARY KEY, n text{unique}); "
+    "CREATE TABLE usr (id serial PRIMARY KEY, role_id int REFERENCES role); "
+    "INSERT INTO role (n) VALUES ('a'), ('b'); INSERT INTO usr (role_id) VALUES (1), (2)"
+)
+
+
+@pytest.mark.parametrize(
+    ("newer", "unique"),
+    [("INSERT INTO role (n) VALUES ('newer')", " UNIQUE"), ("INSERT INTO role VALUES (3, 'newer')", " UNIQUE"),
+     ("INSERT INTO role VALUES (3, 'newer')", "")],
+)  # fmt: skip
+def test_a_key_that_another_row_has_by_now_is_given_to_nobody(
+    empty: Database, project: Project, newer: str, unique: str
+) -> None:
+    """Who had a role that is not back has not got the one which has its number: his stays in the stash, and the seed is there."""
+    down = "UPDATE usr SET role_id = NULL WHERE role_id > 2; DELETE FROM role WHERE id > 2"
+    down += "; SELECT setval('role_id_seq', (SELECT max(id) FROM role))" if "VALUES (3" not in newer else ""
+    two(project, ROLES.format(unique=unique), "INSERT INTO role (n) VALUES ('editor'), ('viewer')", down)
+    empty.rows("UPDATE usr SET role_id = id + 2")
+
+    down_and_up(project, empty, newer)
+
+    roles = dict(empty.rows("SELECT usr.id, n FROM usr LEFT JOIN role ON role.id = role_id"))
+    assert roles[1] in (None, "editor")
+    assert roles[2] in (None, "viewer")
+    assert sorted(n for (n,) in empty.rows("SELECT n FROM role")) == ["a", "b", "editor", "newer", "viewer"]
+    assert empty.rows("SELECT state FROM migration.stash") == [("partly restored",)]

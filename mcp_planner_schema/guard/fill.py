@@ -24,8 +24,8 @@ from mcp_planner_schema.guard import (
 )
 from mcp_planner_schema.guard.back import Back, anew
 from mcp_planner_schema.guard.evidence import Table
-from mcp_planner_schema.guard.manifest import Object
-from mcp_planner_schema.guard.postcheck import execute
+from mcp_planner_schema.guard.manifest import AFTER, Object
+from mcp_planner_schema.guard.postcheck import execute, identifier
 from mcp_planner_schema.guard.refill import Filled
 
 if TYPE_CHECKING:
@@ -150,6 +150,8 @@ def _filled(
             connection, place, one, table, last=last, cleared=cleared, but=f"({stays})" if stays else ""
         )
     filled = Filled()
+    if last and one.kind == "rows" and (listed := _evidence(connection, back, one)):
+        _strike_off(connection, back, one, table, listed)
     mine, stood = _evidence(connection, back, one), _still(connection, back.stood.get(one.number))
     if deleted and mine and stood:
         gone, stay, written = twins.give_way(
@@ -193,6 +195,25 @@ def _filled(
         rows = refill.changed(connection, place, one, table, may, mine, deleted=deleted, but=but)
         filled = filled.and_(connection, place, rows)
     return filled
+
+
+def _strike_off(connection: Connection, back: Back, one: Object, table: Table, listed: str) -> None:
+    """Rows whose kept reference would mean another row by now, for that has got the key, stay in the stash."""
+    kept_rows = {(each.schema, each.name): each for each in back.rows() if each.kind == "rows"}
+    for schema, name, pairs in fresh.references(connection, table):
+        parent, referred = evidence.named(connection, schema, name), kept_rows.get((schema, name))
+        if not parent or not referred or {b for _, b in pairs} != set(referred.key):
+            continue
+        if not {a for a, _ in pairs} <= set(one.columns):
+            continue
+        columns, _ = write_back.common(referred, parent)
+        same = " AND ".join(f"k.{identifier(b)} = c.{identifier(a)}" for a, b in pairs)
+        key, gone = write_back.same_key(referred.key, parent, kept="k"), f"k.{identifier(AFTER)} IS NULL"
+        other = f"{checksum.row_text(sorted(columns), 'k')} <> {checksum.row_text(sorted(columns), 'l')}"
+        rows = f"{back.stash.place(referred)} AS k JOIN {evidence.rows_of(parent)} AS l ON {key}"
+        taken = f"EXISTS (SELECT FROM {rows} WHERE {gone} AND {same} AND {other})"
+        these = f"USING {back.stash.place(one)} AS c WHERE c.ctid = u.place AND {taken}"
+        execute(connection, f"DELETE FROM {listed} AS u {these}")
 
 
 def not_there(connection: Connection, back: Back, one: Object, table: Table) -> None:

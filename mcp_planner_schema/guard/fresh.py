@@ -125,6 +125,13 @@ def _by_reference(connection: Connection, back: Back, table: Table, alias: str) 
     return found, parents
 
 
+def references(connection: Connection, table: Table) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """What the foreign keys of a table refer to: schema, name, and the pairs of columns."""
+    with pinned(connection, search_path=SYSTEM_PATH):
+        found = connection.exec_driver_sql(_FOREIGN, (table.oid,)).all()
+    return [(schema, name, [(a, b) for a, b, _ in pairs]) for _, schema, name, pairs in found]
+
+
 def before(connection: Connection, back: Back, oids: Iterable[int]) -> None:
     """The body is about to change rows of tables: nobody can tell afterwards whether others had written to them."""
     if there := back.already.intersection(oids) - back.changed_since.keys():
@@ -283,7 +290,7 @@ def _not_said(connection: Connection, back: Back, one: Object, table: Table, ali
             return "true"
     columns, _ = write_back.common(one, table)
     said = twins.told_apart_by(connection, one, table, columns)
-    said += [] if _by_server(connection, one, table) else list(one.key)
+    said += [] if _by_server(connection, one, table) else [name for name in one.key if name in columns]
     text = literal(back.edited or "")
     each = [
         f'coalesce(pg_catalog.strpos({text}, {alias}.{identifier(name)}::pg_catalog.text COLLATE pg_catalog."C"), 1) > 0'

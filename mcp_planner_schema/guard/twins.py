@@ -179,8 +179,10 @@ def not_there(
     if found:
         these = "EXISTS (SELECT FROM pg_temp.guard_anew AS w WHERE w.part = l.tableoid AND w.spot = l.ctid)"
         compared, unique = told_apart_by(connection, one, table, columns), by_unique(connection, one, table, columns)
+        there = f"{same_key} AND {checksum.alike(connection, place, rows_of(table), columns)}"
         out = (
-            f"SELECT {told_by('c', compared, unique)} FROM {place} AS c WHERE {write_back.absent(one, table, columns)}"
+            f"SELECT {told_by('c', compared, unique)} FROM {place} AS c "
+            f"WHERE NOT EXISTS (SELECT FROM {rows_of(table)} AS l WHERE {there})"
         )
         twin = f"{told_by('l', compared, unique)} IN ({out})" if compared or unique else "false"
         which = f"{these} AND NOT {referred(connection, table)} AND NOT {stays()} AND NOT {twin}"
