@@ -232,7 +232,10 @@ def test_a_backfill_is_told_with_its_rows(empty: Database, project: Project) -> 
 
 def test_writes_and_scans_are_counted_between_two_readings(empty: Database) -> None:
     """What a session has done between them, divided by the time; a table that nobody uses has none."""
-    empty.rows("CREATE TABLE busy (id int); CREATE TABLE idle (id int); INSERT INTO busy SELECT generate_series(1, 5)")
+    # Else it would be counted when its session ends, which may be later.
+    flushed = "SELECT pg_stat_force_next_flush()"
+    empty.rows("CREATE TABLE busy (id int); CREATE TABLE idle (id int)")
+    empty.rows(f"INSERT INTO busy SELECT generate_series(1, 5); {flushed}")
     engine = _engine(empty)
     with engine.connect() as connection:
         first = table_sizes.read(connection)
