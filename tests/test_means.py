@@ -309,7 +309,7 @@ ROLES = (
 @pytest.mark.parametrize(
     ("newer", "unique"),
     [("INSERT INTO role (n) VALUES ('newer')", " UNIQUE"), ("INSERT INTO role VALUES (3, 'newer')", " UNIQUE"),
-     ("INSERT INTO role VALUES (3, 'newer')", "")],
+     ("INSERT INTO role (n) VALUES ('newer')", ""), ("INSERT INTO role VALUES (3, 'newer')", "")],
 )  # fmt: skip
 def test_a_key_that_another_row_has_by_now_is_given_to_nobody(
     empty: Database, project: Project, newer: str, unique: str
@@ -327,3 +327,36 @@ def test_a_key_that_another_row_has_by_now_is_given_to_nobody(
     assert roles[2] in (None, "viewer")
     assert sorted(n for (n,) in empty.rows("SELECT n FROM role")) == ["a", "b", "editor", "newer", "viewer"]
     assert empty.rows("SELECT state FROM migration.stash") == [("partly restored",)]
+
+
+COLOURED = {
+    "nothing": ([], ["a", "b", "editor", "newer", "viewer"], []),
+    "one": (["viewer"], ["a", "b", "editor", "newer", "viewer"], ["viewer"]),
+    "all": (["editor", "viewer"], ["a", "b", "editor", "newer", "viewer", "viewer"], []),
+}
+
+
+@pytest.mark.parametrize("cascade", ["", " ON UPDATE CASCADE"])
+@pytest.mark.parametrize("coloured", COLOURED)
+def test_seeds_that_get_each_others_numbers_are_still_themselves(
+    empty: Database, project: Project, coloured: str, cascade: str
+) -> None:
+    """The downgrade sets the sequence back, and somebody takes a number: no seed comes back under another's, none is missing."""
+    edited, names, aside = COLOURED[coloured]
+    setup = ROLES.format(unique=", colour text DEFAULT 'grey'").replace("REFERENCES role", f"REFERENCES role{cascade}")
+    down = "UPDATE usr SET role_id = NULL WHERE role_id > 2; DELETE FROM role WHERE id > 2"
+    down += "; SELECT setval('role_id_seq', (SELECT max(id) FROM role))"
+    two(project, setup, "INSERT INTO role (n) VALUES ('editor'), ('viewer')", down)
+    empty.rows("UPDATE usr SET role_id = id + 2")
+    for name in edited:
+        empty.rows(f"UPDATE role SET colour = n WHERE n = '{name}'")
+
+    down_and_up(project, empty, "INSERT INTO role (n) VALUES ('newer')")
+
+    assert sorted(n for (n,) in empty.rows("SELECT n FROM role")) == names
+    assert empty.rows("SELECT id, n FROM role WHERE id IN (3, 4) ORDER BY 1") == [(3, "newer"), (4, "viewer")]
+    who = empty.rows("SELECT usr.id, n FROM usr LEFT JOIN role ON role.id = role_id ORDER BY 1")
+    assert who == [(1, None), (2, "viewer")]
+    for table in empty.rows("SELECT relname::text FROM pg_class WHERE relname ~ '^guard:aside_._inserted$'"):
+        assert empty.rows(f'SELECT n FROM migration_stash_1."{table[0]}"') == [(name,) for name in aside]
+    assert empty.value("SELECT last_value FROM role_id_seq") >= empty.value("SELECT max(id) FROM role")

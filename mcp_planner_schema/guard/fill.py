@@ -15,7 +15,7 @@ from mcp_planner_schema.guard import (
     left,
     over_commit,
     refill,
-    rekey,
+    renumber,
     silence,
     sources,
     twins,
@@ -154,9 +154,10 @@ def _filled(
         _strike_off(connection, back, one, table, listed)
     mine, stood = _evidence(connection, back, one), _still(connection, back.stood.get(one.number))
     if deleted and mine and stood:
+        renumber.make_way(connection, back, one, table, untouched=mine, stood=stood, moved=back.newer(one))
         gone, stay, written = twins.give_way(
             connection, place, one, table, untouched=mine, stood=stood, moved=back.newer(one), began=back.xid,
-            exchange=functools.partial(rekey.seeds, connection, back, one, table), followed=back.followed.get(table.oid, 0),
+            exchange=functools.partial(renumber.seeds, connection, back, one, table), followed=back.followed.get(table.oid, 0),
         )  # fmt: skip
         filled = Filled(removed=gone, why=twins.WHY if stay else "", written=written)
     if one.lost:
@@ -167,7 +168,7 @@ def _filled(
             return replace(filled, left=kept(one), rest=("true",), why=_UNKEYED)
         overwrite = new and touched == listed and (last or one.number not in back.final)
         if overwrite:
-            rekey.values(connection, back, one, table)
+            renumber.values(connection, back, one, table)
         unmoved = one.number not in back.filled and back.flow.updated.isdisjoint(flow.parts(connection, [table.oid]))
         if overwrite and not last and unmoved and twins.numbered(connection, table) >= set(one.lost):
             touched, all_ = None, True  # the server has filled them, so none is empty, and nothing was moved there yet

@@ -184,8 +184,13 @@ def not_there(
             f"SELECT {told_by('c', compared, unique)} FROM {place} AS c "
             f"WHERE NOT EXISTS (SELECT FROM {rows_of(table)} AS l WHERE {there})"
         )
-        twin = f"{told_by('l', compared, unique)} IN ({out})" if compared or unique else "false"
+        said = told_by("l", compared, unique)
+        twin = f"{said} IN ({out})" if compared or unique else "false"
         which = f"{these} AND NOT {referred(connection, table)} AND NOT {stays()} AND NOT {twin}"
+        own = f"SELECT {said} FROM {rows_of(table)} AS l WHERE {these}"
+        lost = f"{out} AND c.{identifier(AFTER)} IS NULL AND {told_by('c', compared, unique)} NOT IN ({own})"
+        if execute(connection, f"SELECT EXISTS ({lost})").scalar_one():  # one of them may be one that is not back
+            which = "false"
         gone, aside = write_back.set_aside(connection, place, one, table, sorted(columns), which, inserted=True)
         if gone:
             execute(connection, f"DELETE FROM {rows_of(table)} AS l WHERE {which}")
