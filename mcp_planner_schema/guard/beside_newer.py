@@ -7,7 +7,7 @@ an index of expressions, of some rows only or an exclusion constraint lets in, i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import postponed, write_back
@@ -54,6 +54,9 @@ _MEETS = ("23505", "23P01")
 _REFERRED = "23503"
 """SQLSTATE of a row that others refer to by what would change: foreign_key_violation."""
 
+UNFIT = ("23514", "22001", "22003", "22007", "22008", "22P02")
+"""SQLSTATEs of a row that a changed revision lets in no more: a CHECK, a narrower type, a label that is gone."""
+
 _TRIES = 5000
 """Statements after which no more rows are tried: a few seconds, and locks are held."""
 
@@ -82,9 +85,9 @@ def update(
         except DBAPIError as error:
             code = getattr(error.orig, "pgcode", None)
             known = (
-                code in (*_MEETS, _REFERRED)
+                code in (*_MEETS, _REFERRED, *UNFIT)
                 if attempt is _at_once
-                else isinstance(error, IntegrityError) or code in _BARS
+                else isinstance(error, IntegrityError) or code in (*_BARS, *UNFIT)
             )
             if not known:
                 raise
@@ -112,7 +115,7 @@ def _exchanged(
     depends = [name for name in connection.exec_driver_sql(_DEPENDS, (table.oid,)).scalars() if name in names]
     if not depends:
         raise NoRoom
-    going, _ = _listed(connection, place, table, kept_rows, which)
+    going, _ = _listed(connection, place, f"{kept_rows}, {rows_of(table)} AS l", which)
     these, key = f"{place} AS c JOIN {going} AS g ON g.place = c.ctid", write_back.same_key(one.key, table)
     written = _all_of(connection, place, table, names, (settings, these, key), [depends])
     execute(connection, f"DROP TABLE {going}")
@@ -127,23 +130,41 @@ def _half_by_half(
 
     After :data:`_TRIES` statements the rest stays as it is. Two rows that have exchanged their values are not told apart here.
     """
-    from sqlalchemy.exc import IntegrityError
+    key = write_back.same_key(one.key, table)
+    going, rows = _listed(connection, place, f"{kept_rows}, {rows_of(table)} AS l", which)
+    some = f"UPDATE {rows_of(table)} AS l SET {settings} FROM {place} AS c JOIN {going} AS g ON g.place = c.ctid WHERE {key}"
+    return _in_halves(
+        connection, going, rows,
+        lambda these: write_back.with_references(connection, place, table, names, f"{some} AND {these} AND ".__add__),
+    )  # fmt: skip
 
-    live, key = rows_of(table), write_back.same_key(one.key, table)
-    going, rows = _listed(connection, place, table, kept_rows, which)
+
+def insert(connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], which: str) -> int:
+    """Insert kept rows where one of them is not let in: all but those. Gives how many, see :func:`_half_by_half`."""
+    going, rows = _listed(connection, place, f"{place} AS c", which)
+    listed = f"c.ctid IN (SELECT g.place FROM {going} AS g WHERE "
+    return _in_halves(
+        connection, going, rows,
+        lambda these: write_back.insert(connection, place, one, table, columns, f"{listed}{these})"),
+    )  # fmt: skip
+
+
+def _in_halves(connection: Connection, going: str, rows: int, write: Callable[[str], int]) -> int:
+    """Write the listed rows ``g`` of which SQL is true; what fails, in halves. Drops the list."""
+    from sqlalchemy.exc import DBAPIError
+
     execute(connection, f"CREATE INDEX ON {going} (n)")
     execute(connection, f"ANALYZE {going}")
-    these, written, halves = f"{place} AS c JOIN {going} AS g ON g.place = c.ctid", 0, [(1, rows)] * (rows > 0)
+    written, halves = 0, [(1, rows)] * (rows > 0)
     for _ in range(_TRIES):
         if not halves:
             break
         first, last = halves.pop()
         connection.exec_driver_sql("SAVEPOINT guard_half")
         try:
-            some = f"UPDATE {live} AS l SET {settings} FROM {these} WHERE {key} AND g.n BETWEEN {first} AND {last} AND "
-            written += write_back.with_references(connection, place, table, names, some.__add__)
-        except IntegrityError as error:
-            if getattr(error.orig, "pgcode", "") not in (*_MEETS, _REFERRED):
+            written += write(f"g.n BETWEEN {first} AND {last}")
+        except DBAPIError as error:
+            if getattr(error.orig, "pgcode", "") not in (*_MEETS, _REFERRED, *UNFIT):
                 raise
             connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_half")
             middle = (first + last) // 2
@@ -159,7 +180,7 @@ def _apart(
 ) -> int:  # fmt: skip
     live, key = rows_of(table), write_back.same_key(one.key, table)
     there = {column.name: column for column in table.columns.values()}
-    going, _ = _listed(connection, place, table, kept_rows, which)
+    going, _ = _listed(connection, place, f"{kept_rows}, {rows_of(table)} AS l", which)
     unique = [found for found in connection.exec_driver_sql(_UNIQUE, (table.oid,)).scalars() if set(found) & set(names)]
     theirs = write_back.same_key(one.key, table, kept="k", now="x")
     stays = f"NOT EXISTS (SELECT FROM {going} AS o JOIN {place} AS k ON k.ctid = o.place WHERE {theirs})"
@@ -184,12 +205,12 @@ def _apart(
     return written
 
 
-def _listed(connection: Connection, place: str, table: Table, kept_rows: str, which: str) -> tuple[str, int]:
+def _listed(connection: Connection, place: str, rows: str, which: str) -> tuple[str, int]:
     """Make the table of the kept rows that are to go in, numbered; no temporary one, for not every role may make those. Gives its
     name, and how many they are."""
     going = f'{place.partition(".")[0]}."guard:going"'  # a stash's own schema has a name without a dot
-    rows = f"SELECT c.ctid AS place, pg_catalog.row_number() OVER () AS n FROM {kept_rows}, {rows_of(table)} AS l WHERE {which}"
-    found: int = execute(connection, f"CREATE UNLOGGED TABLE {going} AS {rows}").rowcount
+    listed = f"SELECT c.ctid AS place, pg_catalog.row_number() OVER () AS n FROM {rows} WHERE {which}"
+    found: int = execute(connection, f"CREATE UNLOGGED TABLE {going} AS {listed}").rowcount
     return going, found
 
 

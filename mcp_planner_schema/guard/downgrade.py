@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mcp_planner_schema.guard import (
     budget,
     estimate,
+    flow,
+    handed_on,
     manifest,
     move,
     plan,
@@ -69,10 +71,13 @@ def take(
     def for_real(moved: Sequence[Table] = ()) -> stash.Kept:
         kept = stash.keep(connection, schema, at.name, tried, states, moved)
         trial.arm(connection, schema)
+        read = flow.reading(connection)
         with trial.no_rollback(connection), transaction.observed(connection, at.seen):
             original()
             trial.settle(connection, schema)
-        return proof.prove(connection, schema, stash.read(connection, kept))
+        at.reads = read()
+        done = proof.prove(connection, schema, stash.read(connection, kept))
+        return handed_on.noted(connection, schema, plan.version_table(context), done)
 
     done, why = move.first(connection, moving, for_real)
     if done is None:

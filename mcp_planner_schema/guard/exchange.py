@@ -109,7 +109,7 @@ def _was_there(back: Back, table: Table, column: str) -> bool:
     return number <= back.natts.get(table.oid, 0)
 
 
-def concerned(connection: Connection, reference: Reference) -> bool:
+def _concerned(connection: Connection, reference: Reference) -> bool:
     """Whether a row refers to one that is to have another key: no other table is to be locked for this."""
     table, column = reference.table, identifier(reference.column)
     with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
@@ -142,7 +142,7 @@ def keys(
 
     ``anew``: no reference to these keys can have come back yet. What follows is noted in ``back.followed``.
     """
-    key = identifier(one.key[0])
+    key, referring = identifier(one.key[0]), [each for each in referring if _concerned(connection, each)]
     tables = {each.oid: each for each in (table, *(reference.table for reference in referring))}
     silence.flush(connection)
     with checksum.reading(connection), write_back.settable(connection, table, [one.key[0]]), ExitStack() as asleep:

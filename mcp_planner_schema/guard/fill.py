@@ -13,6 +13,7 @@ from mcp_planner_schema.guard import (
     flow,
     fresh,
     left,
+    meant,
     over_commit,
     refill,
     renumber,
@@ -24,8 +25,8 @@ from mcp_planner_schema.guard import (
 )
 from mcp_planner_schema.guard.back import Back, anew
 from mcp_planner_schema.guard.evidence import Table
-from mcp_planner_schema.guard.manifest import AFTER, Object
-from mcp_planner_schema.guard.postcheck import execute, identifier
+from mcp_planner_schema.guard.manifest import Object
+from mcp_planner_schema.guard.postcheck import execute
 from mcp_planner_schema.guard.refill import Filled
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ _TOO_NEW = (
     "make migrate-restore VERSION={revision})"
 )
 _UNKEYED = "the rows that they refer to could not get the keys that they had"
+_AWAKE = "the table has triggers, and only its owner may put them to sleep (as that role: make migrate-restore)"
 _REFERS = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid
                AND a.attnum = ANY (k.conkey)
@@ -61,6 +63,9 @@ def rows(
     downgrade deleted are not to wait for that. Not ``all_``: what somebody has written since gets no value yet, for the body may
     have a newer one."""
     write_back.note_path(connection)
+    if not silence.may(connection, table.oid):
+        back.filled[one.number] = Filled(kept(one), rest=("true",), why=_AWAKE)
+        return
     with (
         checksum.reading(connection),
         wal.written_beside(connection),
@@ -115,7 +120,8 @@ def beside(connection: Connection, back: Back, one: Object, table: Table) -> Non
     """Put in the kept rows of a table whose place is free, among those that are there."""
     write_back.note_path(connection)
     with checksum.reading(connection), silence.of_table(connection, table.oid, evidence.name_of(table)):
-        filled = refill.beside(connection, back.stash.place(one), one, table, left.read(connection, back.stash, one))
+        another, may = meant.another(connection, back, one, table), left.read(connection, back.stash, one)
+        filled = refill.beside(connection, back.stash.place(one), one, table, may, another=another)
     back.filled[one.number], back.shapes[one.number], back.met = filled, None, True
 
 
@@ -141,22 +147,29 @@ def _filled(
     before, place = back.before.get((one.schema, one.name)), back.stash.place(one)
     may, theirs = left.read(connection, back.stash, one), over_commit.theirs(back, one)
     stays = " OR ".join(filter(None, [theirs, back.fresh.get(one.number)]))
+    another = meant.another(connection, back, one, table)
     if one.kind == "table":
         if back.newer(one) or not anew(connection, back, table):
-            return refill.beside(connection, place, one, table, may, strictly=back.anyway)
+            return refill.beside(connection, place, one, table, may, strictly=back.anyway, another=another)
         if theirs and not write_back.keyed(one, table):
-            return refill.beside(connection, place, one, table, may)
+            return refill.beside(connection, place, one, table, may, another=another)
         return refill.exactly(
-            connection, place, one, table, last=last, cleared=cleared, but=f"({stays})" if stays else ""
+            connection,
+            place,
+            one,
+            table,
+            last=last,
+            cleared=cleared,
+            but=f"({stays})" if stays else "",
+            another=another,
         )
     filled = Filled()
-    if last and one.kind == "rows" and (listed := _evidence(connection, back, one)):
-        _strike_off(connection, back, one, table, listed)
     mine, stood = _evidence(connection, back, one), _still(connection, back.stood.get(one.number))
     if deleted and mine and stood:
-        renumber.make_way(connection, back, one, table, untouched=mine, stood=stood, moved=back.newer(one))
+        moved = back.newer(one) and sources.may_be_in(connection, back, table)
+        renumber.make_way(connection, back, one, table, untouched=mine, stood=stood, moved=moved)
         gone, stay, written = twins.give_way(
-            connection, place, one, table, untouched=mine, stood=stood, moved=back.newer(one), began=back.xid,
+            connection, place, one, table, untouched=mine, stood=stood, moved=moved, began=back.xid,
             exchange=functools.partial(renumber.seeds, connection, back, one, table), followed=back.followed.get(table.oid, 0),
         )  # fmt: skip
         filled = Filled(removed=gone, why=twins.WHY if stay else "", written=written)
@@ -166,7 +179,9 @@ def _filled(
         unkeyed = [oid for oid, each in back.unkeyed.items() if back.newer(each)]
         if unkeyed and _refers(connection, one, table, unkeyed):
             return replace(filled, left=kept(one), rest=("true",), why=_UNKEYED)
-        overwrite = new and touched == listed and (last or one.number not in back.final)
+        # What stands there by the second time the body has put there, and it is set aside at the end.
+        again = one.number in back.final or one.number in back.filled
+        overwrite = new and touched == listed and (last or not again)
         if overwrite:
             renumber.values(connection, back, one, table)
         unmoved = one.number not in back.filled and back.flow.updated.isdisjoint(flow.parts(connection, [table.oid]))
@@ -187,34 +202,16 @@ def _filled(
             apart=back.anyway,
             waiting=not all_,
             but=theirs,
+            another=another,
         )
         filled = filled.and_(connection, place, columns)
     if one.kind == "rows":
         # Where no upgrade has made the lost columns, what stands in them was written by people.
         but = one.lost if back.anyway else ()
         deleted = deleted or not (stood or back.afterwards)
-        rows = refill.changed(connection, place, one, table, may, mine, deleted=deleted, but=but)
+        rows = refill.changed(connection, place, one, table, may, mine, deleted=deleted, but=but, another=another)
         filled = filled.and_(connection, place, rows)
     return filled
-
-
-def _strike_off(connection: Connection, back: Back, one: Object, table: Table, listed: str) -> None:
-    """Rows whose kept reference would mean another row by now, for that has got the key, stay in the stash."""
-    kept_rows = {(each.schema, each.name): each for each in back.rows() if each.kind == "rows"}
-    for schema, name, pairs in fresh.references(connection, table):
-        parent, referred = evidence.named(connection, schema, name), kept_rows.get((schema, name))
-        if not parent or not referred or {b for _, b in pairs} != set(referred.key):
-            continue
-        if not {a for a, _ in pairs} <= set(one.columns):
-            continue
-        columns, _ = write_back.common(referred, parent)
-        same = " AND ".join(f"k.{identifier(b)} = c.{identifier(a)}" for a, b in pairs)
-        key, gone = write_back.same_key(referred.key, parent, kept="k"), f"k.{identifier(AFTER)} IS NULL"
-        other = f"{checksum.row_text(sorted(columns), 'k')} <> {checksum.row_text(sorted(columns), 'l')}"
-        rows = f"{back.stash.place(referred)} AS k JOIN {evidence.rows_of(parent)} AS l ON {key}"
-        taken = f"EXISTS (SELECT FROM {rows} WHERE {gone} AND {same} AND {other})"
-        these = f"USING {back.stash.place(one)} AS c WHERE c.ctid = u.place AND {taken}"
-        execute(connection, f"DELETE FROM {listed} AS u {these}")
 
 
 def not_there(connection: Connection, back: Back, one: Object, table: Table) -> None:

@@ -6,7 +6,7 @@ it writes; what it has handed to the client instead, any later one may.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -110,6 +110,18 @@ def look(
         flow.handed |= came
     flow.counted |= now
     return first
+
+
+def reading(connection: Connection) -> Callable[[], tuple[int, ...]]:
+    """What this gives, gives the tables that were read from now on, by OID."""
+    before = _counted(connection, all_=True)
+
+    def read() -> tuple[int, ...]:
+        return tuple(
+            oid for oid, now in sorted(_counted(connection).items()) if now.read != before.get(oid, _NOTHING).read
+        )
+
+    return read
 
 
 def parts(connection: Connection, oids: Iterable[int]) -> frozenset[int]:

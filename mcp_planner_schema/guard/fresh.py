@@ -11,28 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from mcp_planner_schema.guard import checksum, evidence, flow, manifest, silence, since, twins, write_back
+from mcp_planner_schema.guard import checksum, evidence, flow, manifest, references, silence, since, twins, write_back
 from mcp_planner_schema.guard.back import Back, made
 from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import Object
-from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, literal, pinned
+from mcp_planner_schema.guard.postcheck import execute, identifier, literal
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-# Compared by the operator of the foreign key itself.
-_FOREIGN = """
-SELECT k.confrelid::bigint, n.nspname::text, r.relname::text,
-       (SELECT pg_catalog.array_agg(ARRAY[a.attname::text, b.attname::text,
-               'OPERATOR(' || pg_catalog.quote_ident(s.nspname::text) || '.' || o.oprname::text || ')'])
-        FROM ROWS FROM (pg_catalog.unnest(k.conkey), pg_catalog.unnest(k.confkey), pg_catalog.unnest(k.conpfeqop)) AS u (a, b, o)
-        JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.a
-        JOIN pg_catalog.pg_attribute b ON b.attrelid = k.confrelid AND b.attnum = u.b
-        JOIN pg_catalog.pg_operator o ON o.oid = u.o JOIN pg_catalog.pg_namespace s ON s.oid = o.oprnamespace)
-FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.confrelid
-JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
-WHERE k.contype = 'f' AND k.conrelid = %s AND k.conparentid = 0 AND k.confrelid <> k.conrelid ORDER BY k.oid
-"""
 _REFERRED = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confrelid = %(oid)s AND conrelid <> %(oid)s)
 """
@@ -51,9 +38,6 @@ JOIN pg_catalog.pg_class c ON c.oid = t.root JOIN pg_catalog.pg_namespace n ON n
 WHERE c.relkind IN ('r', 'p') AND n.nspname !~ %s ORDER BY 1
 """
 
-
-LARGE = 512 * 2**20
-"""Bytes of a table that is not read under the step's locks only to know whether others have written to it: they may have."""
 
 _MANY = 1000
 """Rows that are looked for in a revision's text; where there are more, all stay."""
@@ -98,38 +82,28 @@ def _by_reference(connection: Connection, back: Back, table: Table, alias: str) 
     """SQL: that a row refers to one that was written since, or to one that is made of such; and the tables that tell it."""
     found, parents = list[str](), set[int]()
     kept = {(each.schema, each.name): each for each in back.rows() if each.kind == "table"}
-    with pinned(connection, search_path=SYSTEM_PATH):
-        foreign = connection.exec_driver_sql(_FOREIGN, (table.oid,)).all()
-    for oid, schema, name, pairs in foreign:
-        other = f"{alias}r"
-        match = " AND ".join(f"{alias}.{identifier(a)} {same} {other}.{identifier(b)}" for a, b, same in pairs)
-        parent = evidence.named(connection, schema, name)
+    for key in references.of(connection, table.oid):
+        parent = None if key.parent == key.child else evidence.named(connection, *key.parent_name)
         if parent is None:
             continue
-        refers = f"SELECT FROM {rows_of(parent)} AS {other} WHERE {match}"
-        parts = flow.parts(connection, [oid])
+        other = f"{alias}r"
+        refers = f"SELECT FROM {rows_of(parent)} AS {other} WHERE {key.match(alias, other)}"
+        parts = flow.parts(connection, [parent.oid])
         parents |= parts
-        if oid in back.already:
+        if parent.oid in back.already:
             if not back.flow.rewritten.isdisjoint(parts):  # by now each of its rows may be the upgrade's
-                found += ["true"] if changed(connection, back, [oid]) else []
-            elif (asked := _asked(connection, back, [oid])) and asked[0].open:
-                found.append(f"EXISTS ({refers} AND {_newer(connection, back, oid, other)})")
+                found += ["true"] if changed(connection, back, [parent.oid]) else []
+            elif (asked := _asked(connection, back, [parent.oid])) and asked[0].open:
+                found.append(f"EXISTS ({refers} AND {_newer(connection, back, parent.oid, other)})")
             else:
                 found.append("true")
-        elif (schema, name) in kept and len(alias) < 8:
-            its = of(connection, back, kept[schema, name], parent, other)
-            own = _own(back, kept[schema, name], parent, other)
-            parents |= flow.into(connection, back.flow, oid) or frozenset()
+        elif key.parent_name in kept and len(alias) < 8:
+            its = of(connection, back, kept[key.parent_name], parent, other)
+            own = _own(back, kept[key.parent_name], parent, other)
+            parents |= flow.into(connection, back.flow, parent.oid) or frozenset()
             if its != "false":
-                found.append(f"EXISTS ({refers} AND {own} AND {its})")
+                found.append(f"EXISTS ({refers} AND {own} AND {its})" if key.parent_open else "true")
     return found, parents
-
-
-def references(connection: Connection, table: Table) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """What the foreign keys of a table refer to: schema, name, and the pairs of columns."""
-    with pinned(connection, search_path=SYSTEM_PATH):
-        found = connection.exec_driver_sql(_FOREIGN, (table.oid,)).all()
-    return [(schema, name, [(a, b) for a, b, _ in pairs]) for _, schema, name, pairs in found]
 
 
 def before(connection: Connection, back: Back, oids: Iterable[int]) -> None:
@@ -145,7 +119,7 @@ def changed(connection: Connection, back: Back, oids: Iterable[int]) -> bool:
         if one.oid not in back.changed_since:
             # What the body has changed by now, nobody has looked at before.
             same = back.flow.rewritten.isdisjoint(flow.parts(connection, [one.oid]))
-            known = one.open and one.size <= LARGE and same
+            known = one.open and one.size <= since.LARGE and same
             back.changed_since[one.oid] = not known or _any_newer(connection, back, one)
         found = found or back.changed_since[one.oid]
     return found
@@ -226,11 +200,9 @@ def _newer(connection: Connection, back: Back, oid: int, alias: str) -> str:
     has not ended is its own."""
     parts = flow.parts(connection, [oid])
     steps = [(first, last) for first, last, tables in back.steps if not tables.isdisjoint(parts)]
-    status = f"pg_catalog.pg_current_xact_id()::pg_catalog.text::bigint - pg_catalog.age({alias}.xmin)"
-    other = f"pg_catalog.pg_xact_status(({status})::pg_catalog.text::pg_catalog.xid8) IS DISTINCT FROM 'in progress'"
     there = _kept_beside(connection, back, oid, alias)
     written = since.written(back.stash, alias, steps)
-    return f"({written} AND CASE WHEN {written} THEN {other} ELSE false END{there})"
+    return f"({written} AND CASE WHEN {written} THEN {since.by_others(alias)} ELSE false END{there})"
 
 
 def _kept_beside(connection: Connection, back: Back, oid: int, alias: str) -> str:

@@ -93,7 +93,11 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
     before = driver.cursor_factory
 
     class Watched(cursor):  # type: ignore[misc]  # psycopg2 ships no types
+        together: int | None = None
+        """Rows of all statements of the last executemany()."""
+
         def execute(self, query: Any, vars: Any = None) -> Any:
+            self.together = None
             # SQLAlchemy itself asks for the isolation level between two transactions, where none may be begun.
             if OWN in connection.info or self.connection.autocommit or not connection.in_transaction():
                 if OWN not in connection.info and _MOVES.search(str(query)):
@@ -140,8 +144,16 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                 del connection.info[OWN]
 
         def executemany(self, query: Any, vars_list: Any) -> Any:
+            rows = 0
             for vars in vars_list:
                 self.execute(query, vars)
+                rows += self.rowcount
+            self.together = rows
+
+        @property
+        def rowcount(self) -> Any:
+            """Of :meth:`executemany` the sum, as psycopg2's own: an ORM takes what is missing there for stale."""
+            return super().rowcount if self.together is None else self.together
 
     connection.info.pop(ELSEWHERE, None)
     sources.begin(connection, back)

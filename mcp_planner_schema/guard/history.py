@@ -29,7 +29,7 @@ COMMENT ON SCHEMA {schema} IS 'What the migration guard writes: runs, history, k
 _MISSING = """
 SELECT pg_catalog.count(*) FILTER (WHERE pg_catalog.to_regclass(name) IS NULL
          OR name = pg_catalog.concat(%(schema)s::text, '.history') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
-           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'wrote')
+           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'reads')
          OR name = pg_catalog.concat(%(schema)s::text, '.stash') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
            WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'went')
          OR name = pg_catalog.concat(%(schema)s::text, '.stash_object') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
@@ -115,10 +115,11 @@ CREATE TABLE IF NOT EXISTS {schema}.history (
     scripts      jsonb,
     checksum_before text,
     xid          text,
-    wrote        jsonb
+    wrote        jsonb,
+    reads        jsonb
 );
 ALTER TABLE {schema}.history ADD COLUMN IF NOT EXISTS scripts jsonb, ADD COLUMN IF NOT EXISTS checksum_before text,
-    ADD COLUMN IF NOT EXISTS xid text, ADD COLUMN IF NOT EXISTS wrote jsonb,
+    ADD COLUMN IF NOT EXISTS xid text, ADD COLUMN IF NOT EXISTS wrote jsonb, ADD COLUMN IF NOT EXISTS reads jsonb,
     DROP CONSTRAINT history_direction_check,
     ADD CONSTRAINT history_direction_check CHECK (direction IN ('upgrade', 'downgrade', 'stamp', 'accept'));
 CREATE INDEX IF NOT EXISTS history_revision ON {schema}.history (revision, id);
@@ -134,6 +135,7 @@ COMMENT ON COLUMN {schema}.history.xid IS
 'The step''s transaction, whose last xid is the row''s own xmin; null where it committed in the middle or left newer rows';
 COMMENT ON COLUMN {schema}.history.wrote IS
 'The tables, by OID, of which it has written what nobody else had written to since a downgrade';
+COMMENT ON COLUMN {schema}.history.reads IS 'The tables, by OID, that a downgrade has read';
 COMMENT ON COLUMN {schema}.history.checksum_before IS 'Of direction accept: what stood for the revision until then';
 """
 
@@ -170,6 +172,7 @@ class Entry:
     checksum_before: str | None = None
     xid: str | None = None
     wrote: tuple[int, ...] = ()
+    reads: tuple[int, ...] = ()
 
 
 def origin(folder: Path) -> Origin:
@@ -337,6 +340,7 @@ def write(connection: Connection, schema: str, run: int, who: Origin, entry: Ent
         "git_commit": who.git_commit, "tool_version": __version__, "error": entry.error,
         "scripts": json.dumps(entry.scripts) if entry.scripts else None, "checksum_before": entry.checksum_before,
         "xid": entry.xid, "wrote": json.dumps(entry.wrote) if entry.wrote else None,
+        "reads": json.dumps(entry.reads) if entry.reads else None,
     }  # fmt: skip
     columns, places = ", ".join(values), ", ".join(["%s"] * len(values))
     written = (

@@ -7,7 +7,7 @@ takes them as its statements come; where it is known which tables it needs, they
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,17 @@ WHERE pg_catalog.has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE')
 ORDER BY coalesce(s.seq_scan, 0) + coalesce(s.idx_scan, 0) + coalesce(s.n_tup_ins, 0) + coalesce(s.n_tup_upd, 0)
   + coalesce(s.n_tup_del, 0), c.oid
 """
+
+
+_LOCKABLE = """
+SELECT c.oid::bigint FROM pg_catalog.pg_class c
+WHERE c.oid = ANY (%s::oid[]) AND pg_catalog.has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE')
+"""
+
+
+def lockable(connection: Connection, oids: Iterable[int]) -> set[int]:
+    """Those of these tables that the role may lock against writers."""
+    return set(connection.exec_driver_sql(_LOCKABLE, (list(oids),)).scalars())
 
 
 def stronger(*found: Mapping[str, str]) -> dict[str, str]:

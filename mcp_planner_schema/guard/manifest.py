@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard.checksum import ALGORITHM, Checksum
 from mcp_planner_schema.guard.findings import WrongUse
-from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, identifier, pinned
+from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, identifier, literal, pinned
 from mcp_planner_schema.guard.rights import Grant, Rights
 
 if TYPE_CHECKING:
@@ -24,14 +24,26 @@ AFTER = "guard:after"
 """A column of the copy of changed rows: the hash of the row that the downgrade left in the table, null where it left none."""
 
 
+# Where the manifest itself is in the catalog: pg_upgrade leaves it there, and a dump that was restored, or a subscriber, has it
+# elsewhere. There all rows are written anew, in transactions of another server.
+def _home(schema: str) -> str:
+    place = f"pg_catalog.to_regclass({literal(f'{schema}.stash')})"
+    return f"(SELECT pg_catalog.concat(h.oid, '/', h.relnamespace) FROM pg_catalog.pg_class h WHERE h.oid = {place})"
+
+
 @dataclass(frozen=True)
 class Written:
-    """A table that the downgrade put rows or values into, as it left it: what it moved there may be newer when it comes back."""
+    """A table that the downgrade put rows or values into, as it left it: what it moved there may be newer when it comes back.
+
+    A large one has no checksum: it is not read under locks for this, and counts as written to since. ``handed``: the columns that
+    a later revision's way back has made there, see :mod:`.handed_on`.
+    """
 
     schema: str
     name: str
     columns: tuple[str, ...]
-    checksum: Checksum
+    checksum: Checksum | None
+    handed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,11 @@ class Object:
 
 @dataclass(frozen=True)
 class Stash:
-    """What one downgrade kept, or (``direction`` upgrade) what a backfill has overwritten. ``kept_in`` is its schema."""
+    """What one downgrade kept, or (``direction`` upgrade) what a backfill has overwritten. ``kept_in`` is its schema.
+
+    ``xid`` is its transaction, the oldest that ran beside it, and where the manifest was then.
+    ``elsewhere``: this is another database by now, restored from a dump for instance.
+    """
 
     id: int
     revision: str
@@ -97,6 +113,7 @@ class Stash:
     xid: str
     written: tuple[Written, ...]
     direction: str = "downgrade"
+    elsewhere: bool = False
     rights: tuple[Rights, ...] = ()
     went: tuple[tuple[str, str, str], ...] = ()
     objects: tuple[Object, ...] = ()
@@ -141,8 +158,8 @@ def write(
         f"INSERT INTO {schema}.stash (id, run_id, version_table, revision, direction, kept_in, state, keep_until, who, why, "
         "archive, archive_sha256, written, rights, went, xid) OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s, %s, %s, 'kept', "
         "pg_catalog.clock_timestamp() + pg_catalog.make_interval(days => %s), %s, %s, %s, %s, %s, %s, %s, "
-        "pg_catalog.concat_ws(' ', pg_catalog.pg_current_xact_id(), "
-        "pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())))",
+        f"pg_catalog.concat_ws(' ', pg_catalog.pg_current_xact_id(), "
+        f"pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()), {_home(schema)}))",
         (
             stash,
             run,
@@ -154,7 +171,7 @@ def write(
             who,
             why,
             *(archive or (None, None)),
-            json.dumps([[one.schema, one.name, one.columns, *one.checksum] for one in written]),
+            json.dumps([_noted(one) for one in written]),
             json.dumps([[one.kind, one.name, one.grants, one.lacks, one.owner, one.secured] for one in rights]),
             json.dumps(went),
         ),
@@ -186,7 +203,8 @@ def read(connection: Connection, schema: str, where: str = "true", values: Itera
 def _read(connection: Connection, schema: str, where: str, values: Iterable[Any]) -> list[Stash]:
     asked = connection.exec_driver_sql(
         "SELECT s.id, s.revision, s.kept_in, s.state, s.kept_at, s.keep_until, s.who, s.why, s.archive, s.archive_sha256, "
-        "s.xid, s.written, s.direction, "
+        f"s.xid, s.written, s.direction, "
+        f"pg_catalog.split_part(s.xid, ' ', 3) NOT IN ('', {_home(schema)}) AS elsewhere, "
         # A manifest that an earlier version has made lacks these columns until the next run.
         "coalesce(pg_catalog.to_jsonb(s) -> 'rights', '[]') AS rights, "
         "coalesce(pg_catalog.to_jsonb(s) -> 'went', '[]') AS went "
@@ -197,7 +215,7 @@ def _read(connection: Connection, schema: str, where: str, values: Iterable[Any]
         Stash(
             **{
                 **row._mapping,
-                "written": tuple(Written(s, n, tuple(c), Checksum(*sums)) for s, n, c, *sums in row.written),
+                "written": tuple(_written(*one) for one in row.written),
                 "went": tuple((kind, name, text) for kind, name, text in row.went),
                 "rights": tuple(
                     Rights(kind, name, _grants(has), _grants(lacks), owner, secured)
@@ -208,6 +226,16 @@ def _read(connection: Connection, schema: str, where: str, values: Iterable[Any]
         )
         for row in asked
     ]
+
+
+def _noted(one: Written) -> list[Any]:
+    return [one.schema, one.name, one.columns, *(one.checksum or ()), *([one.handed] if one.handed else [])]
+
+
+def _written(schema: str, name: str, columns: Iterable[str], *rest: Any) -> Written:
+    handed = rest[-1] if rest and isinstance(rest[-1], list) else []
+    sums = rest[:-1] if handed else rest
+    return Written(schema, name, tuple(columns), Checksum(*sums) if sums else None, tuple(handed))
 
 
 def exists(connection: Connection, schema: str) -> bool:
@@ -315,17 +343,25 @@ def moved_size(connection: Connection, kept_in: str, one: Object) -> str:
     return size if rows is None else f"about {rows} rows, {size}"
 
 
-def aside_relations(one: Object) -> tuple[str, str]:
-    """What the tables of an object's rows that were set aside are called, in the stash's own schema: rows that were replaced, and
-    rows that a table which stays did not have."""
-    return f"guard:aside_{one.number}", f"guard:aside_{one.number}_inserted"
+def aside_relations(one: Object) -> tuple[str, str, str]:
+    """What the tables of an object's rows that were set aside are called, in the stash's own schema: rows that were replaced,
+    rows that a table which stays did not have, and what others have written elsewhere, see :mod:`.handed_on`."""
+    return (
+        f"guard:aside_{one.number}",
+        f"guard:aside_{one.number}_inserted",
+        f"guard:aside_{one.number}_written_{{number}}",
+    )
 
 
 def set_aside(connection: Connection, schema: str, one: Object) -> list[str]:
     """Those of them that are there, quoted."""
-    names = [f"{identifier(schema)}.{identifier(name)}" for name in aside_relations(one)]
-    asked = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL"
-    return [name for name in names if connection.exec_driver_sql(asked, (name,)).scalar_one()]
+    asked = (
+        "SELECT pg_catalog.format('%%I.%%I', n.nspname, c.relname) FROM pg_catalog.pg_class c "
+        "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND n.nspname = %s AND c.relname ~ %s "
+        "ORDER BY c.relname"
+    )
+    names = f"^guard:aside_{one.number}(_inserted|_written_[0-9]+)?$"
+    return list(connection.exec_driver_sql(asked, (schema, names)).scalars())
 
 
 def about(connection: Connection, kept_in: str, one: Object) -> int | None:

@@ -34,7 +34,8 @@ COMMENT ON COLUMN {schema}.stash.rights IS 'On what went beside the kept tables:
 COMMENT ON COLUMN {schema}.stash.went IS 'The catalog''s lines of all else that went: definitions and comments, for people';
 COMMENT ON COLUMN {schema}.stash.keep_until IS 'migrate-stash-purge deletes nothing before this time';
 
-COMMENT ON COLUMN {schema}.stash.xid IS 'The downgrade''s transaction, and the oldest that ran beside it';
+COMMENT ON COLUMN {schema}.stash.xid IS
+    'The downgrade''s transaction, the oldest that ran beside it, and where this table was';
 COMMENT ON COLUMN {schema}.stash.written IS 'Tables that the downgrade put rows into: what it moved there may change';
 
 CREATE TABLE IF NOT EXISTS {schema}.stash_object (

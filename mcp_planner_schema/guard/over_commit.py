@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, evidence, ladder, lexer, silence, since, sources, write_back
+from mcp_planner_schema.guard import checksum, evidence, ladder, lexer, lock_order, silence, since, sources, write_back
 from mcp_planner_schema.guard.back import Back, made
 from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import Object
@@ -238,9 +238,10 @@ def _look_at_sources(connection: Connection, back: Back) -> None:
     """What the downgrade has put rows into, others may have written to by now: the body may still move that."""
     for left in back.stash.written:
         table = evidence.named(connection, left.schema, left.name)
-        if table is None or _elsewhere(connection, back, table):
+        if table is None or left.checksum is None or _elsewhere(connection, back, table):
             continue
-        execute(connection, f"LOCK TABLE {name_of(table)} IN SHARE MODE")
+        if lock_order.lockable(connection, [table.oid]):
+            execute(connection, f"LOCK TABLE {name_of(table)} IN SHARE MODE")
         with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
             rows = write_back.count(connection, f"{rows_of(table)} AS l WHERE {_wrote(back)}")
         if rows:

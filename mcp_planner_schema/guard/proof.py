@@ -6,9 +6,22 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, damage, evidence, move, seal, silence, stash, structure, touched, trial
+from mcp_planner_schema.guard import (
+    checksum,
+    damage,
+    evidence,
+    move,
+    seal,
+    silence,
+    stash,
+    structure,
+    touched,
+    trial,
+    write_back,
+)
 from mcp_planner_schema.guard.manifest import Written
 from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, pinned
+from mcp_planner_schema.guard.since import LARGE
 from mcp_planner_schema.guard.tripwire import CommitInside
 
 if TYPE_CHECKING:
@@ -82,7 +95,7 @@ def prove(connection: Connection, schema: str, kept: stash.Kept) -> stash.Kept:
     # What it has made may hold what it has moved there, like what it has put rows or values into.
     received = {oid for oid, table in after.items() if oid not in kept.before and table.kind == "r"}
     received |= {oid for oid in seen.written if _received(kept.states[oid], seen.states[oid])}
-    return replace(sealed, written=tuple(_as_left(connection, after[oid]) for oid in _readable(connection, received)))
+    return replace(sealed, written=tuple(as_left(connection, after[oid]) for oid in _readable(connection, received)))
 
 
 def _received(before: damage.State, after: damage.State) -> bool:
@@ -105,8 +118,10 @@ def _same_change(tried: structure.Change, done: structure.Change) -> None:
             )
 
 
-def _as_left(connection: Connection, table: evidence.Table) -> Written:
+def as_left(connection: Connection, table: evidence.Table) -> Written:
     """What the downgrade has left in a table it wrote to. Whoever finds it otherwise knows that somebody has written since."""
     columns = tuple(sorted(column.name for column in table.columns.values()))
+    if write_back.size_of(connection, table) > LARGE:
+        return Written(table.schema, table.name, columns, None)
     with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):
         return Written(table.schema, table.name, columns, checksum.of(connection, evidence.rows_of(table), columns))

@@ -19,6 +19,7 @@ _EMPTY = "23502"
 """SQLSTATE of a row without a value that must be there: not_null_violation."""
 
 _WANTING = "the table has a column by now that must have a value, and they have none"
+_UNFIT = "what the table lets in by now (a CHECK, a narrower type) they are not"
 _UNKNOWN = "nobody can tell what was written to them since"
 
 
@@ -63,13 +64,14 @@ class Filled:
 
 
 def exactly(
-    connection: Connection, place: str, one: Object, table: Table, *, last: bool, cleared: bool = False, but: str = ""
-) -> Filled:
+    connection: Connection, place: str, one: Object, table: Table, *, last: bool, cleared: bool = False, but: str = "",
+    another: str = "false",
+) -> Filled:  # fmt: skip
     """Make the table what the copy is: for a table that nobody but the running upgrade can have written to.
 
     Not ``last``, its further statements may still need rows that it has made: none of them goes or changes yet. ``cleared``:
     those that were not to be there are gone already, and those that are there are as they were. ``but``: rows ``l`` of which this
-    is true (SQL) are somebody else's all the same, and stay.
+    is true (SQL) are somebody else's all the same, and stay. ``another``: see :func:`.meant.another`.
     """
     mine = f"NOT {but}" if but else "true"
     columns, missing = write_back.common(one, table)
@@ -84,13 +86,12 @@ def exactly(
             if displaced or not write_back.keyed(one, table):
                 removed = write_back.remove(connection, place, one, table, which=mine)
         if displaced and write_back.keyed(one, table):
-            free, where = write_back.others(connection, place, one, table, mine)
+            free, where = write_back.others(connection, place, one, table, f"{mine} AND NOT {another}")
             if free:
                 beside_newer.update(connection, place, one, table, free, f"{place} AS c", where)
         if not (one.key and set(one.key) <= set(columns)):  # those that an earlier try has put in are there
             which = _surplus(place, table, columns)
-    written, wanting = _insert(connection, place, one, table, columns, which)
-    why = _WANTING if wanting else ""
+    written, why = _insert(connection, place, one, table, columns, f"{which} AND NOT {another}")
     filled = Filled(removed=removed, missing=missing, displaced=displaced, aside=aside, written=written, why=why)
     if write_back.same(connection, place, one, table, columns):
         return filled
@@ -99,49 +100,58 @@ def exactly(
 
 def _insert(
     connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], which: str
-) -> tuple[int, bool]:
-    """Insert kept rows; gives how many, and whether none could for a column that they did not have."""
-    from sqlalchemy.exc import IntegrityError
+) -> tuple[int, str]:
+    """Insert kept rows; gives how many, and why others could not."""
+    from sqlalchemy.exc import DBAPIError
 
+    why = ""
     connection.exec_driver_sql("SAVEPOINT guard_insert")
     try:
-        written, wanting = write_back.insert(connection, place, one, table, columns, which), False
-    except IntegrityError as error:
-        if getattr(error.orig, "pgcode", "") != _EMPTY:
+        written = write_back.insert(connection, place, one, table, columns, which)
+    except DBAPIError as error:
+        code = getattr(error.orig, "pgcode", "")
+        if code not in (_EMPTY, *beside_newer.UNFIT):
             raise
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_insert")
-        if not write_back.wants_more(connection, one, table):
+        if code == _EMPTY and not write_back.wants_more(connection, one, table):
             raise
-        written, wanting = 0, True
+        why = _WANTING if code == _EMPTY else _UNFIT
+        written = 0 if code == _EMPTY else beside_newer.insert(connection, place, one, table, columns, which)
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_insert")
-    return written, wanting
+    return written, why
 
 
 def _strictly(
     connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], which: str
-) -> tuple[int, bool]:
-    return write_back.insert(connection, place, one, table, columns, which), False
+) -> tuple[int, str]:
+    return write_back.insert(connection, place, one, table, columns, which), ""
 
 
 def beside(
-    connection: Connection, place: str, one: Object, table: Table, may: Left, *, strictly: bool = False
+    connection: Connection,
+    place: str,
+    one: Object,
+    table: Table,
+    may: Left,
+    *,
+    strictly: bool = False,
+    another: str = "false",
 ) -> Filled:
     """Put in the rows that ``may`` go back and whose place is free; what stands there stays. ``strictly``: where they lack a
-    value that must be there by now, it is an error."""
+    value that must be there by now, it is an error. ``another``: see :func:`.meant.another`."""
     columns, missing = write_back.common(one, table)
     put_in = _strictly if strictly else _insert
-    if one.key:
-        free = f"{write_back.absent(one, table, columns)} AND {may.of(ROW)}"
-        written, wanting = put_in(connection, place, one, table, columns, free)
-    else:
-        written, wanting = put_in(connection, place, one, table, columns, _surplus(place, table, columns))
-    filled = Filled(missing=missing, written=written, why=_WANTING if wanting else "")
+    absent = f"{write_back.absent(one, table, columns)} AND {may.of(ROW)}"
+    free = absent if one.key else _surplus(place, table, columns)
+    written, why = put_in(connection, place, one, table, columns, f"{free} AND NOT {another}")
+    filled = Filled(missing=missing, written=written, why=why)
     return _left(connection, place, one, table, columns, filled, may)
 
 
 def columns(
     connection: Connection, place: str, one: Object, table: Table, may: Left, *, overwrite: bool, last: bool,
     untouched: str | None, touched: str | None, apart: bool, waiting: bool = False, but: str = "", filling: bool = False,
+    another: str = "false",
 ) -> Filled:  # fmt: skip
     """Put the values of columns that ``may`` go back to the rows they belong to, by primary key.
 
@@ -151,6 +161,7 @@ def columns(
     downgrade left it (``untouched``). One that was written since (``touched``) and has a value, has it from the upgrade, and is
     newer; ``waiting``: an empty one gets none yet, for the body may have one for it. ``apart``: each value of a row goes
     back by itself, not only all of them together. ``filling``: the body has ended, and an empty one gets its value in any case.
+    ``another``: see :func:`.meant.another`.
     """
     there = {column.name: column for column in table.columns.values()}
     back = [name for name in one.lost if write_back.fits(one, table, name) and not there[name].generated]
@@ -180,9 +191,10 @@ def columns(
             waiting=waiting,
             but=but,
             filling=filling,
+            another=another,
         )
     if apart and len(back) > 1:
-        written += _each(connection, place, one, table, back, may, untouched, touched)
+        written += _each(connection, place, one, table, back, may, untouched, touched, another)
     there_again = f"EXISTS (SELECT FROM {live} AS l WHERE {key})"
 
     def others(names: Sequence[str]) -> str:
@@ -227,7 +239,7 @@ def take_out(connection: Connection, place: str, one: Object, table: Table) -> N
 
 def _each(
     connection: Connection, place: str, one: Object, table: Table, names: Sequence[str], may: Left, untouched: str | None,
-    touched: str | None,
+    touched: str | None, another: str,
 ) -> int:  # fmt: skip
     """Set each column by itself, where not all of a row could go back; those that a constraint has together stay left."""
     from sqlalchemy.exc import IntegrityError
@@ -238,7 +250,7 @@ def _each(
     for name in [each for each in names if each not in together]:
         connection.exec_driver_sql("SAVEPOINT guard_each")
         try:
-            set_ = _set(connection, place, one, table, [name], may, False, untouched, touched)
+            set_ = _set(connection, place, one, table, [name], may, False, untouched, touched, another=another)
             written = max(written, set_)
         except IntegrityError:
             connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_each")
@@ -256,6 +268,7 @@ def _count(connection: Connection, place: str, conditions: Sequence[str]) -> int
 def _set(
     connection: Connection, place: str, one: Object, table: Table, names: Sequence[str], may: Left, overwrite: bool,
     untouched: str | None, touched: str | None, *, waiting: bool = False, but: str = "", filling: bool = False,
+    another: str,
 ) -> int:  # fmt: skip
     """Set these columns to their kept values, all of a row together, where :func:`columns` says so. Gives in how many rows."""
     there = {column.name: column for column in table.columns.values()}
@@ -286,7 +299,7 @@ def _set(
         free += f" AND ({unchanged} OR {again}{' OR u.place IS NOT NULL' if untouched else ''}{stays})"
     same = checksum.alike(connection, place, live, names)
     # Not what is so already: each row written anew is written into every index, and leaves a dead one behind.
-    which = f"{key} AND NOT {same} AND {free}"
+    which = f"{key} AND NOT {same} AND {free} AND NOT {another}"
     with write_back.settable(connection, table, names):
         written = beside_newer.update(connection, place, one, table, names, kept_rows, which)
     if touched and not waiting:  # one that was not let in has not come back
@@ -297,17 +310,18 @@ def _set(
 
 def changed(
     connection: Connection, place: str, one: Object, table: Table, may: Left, untouched: str | None, *, deleted: bool,
-    but: Sequence[str],
+    but: Sequence[str], another: str = "false",
 ) -> Filled:  # fmt: skip
     """Put changed and deleted rows back that ``may`` go, where nobody has written since; ``untouched`` lists these places.
 
     Not ``deleted``, the deleted ones wait for the end of the body. What stands in the columns ``but`` of a row stays there.
+    ``another``: see :func:`.meant.another`.
     """
     columns, missing = write_back.common(one, table)
     mine = f"c.ctid IN (SELECT u.place FROM {untouched} AS u)" if untouched else "false"
     if not one.key and one.restored:
         return Filled(one.left or 0, why="without a primary key nobody can tell which of them are back already")
-    mine = f"{mine} AND {may.of(ROW)}"
+    mine = f"{mine} AND {may.of(ROW)} AND NOT {another}"
     overwritten = 0
     if one.key:
         free, where = write_back.others(connection, place, one, table, mine, but=but)

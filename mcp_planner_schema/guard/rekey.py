@@ -11,7 +11,7 @@ from collections.abc import Collection
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, clear, evidence, exchange, fresh, silence, twins, write_back
+from mcp_planner_schema.guard import checksum, clear, evidence, exchange, fresh, silence, since, twins, write_back
 from mcp_planner_schema.guard.back import Back, made, undoable
 from mcp_planner_schema.guard.evidence import Column, Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import Object
@@ -59,9 +59,10 @@ a AS (SELECT key, said, others, pg_catalog.row_number() OVER (PARTITION BY said,
 pairs AS (SELECT a.key AS was, a.said, k.key AS target FROM a LEFT JOIN k ON k.said = a.said AND k.n = a.n AND NOT a.others
           UNION ALL SELECT t.was, l.said, t.target FROM sure AS t JOIN live AS l ON l.key = t.was WHERE t.was <> t.target)
 SELECT p.was, p.target, {unused} AS unused FROM pairs AS p
-WHERE p.target IS NOT NULL OR p.was IN (SELECT q.target FROM pairs AS q){others}
+LEFT JOIN (SELECT DISTINCT q.target FROM pairs AS q) AS q ON q.target = p.was LEFT JOIN kept AS h ON h.key = p.was
+WHERE p.target IS NOT NULL OR q.target IS NOT NULL{others}
 """
-_OTHERS = " OR (p.said IS NOT NULL AND p.was IN (SELECT kept.key FROM kept))"
+_OTHERS = " OR (p.said IS NOT NULL AND h.key IS NOT NULL)"
 
 
 class _Ambiguous(Exception):
@@ -90,10 +91,10 @@ def all_of(connection: Connection, back: Back) -> None:
 
 def _unseen(connection: Connection, table: Table) -> bool:
     """Whether all rows of a table are the running transaction's own: what it sees of one that has not ended is."""
-    status = "pg_catalog.pg_current_xact_id()::pg_catalog.text::bigint - pg_catalog.age(l.xmin)"
-    other = f"pg_catalog.pg_xact_status(({status})::pg_catalog.text::pg_catalog.xid8) IS DISTINCT FROM 'in progress'"
     with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
-        return not execute(connection, f"SELECT EXISTS (SELECT FROM {rows_of(table)} AS l WHERE {other})").scalar_one()
+        return not execute(
+            connection, f"SELECT EXISTS (SELECT FROM {rows_of(table)} AS l WHERE {since.by_others()})"
+        ).scalar_one()
 
 
 def _unused(connection: Connection, back: Back, one: Object, table: Table) -> str:
@@ -135,8 +136,7 @@ def _give(
         if referring is None:
             return False
         if found:
-            concerned = [each for each in referring if exchange.concerned(connection, each)]
-            exchange.keys(connection, back, one, table, concerned)
+            exchange.keys(connection, back, one, table, referring)
             exchange.advance(connection, back, one, table)
         execute(connection, "DROP TABLE IF EXISTS pg_temp.guard_keys")
         return True

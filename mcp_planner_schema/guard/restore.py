@@ -17,8 +17,10 @@ from mcp_planner_schema.guard import (
     evidence,
     fill,
     fresh,
+    handed_on,
     intact,
     ladder,
+    lock_order,
     manifest,
     meanwhile,
     move,
@@ -129,13 +131,15 @@ def begin(
 def _lock_written(connection: Connection, stash: Stash) -> list[Table]:
     """Keep writers away from what the downgrade put rows into: what it moved there may go back, as it is looked at now.
 
-    Gives those that others have written to since.
+    Gives those that others have written to since, or may have: a log that this role may only write is not its own to lock.
     """
     # SHARE lets readers go on, and whoever makes an index; rows that the upgrade itself writes take their own lock.
     found = [(one, table) for one in stash.written if (table := evidence.named(connection, one.schema, one.name))]
-    for _, table in sorted(found, key=lambda pair: pair[1].oid):
-        execute(connection, f"LOCK TABLE {evidence.name_of(table)} IN SHARE MODE")
-    return [table for one, table in found if since.written_since(connection, one, table)]
+    may = lock_order.lockable(connection, [table.oid for _, table in found])
+    for one, table in sorted(found, key=lambda pair: pair[1].oid):
+        if table.oid in may and one.checksum:
+            execute(connection, f"LOCK TABLE {evidence.name_of(table)} IN SHARE MODE")
+    return [table for one, table in found if table.oid not in may or since.written_since(connection, one, table)]
 
 
 def _there(connection: Connection, back: Back) -> dict[tuple[str, str], Table]:
@@ -191,6 +195,7 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
     for one, table in sorted(there, key=lambda pair: -(order or {}).get(pair[1].oid, 0)):
         if not back.anyway and one.number in back.filled:
             fill.not_there(connection, back, one, table)
+    aside = [] if back.anyway else handed_on.set_aside(connection, back)
     postponed.prove(connection, back)
     over_commit.end(connection, back)
     for number, first in columns.items():
@@ -218,7 +223,7 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
         notes += [*lines, f"what rights there were: make migrate-stash-show ID={back.stash.id}"] if lines else []
     elif any(one.grants or one.lacks for one in back.stash.rights):
         notes.append(f"rights are given by an upgrade only; what they were: make migrate-stash-show ID={back.stash.id}")
-    notes += refreshed.all_of(connection, changed, back.already)
+    notes += aside + refreshed.all_of(connection, changed, back.already)
     notes += told.of_sequences(connection, back, dry=dry) + told.not_again(connection, back)
     waits = any(filled.left or filled.missing for filled in back.filled.values()) or not all(tables.values())
     if not waits and _only_here(back):

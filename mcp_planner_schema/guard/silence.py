@@ -49,12 +49,34 @@ WHERE k.contype = 'f' AND k.conrelid IN (SELECT oid FROM these) AND k.confrelid 
   AND k.conparentid = 0 AND NOT (k.condeferrable AND k.condeferred)
 ORDER BY 1, 2
 """
+# Each constraint of a table, and of keys that refer to it, which may wait; and those that do so as a transaction begins, but for
+# one that shares its name with another which may not.
+_DEFERRABLE = """
+SELECT pg_catalog.string_agg(k.name, ', '), pg_catalog.string_agg(k.name, ', ') FILTER (WHERE k.condeferred)
+FROM (SELECT DISTINCT pg_catalog.quote_ident(n.nspname::text) || '.' || pg_catalog.quote_ident(k.conname::text) AS name,
+             k.condeferred AND NOT EXISTS (
+               SELECT FROM pg_catalog.pg_constraint o
+               WHERE o.connamespace = k.connamespace AND o.conname = k.conname AND NOT o.condeferrable) AS condeferred
+      FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_constraint k ON k.oid = t.tgconstraint
+      JOIN pg_catalog.pg_namespace n ON n.oid = k.connamespace
+      WHERE k.condeferrable AND t.tgrelid IN (
+        SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid))) AS k
+"""
+_OWNED = "SELECT pg_catalog.pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = %s"
 _FORCED = "SELECT relforcerowsecurity AND pg_catalog.row_security_active(oid) FROM pg_catalog.pg_class WHERE oid = %s"
 
 
 def awake(connection: Connection, oid: int) -> list[Any]:
     """The table's triggers that are in force: table (quoted), kind, name, state."""
     return [one for one in connection.exec_driver_sql(_AWAKE, {"oid": oid}) if one[1] == "TRIGGER"]
+
+
+def may(connection: Connection, oid: int) -> bool:
+    """Whether the role may put the table's triggers and rules to sleep, if there are any: its owner may."""
+    if connection.exec_driver_sql(_OWNED, (oid,)).scalar_one():
+        return True
+    with pinned(connection, search_path=SYSTEM_PATH):
+        return not connection.exec_driver_sql(_AWAKE, {"oid": oid}).all()
 
 
 def asleep(found: Iterable[Any]) -> list[str]:
@@ -74,7 +96,7 @@ def of_table(connection: Connection, oid: int, name: str) -> Iterator[None]:
     Takes SHARE ROW EXCLUSIVE on the table. Deferred constraints are checked at its end: PostgreSQL alters no table with
     checks pending. After an exception nothing is put back: the savepoint around it is rolled back then.
     """
-    with unveiled(connection, oid, name) as lifted:
+    with unveiled(connection, oid, name):
         with pinned(connection, search_path=SYSTEM_PATH):
             found = connection.exec_driver_sql(_AWAKE, {"oid": oid}).all()
         if found:
@@ -82,7 +104,7 @@ def of_table(connection: Connection, oid: int, name: str) -> Iterator[None]:
         for statement in asleep(found):
             execute(connection, statement)
         yield
-        if found or lifted:
+        if found:
             flush(connection)
         for statement in awakened(found):
             execute(connection, statement)
@@ -102,17 +124,31 @@ def flush(connection: Connection) -> None:
 
 
 @contextmanager
-def unveiled(connection: Connection, oid: int, name: str) -> Iterator[bool]:
-    """While inside, the table's owner sees every row of it (``name`` quoted); gives whether a rule had to be lifted for that.
+def unveiled(connection: Connection, oid: int, name: str) -> Iterator[None]:
+    """While inside, the table's owner sees every row of it (``name`` quoted). Where a rule has to be lifted for that, what is
+    deferred is checked before, and at its end.
 
     After an exception nothing is put back, see :func:`of_table`.
     """
     forced: bool = connection.exec_driver_sql(_FORCED, (oid,)).scalar_one()
     if forced:
+        _settle(connection, oid)
         execute(connection, f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY")
-    yield forced
+    yield
     if forced:
+        _settle(connection, oid)
         execute(connection, f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY")
+
+
+def _settle(connection: Connection, oid: int) -> None:
+    """Check what is deferred of one table now: its own and what refers to it. The guard against a COMMIT is none of these."""
+    if _LATER in connection.info:
+        return
+    names, deferred = connection.exec_driver_sql(_DEFERRABLE, {"oid": oid}).one()
+    if names:
+        execute(connection, f"SET CONSTRAINTS {names} IMMEDIATE")
+    if deferred:
+        execute(connection, f"SET CONSTRAINTS {deferred} DEFERRED")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ WHERE NOT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP
 """
 
 
+LARGE = 512 * 2**20
+"""Bytes of a table that is not read under the step's locks only to know whether others have written to it: they may have."""
+
 _HALF = 2**31
 _BESIDE = 1_000_000
 """How many xids there may be that are younger than the running transaction's own."""
@@ -36,22 +40,33 @@ def require_lists(connection: Connection, stash: Stash) -> None:
 
 
 def written(stash: Stash, alias: str = "l", steps: Sequence[tuple[int, int]] = ()) -> str:
-    """SQL: that a row was written after the downgrade; not by one of these ``steps``, each from its first xid to its last."""
+    """SQL: that a row was written after the downgrade; not by one of these ``steps``, each from its first xid to its last.
+
+    In another database, restored from a dump, each may have been.
+    """
+    if stash.elsewhere:
+        return "true"
     # Who began beside the downgrade may have come to the row only after it. Where a stash does not tell, nobody had.
-    own, *oldest = stash.xid.split()
-    first = literal((oldest or [own])[0])
+    own, oldest, *_ = *stash.xid.split(), ""
+    first = literal(oldest or own)
     passed = f"(SELECT pg_catalog.pg_current_xact_id()::text::bigint - {first}::bigint)"
     # xids begin anew after 2^32: one that is half of them away counts as one to come. Rows that are older than that were there.
-    age, begin = f"pg_catalog.age({alias}.xmin)", int((oldest or [own])[0])
+    age, begin = f"pg_catalog.age({alias}.xmin)", int(oldest or own)
     since = f"{alias}.xmin <> {literal(own)}::pg_catalog.xid8::pg_catalog.xid"
     since += f" AND ({passed} > {_HALF} OR ({age} <= {passed} AND {age} > -{_BESIDE}))"
     by_others = [f" AND NOT {passed} - {age} BETWEEN {first - begin:d} AND {last - begin:d}" for first, last in steps]
     return f"({since}{''.join(by_others)})"
 
 
+def by_others(alias: str = "l") -> str:
+    """SQL: that the running transaction has not written a row itself: what it sees of one that has not ended is its own."""
+    xid = f"pg_catalog.pg_current_xact_id()::pg_catalog.text::bigint - pg_catalog.age({alias}.xmin)"
+    return f"pg_catalog.pg_xact_status(({xid})::pg_catalog.text::pg_catalog.xid8) IS DISTINCT FROM 'in progress'"
+
+
 def written_since(connection: Connection, left: Written, table: Table) -> bool:
     """Whether a table is not as the downgrade has left it. Other steps back and up again change nothing in it."""
-    if not set(left.columns) <= {column.name for column in table.columns.values()}:
+    if left.checksum is None or not set(left.columns) <= {column.name for column in table.columns.values()}:
         return True
     with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):
         return checksum.of(connection, evidence.rows_of(table), left.columns) != left.checksum
@@ -78,9 +93,11 @@ def touched(
 
 
 def changes(connection: Connection, stash: Stash, tables: Iterable[Table]) -> int:
-    """How many rows of these tables were written after the downgrade."""
+    """How many rows of these tables were written after the downgrade; of a large one each may have been."""
     found = 0
     for table in tables:
+        if write_back.size_of(connection, table) > LARGE:
+            return sys.maxsize
         with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):
             found += write_back.count(connection, f"{evidence.rows_of(table)} AS l WHERE {written(stash)}")
     return found
@@ -98,22 +115,21 @@ def untouched(
     name, place = f"pg_temp.guard_untouched_{one.number}", stash.place(one)
     there = {column.name for column in live.columns.values()}
     since = f" AND NOT {written(stash)}" if newer and there - set(names.values()) else ""
+    kept = f"SELECT c.ctid AS place FROM {place} AS c"
     with checksum.reading(connection):
-        if not one.key:
-            condition = "true"  # only deleted rows are kept of a table without key, and they stand in nobody's way
+        if not one.key:  # only deleted rows are kept of a table without key, and they stand in nobody's way
+            pass
         elif not set(names.values()) <= there:
-            condition = "false"
+            kept += " WHERE false"
         else:
-            key = write_back.same_key(one.key, live, names)
             now = checksum.row_hash([names[column] for column in sorted(names)], "l")
-            rows, after = evidence.rows_of(live), identifier(AFTER)
-            condition = (
-                f"CASE WHEN c.{after} IS NULL THEN NOT EXISTS (SELECT FROM {rows} AS l WHERE {key}) "
-                f"ELSE EXISTS (SELECT FROM {rows} AS l WHERE {key} AND {now} = c.{after}{since}) END"
+            after = f"c.{identifier(AFTER)}"
+            as_left = f"pg_catalog.bool_or({now} = {after}{since})"
+            kept += (
+                f" LEFT JOIN {evidence.rows_of(live)} AS l ON {write_back.same_key(one.key, live, names)} "
+                f"GROUP BY c.ctid, {after} "
+                f"HAVING CASE WHEN {after} IS NULL THEN pg_catalog.count(l.tableoid) = 0 ELSE {as_left} END"
             )
-        execute(
-            connection,
-            f"CREATE TEMPORARY TABLE {name.removeprefix('pg_temp.')} ON COMMIT DROP AS "
-            f"SELECT c.ctid AS place FROM {place} AS c WHERE {condition}",
-        )
+        short = name.removeprefix("pg_temp.")
+        execute(connection, f"CREATE TEMPORARY TABLE {short} ON COMMIT DROP AS {kept}")
     return name

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import flow, sequences
 from mcp_planner_schema.guard.back import Back, made
+from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.transaction import ELSEWHERE
 
 if TYPE_CHECKING:
@@ -76,8 +77,14 @@ def settle(connection: Connection, back: Back) -> None:
     for one, table in made(connection, back) if not blind else ():
         if table.oid in connection.info.get(ELSEWHERE, ()):
             continue
-        if not (flow.into(connection, back.flow, table.oid) or frozenset()).intersection(back.source_parts):
+        if not may_be_in(connection, back, table):
             back.seeded.add(one.number)
+
+
+def may_be_in(connection: Connection, back: Back, table: Table) -> bool:
+    """Whether something of the sources may be in a table: the body has read one with what it has written there."""
+    into = flow.into(connection, back.flow, table.oid) or frozenset()
+    return bool(back.unwatched) or not into.isdisjoint(back.source_parts)
 
 
 def read(back: Back) -> bool:

@@ -143,18 +143,18 @@ def _kept(
     kept = replace(kept, states=states, harmed=frozenset(harmed), catalog=catalog, own=own)
     if moving:
         kept = replace(kept, stand_ins=move.away(connection, schema, manifest.schema_of(schema, number), moving))
-    return replace(kept, reads=reading.begin(connection, [oid for parts in _parts(kept).values() for oid in parts]))
+    return replace(kept, reads=reading.begin(connection, [oid for parts in parts_of(kept).values() for oid in parts]))
 
 
 def read(connection: Connection, kept: Kept) -> Kept:
     """To be called right after the real run: each kept object noted as one that this has read, or has not."""
     unread = reading.unread(connection, kept.reads)
-    parts = _parts(kept)
+    parts = parts_of(kept)
     objects = [replace(one, read=not set(parts.get(one.number, (0,))) <= unread) for one in kept.objects]
     return replace(kept, objects=tuple(objects))
 
 
-def _parts(kept: Kept) -> dict[int, list[int]]:
+def parts_of(kept: Kept) -> dict[int, list[int]]:
     """The tables that hold an object's rows, by its number: the body has no other place to read a copied one from."""
     found: dict[int, list[int]] = {}
     numbers = {table.oid: number for number, table in kept.tables.items()}

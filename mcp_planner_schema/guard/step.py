@@ -137,7 +137,7 @@ def _restoring(run: Run, at: Progress, connection: Connection) -> Iterator[None]
     at.clock.keeping = True
     with journal.own(connection):
         stash, schema = waiting[0], run.settings.schema
-        steps = history.steps_since(connection, schema, stash.id, stash.xid.split()[0])
+        steps = [] if stash.elsewhere else history.steps_since(connection, schema, stash.id, stash.xid.split()[0])
         others = manifest.others_wait(connection, schema, named, stash.id)
         now = restore.Now(_edited(run, at, connection), tuple(steps), others)
         back = restore.begin(connection, run.settings.schema, waiting[0], afterwards=at.afterwards, now=now)

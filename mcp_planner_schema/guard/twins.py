@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, write_back
+from mcp_planner_schema.guard import checksum, references, since, write_back
 from mcp_planner_schema.guard.evidence import Table, rows_of
 from mcp_planner_schema.guard.manifest import AFTER, Object
 from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, literal, pinned
@@ -31,23 +31,6 @@ WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated
 """
 _CLOCK = re.compile(r"\b(now|(transaction|statement|clock)_timestamp)\(\)|\b(CURRENT_(DATE|TIME)|LOCALTIME)")
 _NUMBERS = re.compile(r"\bnextval\(|uuid\w*\(", re.IGNORECASE)
-# Compared by the operator of the foreign key itself. A table that the role may not read has to count as one that refers.
-_REFERRING = """
-SELECT pg_catalog.quote_ident(n.nspname::text) || '.' || pg_catalog.quote_ident(r.relname::text),
-       pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(r.oid, 'SELECT')
-         AND NOT pg_catalog.row_security_active(r.oid),
-       (SELECT pg_catalog.string_agg('l.' || pg_catalog.quote_ident(b.attname::text) || ' OPERATOR('
-               || pg_catalog.quote_ident(s.nspname::text) || '.' || o.oprname::text || ') r.'
-               || pg_catalog.quote_ident(a.attname::text), ' AND ')
-        FROM ROWS FROM (pg_catalog.unnest(k.conkey), pg_catalog.unnest(k.confkey), pg_catalog.unnest(k.conpfeqop)) AS u (a, b, o)
-        JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.a
-        JOIN pg_catalog.pg_attribute b ON b.attrelid = k.confrelid AND b.attnum = u.b
-        JOIN pg_catalog.pg_operator o ON o.oid = u.o JOIN pg_catalog.pg_namespace s ON s.oid = o.oprnamespace)
-FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.conrelid
-JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
-WHERE k.contype = 'f' AND k.conparentid = 0
-  AND k.confrelid IN (SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid))
-"""
 _UNIQUE = """
 SELECT (SELECT pg_catalog.array_agg(a.attname::text ORDER BY u.place)
         FROM pg_catalog.unnest(i.indkey) WITH ORDINALITY AS u (n, place)
@@ -132,10 +115,6 @@ def stood(
     return f"pg_temp.{name}"
 
 
-_LARGE = 512 * 2**20
-"""Bytes of a table of which no list of all keys is made for that."""
-
-
 def any_deleted(connection: Connection, place: str, untouched: str) -> bool:
     """Whether the downgrade has deleted rows whose place is still free."""
     return bool(
@@ -148,7 +127,7 @@ def keys(
 ) -> str | None:
     """The same of a table whose keys the body makes, to see what was not there before. None without a key, and of a large one."""
     key = [names[name] for name in one.key if name in names]
-    if not key or len(key) < len(one.key) or write_back.size_of(connection, live) > _LARGE:
+    if not key or len(key) < len(one.key) or write_back.size_of(connection, live) > since.LARGE:
         return None
     with checksum.reading(connection):
         if not any_deleted(connection, place, untouched):
@@ -176,26 +155,47 @@ def not_there(
     key, same_key = checksum.row_hash(one.key, "l"), write_back.same_key(one.key, table)
     anew = _ANEW.format(live=rows_of(table), stood=stood, key=key, place=place, same_key=same_key, began=literal(began))
     gone, aside, found = 0, "", execute(connection, anew).rowcount
-    if found:
+    if found and not _may_be_lost(connection, place, one, table, columns):
         these = "EXISTS (SELECT FROM pg_temp.guard_anew AS w WHERE w.part = l.tableoid AND w.spot = l.ctid)"
-        compared, unique = told_apart_by(connection, one, table, columns), by_unique(connection, one, table, columns)
-        there = f"{same_key} AND {checksum.alike(connection, place, rows_of(table), columns)}"
-        out = (
-            f"SELECT {told_by('c', compared, unique)} FROM {place} AS c "
-            f"WHERE NOT EXISTS (SELECT FROM {rows_of(table)} AS l WHERE {there})"
-        )
-        said = told_by("l", compared, unique)
-        twin = f"{said} IN ({out})" if compared or unique else "false"
-        which = f"{these} AND NOT {referred(connection, table)} AND NOT {stays()} AND NOT {twin}"
-        own = f"SELECT {said} FROM {rows_of(table)} AS l WHERE {these}"
-        lost = f"{out} AND c.{identifier(AFTER)} IS NULL AND {told_by('c', compared, unique)} NOT IN ({own})"
-        if execute(connection, f"SELECT EXISTS ({lost})").scalar_one():  # one of them may be one that is not back
-            which = "false"
+        which = f"{these} AND NOT {referred(connection, table)} AND NOT {stays()}"
         gone, aside = write_back.set_aside(connection, place, one, table, sorted(columns), which, inserted=True)
         if gone:
             execute(connection, f"DELETE FROM {rows_of(table)} AS l WHERE {which}")
     execute(connection, "DROP TABLE pg_temp.guard_anew")
     return gone, aside, found - gone
+
+
+# Kept rows that are not back, and what the upgrade has written instead of them.
+_OUT = """
+CREATE TEMPORARY TABLE guard_out ON COMMIT DROP AS
+SELECT {was} AS said, pg_catalog.bool_or(c.{after} IS NULL) AS deleted FROM {place} AS c
+WHERE NOT EXISTS (SELECT FROM {live} AS l WHERE {there}) GROUP BY 1
+"""
+_INSTEAD = """
+SELECT w.part, w.spot, {now} AS said FROM pg_temp.guard_anew AS w JOIN {live} AS l ON l.ctid = w.spot AND l.tableoid = w.part
+"""
+
+
+def _may_be_lost(connection: Connection, place: str, one: Object, table: Table, columns: list[str]) -> bool:
+    """Whether one of the upgrade's own rows may be a kept one that is not back, though nothing says which: then all stay.
+
+    Those that are said to be one stay in any case, and are no longer in ``guard_anew``.
+    """
+    compared, unique = told_apart_by(connection, one, table, columns), by_unique(connection, one, table, columns)
+    if not compared and not unique:
+        return False
+    there = f"{write_back.same_key(one.key, table)} AND {checksum.alike(connection, place, rows_of(table), columns)}"
+    was, instead = (
+        told_by("c", compared, unique),
+        _INSTEAD.format(now=told_by("l", compared, unique), live=rows_of(table)),
+    )
+    execute(connection, _OUT.format(was=was, after=identifier(AFTER), place=place, live=rows_of(table), there=there))
+    lost = f"o.deleted AND NOT EXISTS (SELECT FROM ({instead}) AS i WHERE i.said = o.said)"
+    found = bool(execute(connection, f"SELECT EXISTS (SELECT FROM pg_temp.guard_out AS o WHERE {lost})").scalar_one())
+    said = f"USING ({instead}) AS i JOIN pg_temp.guard_out AS o ON o.said = i.said"
+    execute(connection, f"DELETE FROM pg_temp.guard_anew AS a {said} WHERE a.part = i.part AND a.spot = i.spot")
+    execute(connection, "DROP TABLE pg_temp.guard_out")
+    return found
 
 
 def give_way(
@@ -349,7 +349,8 @@ def numbered(connection: Connection, table: Table) -> set[str]:
 
 def referred(connection: Connection, table: Table) -> str:
     """SQL: whether a foreign key refers to the row ``l``."""
-    with pinned(connection, search_path=SYSTEM_PATH):
-        found = connection.exec_driver_sql(_REFERRING, {"oid": table.oid}).all()
-    each = [f"EXISTS (SELECT FROM {name} AS r WHERE {match})" if open else "true" for name, open, match in found]
+    each = [
+        f"EXISTS (SELECT FROM {key.child_table} AS r WHERE {key.match('r', 'l')})" if key.open else "true"
+        for key in references.to(connection, table.oid)
+    ]
     return f"({' OR '.join(each) or 'false'})"

@@ -6,10 +6,10 @@ What of them is to be done for a table, its columns or its changed rows, says :m
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, manifest, silence
+from mcp_planner_schema.guard import checksum, manifest, references, silence
 from mcp_planner_schema.guard.evidence import Column, Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import AFTER, Object
 from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, literal, pinned
@@ -21,27 +21,6 @@ if TYPE_CHECKING:
 PATH = "mcp_planner_guard.path"
 """Where the session's own search_path stands in ``connection.info``, PostgreSQL's own schema before it."""
 
-_FOREIGN = """
-SELECT n.nspname::text, r.relname::text, k.confrelid = k.conrelid,
-       array(SELECT a.attname::text FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY AS u (n, place)
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.n ORDER BY u.place),
-       array(SELECT a.attname::text FROM pg_catalog.unnest(k.confkey) WITH ORDINALITY AS u (n, place)
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.n ORDER BY u.place)
-FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.confrelid
-JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
-WHERE k.contype = 'f' AND k.conrelid = %s AND k.conparentid = 0
-"""
-# Who refers to a table, and does not follow where what it refers to changes: ON UPDATE CASCADE does.
-_REFERRING = """
-SELECT n.nspname::text, r.relname::text,
-       array(SELECT a.attname::text FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY AS u (n, place)
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.n ORDER BY u.place),
-       array(SELECT a.attname::text FROM pg_catalog.unnest(k.confkey) WITH ORDINALITY AS u (n, place)
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.n ORDER BY u.place)
-FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.conrelid
-JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
-WHERE k.contype = 'f' AND k.confrelid = %s AND k.conparentid = 0 AND k.confupdtype <> 'c'
-"""
 # PostgreSQL allows no ON CONFLICT on a table with rules, be they disabled, nor one with deferrable unique constraints.
 _NO_CONFLICT = """
 SELECT c.relhasrules OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND NOT i.indimmediate)
@@ -137,7 +116,7 @@ def same_key(
     there = {column.name: column for column in live.columns.values()}
     pairs = [(name, there.get((names or {}).get(name, name))) for name in key]
     return " AND ".join(
-        f"{kept}.{identifier(name)} = {value(column, f'{now}.', bare=True)}" if column else "false"
+        f"{kept}.{identifier(name)} OPERATOR(pg_catalog.=) {value(column, f'{now}.', bare=True)}" if column else "false"
         for name, column in pairs
     )
 
@@ -257,16 +236,13 @@ def others(
 
 def _let_go(connection: Connection, table: Table, columns: Sequence[str]) -> str:
     """SQL: that nobody refers to the row ``l`` by a value of ``columns`` that the kept row ``c`` would change."""
-    there, conditions = {column.name: column for column in table.columns.values()}, ["true"]
-    for schema, referring, theirs, own in connection.exec_driver_sql(_REFERRING, (table.oid,)).all():
-        changing = [name for name in own if name in columns]
-        if not changing:
+    conditions = ["true"]
+    for key in references.to(connection, table.oid):
+        changing = [name for name in key.theirs if name in columns]
+        if not changing or key.on_update == "c":  # what follows does not lose it
             continue
-        match = " AND ".join(f"r.{identifier(one)} = l.{identifier(two)}" for one, two in zip(theirs, own, strict=True))
-        stays = " AND ".join(f"l.{identifier(name)} = {typed(there[name])}" for name in changing)
-        conditions.append(
-            f"({stays} OR NOT EXISTS (SELECT FROM {identifier(schema)}.{identifier(referring)} AS r WHERE {match}))"
-        )
+        nobody = f"NOT EXISTS (SELECT FROM {key.child_table} AS r WHERE {key.match('r', 'l')})" if key.open else "false"
+        conditions.append(f"({same_key(changing, table)} OR {nobody})")
     return " AND ".join(conditions)
 
 
@@ -357,24 +333,25 @@ def _orphans(connection: Connection, place: str, table: Table, columns: Sequence
     name = f'{place.partition(".")[0]}."guard:orphans"'  # a stash's own schema has a name without a dot
     there = {column.name: column for column in table.columns.values()}
     execute(connection, f"CREATE UNLOGGED TABLE {name} (place tid)")
-    foreign = [row for row in connection.exec_driver_sql(_FOREIGN, (table.oid,)) if set(row[3]) <= set(columns)]
-    found = True
-    while found:
-        found = False
-        for schema, referred, itself, own, theirs in foreign:
-            given = " AND ".join(f"c.{identifier(one)} IS NOT NULL" for one in own)
-            match = " AND ".join(
-                f"r.{identifier(two)} = {typed(there[one])}" for one, two in zip(own, theirs, strict=True)
-            )
-            missing = f"NOT EXISTS (SELECT FROM {identifier(schema)}.{identifier(referred)} AS r WHERE {match})"
-            if itself:
-                kept = " AND ".join(f"k.{identifier(b)} = c.{identifier(a)}" for a, b in zip(own, theirs, strict=True))
-                left = f"NOT EXISTS (SELECT FROM {name} AS o WHERE o.place = k.ctid)"
-                missing += f" AND NOT EXISTS (SELECT FROM {place} AS k WHERE {kept} AND {left})"
-            added = execute(
-                connection,
-                f"INSERT INTO {name} SELECT c.ctid FROM {place} AS c WHERE {given} AND {missing} "
-                f"AND NOT EXISTS (SELECT FROM {name} AS o WHERE o.place = c.ctid)",
-            ).rowcount
-            found = found or added > 0
+    foreign = [key for key in references.of(connection, table.oid) if set(key.own) <= set(columns)]
+    with ExitStack() as unveiled:
+        for key in foreign:
+            unveiled.enter_context(silence.unveiled(connection, key.parent, key.parent_table))
+        found = True
+        while found:
+            found = False
+            for key in foreign:
+                given = " AND ".join(f"c.{identifier(one)} IS NOT NULL" for one in key.own)
+                match = key.match(lambda one: typed(there[one]), "r")
+                missing = f"NOT EXISTS (SELECT FROM {key.parent_table} AS r WHERE {match})"
+                if key.parent == key.child:
+                    kept = " AND ".join(f"k.{identifier(b)} = c.{identifier(a)}" for a, b, *_ in key.pairs)
+                    left = f"NOT EXISTS (SELECT FROM {name} AS o WHERE o.place = k.ctid)"
+                    missing += f" AND NOT EXISTS (SELECT FROM {place} AS k WHERE {kept} AND {left})"
+                added = execute(
+                    connection,
+                    f"INSERT INTO {name} SELECT c.ctid FROM {place} AS c WHERE {given} AND {missing} "
+                    f"AND NOT EXISTS (SELECT FROM {name} AS o WHERE o.place = c.ctid)",
+                ).rowcount
+                found = found or added > 0
     return name

@@ -1,0 +1,137 @@
+"""Kept values that a later revision, going back before this one, has handed on to columns which its next upgrade drops.
+
+Expand in one revision, contract in a later one: the later one's way back makes the old columns again and fills them from the new
+ones, and this one's drops the new. What people then write in the old columns is newer than what was kept of the new ones, as if
+both were one revision: tables with such columns count as written to by this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard import (
+    checksum,
+    evidence,
+    flow,
+    manifest,
+    proof,
+    silence,
+    since,
+    stash,
+    write_back,
+)
+from mcp_planner_schema.guard.back import Back
+from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
+from mcp_planner_schema.guard.postcheck import execute, identifier
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+# Steps back that have read one of these tables, of revisions that are not up again; and the columns that each has made in tables
+# it wrote to: their rows in the catalog are of its transaction, whose last xid is the one of the history row.
+_HANDED = """
+WITH now (xid) AS (SELECT pg_catalog.pg_current_xact_id()::text::bigint),
+steps AS MATERIALIZED (
+  SELECT h.xid::bigint AS first, n.xid - pg_catalog.age(h.xmin) AS last, h.wrote,
+         array(SELECT r.oid::bigint FROM pg_catalog.jsonb_array_elements_text(h.reads) AS r (oid)) AS read
+  FROM now AS n, {schema}.history h JOIN {schema}.run u ON u.id = h.run_id
+  WHERE u.version_table = %(version_table)s AND h.direction = 'downgrade' AND h.outcome = 'done' AND h.xid IS NOT NULL
+    AND h.wrote IS NOT NULL AND h.reads IS NOT NULL AND NOT EXISTS (
+      SELECT FROM {schema}.history o JOIN {schema}.run v ON v.id = o.run_id
+      WHERE v.version_table = u.version_table AND o.revision = h.revision AND o.id > h.id AND o.outcome = 'done'
+        AND o.direction IN ('upgrade', 'stamp'))),
+wrote AS (
+  SELECT DISTINCT s.first, s.last, s.read, coalesce(pg_catalog.pg_partition_root(c.oid)::oid, c.oid) AS oid
+  FROM steps AS s CROSS JOIN LATERAL pg_catalog.jsonb_array_elements_text(s.wrote) AS w (oid)
+  JOIN pg_catalog.pg_class c ON c.oid = w.oid::oid
+  WHERE s.read && %(tables)s::bigint[])
+SELECT w.oid::bigint, pg_catalog.array_agg(DISTINCT a.attname::text), pg_catalog.array_agg(DISTINCT r.oid)
+FROM now AS n, wrote AS w JOIN pg_catalog.pg_attribute a ON a.attrelid = w.oid AND a.attnum > 0 AND NOT a.attisdropped
+CROSS JOIN LATERAL pg_catalog.unnest(w.read) AS r (oid)
+WHERE n.xid - pg_catalog.age(a.xmin) BETWEEN w.first AND w.last GROUP BY 1 ORDER BY 1
+"""
+
+
+def noted(connection: Connection, schema: str, version_table: str, kept: stash.Kept) -> stash.Kept:
+    """What is kept, with the tables that hold what a later revision has made of it. To be called after the real run."""
+    parts = stash.parts_of(kept)
+    oids = sorted({oid for found in parts.values() for oid in found})
+    if not oids or not any(one.relation for one in kept.objects):
+        return kept
+    asked = {"version_table": version_table, "tables": oids}
+    found = connection.exec_driver_sql(_HANDED.format(schema=schema), asked).all()
+    tables = evidence.again(connection, schema, {}, frozenset(oid for oid, *_ in found)) if found else {}
+    made = {oid: tuple(columns) for oid, columns, _ in found if oid in tables}
+    read = {oid for made_in, _, readers in found if made_in in made for oid in readers}
+    if not made:
+        return kept
+    own = {(one.schema, one.name): one for one in kept.written}
+    for oid, columns in made.items():
+        table = tables[oid]
+        one = own.get((table.schema, table.name)) or proof.as_left(connection, table)
+        own[table.schema, table.name] = replace(one, handed=columns)
+    objects = [replace(one, read=one.read or not read.isdisjoint(parts.get(one.number, ()))) for one in kept.objects]
+    return replace(kept, written=tuple(own.values()), objects=tuple(objects))
+
+
+def set_aside(connection: Connection, back: Back) -> list[str]:
+    """All is back: copy what people have written in such columns, where this upgrade has made nothing of it, for the later one is
+    about to drop them. Gives lines for people."""
+    notes: list[str] = []
+    written = [one for one in back.stash.written if one.handed]
+    for number, one in enumerate(written, 1):
+        table = evidence.named(connection, one.schema, one.name)
+        columns = [name for name in one.handed if table and name in {each.name for each in table.columns.values()}]
+        if table is None or not columns or table.oid not in back.sources or table.oid not in back.already:
+            continue
+        with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
+            notes += _copied(connection, back, table, columns, number)
+    return notes
+
+
+def _copied(connection: Connection, back: Back, table: Table, columns: list[str], number: int) -> list[str]:
+    which = _which(connection, back, table)
+    holder = next((one for one in back.rows() if one.read), None)
+    if which == "false" or holder is None:
+        return []
+    there = {column.name: column for column in table.columns.values()}
+    shown = dict.fromkeys([*table.key, *columns])
+    name = manifest.aside_relations(holder)[2].format(number=number)
+    aside = f"{identifier(back.stash.kept_in)}.{identifier(name)}"
+    selected = ", ".join(stash.value(there[each], "l.") for each in shown)
+    connection.exec_driver_sql("SAVEPOINT guard_handed")
+    asked = f"SELECT {selected} FROM {rows_of(table)} AS l WHERE {which}"
+    rows: int = execute(connection, f"CREATE TABLE {aside} AS {asked}").rowcount
+    if not rows:
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_handed")
+    connection.exec_driver_sql("RELEASE SAVEPOINT guard_handed")
+    if not rows:
+        return []
+    return [
+        f"look at {rows} rows of {table.shown}: others have written {', '.join(columns)} since, and what was kept of "
+        f"{', '.join(_names(back))} is older. A later revision drops those columns; what stands there is in {aside} as well"
+    ]
+
+
+def _names(back: Back) -> Iterable[str]:
+    return dict.fromkeys(
+        name for one in back.rows() if one.read for name in ([f"{one.name}.{each}" for each in one.lost] or [one.name])
+    )
+
+
+def _which(connection: Connection, back: Back, table: Table) -> str:
+    """SQL: that others have written the row ``l`` since, and the upgrade has made nothing of it."""
+    mine = [one for one in back.rows() if (one.schema, one.name) == (table.schema, table.name) and one.lost]
+    given = [
+        f"EXISTS (SELECT FROM {back.stash.place(one)} AS c JOIN {back.touched[one.number]} AS t ON t.place = c.ctid "
+        f"WHERE {write_back.same_key(one.key, table)} AND t.own AND t.given)"
+        for one in mine
+        if one.number in back.touched and write_back.keyed(one, table)
+    ]
+    if given:
+        return f"({' OR '.join(given)})"
+    if not back.flow.read.isdisjoint(flow.parts(connection, [table.oid])):
+        return "false"
+    return since.written(back.stash)

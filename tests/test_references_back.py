@@ -1,0 +1,346 @@
+"""Kept references, and the tables they are in: none means another row, and none bars the way up."""
+
+from __future__ import annotations
+
+import pytest
+
+from mcp_planner_schema.guard import proof, since
+from tests.conftest import Database, Project
+from tests.test_backfill import ordinary  # noqa: F401  # a fixture
+from tests.test_restore import down_and_up, two
+from tests.test_seeds_again import committing
+from tests.test_stash import sql
+
+ROLES = (
+    "CREATE TABLE role (id serial PRIMARY KEY, n text UNIQUE); CREATE TABLE usr (id serial PRIMARY KEY{column}); "
+    "INSERT INTO role (n) VALUES ('a'), ('b'); INSERT INTO usr SELECT FROM generate_series(1, 3)"
+)
+SEEDS = "INSERT INTO role (n) VALUES ('editor'), ('viewer')"
+GONE = "DELETE FROM role WHERE id > 2"
+BACK = "; SELECT setval('role_id_seq', (SELECT max(id) FROM role))"
+COMMITS = "with op.get_context().autocommit_block():\n    op.execute('SELECT 1')"
+WAYS = {  # what there was before, what the upgrade does besides its seeds, what the downgrade does, who was what
+    "a column": (
+        "",
+        ["ALTER TABLE usr ADD role_id int REFERENCES role"],
+        "ALTER TABLE usr DROP role_id",
+        "UPDATE usr SET role_id = id + 2 WHERE id < 3",
+        "SELECT usr.id, n FROM usr LEFT JOIN role ON role.id = role_id ORDER BY 1",
+    ),
+    "a table": (
+        "",
+        ["CREATE TABLE perm (id int PRIMARY KEY, role_id int REFERENCES role, may text)"],
+        "DROP TABLE perm",
+        "INSERT INTO perm VALUES (1, 3, 'write'), (2, 4, 'read'), (3, NULL, 'x')",
+        "SELECT u.id, n FROM usr AS u LEFT JOIN perm USING (id) LEFT JOIN role ON role.id = role_id ORDER BY 1",
+    ),
+    "changed rows": (
+        ", role_id int REFERENCES role",
+        ["ALTER TABLE usr ADD note text"],
+        "UPDATE usr SET role_id = NULL WHERE role_id > 2; ALTER TABLE usr DROP note",
+        "UPDATE usr SET role_id = id + 2, note = 'x' WHERE id < 3",
+        "SELECT usr.id, n FROM usr LEFT JOIN role ON role.id = role_id ORDER BY 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("key", ["serial", "sequence set back"])
+@pytest.mark.parametrize("kind", ["int", "domain"])
+@pytest.mark.parametrize("commits", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_kept_reference_is_not_to_who_has_its_number_now(
+    empty: Database, project: Project, way: str, commits: bool, kind: str, key: str
+) -> None:
+    """Who was an editor is not what came in the editor's place; his own stays in the stash, and nobody else's."""
+    column, ups, down, before, asked = WAYS[way]
+    setup = ROLES.format(column=column)
+    if kind == "domain":
+        setup = "CREATE DOMAIN ident AS int; CREATE SEQUENCE role_id_seq; " + setup.replace(
+            "(id serial PRIMARY KEY, n", "(id ident PRIMARY KEY DEFAULT nextval('role_id_seq'), n"
+        )
+    down = f"{down}; {GONE}{BACK if key != 'serial' else ''}"
+    if commits:
+        committing(project, setup, [sql(SEEDS), *map(sql, ups), COMMITS], down)
+    else:
+        two(project, setup, "", down, ups="\n".join(map(sql, [SEEDS, *ups])))
+    empty.rows(before)
+    had = dict(empty.rows(asked))
+
+    down_and_up(
+        project,
+        empty,
+        "INSERT INTO role VALUES (3, 'newer')" if key == "serial" else "INSERT INTO role (n) VALUES ('newer')",
+    )
+
+    there = dict(empty.rows(asked))
+    assert all(there[one] in (None, had[one]) for one in had), there
+    assert "newer" not in there.values()
+    assert sorted(n for (n,) in empty.rows("SELECT n FROM role")) == ["a", "b", "editor", "newer", "viewer"]
+    assert empty.rows("SELECT state FROM migration.stash") == [("partly restored",)]
+
+
+def test_within_one_table_too(empty: Database, project: Project) -> None:
+    """A category under a seed that is gone is not under what has its number now."""
+    setup = (
+        "CREATE TABLE cat (id serial PRIMARY KEY, n text UNIQUE, parent_id int REFERENCES cat); "
+        "INSERT INTO cat (n) VALUES ('own')"
+    )
+    down = "UPDATE cat SET parent_id = NULL; DELETE FROM cat WHERE n = 'seed'"
+    two(project, setup, "INSERT INTO cat (n) VALUES ('seed')", down)
+    empty.rows("UPDATE cat SET parent_id = 2 WHERE id = 1")
+
+    down_and_up(project, empty, "INSERT INTO cat VALUES (2, 'newer')")
+
+    rows = dict(empty.rows("SELECT a.n, b.n FROM cat a LEFT JOIN cat b ON b.id = a.parent_id"))
+    assert rows in ({"own": None, "newer": None, "seed": None}, {"own": "seed", "newer": None, "seed": None})
+
+
+def test_a_body_may_change_several_rows_at_once(empty: Database, project: Project) -> None:
+    """An ORM counts what its statements have changed, and takes what is missing there for stale."""
+    body = (
+        "import sqlalchemy as sa\n"
+        "from sqlalchemy import orm\n"
+        "op.add_column('t', sa.Column('v', sa.Text()))\n"
+        "class Base(orm.DeclarativeBase):\n    pass\n"
+        "class T(Base):\n    __tablename__ = 't'\n    id = sa.Column(sa.Integer, primary_key=True)\n    v = sa.Column(sa.Text)\n"
+        "with orm.Session(bind=op.get_bind()) as session:\n"
+        "    for row in session.scalars(sa.select(T).order_by(T.id)).all():\n        row.v = 'own'\n"
+        "    session.flush()\n"
+        "done = op.get_bind().execute(sa.text('UPDATE t SET v = v WHERE id = :id'), [{'id': 1}, {'id': 2}, {'id': 9}])\n"
+        "assert done.rowcount == 2\n"
+    )
+    two(
+        project,
+        "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3)",
+        "",
+        "ALTER TABLE t DROP v",
+        ups=body,
+    )
+    empty.rows("UPDATE t SET v = 'kept ' || id")
+
+    down_and_up(project, empty, "INSERT INTO t VALUES (4)")
+
+    assert empty.rows("SELECT * FROM t ORDER BY id") == [(1, "kept 1"), (2, "kept 2"), (3, "kept 3"), (4, "own")]
+
+
+BETWEEN = {
+    "nothing": ("SELECT", [(1, 1), (2, 3)], [(1, 1), (2, 2)]),
+    "a parent deleted": ("DELETE FROM c WHERE p_id = 1; DELETE FROM p WHERE id = 1", [(2, 3)], [(2, 2)]),
+    "its number taken": ("INSERT INTO p VALUES (3, 'newer')", [(1, 1), (2, None)], [(1, 1), (2, 2)]),
+}
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize("way", ["changed rows", "a table"])
+def test_parents_whose_rows_are_hidden_bar_no_way_up(
+    ordinary: Database,  # noqa: F811
+    project: Project,
+    way: str,
+    between: str,
+) -> None:
+    """FORCE ROW LEVEL SECURITY on both sides of a foreign key, and an owner who may not pass it by."""
+    meanwhile, changed, table = BETWEEN[between]
+    base = "CREATE TABLE p (id int PRIMARY KEY, n text); INSERT INTO p VALUES (1, 'a'), (2, 'b')"
+    child = "CREATE TABLE c (id int PRIMARY KEY, p_id int REFERENCES p DEFERRABLE INITIALLY DEFERRED)"
+    if way == "changed rows":
+        up = "INSERT INTO p VALUES (3, 'seed') ON CONFLICT DO NOTHING"
+        down = "UPDATE c SET p_id = NULL WHERE p_id > 2; DELETE FROM p WHERE id > 2"
+        two(project, f"{base}; {child}; {_hidden('p')}; {_hidden('c')}", up, down)
+        ordinary.rows("INSERT INTO c VALUES (1, 1), (2, 3)")
+    else:
+        up = f"{child}; {_hidden('c')}; INSERT INTO c VALUES (2, 2)"
+        two(project, f"{base}; {_hidden('p')}", up, "DROP TABLE c")
+        ordinary.rows("INSERT INTO c VALUES (1, 1)")
+        meanwhile = meanwhile.removeprefix("DELETE FROM c WHERE p_id = 1; ")
+
+    down_and_up(project, ordinary, meanwhile)
+
+    assert ordinary.rows("SELECT id, p_id FROM c ORDER BY 1") == (changed if way == "changed rows" else table)
+    asked = "SELECT count(*) FROM pg_class WHERE relforcerowsecurity AND relname IN ('p', 'c')"
+    assert ordinary.value(asked) == 2
+
+
+def _hidden(name: str) -> str:
+    return (
+        f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY; ALTER TABLE {name} FORCE ROW LEVEL SECURITY; "
+        f"CREATE POLICY all_of_it ON {name} USING (true)"
+    )
+
+
+@pytest.mark.parametrize("between", ["SELECT", "DELETE FROM p WHERE id = 'a'"])
+def test_the_two_sides_of_a_key_may_have_collations_of_their_own(
+    empty: Database, project: Project, between: str
+) -> None:
+    """PostgreSQL lets them be a foreign key, and asks which collation is meant where the two are compared by hand."""
+    setup = "CREATE TABLE p (id text COLLATE \"C\" PRIMARY KEY, n text); INSERT INTO p VALUES ('a'), ('b')"
+    child = 'CREATE TABLE c (id text COLLATE "POSIX" PRIMARY KEY, p_id text COLLATE "POSIX" REFERENCES p)'
+    up = f"{child}; INSERT INTO p VALUES ('seed'); INSERT INTO c VALUES ('1', 'seed')"
+    two(project, setup, up, "DROP TABLE c; DELETE FROM p WHERE id = 'seed'")
+    empty.rows("INSERT INTO c VALUES ('2', 'a'), ('3', 'seed'); UPDATE p SET n = 'edited'")
+
+    down_and_up(project, empty, between)
+
+    rows = [("1", "seed"), ("2", "a"), ("3", "seed")]
+    assert empty.rows("SELECT * FROM c ORDER BY 1") == (rows if between == "SELECT" else [rows[0], rows[2]])
+    assert empty.value("SELECT n FROM p WHERE id = 'seed'") == "edited"
+
+
+CORRECTED = {
+    "a check": ("v int CHECK (v > 0)", [1]),
+    "a narrower type": ("v smallint", [0, 1]),
+    "a shorter text": ("v int, w varchar(3)", [0, 1]),
+}
+
+
+@pytest.mark.parametrize("how", ["a table", "a column"])
+@pytest.mark.parametrize("corrected", CORRECTED)
+def test_a_corrected_revision_that_lets_in_less_bars_no_way_up(
+    empty: Database, project: Project, corrected: str, how: str
+) -> None:
+    """What fits comes back, and what does not stays in the stash and is told."""
+    new, fits = CORRECTED[corrected]
+    columns = "v int, w text"
+    setup = "CREATE TABLE base (id int PRIMARY KEY); INSERT INTO base SELECT generate_series(1, 3)"
+
+    def text(found: str) -> str:
+        if how == "a table":
+            return f"CREATE TABLE s (id int PRIMARY KEY, {found}); INSERT INTO s (id) VALUES (1)"
+        return "; ".join(f"ALTER TABLE base ADD {column}" for column in found.split(", "))
+
+    table, gone = ("s", "DROP TABLE s") if how == "a table" else ("base", "ALTER TABLE base DROP v, DROP w")
+    two(project, setup, text(columns), gone)
+    empty.rows("INSERT INTO s VALUES (2), (3)" if how == "a table" else "SELECT")
+    empty.rows(f"UPDATE {table} SET v = CASE id WHEN 1 THEN 1 WHEN 2 THEN 0 ELSE 70000 END, w = repeat('w', id + 1)")
+    if new.startswith("v int CHECK"):
+        empty.rows(f"UPDATE {table} SET v = 0 WHERE id = 3")
+    project.downgrade("-1")
+    new = new if "w " in new else f"{new}, w text"
+    gone = gone if how == "a table" else "ALTER TABLE base DROP v, DROP w"
+    project.revision("002", "alter_things", sql(text(new)), sql(gone))
+
+    project.upgrade()
+
+    assert empty.rows(f"SELECT id, v FROM {table} WHERE v IS NOT NULL ORDER BY 1") == [
+        (id, v) for id, v in ((1, 1), (2, 0)) if v in fits
+    ]
+    assert empty.rows("SELECT state FROM migration.stash") == [("partly restored",)]
+
+
+def test_what_the_body_computes_is_set_aside_though_it_goes_on(empty: Database, project: Project) -> None:
+    """Another new column, and the kept values have come back already: what the body has written there stands nowhere else."""
+    ups = [
+        "ALTER TABLE t ADD cnt int",
+        "UPDATE t SET cnt = (SELECT count(*) FROM ev WHERE t_id = t.id)",
+        "ALTER TABLE t ADD x int",
+    ]
+    setup = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2); CREATE TABLE ev (t_id int)"
+    two(project, setup, "", "ALTER TABLE t DROP cnt, DROP x", ups="\n".join(map(sql, ups)))
+
+    down_and_up(project, empty, "INSERT INTO ev VALUES (1), (1)")
+
+    assert empty.rows("SELECT id, cnt FROM t ORDER BY 1") == [(1, 0), (2, 0)]
+    assert empty.rows('SELECT id, cnt FROM migration_stash_1."guard:aside_1"') == [(1, 2)]
+
+
+RENAMED = (
+    "CREATE TABLE a (id int PRIMARY KEY, y text); INSERT INTO a VALUES (1, 'One'), (2, 'Two'), (3, 'Three')",
+    ["ALTER TABLE a ADD x text", "UPDATE a SET x = y", "ALTER TABLE a DROP y"],
+    "ALTER TABLE a ADD y text; UPDATE a SET y = lower(x); ALTER TABLE a DROP x",
+)
+
+
+@pytest.mark.parametrize("server", ["the same", "restored from a dump"])
+def test_newer_values_are_known_on_another_server_too(empty: Database, project: Project, server: str) -> None:
+    """Its transactions have other numbers, and all rows are written anew there: none is taken for an old one."""
+    setup, ups, down = RENAMED
+    two(project, setup, "", down, ups="\n".join(map(sql, ups)))
+    project.downgrade("-1")
+    empty.rows("UPDATE a SET y = 'new' WHERE id = 1")
+    if server != "the same":
+        empty.rows("UPDATE migration.stash SET xid = '900000000000 900000000000 1/1'")
+
+    project.upgrade()
+
+    assert empty.value("SELECT x FROM a WHERE id = 1") == "new"
+    kept = [("Two",), ("Three",)] if server == "the same" else [("two",), ("three",)]  # there each may be newer: told
+    assert empty.rows("SELECT x FROM a WHERE id > 1 ORDER BY id") == kept
+    assert empty.rows("SELECT x FROM migration_stash_1.a ORDER BY id") == [("One",), ("Two",), ("Three",)]
+
+
+AUDIT = (
+    "CREATE TABLE {log} (at timestamptz DEFAULT now(), what text); CREATE TABLE t (id int PRIMARY KEY, v text); "
+    "INSERT INTO t VALUES (1, 'a'), (2, 'b'); CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+    "INSERT INTO {log} (what) VALUES (tg_op); RETURN coalesce(new, old); END $$; "
+    "CREATE TRIGGER audit BEFORE INSERT OR UPDATE OR DELETE ON t FOR EACH ROW EXECUTE FUNCTION audit()"
+)
+
+
+def test_a_log_that_is_somebody_elses_bars_no_way_up(
+    ordinary: Database,  # noqa: F811
+    project: Project,
+    empty: Database,
+) -> None:
+    """The role may read it and write it, and not lock it."""
+    empty.rows(
+        f"CREATE TABLE log (at timestamptz DEFAULT now(), what text); GRANT SELECT, INSERT ON log TO {ordinary.user}"
+    )
+    two(
+        project,
+        AUDIT.partition("; ")[2].format(log="log"),
+        "INSERT INTO t VALUES (3, 'seed')",
+        "DELETE FROM t WHERE id > 1",
+    )
+
+    down_and_up(project, ordinary, "UPDATE t SET v = 'newer' WHERE id = 1")
+
+    assert ordinary.rows("SELECT * FROM t ORDER BY 1") == [(1, "newer"), (2, "b"), (3, "seed")]
+
+
+def test_triggers_of_somebody_elses_table_bar_no_way_up(
+    ordinary: Database,  # noqa: F811
+    project: Project,
+    empty: Database,
+) -> None:
+    """Only the owner may put them to sleep: the rows stay in the stash, and whose turn it is is told."""
+    empty.rows(AUDIT.format(log="log") + f"; GRANT ALL ON t, log TO {ordinary.user}")
+    two(project, "SELECT 1", "SELECT 2", "DELETE FROM t WHERE id > 1")
+
+    down_and_up(project, ordinary, "SELECT")
+
+    assert ordinary.rows("SELECT * FROM t ORDER BY 1") == [(1, "a")]
+    assert ordinary.rows("SELECT state FROM migration.stash") == [("partly restored",)]
+    assert ordinary.rows("SELECT * FROM migration_stash_1.t") != []
+
+
+def test_a_large_log_is_neither_read_nor_locked_for_this(
+    empty: Database, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts as written to, and whoever writes there need not wait for the upgrade."""
+    monkeypatch.setattr(since, "LARGE", 0)
+    monkeypatch.setattr(proof, "LARGE", 0)
+    two(project, AUDIT.format(log="log"), "INSERT INTO t VALUES (3, 'seed')", "DELETE FROM t WHERE id > 1")
+    project.downgrade("-1")
+    with empty.connect(autocommit=False) as other:
+        other.cursor().execute("INSERT INTO log (what) VALUES ('open')")
+
+        project.upgrade()
+
+        other.commit()
+    assert empty.rows("SELECT * FROM t ORDER BY 1") == [(1, "a"), (2, "b"), (3, "seed")]
+    assert empty.value("SELECT written -> 0 ->> 1 FROM migration.stash") == "log"
+    assert empty.value("SELECT jsonb_array_length((written -> 0)::jsonb) FROM migration.stash") == 3
+
+
+def test_coloured_seeds_are_themselves_though_a_log_was_written(empty: Database, project: Project) -> None:
+    """A log of all that happens has always changed; the seeds are none of it, for the upgrade has read it nowhere."""
+    setup = AUDIT.format(log="log") + (
+        "; CREATE TABLE st (id serial PRIMARY KEY, n text UNIQUE, colour text DEFAULT 'grey'); "
+        "CREATE TRIGGER audit BEFORE INSERT OR UPDATE OR DELETE ON st FOR EACH ROW EXECUTE FUNCTION audit()"
+    )
+    two(project, setup, "INSERT INTO st (n) VALUES ('open'), ('done')", "DELETE FROM st")
+    empty.rows("UPDATE st SET colour = 'green' WHERE n = 'done'")
+    had = empty.rows("SELECT * FROM st ORDER BY id")
+
+    down_and_up(project, empty, "UPDATE t SET v = 'newer' WHERE id = 1")
+
+    assert empty.rows("SELECT * FROM st ORDER BY id") == had
