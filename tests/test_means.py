@@ -360,3 +360,52 @@ def test_seeds_that_get_each_others_numbers_are_still_themselves(
     for table in empty.rows("SELECT relname::text FROM pg_class WHERE relname ~ '^guard:aside_._inserted$'"):
         assert empty.rows(f'SELECT n FROM migration_stash_1."{table[0]}"') == [(name,) for name in aside]
     assert empty.value("SELECT last_value FROM role_id_seq") >= empty.value("SELECT max(id) FROM role")
+
+
+LINES = {
+    "a query": "INSERT INTO step (rec_id, pos, t) SELECT rec.id, o, s FROM rec, "
+    "unnest(string_to_array(steps, ';')) WITH ORDINALITY u (s, o)",
+    "a loop": "DO $$ DECLARE r record; s text; i int; BEGIN FOR r IN SELECT * FROM rec ORDER BY id LOOP i := 0; "
+    "FOREACH s IN ARRAY string_to_array(r.steps, ';') LOOP i := i + 1; "
+    "INSERT INTO step (rec_id, pos, t) VALUES (r.id, i, s); END LOOP; END LOOP; END $$",
+}
+
+
+@pytest.mark.parametrize("new", ["cut;FRY", "cut;boil;salt;PEPPER", "FRY", "salt;cut;boil"])
+@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize("how", LINES)
+def test_lines_of_one_parent_that_was_changed_move_nobody_elses(
+    empty: Database, project: Project, how: str, added: bool, new: str
+) -> None:
+    """Steps of recipes, numbered by the server: a photo of another recipe's step is still one of that step."""
+    setup = (
+        "CREATE TABLE rec (id serial PRIMARY KEY, steps text); "
+        "INSERT INTO rec (steps) VALUES ('cut;fry;eat'), ('cut;boil;salt'), ('mix;fry')"
+    )
+    project.revision("001", "create_rec", sql(setup), "raise NotImplementedError", reversible="forward-only: the base")
+    made = (
+        "CREATE TABLE step (id serial PRIMARY KEY, rec_id int NOT NULL REFERENCES rec, pos int NOT NULL, t text, "
+        "UNIQUE (rec_id, pos))"
+    )
+    back = (
+        "ALTER TABLE rec ADD steps text; UPDATE rec SET steps = "
+        "(SELECT string_agg(t, ';' ORDER BY pos) FROM step WHERE rec_id = rec.id); DROP TABLE step"
+    )
+    ups = [made, LINES[how], "ALTER TABLE rec DROP steps"]
+    project.revision("002", "create_step", "\n".join(f"op.execute({one!r})" for one in ups), sql(back))
+    photo = "CREATE TABLE photo (id serial PRIMARY KEY, step_id int REFERENCES step, url text)"
+    project.revision("003", "create_photo", sql(photo), sql("DROP TABLE photo"))
+    project.upgrade()
+    empty.rows("INSERT INTO photo (step_id, url) SELECT id, rec_id || t FROM step")
+    if added:
+        empty.rows("INSERT INTO step (rec_id, pos, t) VALUES (1, 4, 'wash')")
+    asked = "SELECT rec_id, pos, t, step.id, url FROM step LEFT JOIN photo ON step_id = step.id WHERE {} ORDER BY 1, 2"
+    had = empty.rows(asked.format("rec_id <> 2"))
+
+    project.downgrade("001")
+    empty.rows(f"UPDATE rec SET steps = '{new}' WHERE id = 2")
+    project.upgrade()
+
+    assert empty.rows(asked.format("rec_id <> 2")) == had
+    there = [row[2] for row in empty.rows(asked.format("rec_id = 2"))]
+    assert there[: new.count(";") + 1] == new.split(";")
