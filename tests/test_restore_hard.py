@@ -511,7 +511,7 @@ def test_what_was_written_since_is_told_after_any_number_of_transactions(
     """A row of a transaction so far behind: xids begin anew after 2^32. What a step has written nobody else has."""
     empty.rows("CREATE TABLE a (id int); INSERT INTO a VALUES (1)")
     xid = int(empty.value("SELECT xmin::text FROM a"))
-    kept: Any = SimpleNamespace(xid=str(xid - behind))
+    kept: Any = SimpleNamespace(xid=str(xid - behind), elsewhere=False)
     ranges = [(xid + first, xid + last) for first, last in steps]
 
     assert empty.value(f"SELECT {since.written(kept, 'l', ranges)} FROM a AS l") is written

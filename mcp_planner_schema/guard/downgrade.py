@@ -64,14 +64,14 @@ def take(
             original()
         at.notes += regrant.told(connection, kept.rights)
         return {}
-    before = progress.counters(connection)
+    before, unlocked = progress.counters(connection), flow.counted(connection)
     moving = move.candidates(connection, tried)
     _afford(run, at, connection, tried, moving)
 
     def for_real(moved: Sequence[Table] = ()) -> stash.Kept:
         kept = stash.keep(connection, schema, at.name, tried, states, moved)
         trial.arm(connection, schema)
-        read = flow.reading(connection)
+        read = flow.reading(connection, unlocked)
         with trial.no_rollback(connection), transaction.observed(connection, at.seen):
             original()
             trial.settle(connection, schema)

@@ -6,7 +6,7 @@ it writes; what it has handed to the client instead, any later one may.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -73,7 +73,7 @@ class Flow:
 
 def begin(connection: Connection, flow: Flow) -> None:
     """Count anew: a transaction begins, and the session may not have given away yet what earlier ones have counted."""
-    flow.counted = _counted(connection, all_=True)
+    flow.counted = counted(connection)
 
 
 def note(connection: Connection, flow: Flow) -> None:
@@ -112,14 +112,19 @@ def look(
     return first
 
 
-def reading(connection: Connection) -> Callable[[], tuple[int, ...]]:
-    """What this gives, gives the tables that were read from now on, by OID."""
-    before = _counted(connection, all_=True)
+def counted(connection: Connection) -> dict[int, Counted]:
+    """What was counted of every table so far. Looks at all of them: to be asked before anything is locked."""
+    return _counted(connection, all_=True)
+
+
+def reading(connection: Connection, before: Mapping[int, Counted]) -> Callable[[], tuple[int, ...]]:
+    """What this gives, gives the tables that were read from now on, by OID; ``before``: what nobody has locked has not been read
+    since then."""
+    known = {**before, **_counted(connection)}
 
     def read() -> tuple[int, ...]:
-        return tuple(
-            oid for oid, now in sorted(_counted(connection).items()) if now.read != before.get(oid, _NOTHING).read
-        )
+        now = sorted(_counted(connection).items())
+        return tuple(oid for oid, found in now if found.read != known.get(oid, _NOTHING).read)
 
     return read
 

@@ -52,7 +52,9 @@ def _list(connection: Connection, back: Back, one: Object, table: Table, name: s
     )
     keys = ", ".join(f"l.{identifier(column)}" for column in one.key)
     other = f"{twins.told_by('c', compared, unique)} <> {twins.told_by('l', compared, unique)}"
-    if not set(one.key) <= set(twins.given(connection, table)):  # under a key of its own text the upgrade's row is the same one
+    if not set(one.key) <= set(
+        twins.given(connection, table)
+    ):  # under a key of its own text the upgrade's row is the same one
         other += f" AND CASE WHEN {other} THEN {since.by_others()} ELSE false END"
     execute(connection, f"DROP TABLE IF EXISTS pg_temp.{name}")
     with silence.unveiled(connection, table.oid, evidence.name_of(table)):
