@@ -136,3 +136,32 @@ def test_what_is_set_aside_is_shown_and_kept_from_a_purge(
     code, out, _ = run(capsys, "migrate-stash-show", f"ID={number}")
     assert code == 0
     assert "_written_1" in out
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_column_that_was_altered_on_the_way_back_is_known_still(
+    empty: Database, project: Project, caplog: pytest.LogCaptureFixture, at_once: bool
+) -> None:
+    """The first revision lets the old column be empty, so its way back asks for values again."""
+    setup = "CREATE TABLE p (id serial PRIMARY KEY, first text NOT NULL); INSERT INTO p (first) VALUES ('ann'), ('bob')"
+    project.revision("001", "create_p", sql(setup), "raise NotImplementedError", reversible="forward-only: the base")
+    fill = "; UPDATE p SET full_name = first" if at_once else ""
+    project.revision(
+        "002", "add_new", sql(f"ALTER TABLE p ADD full_name text{fill}; ALTER TABLE p ALTER first DROP NOT NULL"),
+        sql("ALTER TABLE p ALTER first SET NOT NULL; ALTER TABLE p DROP full_name"),
+    )  # fmt: skip
+    project.revision(
+        "003", "drop_old", sql("UPDATE p SET full_name = first WHERE full_name IS NULL; ALTER TABLE p DROP first"),
+        sql("ALTER TABLE p ADD first text; UPDATE p SET first = full_name"),
+    )  # fmt: skip
+    project.upgrade()
+    project.downgrade("001")
+    empty.rows("UPDATE p SET first = 'ANN' WHERE id = 1; GRANT SELECT (first) ON p TO PUBLIC")
+
+    with caplog.at_level(logging.INFO, "mcp_planner_schema.guard"):
+        project.upgrade()
+
+    assert empty.rows("SELECT full_name FROM p ORDER BY id") == [("ANN" if at_once else "ann",), ("bob",)]
+    if not at_once:
+        assert "others have written first" in caplog.text
+        assert ("ANN",) in _aside(empty)

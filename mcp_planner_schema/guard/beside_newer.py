@@ -7,16 +7,17 @@ an index of expressions, of some rows only or an exclusion constraint lets in, i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import postponed, write_back
+from mcp_planner_schema.guard import halves, postponed, write_back
 from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import Object
 from mcp_planner_schema.guard.postcheck import execute, identifier
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+    from sqlalchemy.exc import DBAPIError
 
 _UNIQUE = """
 SELECT (SELECT pg_catalog.array_agg(a.attname::text ORDER BY u.place)
@@ -54,11 +55,14 @@ _MEETS = ("23505", "23P01")
 _REFERRED = "23503"
 """SQLSTATE of a row that others refer to by what would change: foreign_key_violation."""
 
-UNFIT = ("23514", "22001", "22003", "22007", "22008", "22P02")
+_UNFIT = ("23514", "22001", "22003", "22007", "22008", "22P02")
 """SQLSTATEs of a row that a changed revision lets in no more: a CHECK, a narrower type, a label that is gone."""
 
-_TRIES = 5000
-"""Statements after which no more rows are tried: a few seconds, and locks are held."""
+
+def unfit(error: DBAPIError) -> bool:
+    """Whether it is that of a row which a changed revision lets in no more; not of one whose partition is not there yet."""
+    code, diagnosed = getattr(error.orig, "pgcode", None), getattr(error.orig, "diag", None)
+    return code in _UNFIT and (code != "23514" or bool(diagnosed and diagnosed.constraint_name))
 
 
 class NoRoom(Exception):
@@ -85,9 +89,9 @@ def update(
         except DBAPIError as error:
             code = getattr(error.orig, "pgcode", None)
             known = (
-                code in (*_MEETS, _REFERRED, *UNFIT)
+                code in (*_MEETS, _REFERRED) or unfit(error)
                 if attempt is _at_once
-                else isinstance(error, IntegrityError) or code in (*_BARS, *UNFIT)
+                else isinstance(error, IntegrityError) or code in _BARS or unfit(error)
             )
             if not known:
                 raise
@@ -115,7 +119,7 @@ def _exchanged(
     depends = [name for name in connection.exec_driver_sql(_DEPENDS, (table.oid,)).scalars() if name in names]
     if not depends:
         raise NoRoom
-    going, _ = _listed(connection, place, f"{kept_rows}, {rows_of(table)} AS l", which)
+    going, _ = halves.listed(connection, place, f"{kept_rows}, {rows_of(table)} AS l", which)
     these, key = f"{place} AS c JOIN {going} AS g ON g.place = c.ctid", write_back.same_key(one.key, table)
     written = _all_of(connection, place, table, names, (settings, these, key), [depends])
     execute(connection, f"DROP TABLE {going}")
@@ -128,50 +132,29 @@ def _half_by_half(
 ) -> int:  # fmt: skip
     """Write all but those that meet another row: what fails is tried in halves, down to the single row. Gives how many.
 
-    After :data:`_TRIES` statements the rest stays as it is. Two rows that have exchanged their values are not told apart here.
+    See :mod:`.halves`.
     """
-    key = write_back.same_key(one.key, table)
-    going, rows = _listed(connection, place, f"{kept_rows}, {rows_of(table)} AS l", which)
-    some = f"UPDATE {rows_of(table)} AS l SET {settings} FROM {place} AS c JOIN {going} AS g ON g.place = c.ctid WHERE {key}"
-    return _in_halves(
+    key, live = write_back.same_key(one.key, table), rows_of(table)
+    going, rows = halves.listed(connection, place, f"{kept_rows}, {live} AS l", which)
+    some = f"UPDATE {live} AS l SET {settings} FROM {place} AS c JOIN {going} AS g ON g.place = c.ctid WHERE {key}"
+    return halves.write(
         connection, going, rows,
-        lambda these: write_back.with_references(connection, place, table, names, f"{some} AND {these} AND ".__add__),
+        lambda these: write_back.with_references(connection, place, table, names, f"{some} AND {these} AND ".__add__), _passes,
     )  # fmt: skip
 
 
 def insert(connection: Connection, place: str, one: Object, table: Table, columns: Sequence[str], which: str) -> int:
-    """Insert kept rows where one of them is not let in: all but those. Gives how many, see :func:`_half_by_half`."""
-    going, rows = _listed(connection, place, f"{place} AS c", which)
+    """Insert kept rows where one of them is not let in: all but those. Gives how many."""
+    going, rows = halves.listed(connection, place, f"{place} AS c", which)
     listed = f"c.ctid IN (SELECT g.place FROM {going} AS g WHERE "
-    return _in_halves(
+    return halves.write(
         connection, going, rows,
-        lambda these: write_back.insert(connection, place, one, table, columns, f"{listed}{these})"),
+        lambda these: write_back.insert(connection, place, one, table, columns, f"{listed}{these})"), _passes,
     )  # fmt: skip
 
 
-def _in_halves(connection: Connection, going: str, rows: int, write: Callable[[str], int]) -> int:
-    """Write the listed rows ``g`` of which SQL is true; what fails, in halves. Drops the list."""
-    from sqlalchemy.exc import DBAPIError
-
-    execute(connection, f"CREATE INDEX ON {going} (n)")
-    execute(connection, f"ANALYZE {going}")
-    written, halves = 0, [(1, rows)] * (rows > 0)
-    for _ in range(_TRIES):
-        if not halves:
-            break
-        first, last = halves.pop()
-        connection.exec_driver_sql("SAVEPOINT guard_half")
-        try:
-            written += write(f"g.n BETWEEN {first} AND {last}")
-        except DBAPIError as error:
-            if getattr(error.orig, "pgcode", "") not in (*_MEETS, _REFERRED, *UNFIT):
-                raise
-            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_half")
-            middle = (first + last) // 2
-            halves += [(middle + 1, last), (first, middle)] if last > first else []
-        connection.exec_driver_sql("RELEASE SAVEPOINT guard_half")
-    execute(connection, f"DROP TABLE {going}")
-    return written
+def _passes(error: DBAPIError) -> bool:
+    return unfit(error) or getattr(error.orig, "pgcode", "") in (*_MEETS, _REFERRED)
 
 
 def _apart(
@@ -180,7 +163,7 @@ def _apart(
 ) -> int:  # fmt: skip
     live, key = rows_of(table), write_back.same_key(one.key, table)
     there = {column.name: column for column in table.columns.values()}
-    going, _ = _listed(connection, place, f"{kept_rows}, {rows_of(table)} AS l", which)
+    going, _ = halves.listed(connection, place, f"{kept_rows}, {rows_of(table)} AS l", which)
     unique = [found for found in connection.exec_driver_sql(_UNIQUE, (table.oid,)).scalars() if set(found) & set(names)]
     theirs = write_back.same_key(one.key, table, kept="k", now="x")
     stays = f"NOT EXISTS (SELECT FROM {going} AS o JOIN {place} AS k ON k.ctid = o.place WHERE {theirs})"
@@ -203,15 +186,6 @@ def _apart(
         written = _all_of(connection, place, table, names, (settings, these, key), unique)
     execute(connection, f"DROP TABLE {going}")
     return written
-
-
-def _listed(connection: Connection, place: str, rows: str, which: str) -> tuple[str, int]:
-    """Make the table of the kept rows that are to go in, numbered; no temporary one, for not every role may make those. Gives its
-    name, and how many they are."""
-    going = f'{place.partition(".")[0]}."guard:going"'  # a stash's own schema has a name without a dot
-    listed = f"SELECT c.ctid AS place, pg_catalog.row_number() OVER () AS n FROM {rows} WHERE {which}"
-    found: int = execute(connection, f"CREATE UNLOGGED TABLE {going} AS {listed}").rowcount
-    return going, found
 
 
 def _all_of(

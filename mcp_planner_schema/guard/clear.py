@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, evidence, silence, twins, write_back
+from mcp_planner_schema.guard import checksum, evidence, meant, silence, twins, write_back
 from mcp_planner_schema.guard.back import Back, made
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
@@ -113,7 +113,8 @@ def _singly(connection: Connection, back: Back, oids: Sequence[int], wrong: Sequ
                 for each in reversed(parents_first)
             )
             for each in parents_first:
-                write_back.overwrite(connection, back.stash.place(each.one), each.one, each.table)
+                which = f"NOT {meant.another(connection, back, each.one, each.table)}"
+                write_back.overwrite(connection, back.stash.place(each.one), each.one, each.table, which)
     except IntegrityError:
         done = False
     if not done:
@@ -230,6 +231,8 @@ def _truncated(connection: Connection, tables: Sequence[Table]) -> bool:
 @contextmanager
 def _asleep(connection: Connection, tables: Sequence[Table]) -> Iterator[None]:
     """While inside, triggers of these tables sleep, and their references to each other wait for the end."""
+    for table in tables:
+        silence.ready(connection, table.oid)
     with checksum.reading(connection), ExitStack() as asleep:
         for table in tables:
             asleep.enter_context(silence.of_table(connection, table.oid, evidence.name_of(table)))

@@ -64,19 +64,21 @@ def take(
             original()
         at.notes += regrant.told(connection, kept.rights)
         return {}
-    before, unlocked = progress.counters(connection), flow.counted(connection)
+    before, counted = progress.counters(connection), flow.reads(connection, {})
     moving = move.candidates(connection, tried)
     _afford(run, at, connection, tried, moving)
 
     def for_real(moved: Sequence[Table] = ()) -> stash.Kept:
         kept = stash.keep(connection, schema, at.name, tried, states, moved)
         trial.arm(connection, schema)
-        read = flow.reading(connection, unlocked)
+        mine = {oid for found in stash.parts_of(kept).values() for oid in found}
+        copied = flow.reads(connection, {}, mine) if mine else {}
         with trial.no_rollback(connection), transaction.observed(connection, at.seen):
             original()
             trial.settle(connection, schema)
-        at.reads = read()
+        read = flow.reads(connection, {**counted, **copied})
         done = proof.prove(connection, schema, stash.read(connection, kept))
+        at.handed = handed_on.entry(connection, list(read), kept.before)
         return handed_on.noted(connection, schema, plan.version_table(context), done)
 
     done, why = move.first(connection, moving, for_real)

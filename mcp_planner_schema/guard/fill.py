@@ -63,6 +63,7 @@ def rows(
     downgrade deleted are not to wait for that. Not ``all_``: what somebody has written since gets no value yet, for the body may
     have a newer one."""
     write_back.note_path(connection)
+    silence.ready(connection, table.oid)
     if not silence.may(connection, table.oid):
         back.filled[one.number] = Filled(kept(one), rest=("true",), why=_AWAKE)
         return
@@ -119,6 +120,7 @@ def _in_savepoint(connection: Connection, put_in: Callable[[], Filled]) -> Fille
 def beside(connection: Connection, back: Back, one: Object, table: Table) -> None:
     """Put in the kept rows of a table whose place is free, among those that are there."""
     write_back.note_path(connection)
+    silence.ready(connection, table.oid)
     with checksum.reading(connection), silence.of_table(connection, table.oid, evidence.name_of(table)):
         another, may = meant.another(connection, back, one, table), left.read(connection, back.stash, one)
         filled = refill.beside(connection, back.stash.place(one), one, table, may, another=another)
@@ -128,6 +130,7 @@ def beside(connection: Connection, back: Back, one: Object, table: Table) -> Non
 def take_out(connection: Connection, back: Back, one: Object, table: Table) -> None:
     """Give columns whose kept values have come back their default again, in the rows where those stand."""
     write_back.note_path(connection)
+    silence.ready(connection, table.oid)
     with checksum.reading(connection), silence.of_table(connection, table.oid, evidence.name_of(table)):
         refill.take_out(connection, back.stash.place(one), one, table)
 
@@ -148,6 +151,8 @@ def _filled(
     may, theirs = left.read(connection, back.stash, one), over_commit.theirs(back, one)
     stays = " OR ".join(filter(None, [theirs, back.fresh.get(one.number)]))
     another = meant.another(connection, back, one, table)
+    if last and not back.anyway:
+        meant.take_back(connection, back, one, table, another)
     if one.kind == "table":
         if back.newer(one) or not anew(connection, back, table):
             return refill.beside(connection, place, one, table, may, strictly=back.anyway, another=another)
@@ -171,6 +176,7 @@ def _filled(
         gone, stay, written = twins.give_way(
             connection, place, one, table, untouched=mine, stood=stood, moved=moved, began=back.xid,
             exchange=functools.partial(renumber.seeds, connection, back, one, table), followed=back.followed.get(table.oid, 0),
+            another=another,
         )  # fmt: skip
         filled = Filled(removed=gone, why=twins.WHY if stay else "", written=written)
     if one.lost:
@@ -217,8 +223,13 @@ def _filled(
 def not_there(connection: Connection, back: Back, one: Object, table: Table) -> None:
     """All is back: set aside what the upgrade has inserted into a table that stays, and what was not there before."""
     listed = _still(connection, back.stood.get(one.number, back.keys.get(one.number)))
-    if not listed or back.newer(one) or not _only_inserted(connection, back, table):
+    if (
+        not listed
+        or back.newer(one)
+        or not (silence.may(connection, table.oid) and _only_inserted(connection, back, table))
+    ):
         return
+    silence.ready(connection, table.oid)
     with checksum.reading(connection), silence.of_table(connection, table.oid, evidence.name_of(table)):
         gone, aside, stay = twins.not_there(
             connection, back.stash.place(one), one, table, stood=listed, began=back.xid,

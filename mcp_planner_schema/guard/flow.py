@@ -6,7 +6,8 @@ it writes; what it has handed to the client instead, any later one may.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+import json
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,6 +38,21 @@ UNION ALL
 SELECT m.oid::bigint, pg_catalog.pg_stat_get_xact_numscans(m.oid) + pg_catalog.pg_stat_get_xact_tuples_returned(m.oid)
                       + pg_catalog.pg_stat_get_xact_tuples_fetched(m.oid), 0, 0, 0, 0
 FROM mine m WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = m.oid)
+"""
+# Of tables that this transaction has done nothing with, the server has counted nothing here.
+_READS = """
+WITH mine AS MATERIALIZED (
+  SELECT DISTINCT l.relation AS oid FROM pg_catalog.pg_locks l
+  WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.relation >= 16384
+    AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())),
+counted AS (
+  SELECT coalesce(i.indrelid, m.oid)::bigint AS oid,
+         pg_catalog.sum(pg_catalog.pg_stat_get_xact_numscans(m.oid) + pg_catalog.pg_stat_get_xact_tuples_returned(m.oid)
+                        + pg_catalog.pg_stat_get_xact_tuples_fetched(m.oid))::bigint AS n
+  FROM mine m LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = m.oid GROUP BY 1)
+SELECT n.oid, n.n FROM counted n
+WHERE n.n > 0 AND n.n IS DISTINCT FROM (%(known)s::jsonb ->> n.oid::pg_catalog.text)::bigint
+  AND (pg_catalog.cardinality(%(only)s::bigint[]) = 0 OR n.oid = ANY (%(only)s::bigint[]))
 """
 PARTS = "SELECT %(oid)s::bigint UNION SELECT relid::oid::bigint FROM pg_catalog.pg_partition_tree(%(oid)s::oid)"
 
@@ -73,7 +89,7 @@ class Flow:
 
 def begin(connection: Connection, flow: Flow) -> None:
     """Count anew: a transaction begins, and the session may not have given away yet what earlier ones have counted."""
-    flow.counted = counted(connection)
+    flow.counted = _counted(connection, all_=True)
 
 
 def note(connection: Connection, flow: Flow) -> None:
@@ -112,21 +128,13 @@ def look(
     return first
 
 
-def counted(connection: Connection) -> dict[int, Counted]:
-    """What was counted of every table so far. Looks at all of them: to be asked before anything is locked."""
-    return _counted(connection, all_=True)
+def reads(connection: Connection, known: Mapping[int, int], only: Collection[int] = ()) -> dict[int, int]:
+    """What was read so far of each table, by OID, where that is not what is ``known``; also of what is dropped since.
 
-
-def reading(connection: Connection, before: Mapping[int, Counted]) -> Callable[[], tuple[int, ...]]:
-    """What this gives, gives the tables that were read from now on, by OID; ``before``: what nobody has locked has not been read
-    since then."""
-    known = {**before, **_counted(connection)}
-
-    def read() -> tuple[int, ...]:
-        now = sorted(_counted(connection).items())
-        return tuple(oid for oid, found in now if found.read != known.get(oid, _NOTHING).read)
-
-    return read
+    ``only`` these, if any are given.
+    """
+    asked = {"known": json.dumps(known), "only": list(only)}
+    return dict(tuple(row) for row in connection.exec_driver_sql(_READS, asked))
 
 
 def parts(connection: Connection, oids: Iterable[int]) -> frozenset[int]:

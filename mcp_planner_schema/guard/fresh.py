@@ -83,8 +83,11 @@ def _by_reference(connection: Connection, back: Back, table: Table, alias: str) 
     found, parents = list[str](), set[int]()
     kept = {(each.schema, each.name): each for each in back.rows() if each.kind == "table"}
     for key in references.of(connection, table.oid):
-        parent = None if key.parent == key.child else evidence.named(connection, *key.parent_name)
-        if parent is None:
+        if key.parent == key.child:
+            continue
+        parent = evidence.named(connection, *key.parent_name) if key.parent_open else None
+        if parent is None:  # nobody can tell
+            found.append("true")
             continue
         other = f"{alias}r"
         refers = f"SELECT FROM {rows_of(parent)} AS {other} WHERE {key.match(alias, other)}"

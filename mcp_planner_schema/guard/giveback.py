@@ -91,8 +91,9 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
 
     driver: Any = connection.connection.dbapi_connection
     before = driver.cursor_factory
+    base = before or cursor  # the application's own, where it has asked for one
 
-    class Watched(cursor):  # type: ignore[misc]  # psycopg2 ships no types
+    class Watched(base):  # type: ignore[misc, valid-type]  # psycopg2 ships no types
         together: int | None = None
         """Rows of all statements of the last executemany()."""
 

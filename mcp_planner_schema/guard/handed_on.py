@@ -7,9 +7,9 @@ both were one revision: tables with such columns count as written to by this one
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import (
     checksum,
@@ -29,29 +29,45 @@ from mcp_planner_schema.guard.postcheck import execute, identifier
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-# Steps back that have read one of these tables, of revisions that are not up again; and the columns that each has made in tables
-# it wrote to: their rows in the catalog are of its transaction, whose last xid is the one of the history row.
+# Steps back that have read one of these tables, of revisions that are not up again; and the columns that each has made.
 _HANDED = """
-WITH now (xid) AS (SELECT pg_catalog.pg_current_xact_id()::text::bigint),
-steps AS MATERIALIZED (
-  SELECT h.xid::bigint AS first, n.xid - pg_catalog.age(h.xmin) AS last, h.wrote,
-         array(SELECT r.oid::bigint FROM pg_catalog.jsonb_array_elements_text(h.reads) AS r (oid)) AS read
-  FROM now AS n, {schema}.history h JOIN {schema}.run u ON u.id = h.run_id
-  WHERE u.version_table = %(version_table)s AND h.direction = 'downgrade' AND h.outcome = 'done' AND h.xid IS NOT NULL
-    AND h.wrote IS NOT NULL AND h.reads IS NOT NULL AND NOT EXISTS (
+WITH steps AS MATERIALIZED (
+  SELECT h.handed -> 'made' AS made,
+         array(SELECT r.oid::bigint FROM pg_catalog.jsonb_array_elements_text(h.handed -> 'read') AS r (oid)) AS read
+  FROM {schema}.history h JOIN {schema}.run u ON u.id = h.run_id
+  WHERE u.version_table = %(version_table)s AND h.direction = 'downgrade' AND h.outcome = 'done' AND h.handed IS NOT NULL
+    AND NOT EXISTS (
       SELECT FROM {schema}.history o JOIN {schema}.run v ON v.id = o.run_id
       WHERE v.version_table = u.version_table AND o.revision = h.revision AND o.id > h.id AND o.outcome = 'done'
-        AND o.direction IN ('upgrade', 'stamp'))),
-wrote AS (
-  SELECT DISTINCT s.first, s.last, s.read, coalesce(pg_catalog.pg_partition_root(c.oid)::oid, c.oid) AS oid
-  FROM steps AS s CROSS JOIN LATERAL pg_catalog.jsonb_array_elements_text(s.wrote) AS w (oid)
-  JOIN pg_catalog.pg_class c ON c.oid = w.oid::oid
-  WHERE s.read && %(tables)s::bigint[])
-SELECT w.oid::bigint, pg_catalog.array_agg(DISTINCT a.attname::text), pg_catalog.array_agg(DISTINCT r.oid)
-FROM now AS n, wrote AS w JOIN pg_catalog.pg_attribute a ON a.attrelid = w.oid AND a.attnum > 0 AND NOT a.attisdropped
-CROSS JOIN LATERAL pg_catalog.unnest(w.read) AS r (oid)
-WHERE n.xid - pg_catalog.age(a.xmin) BETWEEN w.first AND w.last GROUP BY 1 ORDER BY 1
+        AND o.direction IN ('upgrade', 'stamp')))
+SELECT m.oid::bigint, pg_catalog.array_agg(DISTINCT a.attname::text), pg_catalog.array_agg(DISTINCT r.oid)
+FROM steps AS s CROSS JOIN LATERAL pg_catalog.jsonb_each(s.made) AS m (oid, columns)
+CROSS JOIN LATERAL pg_catalog.jsonb_array_elements_text(m.columns) AS n (number)
+JOIN pg_catalog.pg_attribute a ON a.attrelid = m.oid::oid AND a.attnum = n.number::int AND NOT a.attisdropped
+CROSS JOIN LATERAL pg_catalog.unnest(s.read) AS r (oid)
+WHERE s.read && %(tables)s::bigint[] GROUP BY 1 ORDER BY 1
 """
+# What has got a column is locked from readers, and so is what is new.
+_COLUMNS = """
+SELECT a.attrelid::bigint, pg_catalog.array_agg(a.attnum::int ORDER BY a.attnum)
+FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attrelid IN (
+  SELECT l.relation FROM pg_catalog.pg_locks l
+  WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock')
+GROUP BY 1
+"""
+
+
+def entry(connection: Connection, read: Collection[int], before: Mapping[int, Table]) -> dict[str, Any]:
+    """What the history is to keep of a downgrade: the tables that it has ``read``, and the columns that it has made in others of
+    which there were none ``before``. Empty where it has made none."""
+    made: dict[str, list[int]] = {}
+    for oid, numbers in connection.exec_driver_sql(_COLUMNS).all():
+        new = [number for number in numbers if oid not in before or number not in before[oid].columns]
+        if new:
+            made[str(oid)] = new
+    return {"read": sorted(read), "made": made} if made and read else {}
 
 
 def noted(connection: Connection, schema: str, version_table: str, kept: stash.Kept) -> stash.Kept:

@@ -9,7 +9,7 @@ import shlex
 import socket
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ COMMENT ON SCHEMA {schema} IS 'What the migration guard writes: runs, history, k
 _MISSING = """
 SELECT pg_catalog.count(*) FILTER (WHERE pg_catalog.to_regclass(name) IS NULL
          OR name = pg_catalog.concat(%(schema)s::text, '.history') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
-           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'reads')
+           WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'handed')
          OR name = pg_catalog.concat(%(schema)s::text, '.stash') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
            WHERE attrelid = pg_catalog.to_regclass(name) AND attname = 'went')
          OR name = pg_catalog.concat(%(schema)s::text, '.stash_object') AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
@@ -116,10 +116,10 @@ CREATE TABLE IF NOT EXISTS {schema}.history (
     checksum_before text,
     xid          text,
     wrote        jsonb,
-    reads        jsonb
+    handed       jsonb
 );
 ALTER TABLE {schema}.history ADD COLUMN IF NOT EXISTS scripts jsonb, ADD COLUMN IF NOT EXISTS checksum_before text,
-    ADD COLUMN IF NOT EXISTS xid text, ADD COLUMN IF NOT EXISTS wrote jsonb, ADD COLUMN IF NOT EXISTS reads jsonb,
+    ADD COLUMN IF NOT EXISTS xid text, ADD COLUMN IF NOT EXISTS wrote jsonb, ADD COLUMN IF NOT EXISTS handed jsonb,
     DROP CONSTRAINT history_direction_check,
     ADD CONSTRAINT history_direction_check CHECK (direction IN ('upgrade', 'downgrade', 'stamp', 'accept'));
 CREATE INDEX IF NOT EXISTS history_revision ON {schema}.history (revision, id);
@@ -135,7 +135,8 @@ COMMENT ON COLUMN {schema}.history.xid IS
 'The step''s transaction, whose last xid is the row''s own xmin; null where it committed in the middle or left newer rows';
 COMMENT ON COLUMN {schema}.history.wrote IS
 'The tables, by OID, of which it has written what nobody else had written to since a downgrade';
-COMMENT ON COLUMN {schema}.history.reads IS 'The tables, by OID, that a downgrade has read';
+COMMENT ON COLUMN {schema}.history.handed IS
+'The tables, by OID, that a downgrade has read, and the columns, by number, that it has made in which table';
 COMMENT ON COLUMN {schema}.history.checksum_before IS 'Of direction accept: what stood for the revision until then';
 """
 
@@ -172,7 +173,7 @@ class Entry:
     checksum_before: str | None = None
     xid: str | None = None
     wrote: tuple[int, ...] = ()
-    reads: tuple[int, ...] = ()
+    handed: Mapping[str, Any] = field(default_factory=dict)
 
 
 def origin(folder: Path) -> Origin:
@@ -340,7 +341,7 @@ def write(connection: Connection, schema: str, run: int, who: Origin, entry: Ent
         "git_commit": who.git_commit, "tool_version": __version__, "error": entry.error,
         "scripts": json.dumps(entry.scripts) if entry.scripts else None, "checksum_before": entry.checksum_before,
         "xid": entry.xid, "wrote": json.dumps(entry.wrote) if entry.wrote else None,
-        "reads": json.dumps(entry.reads) if entry.reads else None,
+        "handed": json.dumps(entry.handed) if entry.handed else None,
     }  # fmt: skip
     columns, places = ", ".join(values), ", ".join(["%s"] * len(values))
     written = (

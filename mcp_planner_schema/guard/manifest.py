@@ -27,8 +27,8 @@ AFTER = "guard:after"
 # Where the manifest itself is in the catalog: pg_upgrade leaves it there, and a dump that was restored, or a subscriber, has it
 # elsewhere. There all rows are written anew, in transactions of another server.
 def _home(schema: str) -> str:
-    place = f"pg_catalog.to_regclass({literal(f'{schema}.stash')})"
-    return f"(SELECT pg_catalog.concat(h.oid, '/', h.relnamespace) FROM pg_catalog.pg_class h WHERE h.oid = {place})"
+    place = f"pg_catalog.to_regclass({literal(f'{schema}.stash')})::pg_catalog.oid"
+    return f"(SELECT pg_catalog.concat(h.oid, '/', h.reltype) FROM pg_catalog.pg_class h WHERE h.oid = {place})"
 
 
 @dataclass(frozen=True)

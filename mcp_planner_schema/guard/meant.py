@@ -2,47 +2,121 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from mcp_planner_schema.guard import evidence, references, silence, since, twins, write_back
+from mcp_planner_schema.guard import (
+    checksum,
+    evidence,
+    exchange,
+    manifest,
+    references,
+    silence,
+    since,
+    twins,
+    write_back,
+)
 from mcp_planner_schema.guard.back import Back
 from mcp_planner_schema.guard.evidence import Table, rows_of
 from mcp_planner_schema.guard.manifest import AFTER, Object
-from mcp_planner_schema.guard.postcheck import execute, identifier
+from mcp_planner_schema.guard.postcheck import execute, identifier, literal
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+_GONE = f"c.{identifier(AFTER)} IS NULL"
+_OTHERS = (
+    "s.state IN ('kept', 'partly restored') AND s.direction = 'downgrade' AND s.id > %s "
+    "AND s.version_table = (SELECT o.version_table FROM {schema}.stash AS o WHERE o.id = %s)"
+)
+
 
 def another(connection: Connection, back: Back, one: Object, table: Table) -> str:
-    """SQL: that the kept row ``c`` refers to a row that the downgrade has deleted, and whose key another row has by now.
+    """SQL: that the kept row ``c`` refers to a row that a downgrade has deleted, and whose key another row has by now.
 
     ``false`` where there is none. The keys are in temporary tables. To be called with OUTPUT pinned, and again whenever rows are
     put in: while the body runs, what is to have the key may not be back yet.
     """
-    deleted = {(each.schema, each.name): each for each in back.rows() if each.kind == "rows" and each.key}
+    deleted = _deleted(connection, back)
     if not deleted:
         return "false"
     there, (columns, _) = {column.name: column for column in table.columns.values()}, write_back.common(one, table)
     found: list[str] = []
     for key in references.of(connection, table.oid):
-        parent, referred = evidence.named(connection, *key.parent_name), deleted.get(key.parent_name)
-        if (
-            parent is None
-            or referred is None
-            or set(key.theirs) != set(referred.key)
-            or not set(key.own) <= set(columns)
-        ):
+        gone = [each for each in deleted.get(key.parent_name, ()) if set(key.theirs) == set(each.one.key)]
+        if not gone or not set(key.own) <= set(columns) or not (parent := evidence.named(connection, *key.parent_name)):
             continue
-        name = f"guard_another_{one.number}_{len(found)}"
-        if _list(connection, back, referred, parent, name):
-            match = key.match(lambda column: write_back.typed(there[column]), "n")
-            found.append(f"EXISTS (SELECT FROM pg_temp.{name} AS n WHERE {match})")
+        for each in gone:
+            name = f"guard_another_{one.number}_{len(found)}"
+            if _list(connection, each, parent, name):
+                match = key.match(lambda column: write_back.typed(there[column]), "n")
+                found.append(f"EXISTS (SELECT FROM pg_temp.{name} AS n WHERE {match})")
     return f"({' OR '.join(found)})" if found else "false"
 
 
-def _list(connection: Connection, back: Back, one: Object, table: Table, name: str) -> int:
+def take_back(connection: Connection, back: Back, one: Object, table: Table, which: str) -> None:
+    """The body has ended: take out what is back and refers to another row (``which`` is what :func:`another` gives). The key was
+    made by a statement of its own, and could not be asked before. Where that cannot be, it is noted in ``back.misled``."""
+    columns, _ = write_back.common(one, table)
+    lost = [name for name in one.lost if name in columns]
+    if which == "false" or not write_back.keyed(one, table):
+        return
+    place, live = back.stash.place(one), rows_of(table)
+    names = columns if one.kind == "table" else lost or [name for name in columns if name not in one.key]
+    there = f"{write_back.same_key(one.key, table)} AND {checksum.alike(connection, place, live, names)} AND {which}"
+    if one.kind == "rows" and not lost:
+        there += f" AND NOT {_GONE}"
+    if listed := back.touched.get(one.number):
+        there += f" AND NOT EXISTS (SELECT FROM {listed} AS t WHERE t.place = c.ctid AND t.own AND NOT t.given)"
+    found = write_back.count(connection, f"{place} AS c JOIN {live} AS l ON {there}")
+    if not found:
+        return
+    if one.kind == "table" and not write_back.reaches_others(connection, [table.oid]):
+        sql = f"DELETE FROM {live} AS l USING {place} AS c WHERE {there}"
+    elif lost:
+        empty = ", ".join(f"{identifier(name)} = DEFAULT" for name in lost)
+        sql = f"UPDATE {live} AS l SET {empty} FROM {place} AS c WHERE {there}"
+    else:
+        sql = ""
+    if not sql or not exchange.attempt(connection, lambda: write_back.write(connection, sql) == found):
+        back.misled.append(
+            f"warning: {found} rows of {one.name} refer to a row that has the number of one which is not back; look at them "
+            f"(what they meant: make migrate-stash-show ID={back.stash.id})"
+        )
+
+
+class _Deleted(NamedTuple):
+    """An object that holds deleted rows, and where its copy is."""
+
+    one: Object
+    place: str
+
+
+def _deleted(connection: Connection, back: Back) -> dict[tuple[str, str], list[_Deleted]]:
+    """The objects with rows that this downgrade has deleted, or one after it, and that are not all back, by table.
+
+    What was deleted before this stash was made, no value of it can have meant.
+    """
+    if back.deleted is None:
+        back.deleted = {}
+        found = [(back.stash, one) for one in back.rows()]
+        if back.stash.id:
+            others = manifest.read(connection, back.schema, _OTHERS.format(schema=back.schema), (back.stash.id,) * 2)
+            found += [(each, one) for each in others for one in each.objects if one.relation and one.left != 0]
+        for stash, one in found:
+            if one.kind != "rows" or not one.key:
+                continue
+            place = stash.place(one)
+            there = f"SELECT pg_catalog.to_regclass({literal(place)}) IS NOT NULL"
+            if not execute(connection, there).scalar_one():
+                continue
+            if execute(connection, f"SELECT EXISTS (SELECT FROM {place} AS c WHERE {_GONE})").scalar_one():
+                back.deleted.setdefault((one.schema, one.name), []).append(_Deleted(one, place))
+    return back.deleted
+
+
+def _list(connection: Connection, gone: _Deleted, table: Table, name: str) -> int:
     """Make the temporary table of the keys of deleted rows that another row has. Gives how many."""
+    one, place = gone
     columns, _ = write_back.common(one, table)
     if not set(one.key) <= set(columns):
         return 0
@@ -61,8 +135,8 @@ def _list(connection: Connection, back: Back, one: Object, table: Table, name: s
         return int(
             execute(
                 connection,
-                f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT {keys} FROM {back.stash.place(one)} AS c "
+                f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT {keys} FROM {place} AS c "
                 f"JOIN {rows_of(table)} AS l ON {write_back.same_key(one.key, table)} "
-                f"WHERE c.{identifier(AFTER)} IS NULL AND {other}",
+                f"WHERE {_GONE} AND {other}",
             ).rowcount
         )

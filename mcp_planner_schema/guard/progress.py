@@ -44,8 +44,8 @@ class Progress:
     ``row_xid`` is the transaction that the attempt's row of ``history`` was written in, its last statement: empty before that.
     ``own`` are the revision's budgets. ``checksum`` is computed before the first attempt: it takes long enough to be felt under
     a lock. ``rehearsed``: whatever happens to it, it is rolled back. ``restored``: what an earlier downgrade kept came back in
-    it; ``wrote`` are tables of which it has written what nobody else had written to since, ``reads`` those
-    that a downgrade has read. ``known`` are the locks that its
+    it; ``wrote`` are tables of which it has written what nobody else had written to since, ``handed``
+    what a downgrade has read and made (see :mod:`.handed_on`). ``known`` are the locks that its
     trace has found, by table. ``scripts`` are those that it has run, ``bypassed`` says what its backfills have silenced,
     ``noted`` is what is kept of the revisions that are applied by it. ``locks`` are those that it held at its end, ``wal_from``
     is where the server's WAL stood
@@ -78,7 +78,7 @@ class Progress:
     rehearsed: bool = False
     restored: bool = False
     wrote: tuple[int, ...] = ()
-    reads: tuple[int, ...] = ()
+    handed: dict[str, Any] = field(default_factory=dict)
     clock: Clock = field(default_factory=lambda: Clock(math.inf))
     known: dict[str, str] = field(default_factory=dict)
     locks: dict[str, str] = field(default_factory=dict)
@@ -164,7 +164,7 @@ def entry(progress: Progress, outcome: str, error: str | None = None) -> history
         scripts=tuple(progress.scripts),
         xid=progress.seen.xid if whole and progress.wrote else None,
         wrote=progress.wrote if whole else (),
-        reads=progress.reads if whole else (),
+        handed=progress.handed if whole else {},
     )
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Columns are compared by the operator of the key. Where the two have collations of their own, PostgreSQL lets them be a key only
 # if equal is what has the same bytes, and asks which one is meant. A table that the role may not read counts as one that
-# refers.
+# refers. From 18 on a key may be there and not be enforced.
 _KEYS = """
 SELECT k.conrelid::bigint, k.confrelid::bigint, c.nspname::text, child.relname::text, p.nspname::text, parent.relname::text,
        k.confupdtype::text,
@@ -33,7 +33,8 @@ SELECT k.conrelid::bigint, k.confrelid::bigint, c.nspname::text, child.relname::
 FROM pg_catalog.pg_constraint k
 JOIN pg_catalog.pg_class child ON child.oid = k.conrelid JOIN pg_catalog.pg_namespace c ON c.oid = child.relnamespace
 JOIN pg_catalog.pg_class parent ON parent.oid = k.confrelid JOIN pg_catalog.pg_namespace p ON p.oid = parent.relnamespace
-WHERE k.contype = 'f' AND k.conparentid = 0 AND {which} ORDER BY k.oid
+WHERE k.contype = 'f' AND k.conparentid = 0 AND coalesce((pg_catalog.to_jsonb(k) ->> 'conenforced')::boolean, true)
+  AND {which} ORDER BY k.oid
 """
 _OF = _KEYS.format(which="k.conrelid = %(oid)s")
 _TO = _KEYS.format(

@@ -110,7 +110,7 @@ def _insert(
         written = write_back.insert(connection, place, one, table, columns, which)
     except DBAPIError as error:
         code = getattr(error.orig, "pgcode", "")
-        if code not in (_EMPTY, *beside_newer.UNFIT):
+        if code != _EMPTY and not beside_newer.unfit(error):
             raise
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_insert")
         if code == _EMPTY and not write_back.wants_more(connection, one, table):

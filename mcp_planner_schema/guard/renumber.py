@@ -22,13 +22,14 @@ WITH own AS MATERIALIZED (
   WHERE pg_catalog.age(l.xmin) <= pg_catalog.age({began}::pg_catalog.xid8::pg_catalog.xid)
     AND NOT EXISTS (SELECT FROM {stood} AS b WHERE b.key = {hashed})),
 kept AS MATERIALIZED (
-  SELECT c.{key} AS key, {was} AS said, c.ctid IN (SELECT u.place FROM {untouched} AS u) AS free
-  FROM {place} AS c WHERE c.{after} IS NULL)
+  SELECT c.{key} AS key, {was} AS said, u.place IS NOT NULL AS free
+  FROM {place} AS c LEFT JOIN {untouched} AS u ON u.place = c.ctid WHERE c.{after} IS NULL)
 SELECT o.key AS was, NULL::{type} AS target, ({highest:d} + pg_catalog.row_number() OVER (ORDER BY o.key))::{type} AS unused
 FROM own AS o JOIN kept AS k ON k.key = o.key
+LEFT JOIN (SELECT DISTINCT t.said FROM kept AS t) AS is_kept ON is_kept.said = o.said
+LEFT JOIN (SELECT DISTINCT w.said FROM own AS w) AS is_own ON is_own.said = k.said
 WHERE k.free AND k.said <> o.said
-  AND ((SELECT pg_catalog.bool_or(NOT t.free) FROM kept AS t)
-       OR o.said IN (SELECT t.said FROM kept AS t) OR k.said IN (SELECT w.said FROM own AS w))
+  AND ((SELECT pg_catalog.bool_or(NOT t.free) FROM kept AS t) OR is_kept.said IS NOT NULL OR is_own.said IS NOT NULL)
 """
 
 
@@ -49,31 +50,35 @@ def make_way(
     place, name = back.stash.place(one), identifier(key.name)
 
     def move() -> bool:
-        referring = exchange.referring(connection, back, table, key.name, anew=True)
+        with checksum.reading(connection):
+            found = execute(
+                connection,
+                _MISPLACED.format(
+                    key=name, now=twins.told_by("l", compared, unique), was=twins.told_by("c", compared, unique), place=place,
+                    live=rows_of(table), began=literal(back.xid), stood=stood, hashed=checksum.row_hash(one.key, "l"),
+                    untouched=untouched, after=identifier(AFTER), type=key.type,
+                    highest=exchange.highest(connection, back, one, table, key.name),
+                ),
+            ).rowcount  # fmt: skip
+        referring = exchange.referring(connection, back, table, key.name, anew=True) if found else []
         if referring is None or any(each.follows and _is_back(back, each.table) for each in referring):
             return False
-        exchange.keys(connection, back, one, table, referring)
-        exchange.advance(connection, back, one, table)
+        if found:
+            exchange.keys(connection, back, one, table, referring)
+            exchange.advance(connection, back, one, table)
+        execute(connection, "DROP TABLE pg_temp.guard_keys")
         return True
 
+    stands = f"{place} AS c JOIN {rows_of(table)} AS l ON {write_back.same_key(one.key, table)}"
+    freed = f"c.{identifier(AFTER)} IS NULL AND c.ctid IN (SELECT u.place FROM {untouched} AS u)"
     with checksum.reading(connection):
-        freed = f"c.{identifier(AFTER)} IS NULL AND c.ctid IN (SELECT u.place FROM {untouched} AS u)"
-        taken = f"{place} AS c JOIN {rows_of(table)} AS l ON {write_back.same_key(one.key, table)} WHERE {freed}"
-        if not execute(connection, f"SELECT EXISTS (SELECT FROM {taken})").scalar_one():
+        if not execute(connection, f"SELECT EXISTS (SELECT FROM {stands} WHERE {freed})").scalar_one():
             return
-        found = execute(
-            connection,
-            _MISPLACED.format(
-                key=name, now=twins.told_by("l", compared, unique), was=twins.told_by("c", compared, unique), place=place,
-                live=rows_of(table), began=literal(back.xid), stood=stood, hashed=checksum.row_hash(one.key, "l"),
-                untouched=untouched, after=identifier(AFTER), type=key.type,
-                highest=exchange.highest(connection, back, one, table, key.name),
-            ),
-        ).rowcount  # fmt: skip
-    if found and not exchange.attempt(connection, move):
-        theirs = f"USING {place} AS c, pg_temp.guard_keys AS m WHERE c.ctid = u.place AND c.{name} = m.was"
-        execute(connection, f"DELETE FROM {untouched} AS u {theirs}")
-    execute(connection, "DROP TABLE pg_temp.guard_keys")
+    if not exchange.attempt(connection, move):
+        with checksum.reading(connection):
+            other = f"NOT {checksum.alike(connection, place, rows_of(table), columns)}"
+            theirs = f"USING {stands} WHERE c.ctid = w.place AND {freed} AND {other}"
+            execute(connection, f"DELETE FROM {untouched} AS w {theirs}")
 
 
 def _is_back(back: Back, table: Table) -> bool:
@@ -94,11 +99,11 @@ def seeds(connection: Connection, back: Back, one: Object, table: Table) -> int:
     if len(one.key) != 1:
         return 0
     key = next(column for column in table.columns.values() if column.name == one.key[0])
-    referring, place = exchange.referring(connection, back, table, key.name, anew=True), back.stash.place(one)
-    found = 0
+    place, found = back.stash.place(one), 0
 
     def give() -> bool:
         nonlocal found
+        referring = exchange.referring(connection, back, table, key.name, anew=True)
         with checksum.reading(connection):
             found = execute(
                 connection,

@@ -167,7 +167,7 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
     already = dict(back.filled)
     cleared = clear.cleared(connection, back) or untangle.together(connection, back, there)
     columns = {number: filled for number, filled in back.filled.items() if filled.aside and number not in cleared}
-    settled = cleared.keys() | columns.keys()
+    settled, followed = cleared.keys() | columns.keys(), dict(back.followed)
     if order is None:
         with ExitStack() as asleep:
             for _, table in there:
@@ -180,7 +180,9 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
             if swapped := _moved_back(connection, back, one, table):
                 back.filled[one.number] = swapped
             else:
-                fill.rows(connection, back, one, table, last=True, cleared=one.number in settled)
+                # What has followed a row to another key is not as it was cleared.
+                same = back.followed.get(table.oid) == followed.get(table.oid)
+                fill.rows(connection, back, one, table, last=True, cleared=one.number in settled and same)
     if not cleared and clear.rest(connection, back):
         for one, table in sorted(there, key=lambda pair: (order or {}).get(pair[1].oid, 0)):
             first = back.filled[one.number]
@@ -211,7 +213,7 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
         for number, table in tables.items()
         if table and (early or number in cleared or back.filled.get(number) != already.get(number))
     ]
-    notes = told.unkeyed(back)
+    notes = told.unkeyed(back) + list(dict.fromkeys(back.misled))
     for one in back.rows():
         found = tables[one.number]
         notes += told.of_object(connection, back, one, found)

@@ -6,11 +6,10 @@ The rehearsal, which keeps nothing, looks for that by the keys alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from mcp_planner_schema.guard import checksum, damage, manifest, silence, stash, trial
+from mcp_planner_schema.guard import checksum, damage, manifest, silence, stash, trial, write_back
 from mcp_planner_schema.guard.evidence import Table, name_of, rows_of, snapshot
 from mcp_planner_schema.guard.findings import Finding, Refused
 from mcp_planner_schema.guard.judge import later
@@ -69,7 +68,8 @@ def _seal(
             sealed = _sealed(connection, place, one, new, names)
             asked = f"SELECT pg_catalog.count(*) FROM {sealed.place} WHERE {identifier(AFTER)} IS NULL"
             gone = execute(connection, asked).scalar_one()
-            _refuse_other_keys(connection, (place, live, _same_key(one.key, new, names)), kept, old, states, gone)
+            same = write_back.same_key(one.key, new, names, were=_types(one))
+            _refuse_other_keys(connection, (place, live, same), kept, old, states, gone)
             _replace(connection, place, one, sealed)
         elif not one.key:
             _refuse_moved(kept, old, states)
@@ -94,7 +94,7 @@ def _sealed(connection: Connection, place: str, one: Object, new: Table, names: 
     """Make a table of the copy's rows that are others now or gone, with a hash of what stands there instead; of all where columns
     are lost. To write those takes less than to delete the rest.
     """
-    live, key = rows_of(new), _same_key(one.key, new, names)
+    live, key = rows_of(new), write_back.same_key(one.key, new, names, were=_types(one))
     there = f"pg_catalog.num_nonnulls(l.{identifier(names[one.key[0]])}) OPERATOR(pg_catalog.=) 1"
     after = checksum.row_hash([names[name] for name in sorted(names)], "l")
     which = "true" if one.lost else f"NOT ({there} AND {checksum.alike(connection, place, live, names, names)})"
@@ -181,14 +181,16 @@ def refuse_renumbered(
         new = after[table.oid]
         names = {column.name: new.columns[n].name for n, column in table.columns.items() if n in new.columns}
         with checksum.reading(connection), silence.unveiled(connection, new.oid, name_of(new)):
-            live = (place, rows_of(new), _same_key(table.key, new, names))
+            key, were = (
+                [name for name in table.key if name in names],
+                {each.name: each.type for each in table.columns.values()},
+            )
+            live = (place, rows_of(new), write_back.same_key(key, new, names, were=were))
             _refuse_other_keys(connection, live, kept, table, trial.watched(connection, after, tried))
 
 
-def _same_key(key: Sequence[str], live: Table, names: dict[str, str]) -> str:
-    """SQL: that the kept row ``c`` and the row ``l`` have the same key; ``names`` is what its columns are called now."""
-    by_name = {column.name: column for column in live.columns.values()}
-    return " AND ".join(f"c.{identifier(n)} = {value(by_name[names[n]], 'l.', bare=True)}" for n in key if n in names)
+def _types(one: manifest.Object) -> dict[str, str]:
+    return dict(zip(one.columns, one.types, strict=True))
 
 
 def _refuse_moved(kept: Kept, table: Table, states: dict[int, damage.State]) -> None:

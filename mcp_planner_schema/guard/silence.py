@@ -59,10 +59,10 @@ FROM (SELECT DISTINCT pg_catalog.quote_ident(n.nspname::text) || '.' || pg_catal
                WHERE o.connamespace = k.connamespace AND o.conname = k.conname AND NOT o.condeferrable) AS condeferred
       FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_constraint k ON k.oid = t.tgconstraint
       JOIN pg_catalog.pg_namespace n ON n.oid = k.connamespace
-      WHERE k.condeferrable AND t.tgrelid IN (
+      WHERE k.condeferrable AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND t.tgrelid IN (
         SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid))) AS k
 """
-_OWNED = "SELECT pg_catalog.pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = %s"
+OWNED = "SELECT pg_catalog.pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = %s"
 _FORCED = "SELECT relforcerowsecurity AND pg_catalog.row_security_active(oid) FROM pg_catalog.pg_class WHERE oid = %s"
 
 
@@ -73,10 +73,18 @@ def awake(connection: Connection, oid: int) -> list[Any]:
 
 def may(connection: Connection, oid: int) -> bool:
     """Whether the role may put the table's triggers and rules to sleep, if there are any: its owner may."""
-    if connection.exec_driver_sql(_OWNED, (oid,)).scalar_one():
+    if connection.exec_driver_sql(OWNED, (oid,)).scalar_one():
         return True
     with pinned(connection, search_path=SYSTEM_PATH):
         return not connection.exec_driver_sql(_AWAKE, {"oid": oid}).all()
+
+
+def ready(connection: Connection, oid: int) -> None:
+    """Check what is deferred before a table is silenced, under the body's own settings: its triggers may go by these."""
+    with pinned(connection, search_path=SYSTEM_PATH):
+        found = connection.exec_driver_sql(_AWAKE, {"oid": oid}).all()
+    if found or connection.exec_driver_sql(_FORCED, (oid,)).scalar_one():
+        flush(connection)
 
 
 def asleep(found: Iterable[Any]) -> list[str]:

@@ -82,7 +82,7 @@ def touched(
     was empty.
     """
     name, wrote = f"guard_touched_{one.number}", wrote or written(stash)
-    with checksum.reading(connection):
+    with checksum.reading(connection), silence.unveiled(connection, live.oid, evidence.name_of(live)):
         execute(
             connection,
             f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT c.ctid AS place, false AS given, {wrote} AS own "
@@ -125,8 +125,10 @@ def untouched(
             now = checksum.row_hash([names[column] for column in sorted(names)], "l")
             after = f"c.{identifier(AFTER)}"
             as_left = f"pg_catalog.bool_or({now} = {after}{since})"
+            were = dict(zip(one.columns, one.types, strict=True))
+            key = write_back.same_key(one.key, live, names, were=were)
             kept += (
-                f" LEFT JOIN {evidence.rows_of(live)} AS l ON {write_back.same_key(one.key, live, names)} "
+                f" LEFT JOIN {evidence.rows_of(live)} AS l ON {key} "
                 f"GROUP BY c.ctid, {after} "
                 f"HAVING CASE WHEN {after} IS NULL THEN pg_catalog.count(l.tableoid) = 0 ELSE {as_left} END"
             )

@@ -75,8 +75,10 @@ def set_on(connection: Connection | None, *, plain: bool = False) -> Iterator[No
 
     assert connection is not None
     driver: Any = connection.connection.dbapi_connection
+    before = driver.cursor_factory
+    base = before or cursor  # the application's own, where it has asked for one
 
-    class Watched(cursor):  # type: ignore[misc]  # psycopg2 ships no types
+    class Watched(base):  # type: ignore[misc, valid-type]  # psycopg2 ships no types
         def execute(self, query: Any, vars: Any = None) -> Any:
             return super().execute(self._passed(query), vars)
 
@@ -98,7 +100,7 @@ def set_on(connection: Connection | None, *, plain: bool = False) -> Iterator[No
                 raise CommitInside("it works through dblink, which commits by itself")
             return _CONCURRENTLY.sub("", text) if plain else text
 
-    before, driver.cursor_factory = driver.cursor_factory, Watched
+    driver.cursor_factory = Watched
     try:
         yield
     finally:

@@ -210,6 +210,7 @@ def give_way(
     began: str,
     exchange: Callable[[], int],
     followed: int,
+    another: str = "false",
 ) -> tuple[int, int, int]:
     """Put deleted rows back, some in the place of what the upgrade has written instead: gives how many those are.
 
@@ -218,7 +219,7 @@ def give_way(
     all of them where the kept ones would not go in. Gives as well how many pairs those are, and how many rows it has put back
     in all. The table's triggers sleep, and OUTPUT is pinned. ``moved``: what the upgrade writes may be what the downgrade had
     put elsewhere, and somebody has changed there; then only an equal row is the same. ``began`` is the transaction in which the
-    upgrade began.
+    upgrade began. ``another``: see :func:`.meant.another`.
 
     The guard itself has updated ``followed`` rows of the table. Without a key only the upgrade's rows go; the kept ones, which
     are still ``untouched``, are then put in by the caller.
@@ -227,13 +228,13 @@ def give_way(
     if not set(one.key) <= set(columns):
         return 0, 0, 0
     if not one.key:
-        return *_fewer(connection, place, one, table, untouched, stood, followed), 0
+        return *_fewer(connection, place, one, table, untouched, stood, followed, another), 0
     gone, left, settled = 0, 0, 0
     key, same_key = checksum.row_hash(one.key, "l"), write_back.same_key(one.key, table)
     anew = _ANEW.format(live=rows_of(table), stood=stood, key=key, place=place, same_key=same_key, began=literal(began))
     if execute(connection, anew).rowcount:
         unique = [] if moved else by_unique(connection, one, table, columns)
-        _pair(connection, place, one, table, columns, untouched, unique)
+        _pair(connection, place, one, table, columns, untouched, another, unique)
         gone = _swap(connection, place, one, table, columns)
         which = "" if gone else " OR NOT t.referred"
         settled = exchange()
@@ -244,12 +245,19 @@ def give_way(
         ).rowcount
         execute(connection, "DROP TABLE pg_temp.guard_twins")
     execute(connection, "DROP TABLE pg_temp.guard_anew")
-    others = f"{_deleted(untouched)} AND {write_back.absent(one, table, columns)}"
+    others = f"{_deleted(untouched)} AND {write_back.absent(one, table, columns)} AND NOT {another}"
     return gone, left, gone + settled + write_back.insert(connection, place, one, table, columns, others)
 
 
 def _fewer(
-    connection: Connection, place: str, one: Object, table: Table, untouched: str, stood: str, followed: int
+    connection: Connection,
+    place: str,
+    one: Object,
+    table: Table,
+    untouched: str,
+    stood: str,
+    followed: int,
+    another: str,
 ) -> tuple[int, int]:
     if connection.exec_driver_sql(_UPDATED, {"oid": table.oid}).scalar_one() > followed:
         return 0, 0
@@ -257,7 +265,7 @@ def _fewer(
     compared = told_apart_by(connection, one, table, columns)
     was, now = checksum.row_text(compared, "c"), checksum.row_text(compared, "l")
     execute(connection, _MORE.format(live=rows_of(table), stood=stood, place=place, was=was, now=now))
-    _pair(connection, place, one, table, columns, untouched)
+    _pair(connection, place, one, table, columns, untouched, another)
     gone = execute(connection, _UNREFERRED.format(live=rows_of(table))).rowcount
     left = execute(
         connection,
@@ -269,13 +277,13 @@ def _fewer(
 
 def _pair(
     connection: Connection, place: str, one: Object, table: Table, columns: list[str], untouched: str,
-    unique: Sequence[str] = (),
+    another: str, unique: Sequence[str] = (),
 ) -> None:  # fmt: skip
     compared = told_apart_by(connection, one, table, columns)
     sql = _PAIRS.format(
         place=place, live=rows_of(table), referred=referred(connection, table),
         was=told_by("c", compared, unique), now=told_by("l", compared, unique),
-        deleted=f"{_deleted(untouched)} AND {write_back.absent(one, table, columns)}",
+        deleted=f"{_deleted(untouched)} AND {write_back.absent(one, table, columns)} AND NOT {another}",
     )  # fmt: skip
     execute(connection, sql)
 

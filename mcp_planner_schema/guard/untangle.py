@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, clear, evidence, fill, meanwhile, silence, twins, write_back
+from mcp_planner_schema.guard import checksum, clear, evidence, fill, meant, meanwhile, silence, twins, write_back
 from mcp_planner_schema.guard.back import Back, made
 from mcp_planner_schema.guard.clear import Others
 from mcp_planner_schema.guard.evidence import Table
@@ -94,7 +94,8 @@ def _exchange(
                 fill.rows(connection, back, one, table, last=True, cleared=True)
             if table.oid in wrong and write_back.keyed(one, table):
                 with checksum.reading(connection):
-                    write_back.overwrite(connection, back.stash.place(one), one, table)
+                    which = f"NOT {meant.another(connection, back, one, table)}"
+                    write_back.overwrite(connection, back.stash.place(one), one, table, which)
 
 
 def _make_room(connection: Connection, place: str, one: Object, table: Table) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, manifest, references, silence
+from mcp_planner_schema.guard import checksum, halves, manifest, references, silence
 from mcp_planner_schema.guard.evidence import Column, Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import AFTER, Object
 from mcp_planner_schema.guard.postcheck import SYSTEM_PATH, execute, identifier, literal, pinned
@@ -17,6 +17,7 @@ from mcp_planner_schema.guard.stash import value
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+    from sqlalchemy.exc import DBAPIError
 
 PATH = "mcp_planner_guard.path"
 """Where the session's own search_path stands in ``connection.info``, PostgreSQL's own schema before it."""
@@ -110,15 +111,23 @@ def count(connection: Connection, place: str) -> int:
 
 
 def same_key(
-    key: Sequence[str], live: Table, names: Mapping[str, str] | None = None, *, kept: str = "c", now: str = "l"
-) -> str:
-    """SQL: that the row ``kept`` and the row ``now`` have the same key. ``names``: what the columns are called in the latter."""
-    there = {column.name: column for column in live.columns.values()}
-    pairs = [(name, there.get((names or {}).get(name, name))) for name in key]
-    return " AND ".join(
-        f"{kept}.{identifier(name)} OPERATOR(pg_catalog.=) {value(column, f'{now}.', bare=True)}" if column else "false"
-        for name, column in pairs
-    )
+    key: Sequence[str], live: Table, names: Mapping[str, str] | None = None, *, kept: str = "c", now: str = "l",
+    were: Mapping[str, str] | None = None,
+) -> str:  # fmt: skip
+    """SQL: that the row ``kept`` and the row ``now`` have the same key. ``names``: what the columns are called in the latter.
+
+    ``were``: the types that they had, where the downgrade may have given them others: then their text is the same.
+    """
+    there, same = {column.name: column for column in live.columns.values()}, []
+    for name in key:
+        column = there.get((names or {}).get(name, name))
+        if column is None:
+            return "false"
+        was, value_now = f"{kept}.{identifier(name)}", value(column, f"{now}.", bare=True)
+        if were and _kind_of(were.get(name, column.type)) != _kind_of(column.type):
+            was, value_now = (f"pg_catalog.format('%s', {each}) COLLATE pg_catalog.\"C\"" for each in (was, value_now))
+        same.append(f"{was} OPERATOR(pg_catalog.=) {value_now}")
+    return " AND ".join(same)
 
 
 @contextmanager
@@ -310,11 +319,28 @@ def with_references(connection: Connection, place: str, table: Table, columns: S
         if getattr(error.orig, "pgcode", "") != "23503":
             raise
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_references")
-        orphans = _orphans(connection, place, table, columns)
-        written = write(connection, statement(f"NOT EXISTS (SELECT FROM {orphans} AS o WHERE o.place = c.ctid)"))
-        execute(connection, f"DROP TABLE {orphans}")
+        foreign = [key for key in references.of(connection, table.oid) if set(key.own) <= set(columns)]
+        if all(key.parent_open or owns(connection, key.parent) for key in foreign):
+            orphans = _orphans(connection, place, table, foreign)
+            written = write(connection, statement(f"NOT EXISTS (SELECT FROM {orphans} AS o WHERE o.place = c.ctid)"))
+            execute(connection, f"DROP TABLE {orphans}")
+        else:  # who may not read them cannot ask which are gone
+            going, rows = halves.listed(connection, place, f"{place} AS c", name="guard:orphans")
+            listed = f"c.ctid IN (SELECT g.place FROM {going} AS g WHERE "
+            written = halves.write(
+                connection, going, rows, lambda these: write(connection, statement(f"{listed}{these})")), _is_orphan
+            )
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_references")
     return written
+
+
+def _is_orphan(error: DBAPIError) -> bool:
+    return getattr(error.orig, "pgcode", "") == "23503"
+
+
+def owns(connection: Connection, oid: int) -> bool:
+    """Whether the role has the rights of a table's owner."""
+    return bool(connection.exec_driver_sql(silence.OWNED, (oid,)).scalar_one())
 
 
 def write(connection: Connection, sql: str) -> int:
@@ -325,7 +351,7 @@ def write(connection: Connection, sql: str) -> int:
     return written
 
 
-def _orphans(connection: Connection, place: str, table: Table, columns: Sequence[str]) -> str:
+def _orphans(connection: Connection, place: str, table: Table, foreign: Sequence[references.Key]) -> str:
     """Make a table of the kept rows that refer to a row that is gone, or to another kept row that does. To be dropped after use.
 
     No temporary one: not every role may make those.
@@ -333,7 +359,6 @@ def _orphans(connection: Connection, place: str, table: Table, columns: Sequence
     name = f'{place.partition(".")[0]}."guard:orphans"'  # a stash's own schema has a name without a dot
     there = {column.name: column for column in table.columns.values()}
     execute(connection, f"CREATE UNLOGGED TABLE {name} (place tid)")
-    foreign = [key for key in references.of(connection, table.oid) if set(key.own) <= set(columns)]
     with ExitStack() as unveiled:
         for key in foreign:
             unveiled.enter_context(silence.unveiled(connection, key.parent, key.parent_table))
