@@ -42,7 +42,8 @@ class Back:
     may have been moved to another table; ``stays`` is the table of changed rows as it began, and what each kept column is
     called there. ``shapes`` is what a table looked like when its rows were last put in, ``filled`` the outcome. ``late`` are
     the objects that wait for the end of the body; ``afterwards``: all tables do (1), values of columns too (2), and none (0).
-    ``met``: something has come back while the body ran, and ``wanted``: not where its place was made. ``marks`` is what was so
+    ``met``: something has come back while the body ran, and ``wanted``: not where its place was made, ``compound``:
+    the statement that made it may have gone on. ``marks`` is what was so
     at each savepoint of the body's. ``in_the_way``: something kept may have kept a row of the upgrade's own out. ``unproven``
     are the foreign keys (schema, table, name) that are to be validated when the rows are back. ``xid`` is the transaction that
     it began in. ``anyway``: no upgrade runs, the schema is as it is. ``deleted``
@@ -103,6 +104,7 @@ class Back:
     in_the_way: bool = False
     met: bool = False
     wanted: bool = False
+    compound: bool = False
     marks: list[tuple[str, dict[int, Filled], dict[int, object]]] = field(default_factory=list)
     unproven: list[tuple[str, str, str]] = field(default_factory=list)
     xid: str = ""

@@ -120,7 +120,7 @@ def _exchanged(
     if not depends:
         raise NoRoom
     going, _ = halves.listed(connection, place, f"{kept_rows}, {rows_of(table)} AS l", which)
-    these, key = f"{place} AS c JOIN {going} AS g ON g.place = c.ctid", write_back.same_key(one.key, table)
+    these, key = f"{place} AS c JOIN {going} AS g ON g.place = c.ctid", write_back.same_key(one, table)
     written = _all_of(connection, place, table, names, (settings, these, key), [depends])
     execute(connection, f"DROP TABLE {going}")
     return written
@@ -134,7 +134,7 @@ def _half_by_half(
 
     See :mod:`.halves`.
     """
-    key, live = write_back.same_key(one.key, table), rows_of(table)
+    key, live = write_back.same_key(one, table), rows_of(table)
     going, rows = halves.listed(connection, place, f"{kept_rows}, {live} AS l", which)
     some = f"UPDATE {live} AS l SET {settings} FROM {place} AS c JOIN {going} AS g ON g.place = c.ctid WHERE {key}"
     return halves.write(
@@ -161,11 +161,11 @@ def _apart(
     connection: Connection, place: str, one: Object, table: Table, names: Sequence[str], settings: str, kept_rows: str,
     which: str,
 ) -> int:  # fmt: skip
-    live, key = rows_of(table), write_back.same_key(one.key, table)
+    live, key = rows_of(table), write_back.same_key(one, table)
     there = {column.name: column for column in table.columns.values()}
     going, _ = halves.listed(connection, place, f"{kept_rows}, {rows_of(table)} AS l", which)
     unique = [found for found in connection.exec_driver_sql(_UNIQUE, (table.oid,)).scalars() if set(found) & set(names)]
-    theirs = write_back.same_key(one.key, table, kept="k", now="x")
+    theirs = write_back.same_key(one, table, kept="k", now="x")
     stays = f"NOT EXISTS (SELECT FROM {going} AS o JOIN {place} AS k ON k.ctid = o.place WHERE {theirs})"
     found = True
     while found:

@@ -181,7 +181,7 @@ def take_out(connection: Connection, back: Back, filled: Sequence[tuple[Object, 
                 if write_back.keyed(one, table):
                     place, live = back.stash.place(one), evidence.rows_of(table)
                     alike = checksum.alike(connection, place, live, write_back.common(one, table)[0])
-                    kept = f"EXISTS (SELECT FROM {place} AS c WHERE {write_back.same_key(one.key, table)} AND {alike})"
+                    kept = f"EXISTS (SELECT FROM {place} AS c WHERE {write_back.same_key(one, table)} AND {alike})"
                     execute(connection, f"DELETE FROM {live} AS l WHERE {kept}")
     except IntegrityError:
         done = False

@@ -201,7 +201,7 @@ def _but_back(back: Back, referred: Table, key: str, reference: Reference) -> st
             continue
         place, touched = back.stash.place(one), back.touched.get(one.number)
         only = f" AND NOT EXISTS (SELECT FROM {touched} AS t WHERE t.place = c.ctid AND NOT t.given)" if touched else ""
-        same = write_back.same_key(one.key, table, now="r") if one.key else "false"
+        same = write_back.same_key(one, table, now="r") if one.key else "false"
         alike = write_back.same_key([column], table, now="r")
         said += f" AND NOT EXISTS (SELECT FROM {place} AS c WHERE {same} AND {alike} AND {there}{only})"
     return said

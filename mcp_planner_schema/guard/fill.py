@@ -50,9 +50,11 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_attribu
 
 
 def added(one: Object, table: Table, before: Table | None) -> bool:
-    """Whether a column that went is there again and was not before this upgrade."""
-    names = {column.name for column in table.columns.values()} & set(one.lost)
-    return bool(names - ({column.name for column in before.columns.values()} if before else set()))
+    """Whether a column that went is there again and was not before this upgrade, but for one that the server made itself."""
+    names = {column.name for column in table.columns.values() if not column.generated} & set(one.lost)
+    return bool(
+        names - ({column.name for column in before.columns.values() if not column.generated} if before else set())
+    )
 
 
 def rows(
@@ -155,7 +157,12 @@ def _filled(
         meant.take_back(connection, back, one, table, another)
     if one.kind == "table":
         if back.newer(one) or not anew(connection, back, table):
-            return refill.beside(connection, place, one, table, may, strictly=back.anyway, another=another)
+            clean = (
+                fresh.of_unwritten(connection, back, table)
+                if last and not back.anyway and write_back.keyed(one, table)
+                else ""
+            )
+            return refill.beside(connection, place, one, table, may, strictly=back.anyway, another=another, clean=clean)
         if theirs and not write_back.keyed(one, table):
             return refill.beside(connection, place, one, table, may, another=another)
         return refill.exactly(
@@ -173,12 +180,12 @@ def _filled(
     if deleted and mine and stood:
         moved = back.newer(one) and sources.may_be_in(connection, back, table)
         renumber.make_way(connection, back, one, table, untouched=mine, stood=stood, moved=moved)
-        gone, stay, written = twins.give_way(
+        _, stay, written = twins.give_way(
             connection, place, one, table, untouched=mine, stood=stood, moved=moved, began=back.xid,
             exchange=functools.partial(renumber.seeds, connection, back, one, table), followed=back.followed.get(table.oid, 0),
             another=another,
         )  # fmt: skip
-        filled = Filled(removed=gone, why=twins.WHY if stay else "", written=written)
+        filled = Filled(why=twins.WHY if stay else "", written=written)
     if one.lost:
         new, listed = not before or added(one, table, before), back.touched.get(one.number)
         touched = _still(connection, listed)
@@ -223,17 +230,15 @@ def _filled(
 def not_there(connection: Connection, back: Back, one: Object, table: Table) -> None:
     """All is back: set aside what the upgrade has inserted into a table that stays, and what was not there before."""
     listed = _still(connection, back.stood.get(one.number, back.keys.get(one.number)))
-    if (
-        not listed
-        or back.newer(one)
-        or not (silence.may(connection, table.oid) and _only_inserted(connection, back, table))
-    ):
+    newer = back.newer(one) and sources.may_be_in(connection, back, table)
+    if not listed or not silence.may(connection, table.oid) or flow.into(connection, back.flow, table.oid) is None:
         return
     silence.ready(connection, table.oid)
     with checksum.reading(connection), silence.of_table(connection, table.oid, evidence.name_of(table)):
         gone, aside, stay = twins.not_there(
             connection, back.stash.place(one), one, table, stood=listed, began=back.xid,
-            stays=functools.partial(fresh.of, connection, back, one, table),
+            stays=None if newer or not _only_inserted(connection, back, table)
+            else functools.partial(fresh.of, connection, back, one, table),
         )  # fmt: skip
     filled = back.filled[one.number]
     back.filled[one.number] = replace(
@@ -242,9 +247,7 @@ def not_there(connection: Connection, back: Back, one: Object, table: Table) -> 
 
 
 def _only_inserted(connection: Connection, back: Back, table: Table) -> bool:
-    """Whether the body has written new rows, and none that may be what others have written, in another form."""
-    if flow.into(connection, back.flow, table.oid) is None:
-        return False
+    """Whether the body has written no rows there that may be what others have written, in another form."""
     changed = not back.flow.changed.isdisjoint(flow.parts(connection, [table.oid]))
     return not changed or back.changed_since.get(table.oid) is False
 

@@ -75,7 +75,8 @@ _NOTHING = Counted(0, 0, 0, 0, 0)
 class Flow:
     """``into`` names, for each table that was written to, the tables whose rows may be in what was written, ``handed`` those
     whose rows the client may know by now, ``read`` all that were read, ``updated`` those of which rows were changed,
-    ``rewritten`` these and what has got another file, ``changed`` those as well of which rows were deleted. Tables are OIDs,
+    ``rewritten`` these and what has got another file, ``changed`` those as well of which rows were deleted, ``shown`` all
+    that a statement has read or written which gave rows to the client: it may know their keys. Tables are OIDs,
     partitions by themselves."""
 
     counted: dict[int, Counted] = field(default_factory=dict)
@@ -85,6 +86,7 @@ class Flow:
     changed: set[int] = field(default_factory=set)
     updated: set[int] = field(default_factory=set)
     rewritten: set[int] = field(default_factory=set)
+    shown: set[int] = field(default_factory=set)
 
 
 def begin(connection: Connection, flow: Flow) -> None:
@@ -98,17 +100,21 @@ def note(connection: Connection, flow: Flow) -> None:
 
 
 def look(
-    connection: Connection, flow: Flow, there: Collection[int], *, handed: bool, builds: bool = False
-) -> list[int]:
+    connection: Connection, flow: Flow, there: Collection[int], *, handed: bool, builds: bool = False,
+    several: bool = False,
+) -> list[int]:  # fmt: skip
     """A statement has ended. Gives the tables that were written to for the first time, or all anew.
 
     What it has read says nothing where it ``builds`` only: indexes, constraints, or a table's rows in another form.
 
     ``there`` are the tables that there were before all of them: what comes out of another table is what went into that.
-    ``handed``: the statement gives rows to the client.
+    ``handed``: the statement gives rows to the client. ``several``: it is a block or a function, and what it has dropped it may
+    have read before: the server forgets what it has counted of that.
     """
     now, before = _counted(connection), flow.counted
     read = {oid for oid, found in now.items() if not builds and found.read != before.get(oid, _NOTHING).read}
+    if several:
+        read |= {oid for oid, found in now.items() if not found.file and before.get(oid, _NOTHING).file}
     written = [
         oid for oid, found in now.items() if found[1:3] != before.get(oid, _NOTHING._replace(file=found.file))[1:3]
     ]
@@ -124,6 +130,7 @@ def look(
     flow.read |= came
     if handed:
         flow.handed |= came
+        flow.shown |= read.union(written)
     flow.counted |= now
     return first
 

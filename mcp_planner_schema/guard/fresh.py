@@ -109,6 +109,20 @@ def _by_reference(connection: Connection, back: Back, table: Table, alias: str) 
     return found, parents
 
 
+def of_unwritten(connection: Connection, back: Back, table: Table) -> str:
+    """SQL: that a row ``l`` of the upgrade's own refers to a row that nobody has written to since, in the only table with newer
+    ones that it can have been made of; empty where there is none such. It is what the upgrade had made then."""
+    sources = (flow.into(connection, back.flow, table.oid) or frozenset()) & back.source_parts
+    for key in references.of(connection, table.oid):
+        if key.parent not in back.already or not key.parent_open or not sources:
+            continue
+        parent, parts = evidence.named(connection, *key.parent_name), flow.parts(connection, [key.parent])
+        if parent is not None and sources <= parts and back.flow.rewritten.isdisjoint(parts):
+            newer = _newer(connection, back, parent.oid, "r")
+            return f"EXISTS (SELECT FROM {rows_of(parent)} AS r WHERE {key.match('l', 'r')} AND NOT {newer})"
+    return ""
+
+
 def before(connection: Connection, back: Back, oids: Iterable[int]) -> None:
     """The body is about to change rows of tables: nobody can tell afterwards whether others had written to them."""
     if there := back.already.intersection(oids) - back.changed_since.keys():
@@ -223,7 +237,7 @@ def _kept_beside(connection: Connection, back: Back, oid: int, alias: str) -> st
                 continue
             place = stash.place(one)
             if execute(connection, f"SELECT pg_catalog.to_regclass({literal(place)}) IS NOT NULL").scalar_one():
-                same = write_back.same_key(one.key, table, kept="k", now=alias)
+                same = write_back.same_key(one, table, kept="k", now=alias)
                 return f" AND NOT EXISTS (SELECT FROM {place} AS k WHERE {same})"
     return ""
 
@@ -232,7 +246,7 @@ def _own(back: Back, one: Object, table: Table, alias: str) -> str:
     """SQL: that a row is none of the kept ones, by its key; of a table without one each may be."""
     if not write_back.keyed(one, table):
         return "true"
-    same = write_back.same_key(one.key, table, now=alias)
+    same = write_back.same_key(one, table, now=alias)
     return f"NOT EXISTS (SELECT FROM {back.stash.place(one)} AS c WHERE {same})"
 
 

@@ -60,6 +60,12 @@ _CHANGES = re.compile(
     r"\b(UPDATE|DELETE|MERGE|DO|CALL|CONFLICT)\b|\bALTER\s+TABLE\b.*\b(TYPE|DEFAULT|GENERATED|\w*SERIAL)\b",
     re.IGNORECASE | re.DOTALL,
 )
+_ASKS_SEQUENCE = re.compile(r"\b(currval|lastval)\b", re.IGNORECASE)
+_SIMPLE = re.compile(
+    r"\s*(CREATE|ALTER|DROP|INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COMMENT|GRANT|REVOKE|SET|LOCK|REFRESH)\b", re.IGNORECASE
+)
+"""What does one thing; a block or a function may do many."""
+
 _EMPTIES = re.compile(r"\bTRUNCATE\b", re.IGNORECASE)
 _SKIPS = re.compile(r"\bON\s+CONFLICT\b|\bMERGE\s+INTO\b|\bNOT\s+EXISTS\s*\(", re.IGNORECASE)
 _UNLESS = re.compile(r"\bMERGE\s+INTO\b|\bNOT\s+EXISTS\s*\(", re.IGNORECASE)
@@ -104,9 +110,7 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                 if OWN not in connection.info and _MOVES.search(str(query)):
                     back.unwatched.append(str(query).lower())
                 return super().execute(query, vars)
-            if (back.afterwards or back.sources) and (
-                parts := unite.parts(self.mogrify(query, vars).decode(encodings[self.connection.encoding]))
-            ):
+            if parts := unite.parts(self.mogrify(query, vars).decode(encodings[self.connection.encoding])):
                 for part in parts:
                     self.execute(part)
                 return None
@@ -137,7 +141,12 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                 if back.afterwards or back.sources:
                     run = functools.partial(unite.sent, connection, back, run, text)
                 opaque.sent(connection, back, run, text)
-                sources.look(connection, back, handed=self.description is not None, builds=_builds(text))
+                handed, sets = self.description is not None, "setval" in text.lower()
+                several = not _SIMPLE.match(text) or ";" in text.rstrip().rstrip(";")
+                sources.look(connection, back, handed=handed, builds=_builds(text), sets=sets, several=several)
+                back.compound = back.compound or several
+                if _ASKS_SEQUENCE.search(text):
+                    back.flow.shown.update(back.flow.into)
                 # The result of this cursor stays to be read: what comes back does so on cursors of its own.
                 meanwhile.come_back(connection, back)
                 sources.note(connection, back)

@@ -142,7 +142,7 @@ def _which(connection: Connection, back: Back, table: Table) -> str:
     mine = [one for one in back.rows() if (one.schema, one.name) == (table.schema, table.name) and one.lost]
     given = [
         f"EXISTS (SELECT FROM {back.stash.place(one)} AS c JOIN {back.touched[one.number]} AS t ON t.place = c.ctid "
-        f"WHERE {write_back.same_key(one.key, table)} AND t.own AND t.given)"
+        f"WHERE {write_back.same_key(one, table)} AND t.own AND t.given)"
         for one in mine
         if one.number in back.touched and write_back.keyed(one, table)
     ]

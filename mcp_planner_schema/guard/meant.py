@@ -50,7 +50,36 @@ def another(connection: Connection, back: Back, one: Object, table: Table) -> st
             if _list(connection, each, parent, name):
                 match = key.match(lambda column: write_back.typed(there[column]), "n")
                 found.append(f"EXISTS (SELECT FROM pg_temp.{name} AS n WHERE {match})")
-    return f"({' OR '.join(found)})" if found else "false"
+    if not found:
+        return "false"
+    return _with_those_below(connection, back, one, table, f"({' OR '.join(found)})")
+
+
+def _with_those_below(connection: Connection, back: Back, one: Object, table: Table, which: str) -> str:
+    """The same, and of a tree in one table also those kept rows whose parent is one of these: it does not come back."""
+    itself = [key for key in references.of(connection, table.oid) if key.parent == key.child]
+    if not itself or not write_back.keyed(one, table):
+        return which
+    place, name = back.stash.place(one), f"pg_temp.guard_held_{one.number}"
+    execute(connection, f"DROP TABLE IF EXISTS {name}")
+    held = f"SELECT c.ctid AS place FROM {place} AS c WHERE {which}"
+    short = name.removeprefix("pg_temp.")
+    added: int = execute(connection, f"CREATE TEMPORARY TABLE {short} ON COMMIT DROP AS {held}").rowcount
+    there = {column.name: column for column in table.columns.values()}
+    while added:
+        added = 0
+        for key in itself:
+            parent = " AND ".join(
+                f"k.{identifier(b)} OPERATOR(pg_catalog.=) c.{identifier(a)}" for a, b, *_ in key.pairs
+            )
+            live = f"SELECT FROM {rows_of(table)} AS r WHERE {key.match(lambda column: write_back.typed(there[column]), 'r')}"
+            added += execute(
+                connection,
+                f"INSERT INTO {name} SELECT c.ctid FROM {place} AS c JOIN {place} AS k ON {parent} "
+                f"JOIN {name} AS h ON h.place = k.ctid WHERE NOT EXISTS ({live}) "
+                f"AND NOT EXISTS (SELECT FROM {name} AS o WHERE o.place = c.ctid)",
+            ).rowcount
+    return f"(c.ctid IN (SELECT h.place FROM {name} AS h))"
 
 
 def take_back(connection: Connection, back: Back, one: Object, table: Table, which: str) -> None:
@@ -62,7 +91,7 @@ def take_back(connection: Connection, back: Back, one: Object, table: Table, whi
         return
     place, live = back.stash.place(one), rows_of(table)
     names = columns if one.kind == "table" else lost or [name for name in columns if name not in one.key]
-    there = f"{write_back.same_key(one.key, table)} AND {checksum.alike(connection, place, live, names)} AND {which}"
+    there = f"{write_back.same_key(one, table)} AND {checksum.alike(connection, place, live, names)} AND {which}"
     if one.kind == "rows" and not lost:
         there += f" AND NOT {_GONE}"
     if listed := back.touched.get(one.number):
@@ -136,7 +165,7 @@ def _list(connection: Connection, gone: _Deleted, table: Table, name: str) -> in
             execute(
                 connection,
                 f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT {keys} FROM {place} AS c "
-                f"JOIN {rows_of(table)} AS l ON {write_back.same_key(one.key, table)} "
+                f"JOIN {rows_of(table)} AS l ON {write_back.same_key(one, table)} "
                 f"WHERE {_GONE} AND {other}",
             ).rowcount
         )

@@ -9,16 +9,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import (
+    checksum,
     clear,
     evidence,
     fill,
     fills,
+    flow,
     ladder,
     over_commit,
     postponed,
     rekey,
     sequences,
+    silence,
     sources,
+    twins,
+    write_back,
 )
 from mcp_planner_schema.guard.back import Back, InTheWay, anew, made, undoable
 from mcp_planner_schema.guard.evidence import Table
@@ -57,7 +62,7 @@ def come_back(
         if (waits and not wanting) or (one.kind == "table" and back.newer(one)):
             continue
         if one.kind == "table":
-            if not anew(connection, back, table):
+            if not anew(connection, back, table) or _in_the_way(connection, back, one, table):
                 continue
         elif not (wanting and changed) and not fill.added(one, table, back.before.get((one.schema, one.name))):
             continue
@@ -86,6 +91,29 @@ def come_back(
             connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_restore")
         connection.exec_driver_sql("RELEASE SAVEPOINT guard_restore")
         sources.note(connection, back)
+
+
+def _in_the_way(connection: Connection, back: Back, one: Object, table: Table) -> bool:
+    """Whether one statement, a block or a function, has filled a table and others as well, and has given rows keys of kept ones
+    that are others: what it has written elsewhere means its own. Then no kept row comes in among them."""
+    first = one.number not in back.filled and not back.afterwards
+    if not (first and back.compound and write_back.keyed(one, table)):
+        return False
+    others = back.flow.into.keys() - flow.parts(connection, [table.oid])
+    if not others or write_back.empty(connection, table):
+        return False
+    columns, _ = write_back.common(one, table)
+    compared, unique = (
+        twins.told_apart_by(connection, one, table, columns),
+        twins.by_unique(connection, one, table, columns),
+    )
+    same = write_back.same_key(one, table)
+    with checksum.reading(connection), silence.unveiled(connection, table.oid, evidence.name_of(table)):
+        differ = f"{twins.told_by('c', compared, unique)} <> {twins.told_by('l', compared, unique)}"
+        both = f"{back.stash.place(one)} AS c JOIN {evidence.rows_of(table)} AS l ON {same}"
+        asked = f"SELECT EXISTS (SELECT FROM {both} WHERE {differ})"
+        back.in_the_way = back.in_the_way or bool(execute(connection, asked).scalar_one())
+    return back.in_the_way
 
 
 def moving(connection: Connection, back: Back) -> list[int]:

@@ -222,7 +222,7 @@ def _note_which_are_there(connection: Connection, back: Back, one: Object, table
     listed, live = back.untouched[one.number], rows_of(table)
     with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
         execute(connection, f"ALTER TABLE {listed} ADD COLUMN IF NOT EXISTS there boolean")
-        same = write_back.same_key(one.key, table, dict(zip(one.key, key, strict=True)))
+        same = write_back.same_key(one, table, dict(zip(one.key, key, strict=True)))
         execute(connection, f"UPDATE {listed} AS u SET there = false")
         found = f"FROM {back.stash.place(one)} AS c JOIN {live} AS l ON {same} WHERE c.ctid = u.place"
         execute(connection, f"UPDATE {listed} AS u SET there = true {found}")
@@ -258,7 +258,7 @@ def _look_at_values(connection: Connection, back: Back, one: Object, table: Tabl
         every = one.number in back.crossed
         back.touched[one.number] = since.touched(connection, back.stash, one, table, wrote=_wrote(back), every=every)
         return
-    same, place = write_back.same_key(one.key, table), back.stash.place(one)
+    same, place = write_back.same_key(one, table), back.stash.place(one)
     more = f"SELECT c.ctid, false, true FROM {place} AS c JOIN {rows_of(table)} AS l ON {same} WHERE {_wrote(back)}"
     execute(connection, f"INSERT INTO {listed} (place, given, own) {more}")
 
@@ -272,7 +272,7 @@ def _look(connection: Connection, back: Back, one: Object, table: Table, key: li
             back.theirs[one.number] = EVERY
         return
     if listed := back.untouched.get(one.number):
-        rows = f"{place} AS c JOIN {live} AS l ON {write_back.same_key(one.key, table, named)}"
+        rows = f"{place} AS c JOIN {live} AS l ON {write_back.same_key(one, table, named)}"
         execute(connection, f"DELETE FROM {listed} AS u USING {rows} WHERE c.ctid = u.place AND {wrote}")
         gone = f"NOT EXISTS (SELECT FROM {rows} WHERE c.ctid = u.place)"
         execute(connection, f"DELETE FROM {listed} AS u WHERE u.there AND {gone}")

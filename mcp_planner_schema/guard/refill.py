@@ -128,23 +128,30 @@ def _strictly(
 
 
 def beside(
-    connection: Connection,
-    place: str,
-    one: Object,
-    table: Table,
-    may: Left,
-    *,
-    strictly: bool = False,
-    another: str = "false",
-) -> Filled:
-    """Put in the rows that ``may`` go back and whose place is free; what stands there stays. ``strictly``: where they lack a
-    value that must be there by now, it is an error. ``another``: see :func:`.meant.another`."""
+    connection: Connection, place: str, one: Object, table: Table, may: Left, *, strictly: bool = False,
+    another: str = "false", clean: str = "",
+) -> Filled:  # fmt: skip
+    """Put in the rows that ``may`` go back and whose place is free; what stands there stays, but for rows ``l`` of which
+    ``clean`` is true (SQL): those are set aside.
+
+    ``strictly``: where they lack a value that must be there by now, it is an error. ``another``: see :func:`.meant.another`.
+    """
     columns, missing = write_back.common(one, table)
     put_in = _strictly if strictly else _insert
     absent = f"{write_back.absent(one, table, columns)} AND {may.of(ROW)}"
     free = absent if one.key else _surplus(place, table, columns)
     written, why = put_in(connection, place, one, table, columns, f"{free} AND NOT {another}")
     filled = Filled(missing=missing, written=written, why=why)
+    if clean:
+        which = (
+            f"{clean} AND EXISTS (SELECT FROM {place} AS c WHERE {write_back.same_key(one, table)} AND NOT {another})"
+        )
+        displaced, aside = write_back.set_aside(connection, place, one, table, sorted(columns), which)
+        names, where = write_back.others(connection, place, one, table, f"{clean} AND NOT {another}")
+        given = 0
+        if displaced and names:
+            given = beside_newer.update(connection, place, one, table, names, f"{place} AS c", where)
+        filled = replace(filled, displaced=displaced, aside=aside, written=written + given)
     return _left(connection, place, one, table, columns, filled, may)
 
 
@@ -170,7 +177,7 @@ def columns(
     if not one.key or not set(one.key) <= set(there) or set(one.key) & set(one.lost):
         why = "the rows had no key that is still there" if kept else ""
         return Filled(kept, missing=missing, why=why, rest=("true",))
-    key, live = write_back.same_key(one.key, table), rows_of(table)
+    key, live = write_back.same_key(one, table), rows_of(table)
     displaced, aside, written = 0, "", 0
     if back and last and overwrite:
         given = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in back)}) > 0"
@@ -224,14 +231,14 @@ def differing(connection: Connection, place: str, one: Object, table: Table) -> 
         return 0
     same, live = checksum.alike(connection, place, rows_of(table), back), rows_of(table)
     given = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in back)}) > 0"
-    key = write_back.same_key(one.key, table)
+    key = write_back.same_key(one, table)
     return write_back.count(connection, f"{place} AS c JOIN {live} AS l ON {key} WHERE {given} AND NOT {same}")
 
 
 def take_out(connection: Connection, place: str, one: Object, table: Table) -> None:
     """Give lost columns that have their kept values their default again."""
     back = [column.name for column in table.columns.values() if column.name in one.lost and not column.generated]
-    key, alike = write_back.same_key(one.key, table), checksum.alike(connection, place, rows_of(table), back)
+    key, alike = write_back.same_key(one, table), checksum.alike(connection, place, rows_of(table), back)
     defaults = ", ".join(f"{identifier(name)} = DEFAULT" for name in back)
     with write_back.settable(connection, table, back):
         execute(connection, f"UPDATE {rows_of(table)} AS l SET {defaults} FROM {place} AS c WHERE {key} AND {alike}")
@@ -272,7 +279,7 @@ def _set(
 ) -> int:  # fmt: skip
     """Set these columns to their kept values, all of a row together, where :func:`columns` says so. Gives in how many rows."""
     there = {column.name: column for column in table.columns.values()}
-    key, live = write_back.same_key(one.key, table), rows_of(table)
+    key, live = write_back.same_key(one, table), rows_of(table)
     empty = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in names)}) = 0"
     free = " AND ".join([(f"({empty} OR NOT {but})" if but else "true") if overwrite else empty, *map(may.of, names)])
     # Joined, and not asked for in a condition: below an OR a list that is larger than work_mem is read once for each row.
@@ -369,7 +376,7 @@ def _left(
         was, now = checksum.row_text(sorted(columns), "c"), checksum.row_text(sorted(columns), "l")
         left = write_back.count(connection, f"({_SURPLUS.format(place=place, live=live, was=was, now=now)}) AS s")
         return replace(filled, left=left, barred=left)
-    key, alike = write_back.same_key(one.key, table), checksum.alike(connection, place, live, columns)
+    key, alike = write_back.same_key(one, table), checksum.alike(connection, place, live, columns)
     rest = f"NOT EXISTS (SELECT FROM {live} AS l WHERE {key} AND {alike}) AND {may.of(ROW)}"
     left = write_back.count(connection, f"{place} AS c WHERE {rest}")
     filled = replace(filled, rest=(rest,), which={ROW: rest})

@@ -109,7 +109,7 @@ def _unused(connection: Connection, back: Back, one: Object, table: Table) -> st
         if write_back.empty(connection, table):
             return ""
         if column.type == "uuid":  # two random ones are never the same
-            same = f"{place} AS c JOIN {live} AS l ON {write_back.same_key(one.key, table)}"
+            same = f"{place} AS c JOIN {live} AS l ON {write_back.same_key(one, table)}"
             own = not execute(connection, f"SELECT EXISTS (SELECT FROM {same})").scalar_one()
             return "pg_catalog.gen_random_uuid()" if own else ""
         if table.oid not in back.numbered:
@@ -200,7 +200,7 @@ def _refers(connection: Connection, back: Back, table: Table, key: Column) -> tu
         asked = {"key": key.name, "oid": table.oid}
         for oid, *_, name in connection.exec_driver_sql(exchange.REFERRING, asked).all():
             if oid == other.oid and name in one.lost and write_back.fits(one, other, name):
-                same, column = write_back.same_key(one.key, other, now="r"), identifier(name)
+                same, column = write_back.same_key(one, other, now="r"), identifier(name)
                 tables.append(other)
                 found += (
                     f" UNION ALL SELECT r.{column}, c.{column} FROM {rows_of(other)} AS r "

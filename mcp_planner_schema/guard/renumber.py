@@ -69,7 +69,7 @@ def make_way(
         execute(connection, "DROP TABLE pg_temp.guard_keys")
         return True
 
-    stands = f"{place} AS c JOIN {rows_of(table)} AS l ON {write_back.same_key(one.key, table)}"
+    stands = f"{place} AS c JOIN {rows_of(table)} AS l ON {write_back.same_key(one, table)}"
     freed = f"c.{identifier(AFTER)} IS NULL AND c.ctid IN (SELECT u.place FROM {untouched} AS u)"
     with checksum.reading(connection):
         if not execute(connection, f"SELECT EXISTS (SELECT FROM {stands} WHERE {freed})").scalar_one():
@@ -141,7 +141,7 @@ def values(connection: Connection, back: Back, one: Object, table: Table) -> Non
 def _renumber(connection: Connection, back: Back, one: Object, table: Table, column: str) -> None:
     name, place, live = identifier(column), back.stash.place(one), rows_of(table)
     highest = exchange.highest(connection, back, one, table, column)
-    same = write_back.same_key(one.key, table)
+    same = write_back.same_key(one, table)
     new = f"NOT EXISTS (SELECT FROM {place} AS c WHERE {same})"
     exchanged = f"EXISTS (SELECT FROM {place} AS c WHERE {same} AND c.{name} <> l.{name})"
 

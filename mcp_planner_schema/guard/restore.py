@@ -207,7 +207,7 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
             back.filled[number], removed=others.own, displaced=others.displaced, aside=others.aside
         )
     tables = {one.number: evidence.named(connection, one.schema, one.name) for one in back.rows()}
-    early = back.afterwards or back.wanted  # not right after a place for them was made
+    early = back.afterwards or back.wanted or back.compound  # not right after a place for them was made
     changed = [
         table.oid
         for number, table in tables.items()
@@ -225,7 +225,7 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
         notes += [*lines, f"what rights there were: make migrate-stash-show ID={back.stash.id}"] if lines else []
     elif any(one.grants or one.lacks for one in back.stash.rights):
         notes.append(f"rights are given by an upgrade only; what they were: make migrate-stash-show ID={back.stash.id}")
-    notes += aside + refreshed.all_of(connection, changed, back.already)
+    notes += aside + refreshed.all_of(connection, changed, back.already - back.flow.rewritten)
     notes += told.of_sequences(connection, back, dry=dry) + told.not_again(connection, back)
     waits = any(filled.left or filled.missing for filled in back.filled.values()) or not all(tables.values())
     if not waits and _only_here(back):

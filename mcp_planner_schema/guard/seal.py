@@ -68,7 +68,7 @@ def _seal(
             sealed = _sealed(connection, place, one, new, names)
             asked = f"SELECT pg_catalog.count(*) FROM {sealed.place} WHERE {identifier(AFTER)} IS NULL"
             gone = execute(connection, asked).scalar_one()
-            same = write_back.same_key(one.key, new, names, were=_types(one))
+            same = write_back.same_key(one, new, names)
             _refuse_other_keys(connection, (place, live, same), kept, old, states, gone)
             _replace(connection, place, one, sealed)
         elif not one.key:
@@ -94,7 +94,7 @@ def _sealed(connection: Connection, place: str, one: Object, new: Table, names: 
     """Make a table of the copy's rows that are others now or gone, with a hash of what stands there instead; of all where columns
     are lost. To write those takes less than to delete the rest.
     """
-    live, key = rows_of(new), write_back.same_key(one.key, new, names, were=_types(one))
+    live, key = rows_of(new), write_back.same_key(one, new, names)
     there = f"pg_catalog.num_nonnulls(l.{identifier(names[one.key[0]])}) OPERATOR(pg_catalog.=) 1"
     after = checksum.row_hash([names[name] for name in sorted(names)], "l")
     which = "true" if one.lost else f"NOT ({there} AND {checksum.alike(connection, place, live, names, names)})"
@@ -187,10 +187,6 @@ def refuse_renumbered(
             )
             live = (place, rows_of(new), write_back.same_key(key, new, names, were=were))
             _refuse_other_keys(connection, live, kept, table, trial.watched(connection, after, tried))
-
-
-def _types(one: manifest.Object) -> dict[str, str]:
-    return dict(zip(one.columns, one.types, strict=True))
 
 
 def _refuse_moved(kept: Kept, table: Table, states: dict[int, damage.State]) -> None:

@@ -87,7 +87,7 @@ def touched(
             connection,
             f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT c.ctid AS place, false AS given, {wrote} AS own "
             f"FROM {stash.place(one)} AS c JOIN {evidence.rows_of(live)} AS l "
-            f"ON {write_back.same_key(one.key, live) if one.key else 'false'} WHERE {'true' if every else wrote}",
+            f"ON {write_back.same_key(one, live) if one.key else 'false'} WHERE {'true' if every else wrote}",
         )
     return f"pg_temp.{name}"
 
@@ -125,8 +125,7 @@ def untouched(
             now = checksum.row_hash([names[column] for column in sorted(names)], "l")
             after = f"c.{identifier(AFTER)}"
             as_left = f"pg_catalog.bool_or({now} = {after}{since})"
-            were = dict(zip(one.columns, one.types, strict=True))
-            key = write_back.same_key(one.key, live, names, were=were)
+            key = write_back.same_key(one, live, names)
             kept += (
                 f" LEFT JOIN {evidence.rows_of(live)} AS l ON {key} "
                 f"GROUP BY c.ctid, {after} "

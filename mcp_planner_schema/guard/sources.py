@@ -47,22 +47,25 @@ def note(connection: Connection, back: Back) -> None:
         flow.note(connection, back.flow)
 
 
-def look(connection: Connection, back: Back, *, handed: bool = True, builds: bool = False) -> None:
+def look(connection: Connection, back: Back, *, handed: bool = True, builds: bool = False, sets: bool = False,
+    several: bool = False,
+) -> None:  # fmt: skip
     """The body has sent a statement, or has read by a cursor. ``handed``: it has got rows of it;
-    ``builds``: it builds only.
+    ``builds``: it builds only. ``sets``: it sets a sequence, so that the keys beside it are carried along.
+    ``several``: see :func:`.flow.look`.
 
     A table that was written to for the first time, or anew, and whose sequence was not asked for a value by then, gets its keys
     from the body itself.
     """
     if not wanted(back) or _failed(connection):
         return
-    first = flow.look(connection, back.flow, back.already, handed=handed, builds=builds)
+    first = flow.look(connection, back.flow, back.already, handed=handed, builds=builds, several=several)
     anew = [oid for oid in first if oid not in back.already]
     if not anew:
         return
     found = connection.exec_driver_sql(_SEQUENCES, (anew,)).all()
     stands = sequences.named(connection, back.schema, [oid for _, oid, _ in found])
-    numbered = {root for root, oid, asked in found if asked and oid in stands and stands[oid].is_called}
+    numbered = {root for root, oid, asked in found if asked and oid in stands and stands[oid].is_called and not sets}
     back.numbered |= numbered - back.unasked
     back.unasked |= {root for root, oid, _ in found if oid in stands} - back.numbered
 

@@ -33,9 +33,9 @@ def of_object(connection: Connection, back: Back, one: Object, table: Table | No
     back_now = min(filled.written, kept - filled.left) if back.anyway or back.newer(one) else kept - filled.left
     nothing = ", nothing more to give back" if back.anyway and not filled.written else ""
     lines = [f"restored {one.shown}: {back_now} rows{nothing}"] if kept or one.kind != "rows" or one.lost else []
-    looked = min(filled.written, back_now)
+    looked = min(filled.written - filled.displaced, back_now)
     unwritten = flow.into(connection, back.flow, table.oid) is None  # not even a seed
-    if one.kind == "table" and looked and back.sources and one.read and (back.newer(one) or unwritten):
+    if one.kind == "table" and looked > 0 and back.sources and one.read and (back.newer(one) or unwritten):
         lines.append(
             f"look at {looked} of these rows: the upgrade itself has not written them. The downgrade has read "
             f"{one.name}, and others have written since to what it wrote: they may have changed or deleted there what it had "

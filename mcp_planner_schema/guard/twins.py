@@ -141,21 +141,28 @@ def keys(
 
 
 def not_there(
-    connection: Connection, place: str, one: Object, table: Table, *, stood: str, stays: Callable[[], str], began: str
+    connection: Connection,
+    place: str,
+    one: Object,
+    table: Table,
+    *,
+    stood: str,
+    stays: Callable[[], str] | None,
+    began: str,
 ) -> tuple[int, str, int]:
     """Set rows aside that the upgrade has inserted into a table that stays, and that are none of the kept ones, and delete them:
     people had renamed or deleted them. Gives how many, where they are, and how many such rows stay.
 
-    Not those ``l`` of which what ``stays`` gives is true (SQL), none that another row refers to, none whose kept one could not
-    come back.
+    Not those ``l`` of which what ``stays`` gives is true (SQL; without it all stay), none that another row refers to, none whose
+    kept one could not come back.
     """
     columns, _ = write_back.common(one, table)
     if not one.key or not set(one.key) <= set(columns):
         return 0, "", 0
-    key, same_key = checksum.row_hash(one.key, "l"), write_back.same_key(one.key, table)
+    key, same_key = checksum.row_hash(one.key, "l"), write_back.same_key(one, table)
     anew = _ANEW.format(live=rows_of(table), stood=stood, key=key, place=place, same_key=same_key, began=literal(began))
     gone, aside, found = 0, "", execute(connection, anew).rowcount
-    if found and not _may_be_lost(connection, place, one, table, columns):
+    if found and stays and not _may_be_lost(connection, place, one, table, columns):
         these = "EXISTS (SELECT FROM pg_temp.guard_anew AS w WHERE w.part = l.tableoid AND w.spot = l.ctid)"
         which = f"{these} AND NOT {referred(connection, table)} AND NOT {stays()}"
         gone, aside = write_back.set_aside(connection, place, one, table, sorted(columns), which, inserted=True)
@@ -184,7 +191,7 @@ def _may_be_lost(connection: Connection, place: str, one: Object, table: Table, 
     compared, unique = told_apart_by(connection, one, table, columns), by_unique(connection, one, table, columns)
     if not compared and not unique:
         return False
-    there = f"{write_back.same_key(one.key, table)} AND {checksum.alike(connection, place, rows_of(table), columns)}"
+    there = f"{write_back.same_key(one, table)} AND {checksum.alike(connection, place, rows_of(table), columns)}"
     was, instead = (
         told_by("c", compared, unique),
         _INSTEAD.format(now=told_by("l", compared, unique), live=rows_of(table)),
@@ -230,7 +237,7 @@ def give_way(
     if not one.key:
         return *_fewer(connection, place, one, table, untouched, stood, followed, another), 0
     gone, left, settled = 0, 0, 0
-    key, same_key = checksum.row_hash(one.key, "l"), write_back.same_key(one.key, table)
+    key, same_key = checksum.row_hash(one.key, "l"), write_back.same_key(one, table)
     anew = _ANEW.format(live=rows_of(table), stood=stood, key=key, place=place, same_key=same_key, began=literal(began))
     if execute(connection, anew).rowcount:
         unique = [] if moved else by_unique(connection, one, table, columns)

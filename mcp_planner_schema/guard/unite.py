@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mcp_planner_schema.guard import clear, fill, ladder, lexer, rekey, sources, write_back
+from mcp_planner_schema.guard import clear, fill, flow, ladder, lexer, rekey, sources, write_back
 from mcp_planner_schema.guard.back import Back, made
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
@@ -30,6 +30,10 @@ _SEVERAL = "21000"
 _LONG = 100_000
 """Characters of a statement that is not read token by token."""
 
+_MANY = 500
+"""Statements of one string; more are sent as they are, for each takes some milliseconds under locks."""
+
+_DOES = re.compile(r"\b(CREATE|ALTER|DROP|UPDATE|DELETE|MERGE|setval)\b", re.IGNORECASE)
 _CALLED = (
     "SELECT oid::bigint FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p') AND oid >= 16384 AND relname = ANY (%s)"
 )
@@ -37,12 +41,12 @@ _THERE = "SELECT pg_catalog.to_regclass(%s)::oid::bigint"
 
 
 def parts(text: str) -> list[str]:
-    """The statements of one string, where one of several is an UPDATE or DELETE, or sets a sequence: each is to be looked at by
-    itself."""
-    if ";" not in text or not re.search(r"\b(UPDATE|DELETE|setval)\b", text, re.IGNORECASE):
+    """The statements of one string, where one of several makes or changes something: each is to be looked at by itself. Of a long
+    list of plain rows none is."""
+    if ";" not in text or not _DOES.search(text):
         return []
     found = lexer.texts(text)
-    return found if len(found) > 1 and any(_UPDATES.match(part) or "setval" in part.lower() for part in found) else []
+    return found if 1 < len(found) <= _MANY else []
 
 
 def sent(connection: Connection, back: Back, send: Callable[[], Any], text: str) -> None:
@@ -59,7 +63,9 @@ def sent(connection: Connection, back: Back, send: Callable[[], Any], text: str)
     named = [pair for pair in waiting if lexer.names(said, pair[1].name)]
     target = _UPDATES.match(said)
     stays = target is not None and connection.exec_driver_sql(_THERE, (target[1],)).scalar() in back.already
-    if not (named and stays) or back.afterwards > 1:
+    # What the client knows the keys of gets no others before the body has ended: it may be about to write them elsewhere.
+    known = any(not flow.parts(connection, [table.oid]).isdisjoint(back.flow.shown) for _, table in named)
+    if not (named and stays) or known or back.afterwards > 1:
         back.blindly = back.blindly or (bool(waiting) and opaque) or (bool(named) and (stays or target is None))
         send()
         return

@@ -104,7 +104,7 @@ def _make_room(connection: Connection, place: str, one: Object, table: Table) ->
     """
     live = evidence.rows_of(table)
     by_key = write_back.keyed(one, table)
-    same = write_back.same_key(one.key, table) if by_key else "false"
+    same = write_back.same_key(one, table) if by_key else "false"
     if not write_back.reaches_others(connection, [table.oid]):
         if by_key:
             same += f" AND {checksum.alike(connection, place, live, write_back.common(one, table)[0])}"

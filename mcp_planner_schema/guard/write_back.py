@@ -72,7 +72,7 @@ def set_aside(
     there = {column.name: column for column in table.columns.values()}
     has_key, live = keyed(one, table), rows_of(table)
     if has_key:
-        same = f"{same_key(one.key, table)} AND {checksum.alike(connection, place, live, columns)}"
+        same = f"{same_key(one, table)} AND {checksum.alike(connection, place, live, columns)}"
     else:  # written out, for only what can be hashed is compared without looking at each pair
         same = f"{checksum.row_text(columns, 'c')} = {checksum.row_text(columns, 'l')}"
     shown = dict.fromkeys([*(one.key if has_key else ()), *columns])
@@ -111,13 +111,15 @@ def count(connection: Connection, place: str) -> int:
 
 
 def same_key(
-    key: Sequence[str], live: Table, names: Mapping[str, str] | None = None, *, kept: str = "c", now: str = "l",
+    key: Object | Sequence[str], live: Table, names: Mapping[str, str] | None = None, *, kept: str = "c", now: str = "l",
     were: Mapping[str, str] | None = None,
 ) -> str:  # fmt: skip
     """SQL: that the row ``kept`` and the row ``now`` have the same key. ``names``: what the columns are called in the latter.
 
-    ``were``: the types that they had, where the downgrade may have given them others: then their text is the same.
+    ``were``: the types that they had, an object's own by itself: where the table has others by now, their text is the same.
     """
+    if isinstance(key, Object):
+        were, key = dict(zip(key.columns, key.types, strict=False)), key.key
     there, same = {column.name: column for column in live.columns.values()}, []
     for name in key:
         column = there.get((names or {}).get(name, name))
@@ -201,7 +203,7 @@ def absent(one: Object, table: Table, columns: Sequence[str]) -> str:
     """SQL: that no row of the table has the key of the kept row ``c``."""
     if not one.key or not set(one.key) <= set(columns):
         return "true"
-    return f"NOT EXISTS (SELECT FROM {rows_of(table)} AS l WHERE {same_key(one.key, table)})"
+    return f"NOT EXISTS (SELECT FROM {rows_of(table)} AS l WHERE {same_key(one, table)})"
 
 
 def keyed(one: Object, table: Table) -> bool:
@@ -240,7 +242,7 @@ def others(
     if not free or not set(one.key) <= set(columns):
         return [], "false"
     same = checksum.alike(connection, place, rows_of(table), free)
-    return free, f"{same_key(one.key, table)} AND {which} AND NOT {same} AND {_let_go(connection, table, free)}"
+    return free, f"{same_key(one, table)} AND {which} AND NOT {same} AND {_let_go(connection, table, free)}"
 
 
 def _let_go(connection: Connection, table: Table, columns: Sequence[str]) -> str:
@@ -268,7 +270,7 @@ def remove(
     if reaches_others(connection, together or [table.oid]):
         return 0
     by_key = keyed(one, table)
-    own = f"NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key(one.key, table)})" if by_key else "true"
+    own = f"NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key(one, table)})" if by_key else "true"
     connection.exec_driver_sql("SAVEPOINT guard_remove")
     try:
         removed: int = execute(connection, f"DELETE FROM {rows_of(table)} AS l WHERE {own} AND {which}").rowcount
@@ -287,7 +289,7 @@ def own(connection: Connection, place: str, one: Object, table: Table) -> int:
     count: int = execute(
         connection,
         f"SELECT pg_catalog.count(*) FROM {rows_of(table)} AS l "
-        f"WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key(one.key, table)})",
+        f"WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key(one, table)})",
     ).scalar_one()
     return count
 
