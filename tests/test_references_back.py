@@ -260,8 +260,10 @@ def test_a_corrected_revision_that_lets_in_less_bars_no_way_up(
 
     project.upgrade()
 
+    if corrected == "a shorter text" and how == "a column":
+        fits = [*fits, 70000]  # it was back before the other column was there
     assert empty.rows(f"SELECT id, v FROM {table} WHERE v IS NOT NULL ORDER BY 1") == [
-        (id, v) for id, v in ((1, 1), (2, 0)) if v in fits
+        (id, v) for id, v in ((1, 1), (2, 0), (3, 70000)) if v in fits
     ]
     assert empty.rows("SELECT state FROM migration.stash") == [("partly restored",)]
 
