@@ -565,3 +565,24 @@ def test_a_body_reads_by_the_cursors_that_the_application_has_asked_for(empty: D
         event.remove(Engine, "connect", named)
 
     assert empty.rows("SELECT * FROM t ORDER BY 1") == [(1, "kept"), (2, "kept")]
+
+
+@pytest.mark.parametrize("how", ["a table", "a column"])
+def test_a_key_that_is_made_by_itself_finds_no_parent(empty: Database, project: Project, how: str) -> None:
+    """The parent was deleted meanwhile: that row stays in the stash, and the way up goes through."""
+    setup = "CREATE TABLE k (id int PRIMARY KEY); INSERT INTO k VALUES (1), (2); CREATE TABLE t (id int PRIMARY KEY)"
+    setup += "; INSERT INTO t VALUES (1), (2)"
+    if how == "a table":
+        ups = ["CREATE TABLE c (id int PRIMARY KEY, k int)", "ALTER TABLE c ADD FOREIGN KEY (k) REFERENCES k"]
+        two(project, setup, "", "DROP TABLE c", ups="\n".join(map(sql, ups)))
+        empty.rows("INSERT INTO c VALUES (1, 1), (2, 2)")
+    else:
+        ups = ["ALTER TABLE t ADD k int", "ALTER TABLE t ADD FOREIGN KEY (k) REFERENCES k"]
+        two(project, setup, "", "ALTER TABLE t DROP k", ups="\n".join(map(sql, ups)))
+        empty.rows("UPDATE t SET k = id")
+
+    down_and_up(project, empty, "DELETE FROM k WHERE id = 2")
+
+    asked = "SELECT * FROM c" if how == "a table" else "SELECT * FROM t WHERE k IS NOT NULL"
+    assert empty.rows(asked) == [(1, 1)]
+    assert empty.rows("SELECT state FROM migration.stash") == [("partly restored",)]

@@ -21,6 +21,8 @@ from mcp_planner_schema.guard.manifest import AFTER, Object
 from mcp_planner_schema.guard.postcheck import execute, identifier, literal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
 _GONE = f"c.{identifier(AFTER)} IS NULL"
@@ -83,12 +85,15 @@ def _with_those_below(connection: Connection, back: Back, one: Object, table: Ta
 
 
 def take_back(connection: Connection, back: Back, one: Object, table: Table, which: str) -> None:
-    """The body has ended: take out what is back and refers to another row (``which`` is what :func:`another` gives). The key was
-    made by a statement of its own, and could not be asked before. Where that cannot be, it is noted in ``back.misled``."""
+    """The body has ended: take out what is back and refers to another row (``which`` is what :func:`another` gives), or to none.
+    The key was made by a statement of its own, and could not be asked before. Where that cannot be, it is noted in
+    ``back.misled``."""
     columns, _ = write_back.common(one, table)
     lost = [name for name in one.lost if name in columns]
-    if which == "false" or not write_back.keyed(one, table):
+    conditions = [which] * (which != "false") + _to_none(connection, table, lost if one.kind != "table" else columns)
+    if not conditions or not write_back.keyed(one, table):
         return
+    which = f"({' OR '.join(conditions)})"
     place, live = back.stash.place(one), rows_of(table)
     names = columns if one.kind == "table" else lost or [name for name in columns if name not in one.key]
     there = f"{write_back.same_key(one, table)} AND {checksum.alike(connection, place, live, names)} AND {which}"
@@ -111,6 +116,17 @@ def take_back(connection: Connection, back: Back, one: Object, table: Table, whi
             f"warning: {found} rows of {one.name} refer to a row that has the number of one which is not back; look at them "
             f"(what they meant: make migrate-stash-show ID={back.stash.id})"
         )
+
+
+def _to_none(connection: Connection, table: Table, columns: Sequence[str]) -> list[str]:
+    """SQL, for each key that is not validated yet: that the kept row ``c`` refers to a row of another table that is not there."""
+    there, found = {column.name: column for column in table.columns.values()}, []
+    for key in references.of(connection, table.oid):
+        if not key.validated and key.parent != key.child and key.parent_open and set(key.own) <= set(columns):
+            given = " AND ".join(f"c.{identifier(name)} IS NOT NULL" for name in key.own)
+            match = key.match(lambda name: write_back.typed(there[name]), "r")
+            found.append(f"({given} AND NOT EXISTS (SELECT FROM {key.parent_table} AS r WHERE {match}))")
+    return found
 
 
 class _Deleted(NamedTuple):

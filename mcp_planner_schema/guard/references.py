@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # refers. From 18 on a key may be there and not be enforced.
 _KEYS = """
 SELECT k.conrelid::bigint, k.confrelid::bigint, c.nspname::text, child.relname::text, p.nspname::text, parent.relname::text,
-       k.confupdtype::text,
+       k.confupdtype::text, k.convalidated,
        pg_catalog.has_schema_privilege(c.oid, 'USAGE') AND pg_catalog.has_table_privilege(child.oid, 'SELECT')
          AND NOT pg_catalog.row_security_active(child.oid),
        pg_catalog.has_schema_privilege(p.oid, 'USAGE') AND pg_catalog.has_table_privilege(parent.oid, 'SELECT')
@@ -55,6 +55,7 @@ class Key:
     child_name: tuple[str, str]
     parent_name: tuple[str, str]
     on_update: str
+    validated: bool
     open: bool
     parent_open: bool
     pairs: tuple[tuple[str, str, str, str], ...]
@@ -100,7 +101,15 @@ def _found(connection: Connection, asked: str, oid: int) -> list[Key]:
         found = connection.exec_driver_sql(asked, {"oid": oid}).all()
     return [
         Key(
-            child, parent, (c, child_name), (p, parent_name), action, mine, theirs, tuple(tuple(pair) for pair in pairs)
+            child,
+            parent,
+            (c, child_name),
+            (p, parent_name),
+            action,
+            valid,
+            mine,
+            theirs,
+            tuple(tuple(pair) for pair in pairs),
         )
-        for child, parent, c, child_name, p, parent_name, action, mine, theirs, pairs in found
+        for child, parent, c, child_name, p, parent_name, action, valid, mine, theirs, pairs in found
     ]
