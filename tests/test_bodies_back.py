@@ -276,3 +276,43 @@ def test_a_seed_that_is_there_again_is_told(
     there = {code for (code,) in empty.rows("SELECT code FROM st")}
     assert {"n", "d", "q"} <= there
     assert ("x" in there) == ("new: 1 rows of st" in capsys.readouterr().err)
+
+
+def test_keys_that_python_carries_while_another_table_is_filled(empty: Database, project: Project) -> None:
+    """An UPDATE that names another new table exchanges none of those that the client has seen."""
+    setup = "CREATE TABLE item (id serial PRIMARY KEY, k text, u text); INSERT INTO item (k, u) VALUES ('a', 'kg'), ('b', 'kg')"
+    body = (
+        "import sqlalchemy as sa\nb = op.get_bind()\n"
+        + sql("CREATE TABLE kind (id serial PRIMARY KEY, name text UNIQUE)") + "\n"
+        + sql("CREATE TABLE unit (id serial PRIMARY KEY, name text UNIQUE)") + "\n"
+        + "ids = {n: b.execute(sa.text('INSERT INTO kind (name) VALUES (:n) RETURNING id'), {'n': n}).scalar() for n in 'ab'}\n"
+        + sql("INSERT INTO unit (name) VALUES ('kg')") + "\n"
+        + sql("ALTER TABLE item ADD kind_id int REFERENCES kind, ADD unit_id int REFERENCES unit") + "\n"
+        + sql("UPDATE item SET unit_id = (SELECT id FROM unit WHERE unit.name = item.u)") + "\n"
+        + "for n, i in ids.items():\n    b.execute(sa.text('UPDATE item SET kind_id = :i WHERE k = :n'), {'i': i, 'n': n})\n"
+    )  # fmt: skip
+    two(project, setup, "", "ALTER TABLE item DROP kind_id, DROP unit_id; DROP TABLE kind; DROP TABLE unit", ups=body)
+    empty.rows("UPDATE kind SET name = 'x' WHERE id = 1; UPDATE kind SET name = 'a' WHERE id = 2")
+    empty.rows("UPDATE kind SET name = 'b' WHERE id = 1")
+
+    down_and_up(project, empty, "INSERT INTO item (k, u) VALUES ('a', 'kg')")
+
+    rows = empty.rows("SELECT item.id, name FROM item LEFT JOIN kind ON kind.id = kind_id ORDER BY 1")
+    assert rows == [(1, "b"), (2, "a"), (3, "a")]
+
+
+def test_the_best_of_each_is_computed_anew(empty: Database, project: Project) -> None:
+    """A row that refers to one that nobody has written to, but was chosen among those that somebody has."""
+    setup = (
+        "CREATE TABLE contact (id int PRIMARY KEY, cust int, prio int); INSERT INTO contact VALUES (1, 1, 5), (2, 1, 1)"
+    )
+    ups = [
+        "CREATE TABLE main (cust int PRIMARY KEY, contact int REFERENCES contact)",
+        "INSERT INTO main SELECT DISTINCT ON (cust) cust, id FROM contact ORDER BY cust, prio",
+    ]
+    down = "UPDATE contact SET prio = 0 WHERE id IN (SELECT contact FROM main); DROP TABLE main"
+    two(project, setup, "", down, ups="\n".join(map(sql, ups)))
+
+    down_and_up(project, empty, "UPDATE contact SET prio = 9 WHERE id = 2")
+
+    assert empty.rows("SELECT * FROM main") == [(1, 1)]

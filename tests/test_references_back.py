@@ -586,3 +586,60 @@ def test_a_key_that_is_made_by_itself_finds_no_parent(empty: Database, project: 
     asked = "SELECT * FROM c" if how == "a table" else "SELECT * FROM t WHERE k IS NOT NULL"
     assert empty.rows(asked) == [(1, 1)]
     assert empty.rows("SELECT state FROM migration.stash") == [("partly restored",)]
+
+
+def test_a_row_without_a_partition_stays_in_the_stash(empty: Database, project: Project) -> None:
+    """Someone had made a partition of his own: the others' rows are back, and the way up goes through."""
+    ups = [
+        "CREATE TABLE ev (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at)",
+        "CREATE TABLE ev_1 PARTITION OF ev FOR VALUES FROM ('2026-01-01') TO ('2026-02-01')",
+    ]
+    two(project, "CREATE TABLE base (id int)", "", "DROP TABLE ev", ups="\n".join(map(sql, ups)))
+    empty.rows("CREATE TABLE ev_2 PARTITION OF ev FOR VALUES FROM ('2026-02-01') TO ('2026-03-01')")
+    empty.rows("INSERT INTO ev VALUES (1, '2026-01-05'), (2, '2026-02-05')")
+
+    down_and_up(project, empty, "SELECT")
+
+    assert empty.rows("SELECT id FROM ev") == [(1,)]
+    assert empty.rows("SELECT state FROM migration.stash") == [("partly restored",)]
+
+
+def test_what_the_upgrade_makes_for_a_new_row_under_an_old_number_stays(empty: Database, project: Project) -> None:
+    """It is equal to the kept row of the one that had the number, and is not that."""
+    setup = "CREATE TABLE person (id serial PRIMARY KEY, name text); INSERT INTO person (name) VALUES ('ann'), ('bob')"
+    ups = [
+        "ALTER TABLE person ADD kind text NOT NULL DEFAULT 'staff'",
+        "CREATE TABLE member (person_id int PRIMARY KEY REFERENCES person, role text)",
+        "INSERT INTO member SELECT id, 'user' FROM person",
+    ]
+    down = (
+        "DROP TABLE member; DELETE FROM person WHERE kind = 'guest'; ALTER TABLE person DROP kind; "
+        "SELECT setval('person_id_seq', (SELECT max(id) FROM person))"
+    )
+    two(project, setup, "", down, ups="\n".join(map(sql, ups)))
+    empty.rows("INSERT INTO person (name, kind) VALUES ('gus', 'guest'); INSERT INTO member VALUES (3, 'user')")
+
+    down_and_up(project, empty, "INSERT INTO person (name) VALUES ('cy')")
+
+    asked = "SELECT name, role FROM person LEFT JOIN member ON person_id = person.id ORDER BY person.id"
+    assert empty.rows(asked) == [("ann", "user"), ("bob", "user"), ("cy", "user")]
+
+
+def test_rights_of_one_are_not_given_to_another_of_the_name(empty: Database, project: Project) -> None:
+    """The upgrade changes the new row as well, and that makes it none of its own."""
+    setup = "CREATE TABLE person (login text PRIMARY KEY, name text); INSERT INTO person VALUES ('eva', 'Eva')"
+    ups = [
+        "ALTER TABLE person ADD active bool",
+        "UPDATE person SET active = true WHERE active IS NULL",
+        "CREATE TABLE grants (login text REFERENCES person, what text, PRIMARY KEY (login, what))",
+    ]
+    down = "DROP TABLE grants; DELETE FROM person WHERE NOT active; ALTER TABLE person DROP active"
+    two(project, setup, "", down, ups="\n".join(map(sql, ups)))
+    empty.rows(
+        "INSERT INTO person VALUES ('max', 'Max Old', false); INSERT INTO grants VALUES ('max', 'admin'), ('eva', 'read')"
+    )
+
+    down_and_up(project, empty, "INSERT INTO person VALUES ('max', 'Max New')")
+
+    assert empty.rows("SELECT login, what FROM grants") == [("eva", "read")]
+    assert empty.value("SELECT name FROM person WHERE login = 'max'") == "Max New"

@@ -46,8 +46,8 @@ class Back:
     the statement that made it may have gone on. ``marks`` is what was so
     at each savepoint of the body's. ``in_the_way``: something kept may have kept a row of the upgrade's own out. ``unproven``
     are the foreign keys (schema, table, name) that are to be validated when the rows are back. ``xid`` is the transaction that
-    it began in. ``anyway``: no upgrade runs, the schema is as it is. ``deleted``
-    and ``misled``: see :mod:`.meant`. ``waits`` are the columns of which some rows have not got
+    it began in. ``anyway``: no upgrade runs, the schema is as it is. ``deleted``,
+    ``asked`` and ``misled``: see :mod:`.meant`. ``waits`` are the columns of which some rows have not got
     their values yet (see :mod:`.fills`), ``blindly``: it may have computed something without kept rows (see :mod:`.unite`).
     ``unkeyed`` are the tables whose new rows could not get the keys that they had, ``followed`` says how many rows of a table
     have followed one (see :mod:`.rekey`).
@@ -117,6 +117,7 @@ class Back:
     anyway: bool = False
     deleted: dict[tuple[str, str], list[Any]] | None = None
     misled: list[str] = field(default_factory=list)
+    asked: dict[int, frozenset[tuple[object, ...]]] = field(default_factory=dict)
 
     def rows(self) -> list[Object]:
         """The objects that hold rows, but for those whose rows are all back: a row deleted since then stays deleted."""

@@ -152,16 +152,15 @@ def _filled(
     before, place = back.before.get((one.schema, one.name)), back.stash.place(one)
     may, theirs = left.read(connection, back.stash, one), over_commit.theirs(back, one)
     stays = " OR ".join(filter(None, [theirs, back.fresh.get(one.number)]))
-    another = meant.another(connection, back, one, table)
     if last and not back.anyway:
-        meant.take_back(connection, back, one, table, another)
+        meant.take_back(connection, back, one, table)
+    elif not last:
+        meant.asked(connection, back, one, table)
+    another = meant.another(connection, back, one, table)
     if one.kind == "table":
         if back.newer(one) or not anew(connection, back, table):
-            clean = (
-                fresh.of_unwritten(connection, back, table)
-                if last and not back.anyway and write_back.keyed(one, table)
-                else ""
-            )
+            clean = fresh.of_unwritten(connection, back, one, table) if last and not back.anyway else ""
+            clean += f" AND NOT {theirs}" if clean and theirs else ""
             return refill.beside(connection, place, one, table, may, strictly=back.anyway, another=another, clean=clean)
         if theirs and not write_back.keyed(one, table):
             return refill.beside(connection, place, one, table, may, another=another)

@@ -109,12 +109,13 @@ def _by_reference(connection: Connection, back: Back, table: Table, alias: str) 
     return found, parents
 
 
-def of_unwritten(connection: Connection, back: Back, table: Table) -> str:
+def of_unwritten(connection: Connection, back: Back, one: Object, table: Table) -> str:
     """SQL: that a row ``l`` of the upgrade's own refers to a row that nobody has written to since, in the only table with newer
     ones that it can have been made of; empty where there is none such. It is what the upgrade had made then."""
     sources = (flow.into(connection, back.flow, table.oid) or frozenset()) & back.source_parts
     for key in references.of(connection, table.oid):
-        if key.parent not in back.already or not key.parent_open or not sources:
+        of_its_key = set(key.own) <= set(one.key) and key.parent != key.child and write_back.keyed(one, table)
+        if not of_its_key or key.parent not in back.already or not key.parent_open or not sources:
             continue
         parent, parts = evidence.named(connection, *key.parent_name), flow.parts(connection, [key.parent])
         if parent is not None and sources <= parts and back.flow.rewritten.isdisjoint(parts):

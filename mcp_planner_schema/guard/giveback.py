@@ -60,6 +60,9 @@ _CHANGES = re.compile(
     r"\b(UPDATE|DELETE|MERGE|DO|CALL|CONFLICT)\b|\bALTER\s+TABLE\b.*\b(TYPE|DEFAULT|GENERATED|\w*SERIAL)\b",
     re.IGNORECASE | re.DOTALL,
 )
+_ROWS = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE|COMMENT|GRANT|REVOKE|SET|TRUNCATE)\b", re.IGNORECASE)
+"""What makes no place for a kept row."""
+
 _ASKS_SEQUENCE = re.compile(r"\b(currval|lastval)\b", re.IGNORECASE)
 _SIMPLE = re.compile(
     r"\s*(CREATE|ALTER|DROP|INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COMMENT|GRANT|REVOKE|SET|LOCK|REFRESH)\b", re.IGNORECASE
@@ -148,7 +151,8 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                 if _ASKS_SEQUENCE.search(text):
                     back.flow.shown.update(back.flow.into)
                 # The result of this cursor stays to be read: what comes back does so on cursors of its own.
-                meanwhile.come_back(connection, back)
+                if not _ROWS.match(text) or several:
+                    meanwhile.come_back(connection, back)
                 sources.note(connection, back)
             finally:
                 del connection.info[OWN]

@@ -21,7 +21,7 @@ from mcp_planner_schema.guard.manifest import AFTER, Object
 from mcp_planner_schema.guard.postcheck import execute, identifier, literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy import Connection
 
@@ -32,11 +32,32 @@ _OTHERS = (
 )
 
 
-def another(connection: Connection, back: Back, one: Object, table: Table) -> str:
+def holds(connection: Connection, back: Back, one: Object, table: Table) -> bool:
+    """Whether there is a row of which :func:`another` is true."""
+    with checksum.reading(connection):
+        which = another(connection, back, one, table)
+        found = (
+            which != "false"
+            and execute(
+                connection, f"SELECT EXISTS (SELECT FROM {back.stash.place(one)} AS c WHERE {which})"
+            ).scalar_one()
+        )
+    return bool(found)
+
+
+def asked(connection: Connection, back: Back, one: Object, table: Table) -> None:
+    """Rows are put in while the body runs: note by which keys it was asked what they mean, for more may come."""
+    if _deleted(connection, back):
+        back.asked[one.number] = frozenset((key.parent, *key.own) for key in references.of(connection, table.oid))
+
+
+def another(
+    connection: Connection, back: Back, one: Object, table: Table, but: Collection[tuple[object, ...]] = ()
+) -> str:
     """SQL: that the kept row ``c`` refers to a row that a downgrade has deleted, and whose key another row has by now.
 
     ``false`` where there is none. The keys are in temporary tables. To be called with OUTPUT pinned, and again whenever rows are
-    put in: while the body runs, what is to have the key may not be back yet.
+    put in: while the body runs, what is to have the key may not be back yet. ``but`` these keys: see :func:`asked`.
     """
     deleted = _deleted(connection, back)
     if not deleted:
@@ -44,12 +65,14 @@ def another(connection: Connection, back: Back, one: Object, table: Table) -> st
     there, (columns, _) = {column.name: column for column in table.columns.values()}, write_back.common(one, table)
     found: list[str] = []
     for key in references.of(connection, table.oid):
+        if (key.parent, *key.own) in but:
+            continue
         gone = [each for each in deleted.get(key.parent_name, ()) if set(key.theirs) == set(each.one.key)]
         if not gone or not set(key.own) <= set(columns) or not (parent := evidence.named(connection, *key.parent_name)):
             continue
         for each in gone:
             name = f"guard_another_{one.number}_{len(found)}"
-            if _list(connection, each, parent, name):
+            if _list(connection, back, each, parent, name):
                 match = key.match(lambda column: write_back.typed(there[column]), "n")
                 found.append(f"EXISTS (SELECT FROM pg_temp.{name} AS n WHERE {match})")
     if not found:
@@ -84,12 +107,15 @@ def _with_those_below(connection: Connection, back: Back, one: Object, table: Ta
     return f"(c.ctid IN (SELECT h.place FROM {name} AS h))"
 
 
-def take_back(connection: Connection, back: Back, one: Object, table: Table, which: str) -> None:
-    """The body has ended: take out what is back and refers to another row (``which`` is what :func:`another` gives), or to none.
-    The key was made by a statement of its own, and could not be asked before. Where that cannot be, it is noted in
-    ``back.misled``."""
+def take_back(connection: Connection, back: Back, one: Object, table: Table) -> None:
+    """The body has ended: take out what is back and refers to another row, or to none. The key was made by a statement of its
+    own, and could not be asked before. Where that cannot be, it is noted in ``back.misled``. What the body has put in stays.
+    """
+    if one.number not in back.filled or not back.filled[one.number].written:
+        return
     columns, _ = write_back.common(one, table)
     lost = [name for name in one.lost if name in columns]
+    which = another(connection, back, one, table, back.asked.get(one.number, ()))
     conditions = [which] * (which != "false") + _to_none(connection, table, lost if one.kind != "table" else columns)
     if not conditions or not write_back.keyed(one, table):
         return
@@ -159,7 +185,7 @@ def _deleted(connection: Connection, back: Back) -> dict[tuple[str, str], list[_
     return back.deleted
 
 
-def _list(connection: Connection, gone: _Deleted, table: Table, name: str) -> int:
+def _list(connection: Connection, back: Back, gone: _Deleted, table: Table, name: str) -> int:
     """Make the temporary table of the keys of deleted rows that another row has. Gives how many."""
     one, place = gone
     columns, _ = write_back.common(one, table)
@@ -171,10 +197,12 @@ def _list(connection: Connection, gone: _Deleted, table: Table, name: str) -> in
     )
     keys = ", ".join(f"l.{identifier(column)}" for column in one.key)
     other = f"{twins.told_by('c', compared, unique)} <> {twins.told_by('l', compared, unique)}"
-    if not set(one.key) <= set(
-        twins.given(connection, table)
-    ):  # under a key of its own text the upgrade's row is the same one
-        other += f" AND CASE WHEN {other} THEN {since.by_others()} ELSE false END"
+    # Under a key of its own text the upgrade's row is the same one.
+    if not set(one.key) <= set(twins.given(connection, table)):
+        free = back.untouched.get(one.number) if place == back.stash.place(one) else None
+        there = free and execute(connection, f"SELECT pg_catalog.to_regclass({literal(free)}) IS NOT NULL").scalar_one()
+        taken = f"NOT EXISTS (SELECT FROM {free} AS u WHERE u.place = c.ctid)" if there else since.by_others()
+        other += f" AND CASE WHEN {other} THEN {taken} ELSE false END"
     execute(connection, f"DROP TABLE IF EXISTS pg_temp.{name}")
     with silence.unveiled(connection, table.oid, evidence.name_of(table)):
         return int(

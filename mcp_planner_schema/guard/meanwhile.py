@@ -62,7 +62,7 @@ def come_back(
         if (waits and not wanting) or (one.kind == "table" and back.newer(one)):
             continue
         if one.kind == "table":
-            if not anew(connection, back, table) or _in_the_way(connection, back, one, table):
+            if not anew(connection, back, table):
                 continue
         elif not (wanting and changed) and not fill.added(one, table, back.before.get((one.schema, one.name))):
             continue
@@ -75,6 +75,8 @@ def come_back(
         again = again or (all_ and one.number in back.waits)
         if back.shapes.get(one.number) == shape and not again:
             continue
+        if one.kind == "table" and _in_the_way(connection, back, one, table):
+            continue
         back.shapes[one.number] = shape
         sources.look(connection, back, handed=False)  # what the body has done, before the guard does something
         connection.exec_driver_sql("SAVEPOINT guard_restore")
@@ -85,9 +87,11 @@ def come_back(
             else:
                 names = frozenset(column.name for column in table.columns.values())
                 back.waits[one.number] = fills.Waiting(table.name, tuple(one.lost), names)
-        except DBAPIError:
+        except DBAPIError as error:
             if strictly:
                 raise
+            if getattr(error.orig, "pgcode", None) == _DENIED:  # the body acts as another role for a while
+                del back.shapes[one.number]
             connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_restore")
         connection.exec_driver_sql("RELEASE SAVEPOINT guard_restore")
         sources.note(connection, back)
@@ -114,6 +118,10 @@ def _in_the_way(connection: Connection, back: Back, one: Object, table: Table) -
         asked = f"SELECT EXISTS (SELECT FROM {both} WHERE {differ})"
         back.in_the_way = back.in_the_way or bool(execute(connection, asked).scalar_one())
     return back.in_the_way
+
+
+_DENIED = "42501"
+"""SQLSTATE of what the role may not do: insufficient_privilege."""
 
 
 def moving(connection: Connection, back: Back) -> list[int]:

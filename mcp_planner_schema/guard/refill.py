@@ -74,6 +74,8 @@ def exactly(
     is true (SQL) are somebody else's all the same, and stay. ``another``: see :func:`.meant.another`.
     """
     mine = f"NOT {but}" if but else "true"
+    if another != "false" and write_back.keyed(one, table):  # in the place of what is not to come back
+        mine += f" AND NOT EXISTS (SELECT FROM {place} AS c WHERE {write_back.same_key(one, table)} AND {another})"
     columns, missing = write_back.common(one, table)
     removed, displaced, aside, which = 0, 0, "", write_back.absent(one, table, columns)
     if not write_back.empty(connection, table):
@@ -110,7 +112,7 @@ def _insert(
         written = write_back.insert(connection, place, one, table, columns, which)
     except DBAPIError as error:
         code = getattr(error.orig, "pgcode", "")
-        if code != _EMPTY and not beside_newer.unfit(error):
+        if code != _EMPTY and not beside_newer.unfit(connection, error):
             raise
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_insert")
         if code == _EMPTY and not write_back.wants_more(connection, one, table):

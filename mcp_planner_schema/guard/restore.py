@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from mcp_planner_schema.guard import (
+    beside_newer,
     checksum,
     clear,
     evidence,
@@ -22,6 +23,7 @@ from mcp_planner_schema.guard import (
     ladder,
     lock_order,
     manifest,
+    meant,
     meanwhile,
     move,
     over_commit,
@@ -152,6 +154,14 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
 
     To be called at the end of the upgrade's body, or by itself for a later restore. Gives lines for people.
     """
+    connection.info[beside_newer.LAST] = True
+    try:
+        return _finish(connection, back, who, dry=dry)
+    finally:
+        del connection.info[beside_newer.LAST]
+
+
+def _finish(connection: Connection, back: Back, who: str, *, dry: bool) -> list[str]:
     if back.ended:
         over_commit.go_on(connection, back)
     tables = {one.number: evidence.named(connection, one.schema, one.name) for one in back.rows()}
@@ -165,7 +175,9 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
         for one, table in there:
             fill.settle(connection, back, one, table)
     already = dict(back.filled)
-    cleared = clear.cleared(connection, back) or untangle.together(connection, back, there)
+    cleared = {}
+    if not any(meant.holds(connection, back, one, table) for one, table in there):
+        cleared = clear.cleared(connection, back) or untangle.together(connection, back, there)
     columns = {number: filled for number, filled in back.filled.items() if filled.aside and number not in cleared}
     settled, followed = cleared.keys() | columns.keys(), dict(back.followed)
     if order is None:
@@ -225,7 +237,7 @@ def finish(connection: Connection, back: Back, who: str, *, dry: bool = False) -
         notes += [*lines, f"what rights there were: make migrate-stash-show ID={back.stash.id}"] if lines else []
     elif any(one.grants or one.lacks for one in back.stash.rights):
         notes.append(f"rights are given by an upgrade only; what they were: make migrate-stash-show ID={back.stash.id}")
-    notes += aside + refreshed.all_of(connection, changed, back.already - back.flow.rewritten)
+    notes += aside + refreshed.all_of(connection, changed, back.already - back.flow.rewritten - back.flow.into.keys())
     notes += told.of_sequences(connection, back, dry=dry) + told.not_again(connection, back)
     waits = any(filled.left or filled.missing for filled in back.filled.values()) or not all(tables.values())
     if not waits and _only_here(back):

@@ -33,6 +33,9 @@ _LONG = 100_000
 _MANY = 500
 """Statements of one string; more are sent as they are, for each takes some milliseconds under locks."""
 
+_STATE = re.compile(r"\bSET\b.*\b(ROLE|AUTHORIZATION|session_replication_role)\b", re.IGNORECASE)
+"""What would hold for the guard's own statements too, in between."""
+
 _DOES = re.compile(r"\b(CREATE|ALTER|DROP|UPDATE|DELETE|MERGE|setval)\b", re.IGNORECASE)
 _CALLED = (
     "SELECT oid::bigint FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p') AND oid >= 16384 AND relname = ANY (%s)"
@@ -43,7 +46,7 @@ _THERE = "SELECT pg_catalog.to_regclass(%s)::oid::bigint"
 def parts(text: str) -> list[str]:
     """The statements of one string, where one of several makes or changes something: each is to be looked at by itself. Of a long
     list of plain rows none is."""
-    if ";" not in text or not _DOES.search(text):
+    if ";" not in text or not _DOES.search(text) or _STATE.search(text):
         return []
     found = lexer.texts(text)
     return found if 1 < len(found) <= _MANY else []
@@ -64,7 +67,7 @@ def sent(connection: Connection, back: Back, send: Callable[[], Any], text: str)
     target = _UPDATES.match(said)
     stays = target is not None and connection.exec_driver_sql(_THERE, (target[1],)).scalar() in back.already
     # What the client knows the keys of gets no others before the body has ended: it may be about to write them elsewhere.
-    known = any(not flow.parts(connection, [table.oid]).isdisjoint(back.flow.shown) for _, table in named)
+    known = any(not flow.parts(connection, [table.oid]).isdisjoint(back.flow.shown) for _, table in waiting)
     if not (named and stays) or known or back.afterwards > 1:
         back.blindly = back.blindly or (bool(waiting) and opaque) or (bool(named) and (stays or target is None))
         send()
