@@ -154,22 +154,30 @@ def test_by_logical_replication(
 
 @pytest.mark.parametrize("binaries", WHOLE, ids=str)
 def test_by_pg_upgrade(
-    binaries: Path, development: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    binaries: Path,
+    development: None,
+    empty: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The cluster itself: all is there afterwards, and the next run goes on."""
+    """The cluster itself: all is there afterwards, and the next run goes on. Its stashes are where they were."""
+    new = Path(str(empty.value("SELECT setting FROM pg_config WHERE name = 'BINDIR'")))  # what the account can run
     folder = _private_folder()
     try:
         initialized(binaries, folder / "old")
         with serving(binaries, folder / "old", stop=2) as before:
             rows = filled(before, monkeypatch)
-        initialized(HERE, folder / "new", "--no-data-checksums")
+        initialized(new, folder / "new", "--no-data-checksums")
         said = subprocess.run(
-            [HERE / "pg_upgrade", f"--old-bindir={binaries}", f"--new-bindir={HERE}", f"--old-datadir={folder / 'old'}",
+            [new / "pg_upgrade", f"--old-bindir={binaries}", f"--new-bindir={new}", f"--old-datadir={folder / 'old'}",
              f"--new-datadir={folder / 'new'}", "--username=postgres", f"--socketdir={folder / 'new'}", "--no-sync"],
             **{**unprivileged(), "cwd": folder / "new"}, capture_output=True, text=True,
         )  # fmt: skip
         assert said.returncode == 0, said.stdout + said.stderr
-        with serving(HERE, folder / "new") as after:
+        with serving(new, folder / "new") as after:
+            place = "SELECT concat(oid, '/', reltype) FROM pg_class WHERE oid = 'migration.stash'::regclass"
+            elsewhere = f"SELECT count(*) FROM migration.stash WHERE split_part(xid, ' ', 3) <> ({place})"
+            assert after.value(elsewhere) == 0
             goes_on(after, monkeypatch, capsys)
             assert held(after) == rows
     finally:
