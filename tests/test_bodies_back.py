@@ -316,3 +316,113 @@ def test_the_best_of_each_is_computed_anew(empty: Database, project: Project) ->
     down_and_up(project, empty, "UPDATE contact SET prio = 9 WHERE id = 2")
 
     assert empty.rows("SELECT * FROM main") == [(1, 1)]
+
+
+USERS = "CREATE TABLE users (id serial PRIMARY KEY, name text, email text, seen date); " + (
+    "INSERT INTO users (name, email) VALUES ('ann', 'ann@x'), ('bob', 'bob@x'), ('cid', 'cid@x')"
+)
+MAILS = [
+    "CREATE TABLE emails (id {key}, user_id int NOT NULL REFERENCES users, address text, verified bool NOT NULL DEFAULT false)",
+    "INSERT INTO emails (user_id, address) SELECT id, email FROM users",
+    "ALTER TABLE users DROP COLUMN email",
+]
+MAILS_BACK = (
+    "ALTER TABLE users ADD COLUMN email text; UPDATE users u SET email = e.address FROM emails e WHERE e.user_id = u.id; "
+    "DROP TABLE emails"
+)
+
+
+@pytest.mark.parametrize("key", ["serial PRIMARY KEY", "uuid PRIMARY KEY DEFAULT gen_random_uuid()"])
+@pytest.mark.parametrize("between", ["UPDATE users SET name = 'Z' WHERE id = 3", "DELETE FROM users WHERE id = 3",
+                                     "INSERT INTO users (name, email) VALUES ('new', 'new@x')"])  # fmt: skip
+def test_rows_of_those_whom_nobody_has_written_to_are_not_doubled(
+    empty: Database, project: Project, between: str, key: str
+) -> None:
+    """Under keys of the server's, with nothing unique, and a flag that the way back cannot carry."""
+    ups = [one.format(key=key) for one in MAILS]
+    two(project, USERS, "", MAILS_BACK, ups="\n".join(map(sql, ups)))
+    empty.rows("UPDATE emails SET verified = true")
+    asked = "SELECT id::text, user_id, address, verified FROM emails WHERE user_id < 3 ORDER BY user_id"
+    had = empty.rows(asked)
+
+    down_and_up(project, empty, between)
+
+    assert empty.rows(asked) == had
+    others = empty.rows("SELECT DISTINCT user_id FROM emails WHERE user_id > 2")
+    assert others == {"UPDATE": [(3,)], "DELETE": [], "INSERT": [(3,), (4,)]}[between.split()[0]]
+
+
+def test_history_of_those_whom_nobody_has_written_to_is_not_written_anew(empty: Database, project: Project) -> None:
+    """Prices with their dates, of which the way back knows the last: one new product changes none of them."""
+    setup = (
+        "CREATE TABLE products (id serial PRIMARY KEY, sku text UNIQUE, price numeric); "
+        "INSERT INTO products (sku, price) VALUES ('a', 1), ('b', 2)"
+    )
+    ups = [
+        "CREATE TABLE prices (id serial PRIMARY KEY, product_id int NOT NULL REFERENCES products, amount numeric, "
+        "since date NOT NULL DEFAULT '2026-01-01', UNIQUE (product_id, since))",
+        "INSERT INTO prices (product_id, amount) SELECT id, price FROM products",
+        "ALTER TABLE products DROP COLUMN price",
+    ]
+    down = (
+        "ALTER TABLE products ADD COLUMN price numeric; UPDATE products p SET price = (SELECT amount FROM prices "
+        "WHERE product_id = p.id ORDER BY since DESC LIMIT 1); DROP TABLE prices"
+    )
+    two(project, setup, "", down, ups="\n".join(map(sql, ups)))
+    empty.rows("INSERT INTO prices (product_id, amount, since) VALUES (1, 1.5, '2026-03-01'), (2, 2.5, '2026-03-01')")
+    asked = "SELECT * FROM prices WHERE product_id < 3 ORDER BY id"
+    had = empty.rows(asked)
+
+    down_and_up(project, empty, "INSERT INTO products (sku, price) VALUES ('d', 4)")
+
+    assert empty.rows(asked) == had
+    assert empty.rows("SELECT amount FROM prices WHERE product_id = 3") == [(4,)]
+
+
+@pytest.mark.parametrize("steps", [False, True])
+@pytest.mark.parametrize("how", ["a column", "a table"])
+def test_a_corrected_column_that_must_have_a_value_bars_no_way_up(
+    empty: Database, project: Project, how: str, steps: bool
+) -> None:
+    """What was kept without one yields to what the corrected revision puts there, or stays in the stash."""
+    if how == "a column":
+        first, gone, table = "ALTER TABLE users ADD score int", "ALTER TABLE users DROP score", "users"
+        then = ["ALTER TABLE users ADD score int NOT NULL DEFAULT 0"]
+        if steps:
+            then = ["ALTER TABLE users ADD score int", "UPDATE users SET score = 0 WHERE score IS NULL",
+                    "ALTER TABLE users ALTER score SET NOT NULL"]  # fmt: skip
+    else:
+        first, gone, table = "CREATE TABLE notes (id int PRIMARY KEY, score int)", "DROP TABLE notes", "notes"
+        then = ["CREATE TABLE notes (id int PRIMARY KEY, score int NOT NULL DEFAULT 0)"]
+        if steps:
+            then = [first, "ALTER TABLE notes ALTER score SET NOT NULL"]
+    two(project, USERS, first, gone)
+    empty.rows(
+        "UPDATE users SET score = 5 WHERE id = 1" if table == "users" else "INSERT INTO notes VALUES (1, 5), (2, NULL)"
+    )
+    project.downgrade("-1")
+    project.revision("002", "alter_things", "\n".join(map(sql, then)), sql(gone))
+
+    project.upgrade()
+
+    rows = empty.rows(f"SELECT id, score FROM {table} ORDER BY 1")
+    assert rows == ([(1, 5), (2, 0), (3, 0)] if table == "users" else [(1, 5)])
+
+
+def test_a_default_is_nothing_newer(empty: Database, project: Project) -> None:
+    """Somebody logs in between the two: what he had in columns that the upgrade only adds is his again."""
+    up = (
+        "ALTER TABLE users ADD locale text NOT NULL DEFAULT 'en', ADD is_admin bool NOT NULL DEFAULT false, ADD phone text; "
+        "UPDATE users SET email = 'mailto:' || email"
+    )
+    down = (
+        "UPDATE users SET email = replace(email, 'mailto:', ''); "
+        "ALTER TABLE users DROP locale, DROP is_admin, DROP phone"
+    )
+    two(project, USERS, up, down)
+    empty.rows("UPDATE users SET locale = 'de', is_admin = true, phone = '1'")
+
+    down_and_up(project, empty, "UPDATE users SET seen = '2026-05-05' WHERE id = 1")
+
+    rows = empty.rows("SELECT email, locale, is_admin, phone FROM users ORDER BY id")
+    assert rows == [(f"mailto:{name}@x", "de", True, "1") for name in ("ann", "bob", "cid")]

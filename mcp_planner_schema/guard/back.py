@@ -47,7 +47,8 @@ class Back:
     at each savepoint of the body's. ``in_the_way``: something kept may have kept a row of the upgrade's own out. ``unproven``
     are the foreign keys (schema, table, name) that are to be validated when the rows are back. ``xid`` is the transaction that
     it began in. ``anyway``: no upgrade runs, the schema is as it is. ``deleted``,
-    ``asked`` and ``misled``: see :mod:`.meant`. ``waits`` are the columns of which some rows have not got
+    ``asked`` and ``misled``: see :mod:`.meant`. ``named`` are lost columns that a statement of the body has had the name of, when
+    it wrote rows. ``waits`` are the columns of which some rows have not got
     their values yet (see :mod:`.fills`), ``blindly``: it may have computed something without kept rows (see :mod:`.unite`).
     ``unkeyed`` are the tables whose new rows could not get the keys that they had, ``followed`` says how many rows of a table
     have followed one (see :mod:`.rekey`).
@@ -117,6 +118,7 @@ class Back:
     anyway: bool = False
     deleted: dict[tuple[str, str], list[Any]] | None = None
     misled: list[str] = field(default_factory=list)
+    named: set[str] = field(default_factory=set)
     asked: dict[int, frozenset[tuple[object, ...]]] = field(default_factory=dict)
 
     def rows(self) -> list[Object]:

@@ -84,7 +84,13 @@ def update(
     from sqlalchemy.exc import DBAPIError, IntegrityError
 
     there = {column.name: column for column in table.columns.values()}
-    settings = ", ".join(f"{identifier(name)} = {write_back.typed(there[name])}" for name in names)
+    must = write_back.required(connection, table, names)
+    settings = ", ".join(
+        f"{identifier(name)} = coalesce({write_back.typed(there[name])}, l.{identifier(name)})"
+        if name in must
+        else f"{identifier(name)} = {write_back.typed(there[name])}"
+        for name in names
+    )
     connection.exec_driver_sql("SAVEPOINT guard_update")
     for attempt in (_at_once, _apart, _exchanged, _half_by_half):
         try:

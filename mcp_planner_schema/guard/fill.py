@@ -159,9 +159,10 @@ def _filled(
     another = meant.another(connection, back, one, table)
     if one.kind == "table":
         if back.newer(one) or not anew(connection, back, table):
-            clean = fresh.of_unwritten(connection, back, one, table) if last and not back.anyway else ""
-            clean += f" AND NOT {theirs}" if clean and theirs else ""
-            return refill.beside(connection, place, one, table, may, strictly=back.anyway, another=another, clean=clean)
+            if last and not back.anyway and (clean := fresh.of_unwritten(connection, back, one, table)):
+                other = " OR ".join(filter(None, [f"NOT {clean}", theirs]))
+                return refill.exactly(connection, place, one, table, last=True, but=f"({other})", another=another)
+            return refill.beside(connection, place, one, table, may, strictly=back.anyway, another=another)
         if theirs and not write_back.keyed(one, table):
             return refill.beside(connection, place, one, table, may, another=another)
         return refill.exactly(
@@ -215,6 +216,7 @@ def _filled(
             waiting=not all_,
             but=theirs,
             another=another,
+            unmoved=_unmoved(connection, back, one, table) if last else (),
         )
         filled = filled.and_(connection, place, columns)
     if one.kind == "rows":
@@ -224,6 +226,15 @@ def _filled(
         rows = refill.changed(connection, place, one, table, may, mine, deleted=deleted, but=but, another=another)
         filled = filled.and_(connection, place, rows)
     return filled
+
+
+def _unmoved(connection: Connection, back: Back, one: Object, table: Table) -> list[str]:
+    """The lost columns that the body has not named since they are there; none where a trigger of the table's may have filled
+    them."""
+    updated = not back.flow.updated.isdisjoint(flow.parts(connection, [table.oid]))
+    if updated and silence.awake(connection, table.oid):
+        return []
+    return [name for name in one.lost if name not in back.named]
 
 
 def not_there(connection: Connection, back: Back, one: Object, table: Table) -> None:

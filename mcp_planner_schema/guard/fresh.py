@@ -110,17 +110,26 @@ def _by_reference(connection: Connection, back: Back, table: Table, alias: str) 
 
 
 def of_unwritten(connection: Connection, back: Back, one: Object, table: Table) -> str:
-    """SQL: that a row ``l`` of the upgrade's own refers to a row that nobody has written to since, in the only table with newer
-    ones that it can have been made of; empty where there is none such. It is what the upgrade had made then."""
+    """SQL: that a row ``l`` of the upgrade's own is made of one that nobody has written to since, and that has a kept one.
+
+    By a foreign key to the only table with newer rows that the upgrade has read for it: that of its key, or any where the
+    server makes the keys. Such a row is what the upgrade had made then. Empty where there is none such.
+    """
     sources = (flow.into(connection, back.flow, table.oid) or frozenset()) & back.source_parts
-    for key in references.of(connection, table.oid):
-        of_its_key = set(key.own) <= set(one.key) and key.parent != key.child and write_back.keyed(one, table)
-        if not of_its_key or key.parent not in back.already or not key.parent_open or not sources:
+    there, by_server = {column.name: column for column in table.columns.values()}, _by_server(connection, one, table)
+    for key in references.of(connection, table.oid) if sources and write_back.keyed(one, table) else ():
+        of_its_key = set(key.own) <= set(one.key) or (
+            by_server and set(key.own) <= set(write_back.common(one, table)[0])
+        )
+        if not of_its_key or key.parent == key.child or key.parent not in back.already or not key.parent_open:
             continue
         parent, parts = evidence.named(connection, *key.parent_name), flow.parts(connection, [key.parent])
         if parent is not None and sources <= parts and back.flow.rewritten.isdisjoint(parts):
             newer = _newer(connection, back, parent.oid, "r")
-            return f"EXISTS (SELECT FROM {rows_of(parent)} AS r WHERE {key.match('l', 'r')} AND NOT {newer})"
+            its = key.match(lambda name: write_back.typed(there[name], "k."), "r")
+            kept = f"SELECT FROM {back.stash.place(one)} AS k WHERE {its}"
+            same = f"{key.match('l', 'r')} AND NOT {newer} AND EXISTS ({kept})"
+            return f"EXISTS (SELECT FROM {rows_of(parent)} AS r WHERE {same})"
     return ""
 
 

@@ -148,6 +148,7 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                 several = not _SIMPLE.match(text) or ";" in text.rstrip().rstrip(";")
                 sources.look(connection, back, handed=handed, builds=_builds(text), sets=sets, several=several)
                 back.compound = back.compound or several
+                _note_names(back, text, several=several)
                 if _ASKS_SEQUENCE.search(text):
                     back.flow.shown.update(back.flow.into)
                 # The result of this cursor stays to be read: what comes back does so on cursors of its own.
@@ -176,6 +177,16 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
         yield
     finally:
         driver.cursor_factory = before
+
+
+def _note_names(back: Back, text: str, *, several: bool) -> None:
+    """Note the lost columns that a statement which writes rows has the names of; a block or a function may have all."""
+    if not (several or _ROWS.match(text)):
+        return
+    for one in back.rows():
+        back.named |= {
+            name for name in one.lost if several or re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE)
+        }
 
 
 def _builds(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -115,10 +115,15 @@ def _insert(
         if code != _EMPTY and not beside_newer.unfit(connection, error):
             raise
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_insert")
-        if code == _EMPTY and not write_back.wants_more(connection, one, table):
+        must = write_back.required(connection, table, columns)
+        none = f"pg_catalog.num_nulls({', '.join(f'c.{identifier(name)}' for name in must)}) > 0" if must else "false"
+        wants = code == _EMPTY and write_back.wants_more(connection, one, table)
+        if code == _EMPTY and not wants and not write_back.count(connection, f"{place} AS c WHERE {none}"):
             raise
         why = _WANTING if code == _EMPTY else _UNFIT
-        written = 0 if code == _EMPTY else beside_newer.insert(connection, place, one, table, columns, which)
+        written = (
+            0 if wants else beside_newer.insert(connection, place, one, table, columns, f"{which} AND NOT ({none})")
+        )
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_insert")
     return written, why
 
@@ -131,10 +136,9 @@ def _strictly(
 
 def beside(
     connection: Connection, place: str, one: Object, table: Table, may: Left, *, strictly: bool = False,
-    another: str = "false", clean: str = "",
+    another: str = "false",
 ) -> Filled:  # fmt: skip
-    """Put in the rows that ``may`` go back and whose place is free; what stands there stays, but for rows ``l`` of which
-    ``clean`` is true (SQL): those are set aside.
+    """Put in the rows that ``may`` go back and whose place is free; what stands there stays.
 
     ``strictly``: where they lack a value that must be there by now, it is an error. ``another``: see :func:`.meant.another`.
     """
@@ -144,23 +148,13 @@ def beside(
     free = absent if one.key else _surplus(place, table, columns)
     written, why = put_in(connection, place, one, table, columns, f"{free} AND NOT {another}")
     filled = Filled(missing=missing, written=written, why=why)
-    if clean:
-        which = (
-            f"{clean} AND EXISTS (SELECT FROM {place} AS c WHERE {write_back.same_key(one, table)} AND NOT {another})"
-        )
-        displaced, aside = write_back.set_aside(connection, place, one, table, sorted(columns), which)
-        names, where = write_back.others(connection, place, one, table, f"{clean} AND NOT {another}")
-        given = 0
-        if displaced and names:
-            given = beside_newer.update(connection, place, one, table, names, f"{place} AS c", where)
-        filled = replace(filled, displaced=displaced, aside=aside, written=written + given)
     return _left(connection, place, one, table, columns, filled, may)
 
 
 def columns(
     connection: Connection, place: str, one: Object, table: Table, may: Left, *, overwrite: bool, last: bool,
     untouched: str | None, touched: str | None, apart: bool, waiting: bool = False, but: str = "", filling: bool = False,
-    another: str = "false",
+    another: str = "false", unmoved: Collection[str] = (),
 ) -> Filled:  # fmt: skip
     """Put the values of columns that ``may`` go back to the rows they belong to, by primary key.
 
@@ -170,7 +164,8 @@ def columns(
     downgrade left it (``untouched``). One that was written since (``touched``) and has a value, has it from the upgrade, and is
     newer; ``waiting``: an empty one gets none yet, for the body may have one for it. ``apart``: each value of a row goes
     back by itself, not only all of them together. ``filling``: the body has ended, and an empty one gets its value in any case.
-    ``another``: see :func:`.meant.another`.
+    ``another``: see :func:`.meant.another`. ``unmoved``: columns that no statement of the body has named since they are there:
+    what stands in them is their default, and nothing newer.
     """
     there = {column.name: column for column in table.columns.values()}
     back = [name for name in one.lost if write_back.fits(one, table, name) and not there[name].generated]
@@ -186,29 +181,19 @@ def columns(
         only = f" AND NOT EXISTS (SELECT FROM {touched} AS t WHERE t.place = c.ctid)" if touched else ""
         kept_too = f"EXISTS (SELECT FROM {place} AS c WHERE {key}{only}){f' AND NOT {but}' * bool(but)}"
         displaced, aside = write_back.set_aside(connection, place, one, table, sorted(back), f"{given} AND {kept_too}")
-    if back:
-        written = _set(
-            connection,
-            place,
-            one,
-            table,
-            back,
-            may,
-            overwrite,
-            untouched,
-            touched,
-            waiting=waiting,
-            but=but,
-            filling=filling,
-            another=another,
-        )
+    always = [name for name in back if name in unmoved] if last and overwrite else []
+    for names in (always, [name for name in back if name not in always]):
+        if names:
+            written = max(written, _set(
+                connection, place, one, table, names, may, overwrite, untouched, None if names is always else touched,
+                waiting=waiting, but=but, filling=filling, another=another, always=names is always,
+            ))  # fmt: skip
     if apart and len(back) > 1:
         written += _each(connection, place, one, table, back, may, untouched, touched, another)
     there_again = f"EXISTS (SELECT FROM {live} AS l WHERE {key})"
 
     def others(names: Sequence[str]) -> str:
-        same = checksum.alike(connection, place, live, names)
-        return f"NOT EXISTS (SELECT FROM {live} AS l WHERE {key} AND {same})"
+        return f"NOT EXISTS (SELECT FROM {live} AS l WHERE {key} AND {_alike(connection, place, table, names)})"
 
     homeless = {name: f"pg_catalog.num_nonnulls(c.{identifier(name)}) > 0 AND {may.of(name)}" for name in missing}
     which = homeless | {name: f"{others([name])} AND {may.of(name)}" for name in back}
@@ -223,6 +208,18 @@ def columns(
     if one.kind == "rows" or not left:
         return filled
     return replace(filled, gone=_count(connection, place, [f"{found} AND NOT {there_again}" for found in rest]))
+
+
+def _alike(connection: Connection, place: str, table: Table, names: Sequence[str]) -> str:
+    """SQL: that the kept row ``c`` and the row ``l`` are alike in these columns; a kept NULL where there must be a value is."""
+    must, live = write_back.required(connection, table, names), rows_of(table)
+    others = [name for name in names if name not in must]
+    each = [checksum.alike(connection, place, live, others)] if others else []
+    each += [
+        f"(pg_catalog.num_nonnulls(c.{identifier(name)}) = 0 OR {checksum.alike(connection, place, live, [name])})"
+        for name in must
+    ]
+    return f"({' AND '.join(each) or 'true'})"
 
 
 def differing(connection: Connection, place: str, one: Object, table: Table) -> int:
@@ -277,7 +274,7 @@ def _count(connection: Connection, place: str, conditions: Sequence[str]) -> int
 def _set(
     connection: Connection, place: str, one: Object, table: Table, names: Sequence[str], may: Left, overwrite: bool,
     untouched: str | None, touched: str | None, *, waiting: bool = False, but: str = "", filling: bool = False,
-    another: str,
+    another: str, always: bool = False,
 ) -> int:  # fmt: skip
     """Set these columns to their kept values, all of a row together, where :func:`columns` says so. Gives in how many rows."""
     there = {column.name: column for column in table.columns.values()}
@@ -303,10 +300,10 @@ def _set(
         if set(one.key) < set(kept) <= set(there):  # it is what it was before, put back by an earlier try
             again = checksum.alike(connection, place, live, kept)
         stays = (
-            f" OR (c.{identifier(AFTER)} IS NOT NULL AND {empty})" if filling else ""
+            f" OR (c.{identifier(AFTER)} IS NOT NULL AND {'true' if always else empty})" if filling else ""
         )  # the downgrade had left it there
         free += f" AND ({unchanged} OR {again}{' OR u.place IS NOT NULL' if untouched else ''}{stays})"
-    same = checksum.alike(connection, place, live, names)
+    same = _alike(connection, place, table, names)
     # Not what is so already: each row written anew is written into every index, and leaves a dead one behind.
     which = f"{key} AND NOT {same} AND {free} AND NOT {another}"
     with write_back.settable(connection, table, names):

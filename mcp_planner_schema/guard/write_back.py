@@ -40,6 +40,9 @@ _SIZE = """
 SELECT coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(t.oid)), 0)::bigint
 FROM (SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid)) AS t (oid)
 """
+_NOT_NULL = (
+    "SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = %s AND a.attnum > 0 AND a.attnotnull"
+)
 _REQUIRED = """
 SELECT a.attname::text FROM pg_catalog.pg_attribute a
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
@@ -168,6 +171,12 @@ def _kind_of(type_: str) -> str:
     """What a builtin type's values can be compared with; empty of one that is not known here."""
     base = type_.partition("(")[0].strip()
     return next((kind for kind, names in _KINDS.items() if base in names), "")
+
+
+def required(connection: Connection, table: Table, names: Collection[str]) -> list[str]:
+    """Those of the columns that must have a value by now: what was kept without one yields to what stands there."""
+    found = connection.exec_driver_sql(_NOT_NULL, (table.oid,)).scalars()
+    return sorted(set(found) & set(names))
 
 
 def wants_more(connection: Connection, one: Object, table: Table) -> bool:
