@@ -11,11 +11,14 @@ import sqlalchemy as sa
 from mcp_planner_schema.guard import connect
 from mcp_planner_schema.guard.checksum import checksum
 from tests import (
+    test_bodies_back,
     test_commits_again,
+    test_expand_contract,
     test_fresh,
     test_lookups,
     test_means,
     test_numbers_back,
+    test_references_back,
     test_restore_hard,
     test_unite,
 )
@@ -209,3 +212,44 @@ def test_what_goes_comes_back(
     assert told in caplog.text
     assert {table: shown(database, table) for table in ("a", "b", "p")} == before
     assert database.value("SELECT last_value FROM b_id_seq") >= stood
+
+
+@pytest.mark.parametrize("way", test_references_back.WAYS)
+@pytest.mark.parametrize("commits", [False, True])
+def test_kept_references(database: Database, project: Project, way: str, commits: bool) -> None:
+    """On each of them nobody is what came in another's place."""
+    test_references_back.test_a_kept_reference_is_not_to_who_has_its_number_now(
+        database, project, way, commits, "domain", "sequence set back"
+    )
+
+
+@pytest.mark.parametrize("how", test_bodies_back.HOW)
+def test_bodies_as_people_write_them(database: Database, project: Project, how: str) -> None:
+    """A lookup, and a source that goes at once."""
+    test_bodies_back.test_new_rows_name_what_they_say(database, project, "one renamed", how)
+
+
+@pytest.mark.parametrize("how", test_bodies_back.HOW)
+def test_sources_that_go_at_once(database: Database, project: Project, how: str) -> None:
+    """What the server has counted of a table that is dropped differs from version to version."""
+    test_bodies_back.test_what_was_written_in_a_table_that_goes_at_once(database, project, how)
+
+
+@pytest.mark.parametrize("way", test_bodies_back.PYTHON)
+def test_keys_in_python(database: Database, project: Project, way: str) -> None:
+    """Keys that the client has seen."""
+    test_bodies_back.test_keys_that_python_carries_are_those_of_its_rows(database, project, way, False)
+
+
+@pytest.mark.parametrize("way", test_expand_contract.WAYS)
+def test_expand_and_contract(database: Database, project: Project, caplog: pytest.LogCaptureFixture, way: str) -> None:
+    """Over two revisions."""
+    test_expand_contract.test_what_is_written_between_is_the_newer(database, project, caplog, way, "changed", 1)
+
+
+@pytest.mark.parametrize("between", ["UPDATE users SET name = 'Z' WHERE id = 3"])
+def test_rows_of_others(database: Database, project: Project, between: str) -> None:
+    """Rows of those whom nobody has written to."""
+    test_bodies_back.test_rows_of_those_whom_nobody_has_written_to_are_not_doubled(
+        database, project, between, "serial PRIMARY KEY"
+    )

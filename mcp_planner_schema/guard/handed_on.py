@@ -24,6 +24,7 @@ from mcp_planner_schema.guard import (
 )
 from mcp_planner_schema.guard.back import Back
 from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
+from mcp_planner_schema.guard.manifest import Object
 from mcp_planner_schema.guard.postcheck import execute, identifier
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _which(connection: Connection, back: Back, table: Table) -> str:
     mine = [one for one in back.rows() if (one.schema, one.name) == (table.schema, table.name) and one.lost]
     given = [
         f"EXISTS (SELECT FROM {back.stash.place(one)} AS c JOIN {back.touched[one.number]} AS t ON t.place = c.ctid "
-        f"WHERE {write_back.same_key(one, table)} AND t.own AND t.given)"
+        f"WHERE {write_back.same_key(one, table)} AND t.own AND {_has_come_back(connection, back, one, table)})"
         for one in mine
         if one.number in back.touched and write_back.keyed(one, table)
     ]
@@ -151,3 +152,12 @@ def _which(connection: Connection, back: Back, table: Table) -> str:
     if not back.flow.read.isdisjoint(flow.parts(connection, [table.oid])):
         return "false"
     return since.written(back.stash)
+
+
+def _has_come_back(connection: Connection, back: Back, one: Object, table: Table) -> str:
+    """SQL: that the row ``l``, which others have written to, has its kept value: it was empty, or the body has not named it."""
+    names = [name for name in one.lost if write_back.fits(one, table, name) and name not in back.named]
+    if not names:
+        return "t.given"
+    given = f"pg_catalog.num_nonnulls({', '.join(f'c.{identifier(name)}' for name in names)}) > 0"
+    return f"(t.given OR ({given} AND {checksum.alike(connection, back.stash.place(one), rows_of(table), names)}))"
