@@ -9,6 +9,7 @@ from psycopg2.extras import DictCursor
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from mcp_planner_schema import cli
 from mcp_planner_schema.guard import proof, since
 from tests.conftest import Database, Project
 from tests.test_backfill import ordinary  # noqa: F401  # a fixture
@@ -352,6 +353,52 @@ def test_triggers_of_somebody_elses_table_bar_no_way_up(
     assert ordinary.rows("SELECT * FROM t ORDER BY 1") == [(1, "a")]
     assert ordinary.rows("SELECT state FROM migration.stash") == [("partly restored",)]
     assert ordinary.rows("SELECT * FROM migration_stash_1.t") != []
+
+
+def test_the_owner_gives_back_what_triggers_of_his_have_barred(
+    ordinary: Database,  # noqa: F811
+    project: Project,
+    empty: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The other role's stash is his to give back; his triggers sleep, and are awake afterwards."""
+    empty.rows(AUDIT.format(log="log") + f"; GRANT ALL ON t, log TO {ordinary.user}")
+    two(project, "SELECT 1", "SELECT 2", "DELETE FROM t WHERE id > 1")
+    down_and_up(project, ordinary, "SELECT")
+    logged = empty.value("SELECT count(*) FROM log")
+    monkeypatch.setattr(cli, "ROOT", project.folder)
+    monkeypatch.setenv("DATABASE_URL", empty.url)
+
+    code = cli.main(["migrate-restore", "VERSION=002"])
+
+    assert code == 0, capsys.readouterr()
+    assert empty.rows("SELECT * FROM t ORDER BY 1") == [(1, "a"), (2, "b")]
+    assert empty.value("SELECT count(*) FROM log") == logged
+    assert empty.rows("SELECT tgenabled FROM pg_trigger WHERE tgrelid = 't'::regclass AND NOT tgisinternal") == [("O",)]
+    assert empty.rows("SELECT state FROM migration.stash") == [("restored",)]
+
+
+@pytest.mark.parametrize("local", ["LOCAL ", ""])
+def test_a_session_that_is_made_a_replicas_bars_no_dangling_reference(
+    empty: Database, project: Project, local: str
+) -> None:
+    """The body switches triggers off for itself; a kept row whose parent is gone stays in the stash all the same."""
+    setup = (
+        "CREATE TABLE p (id int PRIMARY KEY); INSERT INTO p VALUES (1), (2); "
+        "CREATE TABLE c (id int PRIMARY KEY, p_id int REFERENCES p)"
+    )
+    up = (
+        f"SET {local}session_replication_role = replica; ALTER TABLE c ADD x int; "
+        "CREATE TABLE d (id int PRIMARY KEY, p_id int REFERENCES p)"
+    )
+    two(project, setup, up, "DELETE FROM c; DROP TABLE d; ALTER TABLE c DROP x")
+    empty.rows("INSERT INTO c VALUES (1, 1), (2, 2); INSERT INTO d VALUES (1, 1), (2, 2)")
+
+    down_and_up(project, empty, "DELETE FROM p WHERE id = 2")
+
+    assert empty.rows("SELECT id, p_id FROM c") == [(1, 1)]
+    assert empty.rows("SELECT id, p_id FROM d") == [(1, 1)]
 
 
 def test_a_large_log_is_neither_read_nor_locked_for_this(

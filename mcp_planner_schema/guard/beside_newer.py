@@ -56,7 +56,7 @@ _MEETS = ("23505", "23P01")
 _REFERRED = "23503"
 """SQLSTATE of a row that others refer to by what would change: foreign_key_violation."""
 
-_UNFIT = ("23514", "22001", "22003", "22007", "22008", "22P02")
+_UNFIT = ("23514", "22001", "22026", "22003", "22007", "22008", "22P02")
 """SQLSTATEs of a row that a changed revision lets in no more: a CHECK, a narrower type, a label that is gone."""
 
 
@@ -86,7 +86,8 @@ def update(
     there = {column.name: column for column in table.columns.values()}
     must = write_back.required(connection, table, names)
     settings = ", ".join(
-        f"{identifier(name)} = coalesce({write_back.typed(there[name])}, l.{identifier(name)})"
+        f"{identifier(name)} = CASE WHEN pg_catalog.num_nonnulls(c.{identifier(name)}) = 0 THEN l.{identifier(name)} "
+        f"ELSE CAST(c.{identifier(name)} AS {must[name]}) END"
         if name in must
         else f"{identifier(name)} = {write_back.typed(there[name])}"
         for name in names

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, evidence, meant, silence, twins, write_back
+from mcp_planner_schema.guard import checksum, evidence, meant, references, silence, write_back
 from mcp_planner_schema.guard.back import Back, made
 from mcp_planner_schema.guard.evidence import Table
 from mcp_planner_schema.guard.manifest import Object
@@ -126,7 +126,7 @@ def _singly(connection: Connection, back: Back, oids: Sequence[int], wrong: Sequ
 def _together(connection: Connection, anew: Sequence[tuple[Object, Table]], wrong: Sequence[Others]) -> bool:
     """Empty the tables, and with them those of the upgrade's that refer to them: their rows come back after those."""
     going = {others.table.oid for others in wrong}
-    refers = references(connection, [table.oid for _, table in anew])
+    refers = among(connection, [table.oid for _, table in anew])
     while more := {child for child, parent in refers if parent in going} - going:
         going |= more
     return empty(connection, [table for _, table in anew if table.oid in going])
@@ -150,7 +150,7 @@ def rest(connection: Connection, back: Back) -> int:
         filled = back.filled[one.number]
         if filled.displaced > filled.removed and write_back.keyed(one, table):
             with _asleep(connection, [table]):
-                place, free = back.stash.place(one), f"NOT {twins.referred(connection, table)}"
+                place, free = back.stash.place(one), f"NOT {references.referred(connection, table.oid)}"
                 removed = write_back.remove(connection, place, one, table, oids)
                 removed = removed or write_back.remove(connection, place, one, table, oids, which=free)
             back.filled[one.number] = replace(filled, removed=filled.removed + removed)
@@ -240,7 +240,7 @@ def _asleep(connection: Connection, tables: Sequence[Table]) -> Iterator[None]:
         yield
 
 
-def references(connection: Connection, oids: Iterable[int]) -> list[tuple[int, int]]:
+def among(connection: Connection, oids: Iterable[int]) -> list[tuple[int, int]]:
     """Which of these tables refers to which."""
     return [(child, parent) for child, parent in connection.exec_driver_sql(_REFERS, {"oids": list(oids)})]
 
@@ -250,7 +250,7 @@ def in_order(connection: Connection, oids: Sequence[int]) -> dict[int, int] | No
     from graphlib import CycleError, TopologicalSorter
 
     graph: dict[int, set[int]] = {oid: set() for oid in oids}
-    for child, parent in references(connection, oids):
+    for child, parent in among(connection, oids):
         graph[child].add(parent)
     try:
         return {oid: place for place, oid in enumerate(TopologicalSorter(graph).static_order())}

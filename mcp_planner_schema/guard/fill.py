@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import (
+    by_parents,
     checksum,
+    defaults,
     evidence,
     flow,
     fresh,
@@ -65,6 +67,7 @@ def rows(
     downgrade deleted are not to wait for that. Not ``all_``: what somebody has written since gets no value yet, for the body may
     have a newer one."""
     write_back.note_path(connection)
+    added_with = defaults.of(connection, back, one, table) if last and one.lost else {}
     silence.ready(connection, table.oid)
     if not silence.may(connection, table.oid):
         back.filled[one.number] = Filled(kept(one), rest=("true",), why=_AWAKE)
@@ -87,6 +90,7 @@ def rows(
                     cleared=cleared,
                     deleted=deleted or last,
                     all_=all_,
+                    added_with=added_with,
                 ),
             )
         except _TooNew:
@@ -147,6 +151,7 @@ def _filled(
     cleared: bool,
     deleted: bool,
     all_: bool,
+    added_with: Mapping[str, str],
 ) -> Filled:
     """The same, while the table's triggers and rules sleep."""
     before, place = back.before.get((one.schema, one.name)), back.stash.place(one)
@@ -159,8 +164,12 @@ def _filled(
     another = meant.another(connection, back, one, table)
     if one.kind == "table":
         if back.newer(one) or not anew(connection, back, table):
-            if last and not back.anyway and (clean := fresh.of_unwritten(connection, back, one, table)):
-                other = " OR ".join(filter(None, [f"NOT {clean}", theirs]))
+            told = None
+            if last and not back.anyway and anew(connection, back, table):
+                told = by_parents.told(connection, back, one, table, another)
+            if told:
+                other = " OR ".join(filter(None, [f"NOT {told.unwritten}", theirs]))
+                another = f"({another} OR {told.older})"
                 return refill.exactly(connection, place, one, table, last=True, but=f"({other})", another=another)
             return refill.beside(connection, place, one, table, may, strictly=back.anyway, another=another)
         if theirs and not write_back.keyed(one, table):
@@ -216,7 +225,7 @@ def _filled(
             waiting=not all_,
             but=theirs,
             another=another,
-            unmoved=_unmoved(connection, back, one, table) if last else (),
+            defaults=added_with,
         )
         filled = filled.and_(connection, place, columns)
     if one.kind == "rows":
@@ -226,15 +235,6 @@ def _filled(
         rows = refill.changed(connection, place, one, table, may, mine, deleted=deleted, but=but, another=another)
         filled = filled.and_(connection, place, rows)
     return filled
-
-
-def _unmoved(connection: Connection, back: Back, one: Object, table: Table) -> list[str]:
-    """The lost columns that the body has not named since they are there; none where a trigger of the table's may have filled
-    them."""
-    updated = not back.flow.updated.isdisjoint(flow.parts(connection, [table.oid]))
-    if updated and silence.awake(connection, table.oid):
-        return []
-    return [name for name in one.lost if name not in back.named]
 
 
 def not_there(connection: Connection, back: Back, one: Object, table: Table) -> None:

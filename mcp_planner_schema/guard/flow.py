@@ -76,8 +76,8 @@ class Flow:
     """``into`` names, for each table that was written to, the tables whose rows may be in what was written, ``handed`` those
     whose rows the client may know by now, ``read`` all that were read, ``updated`` those of which rows were changed,
     ``rewritten`` these and what has got another file, ``changed`` those as well of which rows were deleted, ``shown`` all
-    that a statement has read or written which gave rows to the client: it may know their keys. Tables are OIDs,
-    partitions by themselves."""
+    that a statement has read or written which gave rows to the client: it may know their keys, ``last`` those that the last
+    statement has written to. Tables are OIDs, partitions by themselves."""
 
     counted: dict[int, Counted] = field(default_factory=dict)
     into: dict[int, frozenset[int]] = field(default_factory=dict)
@@ -87,6 +87,7 @@ class Flow:
     updated: set[int] = field(default_factory=set)
     rewritten: set[int] = field(default_factory=set)
     shown: set[int] = field(default_factory=set)
+    last: frozenset[int] = frozenset()
 
 
 def begin(connection: Connection, flow: Flow) -> None:
@@ -127,6 +128,7 @@ def look(
     first = [oid for oid in written if oid not in flow.into or now[oid].file != before.get(oid, now[oid]).file]
     for oid in written:
         flow.into[oid] = flow.into.get(oid, frozenset()) | came | flow.handed
+    flow.last = frozenset(written)
     flow.read |= came
     if handed:
         flow.handed |= came

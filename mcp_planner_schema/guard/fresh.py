@@ -49,7 +49,7 @@ def settle(connection: Connection, back: Back) -> None:
         if back.newer(one) or not _has_own(connection, back, one, table):
             continue
         if (condition := of(connection, back, one, table)) != "false":
-            stay = f"{_own(back, one, table, 'l')} AND {condition}"
+            stay = f"{own(back, one, table, 'l')} AND {condition}"
             if _exists(connection, table, stay):
                 back.fresh[one.number] = f"({stay})"
 
@@ -58,7 +58,7 @@ def in_the_way(connection: Connection, back: Back) -> bool:
     """Whether kept rows came in before the body has written what may be new: under keys of the server's nobody tells its rows
     from them, unless it writes first."""
     for one, table in made(connection, back):
-        if one.number not in back.filled or back.newer(one) or not _by_server(connection, one, table):
+        if one.number not in back.filled or back.newer(one) or not by_server(connection, one, table):
             continue
         if _has_own(connection, back, one, table) and may_be(connection, back, table):
             return True
@@ -70,7 +70,7 @@ def of(connection: Connection, back: Back, one: Object, table: Table, alias: str
     found, parents = _by_reference(connection, back, table, alias)
     tellable = _tellable(connection, back, one, table)
     # What refers to a lookup tells which of its rows are needed: the others were there before, by another name.
-    told = table.oid in back.already or not _is_referred(connection, table)
+    told = table.oid in back.already or not is_referred(connection, table)
     if tellable and told and _made_of_newer(connection, back, table, parents):
         found.append("true")
     elif back.edited is not None and (tellable or not flow.into(connection, back.flow, table.oid)):
@@ -97,40 +97,16 @@ def _by_reference(connection: Connection, back: Back, table: Table, alias: str) 
             if not back.flow.rewritten.isdisjoint(parts):  # by now each of its rows may be the upgrade's
                 found += ["true"] if changed(connection, back, [parent.oid]) else []
             elif (asked := _asked(connection, back, [parent.oid])) and asked[0].open:
-                found.append(f"EXISTS ({refers} AND {_newer(connection, back, parent.oid, other)})")
+                found.append(f"EXISTS ({refers} AND {newer(connection, back, parent.oid, other)})")
             else:
                 found.append("true")
         elif key.parent_name in kept and len(alias) < 8:
             its = of(connection, back, kept[key.parent_name], parent, other)
-            own = _own(back, kept[key.parent_name], parent, other)
+            mine = own(back, kept[key.parent_name], parent, other)
             parents |= flow.into(connection, back.flow, parent.oid) or frozenset()
             if its != "false":
-                found.append(f"EXISTS ({refers} AND {own} AND {its})" if key.parent_open else "true")
+                found.append(f"EXISTS ({refers} AND {mine} AND {its})" if key.parent_open else "true")
     return found, parents
-
-
-def of_unwritten(connection: Connection, back: Back, one: Object, table: Table) -> str:
-    """SQL: that a row ``l`` of the upgrade's own is made of one that nobody has written to since, and that has a kept one.
-
-    By a foreign key to the only table with newer rows that the upgrade has read for it: that of its key, or any where the
-    server makes the keys. Such a row is what the upgrade had made then. Empty where there is none such.
-    """
-    sources = (flow.into(connection, back.flow, table.oid) or frozenset()) & back.source_parts
-    there, by_server = {column.name: column for column in table.columns.values()}, _by_server(connection, one, table)
-    for key in references.of(connection, table.oid) if sources and write_back.keyed(one, table) else ():
-        of_its_key = set(key.own) <= set(one.key) or (
-            by_server and set(key.own) <= set(write_back.common(one, table)[0])
-        )
-        if not of_its_key or key.parent == key.child or key.parent not in back.already or not key.parent_open:
-            continue
-        parent, parts = evidence.named(connection, *key.parent_name), flow.parts(connection, [key.parent])
-        if parent is not None and sources <= parts and back.flow.rewritten.isdisjoint(parts):
-            newer = _newer(connection, back, parent.oid, "r")
-            its = key.match(lambda name: write_back.typed(there[name], "k."), "r")
-            kept = f"SELECT FROM {back.stash.place(one)} AS k WHERE {its}"
-            same = f"{key.match('l', 'r')} AND NOT {newer} AND EXISTS ({kept})"
-            return f"EXISTS (SELECT FROM {rows_of(parent)} AS r WHERE {same})"
-    return ""
 
 
 def before(connection: Connection, back: Back, oids: Iterable[int]) -> None:
@@ -184,7 +160,7 @@ def _any_newer(connection: Connection, back: Back, one: _Asked) -> bool:
     if table is None:
         return True
     with checksum.reading(connection):
-        rows = f"{rows_of(table)} AS l WHERE {_newer(connection, back, one.oid, 'l')}"
+        rows = f"{rows_of(table)} AS l WHERE {newer(connection, back, one.oid, 'l')}"
         return bool(execute(connection, f"SELECT EXISTS (SELECT FROM {rows})").scalar_one())
 
 
@@ -207,7 +183,7 @@ def _has_own(connection: Connection, back: Back, one: Object, table: Table) -> b
     """Whether the body has written rows there that are none of the kept ones."""
     if flow.into(connection, back.flow, table.oid) is None:
         return False
-    return _exists(connection, table, _own(back, one, table, "l"))
+    return _exists(connection, table, own(back, one, table, "l"))
 
 
 def _exists(connection: Connection, table: Table, which: str) -> bool:
@@ -218,11 +194,12 @@ def _exists(connection: Connection, table: Table, which: str) -> bool:
         )
 
 
-def _is_referred(connection: Connection, table: Table) -> bool:
+def is_referred(connection: Connection, table: Table) -> bool:
+    """Whether a foreign key of another table refers to this one."""
     return bool(connection.exec_driver_sql(_REFERRED, {"oid": table.oid}).scalar_one())
 
 
-def _newer(connection: Connection, back: Back, oid: int, alias: str) -> str:
+def newer(connection: Connection, back: Back, oid: int, alias: str) -> str:
     """SQL: that a row of a table was written since the downgrade, and not by the running transaction: what that sees of one that
     has not ended is its own."""
     parts = flow.parts(connection, [oid])
@@ -252,7 +229,7 @@ def _kept_beside(connection: Connection, back: Back, oid: int, alias: str) -> st
     return ""
 
 
-def _own(back: Back, one: Object, table: Table, alias: str) -> str:
+def own(back: Back, one: Object, table: Table, alias: str) -> str:
     """SQL: that a row is none of the kept ones, by its key; of a table without one each may be."""
     if not write_back.keyed(one, table):
         return "true"
@@ -260,7 +237,8 @@ def _own(back: Back, one: Object, table: Table, alias: str) -> str:
     return f"NOT EXISTS (SELECT FROM {back.stash.place(one)} AS c WHERE {same})"
 
 
-def _by_server(connection: Connection, one: Object, table: Table) -> bool:
+def by_server(connection: Connection, one: Object, table: Table) -> bool:
+    """Whether the server makes all of the key."""
     return write_back.keyed(one, table) and set(one.key) <= set(twins.given(connection, table))
 
 
@@ -269,7 +247,7 @@ def _tellable(connection: Connection, back: Back, one: Object, table: Table) -> 
     changed, unless each of these has its like, or something unique in it tells."""
     if not write_back.keyed(one, table):
         return False
-    if table.oid in back.already or not _by_server(connection, one, table):
+    if table.oid in back.already or not by_server(connection, one, table):
         return True
     columns, _ = write_back.common(one, table)
     if twins.by_unique(connection, one, table, columns):
@@ -283,13 +261,13 @@ def _tellable(connection: Connection, back: Back, one: Object, table: Table) -> 
 
 def _not_said(connection: Connection, back: Back, one: Object, table: Table, alias: str) -> str:
     """SQL: that the text of the revision as it was had nothing to say of a row: not all that tells it stands there."""
-    own = f"SELECT FROM {rows_of(table)} AS l WHERE {_own(back, one, table, 'l')} LIMIT {_MANY + 1}"
+    these = f"SELECT FROM {rows_of(table)} AS l WHERE {own(back, one, table, 'l')} LIMIT {_MANY + 1}"
     with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
-        if write_back.count(connection, f"({own}) AS u") > _MANY:
+        if write_back.count(connection, f"({these}) AS u") > _MANY:
             return "true"
     columns, _ = write_back.common(one, table)
     said = twins.told_apart_by(connection, one, table, columns)
-    said += [] if _by_server(connection, one, table) else [name for name in one.key if name in columns]
+    said += [] if by_server(connection, one, table) else [name for name in one.key if name in columns]
     text = literal(back.edited or "")
     each = [
         f'coalesce(pg_catalog.strpos({text}, {alias}.{identifier(name)}::pg_catalog.text COLLATE pg_catalog."C"), 1) > 0'

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mcp_planner_schema.guard import (
+    defaults,
     fills,
     forecast,
     fresh,
@@ -73,6 +74,11 @@ _EMPTIES = re.compile(r"\bTRUNCATE\b", re.IGNORECASE)
 _SKIPS = re.compile(r"\bON\s+CONFLICT\b|\bMERGE\s+INTO\b|\bNOT\s+EXISTS\s*\(", re.IGNORECASE)
 _UNLESS = re.compile(r"\bMERGE\s+INTO\b|\bNOT\s+EXISTS\s*\(", re.IGNORECASE)
 _INSERTS = re.compile(r"\b(INSERT|MERGE)\b", re.IGNORECASE)
+_NOTHING = re.compile(
+    r"\s*(SHOW|SET|BEGIN|COMMIT|ROLLBACK|ANALYZE|VACUUM|REINDEX|(CREATE|DROP)\s+(UNIQUE\s+)?INDEX)\b", re.IGNORECASE
+)
+"""What writes no row, outside of a transaction."""
+
 _SAVEPOINTS = re.compile(r"\b(SAVEPOINT|RELEASE|ROLLBACK)\b", re.IGNORECASE)
 _CONTROLS = re.compile(
     r"\s*(SAVEPOINT|RELEASE|ROLLBACK)\b(?:.*\bTO\b)?(?:\s+SAVEPOINT\b)?\s*(\S*?)\s*;?\s*$", re.IGNORECASE
@@ -110,8 +116,9 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
             self.together = None
             # SQLAlchemy itself asks for the isolation level between two transactions, where none may be begun.
             if OWN in connection.info or self.connection.autocommit or not connection.in_transaction():
-                if OWN not in connection.info and _MOVES.search(str(query)):
-                    back.unwatched.append(str(query).lower())
+                if OWN not in connection.info:
+                    back.unwatched += [str(query).lower()] * bool(_MOVES.search(str(query)))
+                    back.unseen = back.unseen or not _NOTHING.match(str(query))
                 return super().execute(query, vars)
             if parts := unite.parts(self.mogrify(query, vars).decode(encodings[self.connection.encoding])):
                 for part in parts:
@@ -122,6 +129,7 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                 if back.ended:
                     over_commit.go_on(connection, back)
                 sources.look(connection, back)  # what a cursor on the server has read was no statement of its own
+                back.vague |= back.flow.last
                 text = self.mogrify(query, vars).decode(encodings[self.connection.encoding])
                 back.emptied = back.emptied or bool(_EMPTIES.search(text))
                 if controls := _controls(text):  # in a savepoint of the guard's it would end with that
@@ -148,7 +156,7 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                 several = not _SIMPLE.match(text) or ";" in text.rstrip().rstrip(";")
                 sources.look(connection, back, handed=handed, builds=_builds(text), sets=sets, several=several)
                 back.compound = back.compound or several
-                _note_names(back, text, several=several)
+                defaults.note(connection, back, text, several=several)
                 if _ASKS_SEQUENCE.search(text):
                     back.flow.shown.update(back.flow.into)
                 # The result of this cursor stays to be read: what comes back does so on cursors of its own.
@@ -177,16 +185,6 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
         yield
     finally:
         driver.cursor_factory = before
-
-
-def _note_names(back: Back, text: str, *, several: bool) -> None:
-    """Note the lost columns that a statement which writes rows has the names of; a block or a function may have all."""
-    if not (several or _ROWS.match(text)):
-        return
-    for one in back.rows():
-        back.named |= {
-            name for name in one.lost if several or re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE)
-        }
 
 
 def _builds(text: str) -> bool:

@@ -25,7 +25,7 @@ from mcp_planner_schema.guard import (
 from mcp_planner_schema.guard.back import Back
 from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import Object
-from mcp_planner_schema.guard.postcheck import execute, identifier
+from mcp_planner_schema.guard.postcheck import identifier
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -118,12 +118,7 @@ def _copied(connection: Connection, back: Back, table: Table, columns: list[str]
     name = manifest.aside_relations(holder)[2].format(number=number)
     aside = f"{identifier(back.stash.kept_in)}.{identifier(name)}"
     selected = ", ".join(stash.value(there[each], "l.") for each in shown)
-    connection.exec_driver_sql("SAVEPOINT guard_handed")
-    asked = f"SELECT {selected} FROM {rows_of(table)} AS l WHERE {which}"
-    rows: int = execute(connection, f"CREATE TABLE {aside} AS {asked}").rowcount
-    if not rows:
-        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_handed")
-    connection.exec_driver_sql("RELEASE SAVEPOINT guard_handed")
+    rows = write_back.copied(connection, aside, f"SELECT {selected} FROM {rows_of(table)} AS l WHERE {which}")
     if not rows:
         return []
     return [

@@ -36,7 +36,7 @@ class Written:
     """A table that the downgrade put rows or values into, as it left it: what it moved there may be newer when it comes back.
 
     A large one has no checksum: it is not read under locks for this, and counts as written to since. ``handed``: the columns that
-    a later revision's way back has made there, see :mod:`.handed_on`.
+    a later revision's way back has made there, see :mod:`.handed_on`. ``grown``: it has got new rows and nothing else.
     """
 
     schema: str
@@ -44,6 +44,7 @@ class Written:
     columns: tuple[str, ...]
     checksum: Checksum | None
     handed: tuple[str, ...] = ()
+    grown: bool = False
 
 
 @dataclass(frozen=True)
@@ -229,13 +230,16 @@ def _read(connection: Connection, schema: str, where: str, values: Iterable[Any]
 
 
 def _noted(one: Written) -> list[Any]:
-    return [one.schema, one.name, one.columns, *(one.checksum or ()), *([one.handed] if one.handed else [])]
+    more = {name: value for name, value in (("handed", one.handed), ("grown", one.grown)) if value}
+    return [one.schema, one.name, one.columns, *(one.checksum or ()), *([more] if more else [])]
 
 
 def _written(schema: str, name: str, columns: Iterable[str], *rest: Any) -> Written:
-    handed = rest[-1] if rest and isinstance(rest[-1], list) else []
-    sums = rest[:-1] if handed else rest
-    return Written(schema, name, tuple(columns), Checksum(*sums) if sums else None, tuple(handed))
+    more = rest[-1] if rest and isinstance(rest[-1], (dict, list)) else {}
+    sums = rest[:-1] if more else rest
+    more = {"handed": more} if isinstance(more, list) else more  # as it was noted before there was more to note
+    handed, grown = tuple(more.get("handed", ())), more.get("grown", False)
+    return Written(schema, name, tuple(columns), Checksum(*sums) if sums else None, handed, grown)
 
 
 def exists(connection: Connection, schema: str) -> bool:

@@ -139,7 +139,7 @@ def take_back(connection: Connection, back: Back, one: Object, table: Table) -> 
         sql = ""
     if not sql or not exchange.attempt(connection, lambda: write_back.write(connection, sql) == found):
         back.misled.append(
-            f"warning: {found} rows of {one.name} refer to a row that has the number of one which is not back; look at them "
+            f"warning: {found} rows of {one.name} refer to one that is not back (but to none, or to another); look at them "
             f"(what they meant: make migrate-stash-show ID={back.stash.id})"
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -95,12 +95,22 @@ def prove(connection: Connection, schema: str, kept: stash.Kept) -> stash.Kept:
     # What it has made may hold what it has moved there, like what it has put rows or values into.
     received = {oid for oid, table in after.items() if oid not in kept.before and table.kind == "r"}
     received |= {oid for oid in seen.written if _received(kept.states[oid], seen.states[oid])}
-    return replace(sealed, written=tuple(as_left(connection, after[oid]) for oid in _readable(connection, received)))
+    left = {oid: as_left(connection, after[oid]) for oid in _readable(connection, received)}
+    grown = {oid for oid, one in left.items() if one.checksum and _grown(kept.states, seen.states, oid)}
+    return replace(sealed, written=tuple(replace(one, grown=oid in grown) for oid, one in left.items()))
 
 
 def _received(before: damage.State, after: damage.State) -> bool:
     """Whether rows or values were put into a table. After a TRUNCATE its counters begin anew: then they may have been."""
     return after.file != before.file or after.inserted > before.inserted or after.updated > before.updated
+
+
+def _grown(before: Mapping[int, damage.State], after: Mapping[int, damage.State], oid: int) -> bool:
+    """Whether a table that was there has got new rows, and nothing else."""
+    was, now = before.get(oid), after.get(oid)
+    if was is None or now is None or was.inserted >= now.inserted:
+        return False
+    return (was.file, was.updated, was.deleted) == (now.file, now.updated, now.deleted)
 
 
 def _readable(connection: Connection, tables: Collection[int]) -> list[int]:

@@ -38,7 +38,8 @@ WHERE k.contype = 'f' AND k.conparentid = 0 AND coalesce((pg_catalog.to_jsonb(k)
 """
 _OF = _KEYS.format(which="k.conrelid = %(oid)s")
 _TO = _KEYS.format(
-    which="k.confrelid IN (SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid))"
+    which="k.confrelid IN (SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid) "
+    "UNION SELECT relid::oid FROM pg_catalog.pg_partition_ancestors(%(oid)s::oid) AS a (relid))"
 )
 
 
@@ -92,8 +93,17 @@ def of(connection: Connection, oid: int) -> list[Key]:
 
 
 def to(connection: Connection, oid: int) -> list[Key]:
-    """The foreign keys that refer to a table, or to a partition of it."""
+    """The foreign keys that refer to a table, to a partition of it, or to what it is a partition of."""
     return _found(connection, _TO, oid)
+
+
+def referred(connection: Connection, oid: int) -> str:
+    """SQL: whether a foreign key refers to the row ``l`` of a table; one that the role may not read may."""
+    each = [
+        f"EXISTS (SELECT FROM {key.child_table} AS r WHERE {key.match('r', 'l')})" if key.open else "true"
+        for key in to(connection, oid)
+    ]
+    return f"({' OR '.join(each) or 'false'})"
 
 
 def _found(connection: Connection, asked: str, oid: int) -> list[Key]:

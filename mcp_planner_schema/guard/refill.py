@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ _EMPTY = "23502"
 """SQLSTATE of a row without a value that must be there: not_null_violation."""
 
 _WANTING = "the table has a column by now that must have a value, and they have none"
-_UNFIT = "what the table lets in by now (a CHECK, a narrower type) they are not"
+_UNFIT = "the table lets in no more what they are (a CHECK, a narrower type), or newer ones are in their place"
 _UNKNOWN = "nobody can tell what was written to them since"
 
 
@@ -120,10 +120,16 @@ def _insert(
         wants = code == _EMPTY and write_back.wants_more(connection, one, table)
         if code == _EMPTY and not wants and not write_back.count(connection, f"{place} AS c WHERE {none}"):
             raise
-        why = _WANTING if code == _EMPTY else _UNFIT
-        written = (
-            0 if wants else beside_newer.insert(connection, place, one, table, columns, f"{which} AND NOT ({none})")
-        )
+        why, written = _WANTING if code == _EMPTY else _UNFIT, 0
+        try:
+            if not wants:
+                some = f"{which} AND NOT ({none})"
+                written = beside_newer.insert(connection, place, one, table, columns, some)
+        except DBAPIError as other:  # of those that fit each may want a value
+            if getattr(other.orig, "pgcode", "") != _EMPTY or not write_back.wants_more(connection, one, table):
+                raise
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_insert")
+            why = _WANTING
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_insert")
     return written, why
 
@@ -154,7 +160,7 @@ def beside(
 def columns(
     connection: Connection, place: str, one: Object, table: Table, may: Left, *, overwrite: bool, last: bool,
     untouched: str | None, touched: str | None, apart: bool, waiting: bool = False, but: str = "", filling: bool = False,
-    another: str = "false", unmoved: Collection[str] = (),
+    another: str = "false", defaults: Mapping[str, str] | None = None,
 ) -> Filled:  # fmt: skip
     """Put the values of columns that ``may`` go back to the rows they belong to, by primary key.
 
@@ -164,8 +170,8 @@ def columns(
     downgrade left it (``untouched``). One that was written since (``touched``) and has a value, has it from the upgrade, and is
     newer; ``waiting``: an empty one gets none yet, for the body may have one for it. ``apart``: each value of a row goes
     back by itself, not only all of them together. ``filling``: the body has ended, and an empty one gets its value in any case.
-    ``another``: see :func:`.meant.another`. ``unmoved``: columns that no statement of the body has named since they are there:
-    what stands in them is their default, and nothing newer.
+    ``another``: see :func:`.meant.another`. ``defaults``: SQL that a row ``l`` has what a column was added with, as good as
+    nothing, see :mod:`.defaults`.
     """
     there = {column.name: column for column in table.columns.values()}
     back = [name for name in one.lost if write_back.fits(one, table, name) and not there[name].generated]
@@ -181,13 +187,11 @@ def columns(
         only = f" AND NOT EXISTS (SELECT FROM {touched} AS t WHERE t.place = c.ctid)" if touched else ""
         kept_too = f"EXISTS (SELECT FROM {place} AS c WHERE {key}{only}){f' AND NOT {but}' * bool(but)}"
         displaced, aside = write_back.set_aside(connection, place, one, table, sorted(back), f"{given} AND {kept_too}")
-    always = [name for name in back if name in unmoved] if last and overwrite else []
-    for names in (always, [name for name in back if name not in always]):
-        if names:
-            written = max(written, _set(
-                connection, place, one, table, names, may, overwrite, untouched, None if names is always else touched,
-                waiting=waiting, but=but, filling=filling, another=another, always=names is always,
-            ))  # fmt: skip
+    if back:
+        written = _set(
+            connection, place, one, table, back, may, overwrite, untouched, touched,
+            waiting=waiting, but=but, filling=filling, another=another, defaults=defaults or {},
+        )  # fmt: skip
     if apart and len(back) > 1:
         written += _each(connection, place, one, table, back, may, untouched, touched, another)
     there_again = f"EXISTS (SELECT FROM {live} AS l WHERE {key})"
@@ -274,12 +278,12 @@ def _count(connection: Connection, place: str, conditions: Sequence[str]) -> int
 def _set(
     connection: Connection, place: str, one: Object, table: Table, names: Sequence[str], may: Left, overwrite: bool,
     untouched: str | None, touched: str | None, *, waiting: bool = False, but: str = "", filling: bool = False,
-    another: str, always: bool = False,
+    another: str, defaults: Mapping[str, str] | None = None,
 ) -> int:  # fmt: skip
     """Set these columns to their kept values, all of a row together, where :func:`columns` says so. Gives in how many rows."""
     there = {column.name: column for column in table.columns.values()}
     key, live = write_back.same_key(one, table), rows_of(table)
-    empty = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in names)}) = 0"
+    empty = _empty(names, defaults or {})
     free = " AND ".join([(f"({empty} OR NOT {but})" if but else "true") if overwrite else empty, *map(may.of, names)])
     # Joined, and not asked for in a condition: below an OR a list that is larger than work_mem is read once for each row.
     kept_rows = f"{place} AS c" + "".join(
@@ -300,7 +304,7 @@ def _set(
         if set(one.key) < set(kept) <= set(there):  # it is what it was before, put back by an earlier try
             again = checksum.alike(connection, place, live, kept)
         stays = (
-            f" OR (c.{identifier(AFTER)} IS NOT NULL AND {'true' if always else empty})" if filling else ""
+            f" OR (c.{identifier(AFTER)} IS NOT NULL AND {empty})" if filling else ""
         )  # the downgrade had left it there
         free += f" AND ({unchanged} OR {again}{' OR u.place IS NOT NULL' if untouched else ''}{stays})"
     same = _alike(connection, place, table, names)
@@ -312,6 +316,17 @@ def _set(
         other = f"FROM {place} AS c, {live} AS l WHERE c.ctid = t.place AND {key} AND t.given AND NOT {same}"
         execute(connection, f"UPDATE {touched} AS t SET given = false {other}")
     return written
+
+
+def _empty(names: Sequence[str], defaults: Mapping[str, str]) -> str:
+    """SQL: that the row ``l`` has nothing in these columns, or what they were added with."""
+    each = [
+        f"(pg_catalog.num_nonnulls(l.{identifier(name)}) = 0 OR {has_it})"
+        for name, has_it in defaults.items()
+        if name in names
+    ]
+    others = [f"l.{identifier(name)}" for name in names if name not in defaults]
+    return " AND ".join([f"pg_catalog.num_nonnulls({', '.join(others)}) = 0"] * bool(others) + each)
 
 
 def changed(

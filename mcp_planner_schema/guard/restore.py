@@ -28,6 +28,7 @@ from mcp_planner_schema.guard import (
     move,
     over_commit,
     postponed,
+    put_in,
     refreshed,
     regrant,
     rekey,
@@ -209,7 +210,7 @@ def _finish(connection: Connection, back: Back, who: str, *, dry: bool) -> list[
     for one, table in sorted(there, key=lambda pair: -(order or {}).get(pair[1].oid, 0)):
         if not back.anyway and one.number in back.filled:
             fill.not_there(connection, back, one, table)
-    aside = [] if back.anyway else handed_on.set_aside(connection, back)
+    aside = [] if back.anyway else put_in.take_out(connection, back) + handed_on.set_aside(connection, back)
     postponed.prove(connection, back)
     over_commit.end(connection, back)
     for number, first in columns.items():

@@ -62,6 +62,7 @@ FROM (SELECT DISTINCT pg_catalog.quote_ident(n.nspname::text) || '.' || pg_catal
       WHERE k.condeferrable AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND t.tgrelid IN (
         SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid))) AS k
 """
+_MAY_ENFORCE = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
 OWNED = "SELECT pg_catalog.pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = %s"
 _FORCED = "SELECT relforcerowsecurity AND pg_catalog.row_security_active(oid) FROM pg_catalog.pg_class WHERE oid = %s"
 
@@ -104,7 +105,7 @@ def of_table(connection: Connection, oid: int, name: str) -> Iterator[None]:
     Takes SHARE ROW EXCLUSIVE on the table. Deferred constraints are checked at its end: PostgreSQL alters no table with
     checks pending. After an exception nothing is put back: the savepoint around it is rolled back then.
     """
-    with unveiled(connection, oid, name):
+    with unveiled(connection, oid, name), _enforced(connection):
         with pinned(connection, search_path=SYSTEM_PATH):
             found = connection.exec_driver_sql(_AWAKE, {"oid": oid}).all()
         if found:
@@ -116,6 +117,19 @@ def of_table(connection: Connection, oid: int, name: str) -> Iterator[None]:
             flush(connection)
         for statement in awakened(found):
             execute(connection, statement)
+
+
+@contextmanager
+def _enforced(connection: Connection) -> Iterator[None]:
+    """While inside, foreign keys hold though the body has made the session a replica's, for which no trigger fires."""
+    replica = execute(
+        connection, "SELECT pg_catalog.current_setting('session_replication_role') = 'replica'"
+    ).scalar_one()
+    if replica and connection.exec_driver_sql(_MAY_ENFORCE).scalar_one():
+        with pinned(connection, session_replication_role="origin"):
+            yield
+    else:
+        yield
 
 
 def flush(connection: Connection) -> None:

@@ -57,6 +57,7 @@ def look(connection: Connection, back: Back, *, handed: bool = True, builds: boo
     A table that was written to for the first time, or anew, and whose sequence was not asked for a value by then, gets its keys
     from the body itself.
     """
+    back.flow.last = frozenset()
     if not wanted(back) or _failed(connection):
         return
     first = flow.look(connection, back.flow, back.already, handed=handed, builds=builds, several=several)

@@ -106,7 +106,7 @@ def _left(place: str, filled: Filled) -> list[str]:
     """One line for each reason why rows stay in the stash."""
     other = filled.left - filled.gone - filled.barred
     reasons = [
-        (other, "newer ones are in their place, or the upgrade's own"),
+        (other, "newer ones are in their place, or the upgrade's own, or a constraint lets them in no more"),
         (filled.gone, "deleted since, and not brought back"),
         (filled.barred, "what they refer to is gone, or another row has what only one may have"),
     ]

@@ -164,7 +164,7 @@ def not_there(
     gone, aside, found = 0, "", execute(connection, anew).rowcount
     if found and stays and not _may_be_lost(connection, place, one, table, columns):
         these = "EXISTS (SELECT FROM pg_temp.guard_anew AS w WHERE w.part = l.tableoid AND w.spot = l.ctid)"
-        which = f"{these} AND NOT {referred(connection, table)} AND NOT {stays()}"
+        which = f"{these} AND NOT {references.referred(connection, table.oid)} AND NOT {stays()}"
         gone, aside = write_back.set_aside(connection, place, one, table, sorted(columns), which, inserted=True)
         if gone:
             execute(connection, f"DELETE FROM {rows_of(table)} AS l WHERE {which}")
@@ -288,7 +288,7 @@ def _pair(
 ) -> None:  # fmt: skip
     compared = told_apart_by(connection, one, table, columns)
     sql = _PAIRS.format(
-        place=place, live=rows_of(table), referred=referred(connection, table),
+        place=place, live=rows_of(table), referred=references.referred(connection, table.oid),
         was=told_by("c", compared, unique), now=told_by("l", compared, unique),
         deleted=f"{_deleted(untouched)} AND {write_back.absent(one, table, columns)} AND NOT {another}",
     )  # fmt: skip
@@ -360,12 +360,3 @@ def given(connection: Connection, table: Table) -> dict[str, str]:
 def numbered(connection: Connection, table: Table) -> set[str]:
     """The columns of which the server makes each value another: by a sequence, or at random."""
     return {name for name, default in given(connection, table).items() if not default or _NUMBERS.search(default)}
-
-
-def referred(connection: Connection, table: Table) -> str:
-    """SQL: whether a foreign key refers to the row ``l``."""
-    each = [
-        f"EXISTS (SELECT FROM {key.child_table} AS r WHERE {key.match('r', 'l')})" if key.open else "true"
-        for key in references.to(connection, table.oid)
-    ]
-    return f"({' OR '.join(each) or 'false'})"

@@ -118,7 +118,7 @@ def _let_in(connection: Connection, back: Back, named: Sequence[tuple[Object, Ta
         back.seeded = set()  # what the body does after this may still be anything
         rekey.all_of(connection, back)
         tables = {table.oid: (one, table) for one, table in _waiting(connection, back)}
-        refers, wanted = clear.references(connection, tables), {table.oid for _, table in named}
+        refers, wanted = clear.among(connection, tables), {table.oid for _, table in named}
         while more := {parent for child, parent in refers if child in wanted} - wanted:
             wanted |= more
         order = clear.in_order(connection, list(tables)) or {}

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, clear, evidence, fill, meant, meanwhile, silence, twins, write_back
+from mcp_planner_schema.guard import checksum, clear, evidence, fill, meant, meanwhile, references, silence, write_back
 from mcp_planner_schema.guard.back import Back, made
 from mcp_planner_schema.guard.clear import Others
 from mcp_planner_schema.guard.evidence import Table
@@ -111,6 +111,8 @@ def _make_room(connection: Connection, place: str, one: Object, table: Table) ->
         execute(connection, f"DELETE FROM {live} AS l WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same})")
         return
     own = f"{live} AS l WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same})"
-    if execute(connection, f"SELECT EXISTS (SELECT FROM {own} AND {twins.referred(connection, table)})").scalar_one():
+    if execute(
+        connection, f"SELECT EXISTS (SELECT FROM {own} AND {references.referred(connection, table.oid)})"
+    ).scalar_one():
         raise Knotted
     execute(connection, f"DELETE FROM {own}")

@@ -27,12 +27,14 @@ _NO_CONFLICT = """
 SELECT c.relhasrules OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND NOT i.indimmediate)
 FROM pg_catalog.pg_class c WHERE c.oid = %s
 """
-# A foreign key may refer to a partition by itself.
+# A foreign key may refer to a partition by itself, and to what it is a partition of.
 _REACHES = """
 WITH these AS MATERIALIZED (
   SELECT u.oid FROM pg_catalog.unnest(%(oids)s::oid[]) AS u (oid)
   UNION SELECT t.relid::oid FROM pg_catalog.unnest(%(oids)s::oid[]) AS u (oid)
-        CROSS JOIN LATERAL pg_catalog.pg_partition_tree(u.oid::regclass) AS t)
+        CROSS JOIN LATERAL pg_catalog.pg_partition_tree(u.oid::regclass) AS t
+  UNION SELECT t.relid::oid FROM pg_catalog.unnest(%(oids)s::oid[]) AS u (oid)
+        CROSS JOIN LATERAL pg_catalog.pg_partition_ancestors(u.oid::regclass) AS t (relid))
 SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0 AND confdeltype IN ('c', 'n', 'd')
                AND confrelid IN (SELECT oid FROM these) AND NOT conrelid IN (SELECT oid FROM these))
 """
@@ -40,9 +42,21 @@ _SIZE = """
 SELECT coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(t.oid)), 0)::bigint
 FROM (SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid)) AS t (oid)
 """
-_NOT_NULL = (
-    "SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = %s AND a.attnum > 0 AND a.attnotnull"
-)
+# A domain, or what it is made of, may let in no NULL; and a partition may have a rule of its own. The type is that of the column
+# without its length: what is too long is to be an error, and not cut off.
+_NOT_NULL = """
+WITH RECURSIVE parts (oid) AS (
+  SELECT %(oid)s::oid UNION SELECT t.relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid::pg_catalog.regclass) AS t),
+domains (name, base, required) AS (
+  SELECT a.attname, t.typbasetype, t.typnotnull FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+  WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND t.typtype = 'd'
+  UNION ALL SELECT d.name, t.typbasetype, t.typnotnull FROM domains AS d JOIN pg_catalog.pg_type t ON t.oid = d.base)
+SELECT a.attname::text, pg_catalog.format_type(a.atttypid, -1) FROM pg_catalog.pg_attribute a
+WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped AND (
+  EXISTS (SELECT FROM pg_catalog.pg_attribute p
+          WHERE p.attrelid IN (SELECT oid FROM parts) AND p.attname = a.attname AND p.attnotnull)
+  OR EXISTS (SELECT FROM domains AS d WHERE d.name = a.attname AND d.required))
+"""
 _REQUIRED = """
 SELECT a.attname::text FROM pg_catalog.pg_attribute a
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
@@ -80,20 +94,23 @@ def set_aside(
         same = f"{checksum.row_text(columns, 'c')} = {checksum.row_text(columns, 'l')}"
     shown = dict.fromkeys([*(one.key if has_key else ()), *columns])
     selected = ", ".join(value(there[name], "l.") for name in shown)
-    connection.exec_driver_sql("SAVEPOINT guard_aside")
     name = manifest.aside_relations(one)[inserted]
     aside = f"{place.partition('.')[0]}.{identifier(name)}"  # a stash's own schema has a name without a dot
     sql = f"SELECT {selected} FROM {live} AS l WHERE NOT EXISTS (SELECT FROM {place} AS c WHERE {same}) AND {which}"
+    rows = copied(connection, aside, sql)
+    return rows, aside if rows else ""
+
+
+def copied(connection: Connection, aside: str, selected: str) -> int:
+    """Put selected rows into a table of rows set aside, which is made where there are some. Gives how many."""
+    connection.exec_driver_sql("SAVEPOINT guard_aside")
     there = execute(connection, f"SELECT pg_catalog.to_regclass({literal(aside)}) IS NOT NULL").scalar_one()
-    count: int = execute(
-        connection, f"INSERT INTO {aside} {sql}" if there else f"CREATE TABLE {aside} AS {sql}"
-    ).rowcount
-    if count:
-        connection.exec_driver_sql("RELEASE SAVEPOINT guard_aside")
-        return count, aside
-    connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_aside")
+    put = f"INSERT INTO {aside} {selected}" if there else f"CREATE TABLE {aside} AS {selected}"
+    rows: int = execute(connection, put).rowcount
+    if not rows:
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_aside")
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_aside")
-    return 0, ""
+    return rows
 
 
 def empty(connection: Connection, table: Table) -> bool:
@@ -173,10 +190,11 @@ def _kind_of(type_: str) -> str:
     return next((kind for kind, names in _KINDS.items() if base in names), "")
 
 
-def required(connection: Connection, table: Table, names: Collection[str]) -> list[str]:
-    """Those of the columns that must have a value by now: what was kept without one yields to what stands there."""
-    found = connection.exec_driver_sql(_NOT_NULL, (table.oid,)).scalars()
-    return sorted(set(found) & set(names))
+def required(connection: Connection, table: Table, names: Collection[str]) -> dict[str, str]:
+    """Those of the columns that must have a value by now, with their types: what was kept without one yields to what is there."""
+    with pinned(connection, search_path=SYSTEM_PATH):
+        found = connection.exec_driver_sql(_NOT_NULL, {"oid": table.oid}).all()
+    return {name: type_ for name, type_ in sorted(map(tuple, found)) if name in names}
 
 
 def wants_more(connection: Connection, one: Object, table: Table) -> bool:
@@ -269,26 +287,38 @@ def _let_go(connection: Connection, table: Table, columns: Sequence[str]) -> str
 def remove(
     connection: Connection, place: str, one: Object, table: Table, together: Sequence[int] = (), *, which: str = "true"
 ) -> int:
-    """Delete rows that the upgrade has made and that were not there; not where rows of other tables would go along, or refer
-    to one of them.
+    """Delete rows that the upgrade has made and that were not there; not those that others refer to.
 
-    ``together``: those of these tables may. Only rows ``l`` of which ``which`` is true.
+    ``together``: those of these tables may go along; then none goes where one of another table would, or refers to one of them.
+    Only rows ``l`` of which ``which`` is true.
     """
-    from sqlalchemy.exc import IntegrityError
 
-    if reaches_others(connection, together or [table.oid]):
+    reaches = reaches_others(connection, together or [table.oid])
+    if which != "true" and not together:  # a row that is to stay may go along by a key within the table
+        reaches = reaches or any(key.parent == key.child for key in references.of(connection, table.oid))
+    if reaches and together:
         return 0
     by_key = keyed(one, table)
     own = f"NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key(one, table)})" if by_key else "true"
+    removed = -1 if reaches else _delete(connection, table, f"{own} AND {which}")
+    if removed < 0 and not together:
+        removed = _delete(connection, table, f"{own} AND {which} AND NOT {references.referred(connection, table.oid)}")
+    return max(removed, 0) if by_key else 0
+
+
+def _delete(connection: Connection, table: Table, which: str) -> int:
+    """Gives how many rows it has deleted, -1 where a foreign key stands against it."""
+    from sqlalchemy.exc import IntegrityError
+
     connection.exec_driver_sql("SAVEPOINT guard_remove")
     try:
-        removed: int = execute(connection, f"DELETE FROM {rows_of(table)} AS l WHERE {own} AND {which}").rowcount
+        removed: int = execute(connection, f"DELETE FROM {rows_of(table)} AS l WHERE {which}").rowcount
         silence.flush(connection)
     except IntegrityError:
-        removed = 0
+        removed = -1
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_remove")
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_remove")
-    return removed if by_key else 0
+    return removed
 
 
 def own(connection: Connection, place: str, one: Object, table: Table) -> int:

@@ -1,0 +1,85 @@
+"""What columns were added with: where a row still has that, and the body has not put it there, no newer value stands there.
+
+Somebody has written to a row since the downgrade, in another column. In one that the upgrade has added it has the default then.
+Of a row that the upgrade itself has not written since that is sure. Of others it must be known what has written them: an UPDATE
+of this very table, without triggers, that names no such column; else the value may have been moved there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mcp_planner_schema.guard import checksum, flow, silence
+from mcp_planner_schema.guard.back import Back
+from mcp_planner_schema.guard.evidence import Table
+from mcp_planner_schema.guard.manifest import Object
+from mcp_planner_schema.guard.postcheck import identifier, literal
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_UPDATES = re.compile(
+    r"""\s*UPDATE\s+(?:ONLY\s+)?((?:"(?:[^"]|"")+"|\w+)(?:\s*\.\s*(?:"(?:[^"]|"")+"|\w+))*)""", re.IGNORECASE
+)
+_RENAMES = re.compile(r"\bRENAME\b", re.IGNORECASE)
+_ROWS = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE|TRUNCATE)\b", re.IGNORECASE)
+
+# What rows have that were there before a column was added; a table that was written anew since has no such value any more.
+_ADDED_WITH = """
+SELECT a.attname::text, pg_catalog.min((a.attmissingval::pg_catalog.text::pg_catalog.text[])[1])
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind = 'r'
+WHERE a.attrelid = ANY (%s::oid[]) AND a.attname = ANY (%s) AND a.attnum > 0
+GROUP BY 1 HAVING pg_catalog.bool_and(a.atthasmissing)
+  AND pg_catalog.count(DISTINCT (a.attmissingval::pg_catalog.text::pg_catalog.text[])[1]) = 1
+"""
+
+
+def note(connection: Connection, back: Back, text: str, *, several: bool) -> None:
+    """A statement has ended: note the lost columns whose names it has, if it writes rows, and the tables that it has written
+    without its being plain what it has put there. To be called when :mod:`.flow` has looked."""
+    any_ = several or bool(_RENAMES.search(text)) or 'u&"' in text.lower()
+    if any_ or _ROWS.match(text):
+        said = text.lower().replace('""', '"')
+        for one in back.rows():
+            back.named |= {name for name in one.lost if any_ or name.lower() in said}
+    if back.flow.last and (several or not _is_plain(connection, back, text)):
+        back.vague |= back.flow.last
+
+
+def _is_plain(connection: Connection, back: Back, text: str) -> bool:
+    """Whether an UPDATE of one table, which it names, has written that and no other, and no trigger with it."""
+    found = _UPDATES.match(text)
+    if not found or not back.touched:
+        return False
+    named = connection.exec_driver_sql("SELECT pg_catalog.to_regclass(%s)::oid::bigint", (found[1],)).scalar_one()
+    if named is None or not back.flow.last <= flow.parts(connection, [named]):
+        return False
+    return not any(silence.awake(connection, oid) for oid in {named, *back.flow.last})
+
+
+def of(connection: Connection, back: Back, one: Object, table: Table) -> Mapping[str, str]:
+    """SQL for lost columns of the table: that the row ``l`` has there what the column was added with, and nothing newer.
+
+    None for a column that was there by another name, for a table that was none or was written anew, and where somebody may have
+    written outside of the transaction.
+    """
+    before, parts = back.before.get((one.schema, one.name)), flow.parts(connection, [table.oid])
+    wanted = [
+        each.name
+        for number, each in table.columns.items()
+        if before and number not in before.columns and each.name in one.lost
+    ]
+    if not before or before.oid != table.oid or not wanted or back.unwatched or back.unseen:
+        return {}
+    with checksum.reading(connection):
+        found = connection.exec_driver_sql(_ADDED_WITH, (sorted(parts), wanted)).all()
+    unwritten = f"pg_catalog.age(l.xmin) > pg_catalog.age({literal(back.xid)}::pg_catalog.xid8::pg_catalog.xid)"
+    plain = back.vague.isdisjoint(parts)
+    return {
+        name: f"(pg_catalog.format('%s', l.{identifier(name)}) COLLATE pg_catalog.\"C\" = {literal(text)}"
+        + ("" if plain and name not in back.named else f" AND {unwritten}")
+        + ")"
+        for name, text in found
+    }

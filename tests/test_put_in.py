@@ -1,0 +1,158 @@
+"""What a downgrade has moved into a table that stays is in one table again, also where people had changed it in between."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from tests.conftest import Database, Project
+from tests.test_restore import down_and_up, two
+from tests.test_stash import sql
+
+TASKS = "CREATE TABLE task (id int{key}, title text, done bool); "
+ROWS = "INSERT INTO task VALUES (1, 'one', true), (2, 'two', true), (3, 'three', false)"
+ARCHIVE = [
+    "CREATE TABLE archive (id int{key}, title text, done bool)",
+    "INSERT INTO archive SELECT * FROM task WHERE done",
+    "DELETE FROM task WHERE done",
+]
+BACK = "INSERT INTO task SELECT * FROM archive; DROP TABLE archive"
+USED = {
+    "one is open again": ("UPDATE archive SET done = false WHERE id = 1", 1),
+    "one was put there by hand": ("INSERT INTO archive VALUES (9, 'nine', false)", 1),
+    "one has another title": ("UPDATE archive SET title = 'uno' WHERE id = 1", 0),
+    "one has another number": ("UPDATE archive SET id = 77, done = NULL WHERE id = 1", 1),
+}
+
+
+@pytest.mark.parametrize("key", [" PRIMARY KEY", ""])
+@pytest.mark.parametrize("between", ["SELECT", "INSERT INTO task VALUES (4, 'four', true)"])
+@pytest.mark.parametrize("used", USED)
+def test_a_row_is_in_one_of_two_tables(
+    empty: Database, project: Project, used: str, between: str, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The upgrade moves by a condition that the changed row does not fulfil: it is in the archive, as it was."""
+    did, moved = USED[used]
+    two(project, TASKS.format(key=key) + ROWS, "", BACK, ups="\n".join(sql(one.format(key=key)) for one in ARCHIVE))
+    empty.rows(did)
+    had = {table: empty.rows(f"SELECT * FROM {table} ORDER BY id") for table in ("task", "archive")}
+    newer = [(4, "four", True)] if between != "SELECT" else []
+
+    with caplog.at_level(logging.INFO, "mcp_planner_schema.guard"):
+        down_and_up(project, empty, between)
+
+    assert empty.rows("SELECT * FROM task ORDER BY id") == had["task"]
+    assert empty.rows("SELECT * FROM archive ORDER BY id") == sorted([*had["archive"], *newer])
+    told = "removed 1 rows of task that the downgrade had put there, and that are in archive again"
+    assert (told in caplog.text) == bool(moved)
+    if moved:
+        assert empty.value('SELECT count(*) FROM migration_stash_1."guard:aside_1_written_2"') == 1
+
+
+def test_a_row_that_was_written_since_or_is_referred_to_stays(empty: Database, project: Project) -> None:
+    """Only what nobody has touched since the downgrade goes."""
+    setup = (
+        TASKS.format(key=" PRIMARY KEY") + ROWS + "; CREATE TABLE note (task_id int REFERENCES task ON DELETE CASCADE)"
+    )
+    two(project, setup, "", BACK, ups="\n".join(sql(one.format(key=" PRIMARY KEY")) for one in ARCHIVE))
+    empty.rows("UPDATE archive SET done = false")
+    empty.rows("INSERT INTO archive VALUES (5, 'five', false)")
+
+    down_and_up(project, empty, "UPDATE task SET title = 'newer' WHERE id = 1; INSERT INTO note VALUES (2)")
+
+    assert empty.rows("SELECT id, title FROM task ORDER BY id") == [(1, "newer"), (2, "two"), (3, "three")]
+    assert empty.rows("SELECT * FROM note") == [(2,)]
+
+
+def test_a_log_keeps_what_the_downgrade_has_said(empty: Database, project: Project) -> None:
+    """What is of another form than what went is no row of it."""
+    setup = "CREATE TABLE log (id serial PRIMARY KEY, said text)"
+    up = "CREATE TABLE t (id int PRIMARY KEY, title text, done bool)"
+    two(project, setup, up, "INSERT INTO log (said) SELECT format('gone: %s', title) FROM t; DROP TABLE t")
+    empty.rows("INSERT INTO t VALUES (1, 'one', true)")
+
+    down_and_up(project, empty, "SELECT")
+
+    assert empty.rows("SELECT said FROM log") == [("gone: one",)]
+    assert empty.rows("SELECT * FROM t") == [(1, "one", True)]
+
+
+def test_a_row_that_was_there_before_stays(empty: Database, project: Project) -> None:
+    """The upgrade copies, and the downgrade puts the copies in the place of the rows."""
+    back = f"DELETE FROM task t USING archive a WHERE a.id = t.id; {BACK}"
+    two(project, TASKS.format(key=" PRIMARY KEY") + ROWS, "", back,
+        ups="\n".join(sql(one.format(key=" PRIMARY KEY")) for one in ARCHIVE[:2]))  # fmt: skip
+    had = empty.rows("SELECT * FROM task ORDER BY id")
+
+    down_and_up(project, empty, "SELECT")
+
+    assert empty.rows("SELECT * FROM task ORDER BY id") == had
+    assert empty.rows("SELECT id FROM archive ORDER BY id") == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("action", ["CASCADE", "SET NULL", "NO ACTION"])
+def test_what_refers_to_a_row_of_a_partition_keeps_it(empty: Database, project: Project, action: str) -> None:
+    """The key is that of the table it is a partition of; a row that is only about to be referred to stays as well."""
+    setup = (
+        "CREATE TABLE task (id int PRIMARY KEY, title text, done bool) PARTITION BY RANGE (id); "
+        f"CREATE TABLE task1 PARTITION OF task DEFAULT; {ROWS}; "
+        f"CREATE TABLE note (task_id int REFERENCES task ON DELETE {action})"
+    )
+    two(project, setup, "", BACK, ups="\n".join(sql(one.format(key=" PRIMARY KEY")) for one in ARCHIVE))
+    empty.rows("UPDATE archive SET done = false")
+    project.downgrade("-1")
+    empty.rows("INSERT INTO note VALUES (2)")
+    with empty.connect(autocommit=False) as other:
+        other.cursor().execute("INSERT INTO note VALUES (1)")
+
+        project.upgrade()
+
+        other.commit()
+    assert empty.rows("SELECT task_id FROM note ORDER BY 1") == [(1,), (2,)]
+    assert empty.rows("SELECT id FROM task ORDER BY 1") == [(1,), (2,), (3,)]
+
+
+@pytest.mark.parametrize("type_", ["task_id", "mood", 'text COLLATE "POSIX"', "int[]", "numeric"])
+def test_a_key_of_any_type(empty: Database, project: Project, type_: str) -> None:
+    """Types of one's own are text in the copy, and collations are the copy's own."""
+    setup = (
+        "CREATE DOMAIN task_id AS int; CREATE TYPE mood AS ENUM ('1', '2'); "
+        f"CREATE TABLE task (id {type_} PRIMARY KEY, done bool); CREATE TABLE archive0 (id {type_} PRIMARY KEY, done bool)"
+    )
+    ups = [
+        f"CREATE TABLE archive (id {type_.replace('POSIX', 'C')} PRIMARY KEY, done bool)",
+        "INSERT INTO archive SELECT * FROM task WHERE done", "DELETE FROM task WHERE done",
+    ]  # fmt: skip
+    two(project, setup, "", BACK, ups="\n".join(map(sql, ups)))
+    empty.rows(f"INSERT INTO archive VALUES ('{'{1}' if type_ == 'int[]' else 1}', false)")
+
+    down_and_up(project, empty, "SELECT")
+
+    assert len(empty.rows("SELECT * FROM archive")) == 1
+    assert empty.rows("SELECT * FROM task") == []
+
+
+def test_another_row_under_its_number_is_not_meant(empty: Database, project: Project) -> None:
+    """A log of the same columns whose numbers are its own."""
+    two(project, "CREATE TABLE log (id serial PRIMARY KEY, title text)", "CREATE TABLE t (id int PRIMARY KEY, title text, x int)",
+        "INSERT INTO log (title) SELECT 'gone: ' || title FROM t; DROP TABLE t")  # fmt: skip
+    empty.rows("INSERT INTO t VALUES (1, 'one', 1)")
+
+    down_and_up(project, empty, "SELECT")
+
+    assert empty.rows("SELECT title FROM log") == [("gone: one",)]
+
+
+def test_two_equal_rows_that_nothing_tells_stay(empty: Database, project: Project) -> None:
+    """One comes out of the archive, the other of somewhere else."""
+    two(project, TASKS.format(key="") + "SELECT", "",
+        "INSERT INTO task SELECT * FROM archive; INSERT INTO task SELECT * FROM other; DROP TABLE archive, other",
+        ups="\n".join(map(sql, ["CREATE TABLE archive (id int, title text, done bool)",
+                                "CREATE TABLE other (id int, title text, done bool)"])))  # fmt: skip
+    empty.rows("INSERT INTO archive VALUES (1, 'one', true); INSERT INTO other VALUES (1, 'one', true)")
+
+    down_and_up(project, empty, "DROP TABLE IF EXISTS nothing")
+
+    assert len(empty.rows("SELECT * FROM task")) == 2
+    assert len(empty.rows("SELECT * FROM archive UNION ALL SELECT * FROM other")) == 2
