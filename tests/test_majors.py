@@ -17,7 +17,9 @@ from tests import (
     test_fresh,
     test_lookups,
     test_means,
+    test_newer_stays,
     test_numbers_back,
+    test_put_in,
     test_references_back,
     test_restore_hard,
     test_unite,
@@ -253,3 +255,41 @@ def test_rows_of_others(database: Database, project: Project, between: str) -> N
     test_bodies_back.test_rows_of_those_whom_nobody_has_written_to_are_not_doubled(
         database, project, between, "serial PRIMARY KEY"
     )
+
+
+@pytest.mark.parametrize("way", test_newer_stays.MOVES)
+def test_what_was_moved_is_newer(
+    database: Database, project: Project, caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    """Also where it is the column's default by chance."""
+    test_newer_stays.test_a_value_that_was_moved_is_newer_however_it_was(database, project, way, "en", caplog)
+
+
+@pytest.mark.parametrize("log", ["", "CASCADE"])
+def test_the_newer_of_two_children(
+    database: Database, project: Project, caplog: pytest.LogCaptureFixture, log: str
+) -> None:
+    """Who was written to has the newer one."""
+    test_newer_stays.test_who_was_written_to_has_the_newer_row_and_nobody_two(
+        database, project, "serial PRIMARY KEY", log, caplog
+    )
+
+
+@pytest.mark.parametrize("key", ["", " PRIMARY KEY"])
+@pytest.mark.parametrize("used", test_put_in.USED)
+def test_an_archive(
+    database: Database, project: Project, caplog: pytest.LogCaptureFixture, used: str, key: str
+) -> None:
+    """Each row is in one of the two tables."""
+    test_put_in.test_a_row_is_in_one_of_two_tables(database, project, used, "SELECT", key, caplog)
+
+
+def test_an_archive_of_partitions(database: Database, project: Project) -> None:
+    """What refers to a row keeps it."""
+    test_put_in.test_what_refers_to_a_row_of_a_partition_keeps_it(database, project, "CASCADE")
+
+
+@pytest.mark.parametrize("how", ["a domain", "a partition"])
+def test_a_rule_of_a_domain(database: Database, project: Project, how: str) -> None:
+    """A corrected revision lets in no NULL."""
+    test_newer_stays.test_a_rule_that_is_not_the_columns_own_bars_no_way_up(database, project, how)

@@ -322,3 +322,43 @@ def test_who_was_written_to_has_the_newer_row_and_nobody_two(
     assert "left: 1 rows" in caplog.text
     stash = empty.value("SELECT max(id) FROM migration.stash")
     assert empty.rows(f"SELECT address FROM migration_stash_{stash}.emails WHERE user_id = 1") == [("a@x",)]
+
+
+KINDS = [
+    ("mood", "'sad'", "int"), ("plain", "7", "int"), ("inet", "'::1'", "int"), ("mood", "'sad'", "text"), ("int", "7", "inet"),
+    ("mood", "'sad'", "other"), ("int", "7", "plain"), ("plain", "7", "bigint"), ("int[]", "'{7}'", "bigint[]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ["a column", "a table", "changed rows"])
+@pytest.mark.parametrize(("was", "value", "now"), KINDS)
+def test_a_corrected_column_of_another_kind_bars_no_way_up(
+    empty: Database, project: Project, where: str, was: str, value: str, now: str
+) -> None:
+    """What its type reads goes in; else it stays in the stash, and all else goes in."""
+    types = "CREATE TYPE mood AS ENUM ('sad'); CREATE TYPE other AS ENUM ('sad', 'glad'); CREATE DOMAIN plain AS int"
+    setup, up, gone = f"{USERS}; {types}", f"ALTER TABLE users ADD score {was}", "ALTER TABLE users DROP score"
+    then = f"ALTER TABLE users ADD score {now}"
+    if where == "a table":
+        up, gone = f"CREATE TABLE scores (id int PRIMARY KEY, score {was}, n int)", "DROP TABLE scores"
+        then = f"CREATE TABLE scores (id int PRIMARY KEY, score {now}, n int)"
+    if where == "changed rows":
+        gone = f"UPDATE users SET name = 'x'; {gone}"
+    two(project, setup, up, gone)
+    table = "scores" if where == "a table" else "users"
+    empty.rows(
+        f"INSERT INTO scores VALUES (1, {value}, 5)" if where == "a table" else f"UPDATE users SET score = {value}"
+    )
+    project.downgrade("-1")
+    project.revision("002", "alter_things", sql(then), sql(gone))
+
+    project.upgrade()
+
+    rows = empty.value(f"SELECT count(*) FROM {table} WHERE score IS NOT NULL")
+    kept = empty.value("SELECT count(*) FROM migration.stash WHERE state = 'partly restored'")
+    reads = now in ("text", "other", "plain", "bigint[]")
+    assert (rows, kept) == ((1 if where == "a table" else 3, 0) if reads else (0, 1))
+    if where == "a table":
+        assert empty.rows("SELECT id, n FROM scores") == [(1, 5)]
+    if where == "changed rows":
+        assert empty.rows("SELECT name FROM users ORDER BY id") == [("a",), ("b",), ("c",)]

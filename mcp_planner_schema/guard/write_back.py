@@ -179,9 +179,13 @@ def fits(one: Object, table: Table, name: str) -> bool:
     column = next((each for each in table.columns.values() if each.name == name), None)
     if column is None:
         return False
-    was = _kind_of(one.types[one.columns.index(name)]) if name in one.columns else ""
-    now = _kind_of(column.type)
-    return not was or not now or was == now or (now == "text" and name not in one.key)
+    if name not in one.columns:
+        return True
+    was, now = _kind_of(one.types[one.columns.index(name)]), _kind_of(column.type)
+    if now == "text":
+        return was == now or name not in one.key
+    # What is not builtin is text in the copy, and its own type reads that; no other type does.
+    return was == now or (not now and not column.builtin)
 
 
 def _kind_of(type_: str) -> str:
