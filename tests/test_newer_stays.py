@@ -42,6 +42,11 @@ MOVES = {  # ways to move users.lang to users.locale that do not say so in an UP
         "CREATE TABLE log (n int)", "INSERT INTO log SELECT moved(id) FROM users", "DROP FUNCTION moved", "DROP TABLE log",
         "ALTER TABLE users DROP lang",
     ],
+    "a function of a plain update": [
+        "ALTER TABLE users ADD locale text DEFAULT 'en'",
+        "CREATE FUNCTION moved() RETURNS int LANGUAGE sql AS 'UPDATE users SET locale = lang RETURNING 1'",
+        "UPDATE users SET name = name WHERE moved() = 0", "DROP FUNCTION moved", "ALTER TABLE users DROP lang",
+    ],
     "by way of itself": [
         "ALTER TABLE users ADD locale text DEFAULT 'en'", "CREATE TABLE t AS SELECT id, name, lang AS l, lang FROM users",
         "DELETE FROM users", "INSERT INTO users SELECT * FROM t", "DROP TABLE t", "ALTER TABLE users DROP lang",
@@ -362,3 +367,62 @@ def test_a_corrected_column_of_another_kind_bars_no_way_up(
         assert empty.rows("SELECT id, n FROM scores") == [(1, 5)]
     if where == "changed rows":
         assert empty.rows("SELECT name FROM users ORDER BY id") == [("a",), ("b",), ("c",)]
+
+
+def test_what_others_write_between_two_transactions_is_no_default(empty: Database, project: Project) -> None:
+    """Somebody sets the very value that the column was added with, when the body has made an index."""
+    other = [
+        "with op.get_context().autocommit_block():",
+        "    op.execute('CREATE INDEX CONCURRENTLY i ON users (locale)')",
+        "import sqlalchemy",
+        "engine = sqlalchemy.create_engine(op.get_bind().engine.url)",
+        "with engine.begin() as other:",
+        "    other.exec_driver_sql(\"UPDATE users SET locale = 'en' WHERE id = 1\")",
+        "engine.dispose()",
+    ]
+    ups = [sql("ALTER TABLE users ADD locale text DEFAULT 'en'"), "\n".join(other)]
+    committing(project, USERS, ups, "DROP INDEX i; UPDATE users SET name = name || '!'; ALTER TABLE users DROP locale")
+    empty.rows("UPDATE users SET locale = 'de'")
+
+    down_and_up(project, empty, "UPDATE users SET name = 'z' WHERE id < 3")
+
+    assert empty.rows("SELECT id, locale FROM users ORDER BY id") == [(1, "en"), (2, "de"), (3, "de")]
+
+
+def test_what_people_had_deleted_is_not_made_anew_for_others(empty: Database, project: Project) -> None:
+    """A user without a mail has none afterwards, though another one was written to."""
+    ups = body([one.format(key="serial PRIMARY KEY") for one in MAILS])
+    two(
+        project,
+        f"{USERS}; ALTER TABLE users ADD email text; UPDATE users SET email = name || '@x'",
+        "",
+        MAILS_BACK,
+        ups=ups,
+    )
+    empty.rows("DELETE FROM emails WHERE user_id = 2")
+
+    down_and_up(project, empty, "UPDATE users SET email = 'new@x' WHERE id = 1")
+
+    assert empty.rows("SELECT user_id, address FROM emails ORDER BY 1") == [(1, "new@x"), (3, "c@x")]
+
+
+@pytest.mark.parametrize("action", ["", "ON DELETE CASCADE", "ON DELETE SET NULL"])
+def test_a_tree_of_each_that_nobody_has_written_to(empty: Database, project: Project, action: str) -> None:
+    """Two nodes for each, renamed by people: they are there once, whatever their own key does."""
+    ups = [
+        "CREATE TABLE node (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), user_id int REFERENCES users, "
+        f"parent uuid REFERENCES node {action}, t text)",
+        "INSERT INTO node (user_id, t) SELECT id, t FROM users",
+        "INSERT INTO node (user_id, parent, t) SELECT user_id, id, t || '/child' FROM node",
+    ]
+    down = "UPDATE users SET t = node.t FROM node WHERE user_id = users.id AND parent IS NULL; DROP TABLE node"
+    two(project, f"{USERS}; ALTER TABLE users ADD t text; UPDATE users SET t = name", "", down, ups=body(ups))
+    empty.rows(
+        "UPDATE node SET t = 'renamed ' || t WHERE user_id = 2; UPDATE node SET t = t || '!' WHERE parent IS NOT NULL"
+    )
+    asked = "SELECT * FROM node WHERE user_id > 1 ORDER BY id"
+    had = empty.rows(asked)
+
+    down_and_up(project, empty, "UPDATE users SET name = 'z' WHERE id = 1")
+
+    assert empty.rows(asked) == had

@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from tests.conftest import Database, Project
+from tests.test_backfill import ordinary  # noqa: F401  # a fixture
 from tests.test_restore import down_and_up, two
 from tests.test_stash import sql
 
@@ -156,3 +157,70 @@ def test_two_equal_rows_that_nothing_tells_stay(empty: Database, project: Projec
 
     assert len(empty.rows("SELECT * FROM task")) == 2
     assert len(empty.rows("SELECT * FROM archive UNION ALL SELECT * FROM other")) == 2
+
+
+@pytest.mark.parametrize("how", ["a trigger's", "the body's own"])
+def test_an_audit_keeps_what_the_downgrade_has_made(empty: Database, project: Project, how: str) -> None:
+    """It has all columns of the table and some of its own, and the upgrade makes nothing of it."""
+    audit = (
+        "CREATE TABLE audit (audit_id bigserial PRIMARY KEY, op text DEFAULT 'D', at timestamptz DEFAULT now(), "
+        "id int, title text); "
+        "CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN INSERT INTO audit (id, title) VALUES (OLD.id, OLD.title); RETURN OLD; END'"
+    )
+    up = "CREATE TABLE t (id int PRIMARY KEY, title text)"
+    down = "INSERT INTO audit (id, title) SELECT * FROM t; DROP TABLE t"
+    if how == "a trigger's":
+        up += "; CREATE TRIGGER audit BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION audit()"
+        down = "DELETE FROM t; DROP TABLE t"
+    two(project, audit, up, down)
+    empty.rows("INSERT INTO t VALUES (1, 'one'), (2, 'two')")
+
+    down_and_up(project, empty, "SELECT")
+
+    assert empty.rows("SELECT id, title FROM audit ORDER BY 1") == [(1, "one"), (2, "two")]
+    assert empty.rows("SELECT * FROM t ORDER BY 1") == [(1, "one"), (2, "two")]
+
+
+def test_a_corrected_revision_leaves_rows_where_it_wants_them(empty: Database, project: Project) -> None:
+    """It archives less than before: what it leaves in the table stays there."""
+    key = " PRIMARY KEY"
+    two(project, TASKS.format(key=key) + ROWS, "", BACK, ups="\n".join(sql(one.format(key=key)) for one in ARCHIVE))
+    project.downgrade("-1")
+    project.revision("002", "alter_things", "\n".join(sql(one.format(key=key)) for one in ARCHIVE[:2]), sql(BACK))
+
+    project.upgrade()
+
+    assert empty.rows("SELECT id FROM task ORDER BY 1") == [(1,), (2,), (3,)]
+
+
+def test_whole_tables_need_no_temporary_ones(empty: Database, project: Project, ordinary: Database) -> None:  # noqa: F811
+    """A role that may make none gets its archive back; what stands in both stays."""
+    key = " PRIMARY KEY"
+    two(project, TASKS.format(key=key) + ROWS, "", BACK, ups="\n".join(sql(one.format(key=key)) for one in ARCHIVE))
+    ordinary.rows("UPDATE archive SET done = false WHERE id = 1")
+    empty.rows(f"REVOKE TEMPORARY ON DATABASE {empty.name} FROM PUBLIC, {ordinary.user}")
+
+    down_and_up(project, ordinary, "SELECT")
+
+    assert ordinary.rows("SELECT id FROM archive ORDER BY 1") == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("moves", [False, True], ids=["the application", "the upgrade"])
+def test_an_archive_with_a_time_of_its_own(empty: Database, project: Project, moves: bool) -> None:
+    """It has all columns of the table, whoever moves the rows there."""
+    ups = [
+        "CREATE TABLE archive (id int PRIMARY KEY, title text, done bool, archived_at timestamptz DEFAULT now())",
+        "INSERT INTO archive (id, title, done) SELECT id, title, done FROM task WHERE done AND id < 2",
+        "DELETE FROM task WHERE done AND id < 2",
+    ]  # fmt: skip
+    back = "INSERT INTO task SELECT id, title, done FROM archive; DROP TABLE archive"
+    two(project, TASKS.format(key=" PRIMARY KEY") + ROWS, "", back, ups="\n".join(map(sql, ups if moves else ups[:1])))
+    empty.rows(
+        "WITH gone AS (DELETE FROM task WHERE id = 2 RETURNING *) INSERT INTO archive SELECT *, '2026-01-01' FROM gone"
+    )
+    had = [empty.rows(f"SELECT * FROM {table} ORDER BY id") for table in ("task", "archive")]
+
+    down_and_up(project, empty, "SELECT")
+
+    assert [empty.rows(f"SELECT * FROM {table} ORDER BY id") for table in ("task", "archive")] == had

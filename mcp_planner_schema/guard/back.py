@@ -48,9 +48,10 @@ class Back:
     are the foreign keys (schema, table, name) that are to be validated when the rows are back. ``xid`` is the transaction that
     it began in. ``anyway``: no upgrade runs, the schema is as it is. ``deleted``,
     ``asked`` and ``misled``: see :mod:`.meant`. ``named`` are lost columns that a statement of the body has had the name of, when
-    it wrote rows, ``vague`` the tables that it has written otherwise than by a plain UPDATE, and ``unseen``: it may have written
-    outside of any transaction (see :mod:`.defaults`). ``waits`` are the columns of which some rows have not got
-    their values yet (see :mod:`.fills`), ``blindly``: it may have computed something without kept rows (see :mod:`.unite`).
+    it wrote rows, ``vague`` the tables that it has written otherwise than by a plain UPDATE, ``wrote`` those that the running
+    statement has written, and ``unseen``: it may have written outside of any transaction (see :mod:`.defaults`). ``waits`` are
+    the columns of which some rows have not got their values yet (see :mod:`.fills`), ``blindly``: it may have computed something
+    without kept rows (see :mod:`.unite`).
     ``unkeyed`` are the tables whose new rows could not get the keys that they had, ``followed`` says how many rows of a table
     have followed one (see :mod:`.rekey`).
 
@@ -121,6 +122,7 @@ class Back:
     misled: list[str] = field(default_factory=list)
     named: set[str] = field(default_factory=set)
     vague: set[int] = field(default_factory=set)
+    wrote: set[int] = field(default_factory=set)
     unseen: bool = False
     asked: dict[int, frozenset[tuple[object, ...]]] = field(default_factory=dict)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from mcp_planner_schema.guard import checksum, evidence, flow, fresh, references, twins, write_back
+from mcp_planner_schema.guard import checksum, evidence, flow, fresh, references, since, twins, write_back
 from mcp_planner_schema.guard.back import Back
 from mcp_planner_schema.guard.evidence import Table, rows_of
 from mcp_planner_schema.guard.manifest import Object
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Lists, with an index: below a NOT they are asked for row by row.
 _UNWRITTEN = """
 CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT {key} AS key FROM {live} AS l JOIN {parent} AS r ON {mine}
-WHERE NOT {newer} AND EXISTS (SELECT FROM {place} AS c WHERE {kept}){others}
+WHERE NOT {newer} AND (EXISTS (SELECT FROM {place} AS c WHERE {kept}) OR {none}){others}
 """
 _OLDER = """
 WITH made AS (
@@ -51,7 +51,7 @@ def told(connection: Connection, back: Back, one: Object, table: Table, another:
     meant must not be lost. ``another``: see :func:`.meant.another`. Makes two temporary tables.
     """
     sources = (flow.into(connection, back.flow, table.oid) or frozenset()) & back.source_parts
-    if not sources or not write_back.keyed(one, table):
+    if not sources or not write_back.keyed(one, table) or not since.may_list(connection):
         return None
     columns, _ = write_back.common(one, table)
     by_server = fresh.by_server(connection, one, table)
@@ -87,10 +87,12 @@ def _told(connection: Connection, back: Back, one: Object, table: Table, another
         said = twins.told_apart_by(connection, one, table, columns)
         alike = f" OR {twins.told_by('c', said, [])} = {twins.told_by('l', said, [])}" if said else ""
         kept += f" AND ({write_back.same_key(one, table)}{alike})"
+    # Whose kept row people had deleted has none; a changed revision may make one that it had not made.
+    none = "false" if back.edited is not None else f"NOT EXISTS (SELECT FROM {place} AS c WHERE {its})"
     others = [each for each in keys[1:] if each.parent in back.already and each.parent != each.child]
     same = [each for each in others if each.parent == key.parent]
     parts = {
-        "live": live, "place": place, "key": hashed, "kept": kept, "parent": _parent(connection, key),
+        "live": live, "place": place, "key": hashed, "kept": kept, "none": none, "parent": _parent(connection, key),
         "mine": key.match("l", "r"), "newer": fresh.newer(connection, back, key.parent, "r"),
         "own": fresh.own(back, one, table, "l"), "absent": write_back.absent(one, table, columns),
         "others": "".join(f" AND NOT {_refers_to_newer(connection, back, each, 'l')}" for each in others),

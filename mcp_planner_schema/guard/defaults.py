@@ -24,7 +24,10 @@ _UPDATES = re.compile(
     r"""\s*UPDATE\s+(?:ONLY\s+)?((?:"(?:[^"]|"")+"|\w+)(?:\s*\.\s*(?:"(?:[^"]|"")+"|\w+))*)""", re.IGNORECASE
 )
 _RENAMES = re.compile(r"\bRENAME\b", re.IGNORECASE)
+_WORDS = re.compile(r"\w+")
 _ROWS = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE|TRUNCATE)\b", re.IGNORECASE)
+
+_CALLS = "SELECT EXISTS (SELECT FROM pg_catalog.pg_proc WHERE oid >= 16384 AND pg_catalog.lower(proname) = ANY (%s))"
 
 # What rows have that were there before a column was added; a table that was written anew since has no such value any more.
 _ADDED_WITH = """
@@ -44,19 +47,22 @@ def note(connection: Connection, back: Back, text: str, *, several: bool) -> Non
         said = text.lower().replace('""', '"')
         for one in back.rows():
             back.named |= {name for name in one.lost if any_ or name.lower() in said}
-    if back.flow.last and (several or not _is_plain(connection, back, text)):
-        back.vague |= back.flow.last
+    if back.wrote and (several or not _is_plain(connection, back, text)):
+        back.vague |= back.wrote
+    back.wrote = set()
 
 
 def _is_plain(connection: Connection, back: Back, text: str) -> bool:
-    """Whether an UPDATE of one table, which it names, has written that and no other, and no trigger with it."""
+    """Whether an UPDATE of one table, which it names, has written that and no other, without a trigger or somebody's function."""
     found = _UPDATES.match(text)
     if not found or not back.touched:
         return False
     named = connection.exec_driver_sql("SELECT pg_catalog.to_regclass(%s)::oid::bigint", (found[1],)).scalar_one()
-    if named is None or not back.flow.last <= flow.parts(connection, [named]):
+    if named is None or not back.wrote <= flow.parts(connection, [named]):
         return False
-    return not any(silence.awake(connection, oid) for oid in {named, *back.flow.last})
+    if connection.exec_driver_sql(_CALLS, (_WORDS.findall(text.lower()),)).scalar_one():
+        return False
+    return not any(silence.awake(connection, oid) for oid in {named, *back.wrote})
 
 
 def of(connection: Connection, back: Back, one: Object, table: Table) -> Mapping[str, str]:
@@ -76,7 +82,7 @@ def of(connection: Connection, back: Back, one: Object, table: Table) -> Mapping
     with checksum.reading(connection):
         found = connection.exec_driver_sql(_ADDED_WITH, (sorted(parts), wanted)).all()
     unwritten = f"pg_catalog.age(l.xmin) > pg_catalog.age({literal(back.xid)}::pg_catalog.xid8::pg_catalog.xid)"
-    plain = back.vague.isdisjoint(parts)
+    plain = back.vague.isdisjoint(parts) and not back.horizon  # others have written between two transactions
     return {
         name: f"(pg_catalog.format('%s', l.{identifier(name)}) COLLATE pg_catalog.\"C\" = {literal(text)}"
         + ("" if plain and name not in back.named else f" AND {unwritten}")

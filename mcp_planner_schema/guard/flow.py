@@ -76,8 +76,8 @@ class Flow:
     """``into`` names, for each table that was written to, the tables whose rows may be in what was written, ``handed`` those
     whose rows the client may know by now, ``read`` all that were read, ``updated`` those of which rows were changed,
     ``rewritten`` these and what has got another file, ``changed`` those as well of which rows were deleted, ``shown`` all
-    that a statement has read or written which gave rows to the client: it may know their keys, ``last`` those that the last
-    statement has written to. Tables are OIDs, partitions by themselves."""
+    that a statement has read or written which gave rows to the client: it may know their keys. Tables are OIDs,
+    partitions by themselves."""
 
     counted: dict[int, Counted] = field(default_factory=dict)
     into: dict[int, frozenset[int]] = field(default_factory=dict)
@@ -87,7 +87,6 @@ class Flow:
     updated: set[int] = field(default_factory=set)
     rewritten: set[int] = field(default_factory=set)
     shown: set[int] = field(default_factory=set)
-    last: frozenset[int] = frozenset()
 
 
 def begin(connection: Connection, flow: Flow) -> None:
@@ -103,8 +102,8 @@ def note(connection: Connection, flow: Flow) -> None:
 def look(
     connection: Connection, flow: Flow, there: Collection[int], *, handed: bool, builds: bool = False,
     several: bool = False,
-) -> list[int]:  # fmt: skip
-    """A statement has ended. Gives the tables that were written to for the first time, or all anew.
+) -> tuple[list[int], list[int]]:  # fmt: skip
+    """A statement has ended. Gives the tables that were written to for the first time, or all anew; and all that it has written.
 
     What it has read says nothing where it ``builds`` only: indexes, constraints, or a table's rows in another form.
 
@@ -128,13 +127,12 @@ def look(
     first = [oid for oid in written if oid not in flow.into or now[oid].file != before.get(oid, now[oid]).file]
     for oid in written:
         flow.into[oid] = flow.into.get(oid, frozenset()) | came | flow.handed
-    flow.last = frozenset(written)
     flow.read |= came
     if handed:
         flow.handed |= came
         flow.shown |= read.union(written)
     flow.counted |= now
-    return first
+    return first, written
 
 
 def reads(connection: Connection, known: Mapping[int, int], only: Collection[int] = ()) -> dict[int, int]:

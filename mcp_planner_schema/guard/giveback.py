@@ -129,7 +129,8 @@ def watching(connection: Connection, back: Back) -> Iterator[None]:
                 if back.ended:
                     over_commit.go_on(connection, back)
                 sources.look(connection, back)  # what a cursor on the server has read was no statement of its own
-                back.vague |= back.flow.last
+                back.vague |= back.wrote
+                back.wrote = set()
                 text = self.mogrify(query, vars).decode(encodings[self.connection.encoding])
                 back.emptied = back.emptied or bool(_EMPTIES.search(text))
                 if controls := _controls(text):  # in a savepoint of the guard's it would end with that

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, evidence, manifest, references, silence, stash, write_back
+from mcp_planner_schema.guard import checksum, evidence, flow, manifest, references, silence, since, stash, write_back
 from mcp_planner_schema.guard.back import Back
 from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import Object
@@ -22,28 +22,42 @@ _MAY = """
 SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(%s::oid, p.name))
 FROM (VALUES ('SELECT'), ('UPDATE'), ('DELETE')) AS p (name)
 """
-# Without those that somebody is about to refer to: he holds them. What is equal throughout is not told from each other.
 _THESE = """
 CREATE TEMPORARY TABLE guard_put_in ON COMMIT DROP AS
-SELECT l.tableoid AS part, l.ctid AS spot FROM {live} AS l WHERE l.xmin = {own}::pg_catalog.xid8::pg_catalog.xid
-  AND EXISTS (SELECT FROM {there} AS x JOIN {place} AS c ON {x} = {c} WHERE {was} = {now})
-FOR UPDATE OF l SKIP LOCKED
+SELECT l.tableoid AS part, l.ctid AS spot, {now} AS said FROM {live} AS l
+WHERE l.xmin = {own}::pg_catalog.xid8::pg_catalog.xid
 """
+_AGAIN = """
+CREATE TEMPORARY TABLE guard_again ON COMMIT DROP AS
+SELECT {was} AS said FROM {place} AS c WHERE {c} IN (SELECT {x} FROM {there} AS x)
+"""
+_NOT_AGAIN = """
+DELETE FROM pg_temp.guard_put_in AS p WHERE NOT EXISTS (SELECT FROM pg_temp.guard_again AS a WHERE a.said = p.said)
+"""
+# What is equal throughout is not told from each other.
 _TWICE = """
-DELETE FROM pg_temp.guard_put_in AS p USING {live} AS l
-WHERE l.tableoid = p.part AND l.ctid = p.spot
-  AND {now} IN (SELECT {now} FROM {live} AS l GROUP BY 1 HAVING pg_catalog.count(*) > 1)
+DELETE FROM pg_temp.guard_put_in AS p WHERE p.said IN (SELECT {now} FROM {live} AS l GROUP BY 1 HAVING pg_catalog.count(*) > 1)
+"""
+# Without those that somebody is about to refer to: he holds them.
+_HELD = """
+CREATE TEMPORARY TABLE guard_held ON COMMIT DROP AS SELECT l.tableoid AS part, l.ctid AS spot FROM {live} AS l
+JOIN pg_temp.guard_put_in AS p ON p.part = l.tableoid AND p.spot = l.ctid FOR UPDATE OF l SKIP LOCKED
+"""
+_REFERRED = """
+DELETE FROM pg_temp.guard_held AS p USING {live} AS l, {child} AS r
+WHERE l.tableoid = p.part AND l.ctid = p.spot AND {refers}
 """
 
 
 def take_out(connection: Connection, back: Back) -> list[str]:
     """All is back: set such rows aside and delete them, as far as nobody has written to them since, and none refers to them.
 
-    Only in tables that the downgrade has put nothing but new rows into, and that are small enough to be read under locks, where
-    all that both tables have is the same. Gives lines for people.
+    Only in tables that the downgrade has put nothing but new rows into, where all that both tables have is the same, and both
+    are small enough to be read under locks; not where the revision was changed, for it may leave them there on purpose. Gives
+    lines for people.
     """
     notes: list[str] = []
-    if back.stash.elsewhere:
+    if back.stash.elsewhere or back.edited is not None or not since.may_list(connection):
         return notes
     for number, left in enumerate(back.stash.written, len(back.stash.written) + 1):
         table = evidence.named(connection, left.schema, left.name) if left.grown and left.checksum else None
@@ -66,10 +80,13 @@ def _taken_out(connection: Connection, back: Back, one: Object, table: Table, nu
     filled = back.filled.get(one.number)
     if one.kind != "table" or not one.read or there is None or there.oid == table.oid or not filled or filled.swapped:
         return []
-    names = {column.name: column for column in table.columns.values() if not column.generated}
-    kept, _ = write_back.common(one, there)
-    both = sorted(names.keys() & set(kept))
-    if len(both) < min(2, len(names)) or not (names.keys() <= set(kept) or set(kept) <= names.keys()):
+    both, kept = _columns(connection, back, one, table, there), sorted(write_back.common(one, there)[0])
+    keys = references.to(connection, table.oid)
+    if (
+        not both
+        or not all(key.open for key in keys)
+        or max(write_back.size_of(connection, there), one.bytes or 0) > LARGE
+    ):
         return []
     silence.ready(connection, table.oid)
     with (
@@ -78,23 +95,47 @@ def _taken_out(connection: Connection, back: Back, one: Object, table: Table, nu
         silence.of_table(connection, table.oid, name_of(table)),
     ):
         live, now = rows_of(table), checksum.row_text(both, "l")
-        parts = {
-            "live": live, "now": now, "was": checksum.row_text(both, "c"), "own": literal(back.stash.xid.split()[0]),
-            "there": rows_of(there), "place": back.stash.place(one),
-            "x": checksum.row_text(sorted(kept), "x"), "c": checksum.row_text(sorted(kept), "c"),
-        }  # fmt: skip
-        found = execute(connection, _THESE.format(**parts)).rowcount
-        if found and not (table.key and set(table.key) <= set(both)):
-            execute(connection, _TWICE.format(**parts))
-        these = "EXISTS (SELECT FROM pg_temp.guard_put_in AS p WHERE p.part = l.tableoid AND p.spot = l.ctid)"
-        which = f"{these} AND NOT {references.referred(connection, table.oid)}"
+        own = literal(back.stash.xid.split()[0])
+        if not execute(connection, _THESE.format(live=live, now=now, own=own)).rowcount:
+            execute(connection, "DROP TABLE pg_temp.guard_put_in")
+            return []
+        execute(
+            connection,
+            _AGAIN.format(
+                was=checksum.row_text(both, "c"), place=back.stash.place(one), c=checksum.row_text(kept, "c"),
+                there=rows_of(there), x=checksum.row_text(kept, "x"),
+            ),
+        )  # fmt: skip
+        execute(connection, _NOT_AGAIN)
+        if not table.key:
+            execute(connection, _TWICE.format(live=live, now=now))
+        execute(connection, _HELD.format(live=live))
+        for key in keys:
+            execute(connection, _REFERRED.format(live=live, child=key.child_table, refers=key.match("r", "l")))
+        which = "(l.tableoid, l.ctid) IN (SELECT p.part, p.spot FROM pg_temp.guard_held AS p)"
         aside = f"{identifier(back.stash.kept_in)}.{identifier(manifest.aside_relations(one)[2].format(number=number))}"
         values = ", ".join(stash.value(column, "l.") for column in table.columns.values())
-        rows = write_back.copied(connection, aside, f"SELECT {values} FROM {live} AS l WHERE {which}") if found else 0
+        rows = write_back.copied(connection, aside, f"SELECT {values} FROM {live} AS l WHERE {which}")
         if rows:
             execute(connection, f"DELETE FROM {live} AS l WHERE {which}")
-        execute(connection, "DROP TABLE pg_temp.guard_put_in")
+        execute(connection, "DROP TABLE pg_temp.guard_put_in, pg_temp.guard_again, pg_temp.guard_held")
     shown = (
         f"removed {rows} rows of {table.shown} that the downgrade had put there, and that are in {there.shown} again"
     )
     return [f"{shown}; what was removed is in {aside}"] if rows else []
+
+
+def _columns(connection: Connection, back: Back, one: Object, table: Table, there: Table) -> list[str]:
+    """The columns that both have; none where the rows of one need not be those of the other.
+
+    A log has a key of its own, or columns that tell when and who; what was moved has its key in both. Where the upgrade itself
+    makes the one of the other, it is told what it is.
+    """
+    names = {column.name for column in table.columns.values() if not column.generated}
+    kept = set(write_back.common(one, there)[0])
+    moves = not flow.parts(connection, [table.oid]).isdisjoint(flow.into(connection, back.flow, there.oid) or ())
+    if not set(table.key) <= kept or len(names & kept) < min(2, len(names)):
+        return []
+    if names <= kept and (table.key or moves):
+        return sorted(names)
+    return sorted(names & kept) if moves and kept <= names else []

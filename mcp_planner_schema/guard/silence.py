@@ -62,7 +62,8 @@ FROM (SELECT DISTINCT pg_catalog.quote_ident(n.nspname::text) || '.' || pg_catal
       WHERE k.condeferrable AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND t.tgrelid IN (
         SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid))) AS k
 """
-_MAY_ENFORCE = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
+_SUPER = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
+_MAY_SET = "SELECT pg_catalog.has_parameter_privilege('session_replication_role', 'SET')"  # from 15 on
 OWNED = "SELECT pg_catalog.pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = %s"
 _FORCED = "SELECT relforcerowsecurity AND pg_catalog.row_security_active(oid) FROM pg_catalog.pg_class WHERE oid = %s"
 
@@ -125,7 +126,8 @@ def _enforced(connection: Connection) -> Iterator[None]:
     replica = execute(
         connection, "SELECT pg_catalog.current_setting('session_replication_role') = 'replica'"
     ).scalar_one()
-    if replica and connection.exec_driver_sql(_MAY_ENFORCE).scalar_one():
+    asked = _MAY_SET if (connection.dialect.server_version_info or ()) >= (15,) else _SUPER
+    if replica and execute(connection, asked).scalar_one():
         with pinned(connection, session_replication_role="origin"):
             yield
     else:

@@ -29,6 +29,11 @@ _BESIDE = 1_000_000
 """How many xids there may be that are younger than the running transaction's own."""
 
 
+def may_list(connection: Connection) -> bool:
+    """Whether the role may make temporary tables."""
+    return execute(connection, _DENIED).first() is None
+
+
 def require_lists(connection: Connection, stash: Stash) -> None:
     """Raise :class:`Refused` where the role may not make the temporary tables of this module."""
     denied = execute(connection, _DENIED).first()

@@ -57,10 +57,10 @@ def look(connection: Connection, back: Back, *, handed: bool = True, builds: boo
     A table that was written to for the first time, or anew, and whose sequence was not asked for a value by then, gets its keys
     from the body itself.
     """
-    back.flow.last = frozenset()
     if not wanted(back) or _failed(connection):
         return
-    first = flow.look(connection, back.flow, back.already, handed=handed, builds=builds, several=several)
+    first, written = flow.look(connection, back.flow, back.already, handed=handed, builds=builds, several=several)
+    back.wrote.update(written)
     anew = [oid for oid in first if oid not in back.already]
     if not anew:
         return

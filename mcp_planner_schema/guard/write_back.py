@@ -5,6 +5,7 @@ What of them is to be done for a table, its columns or its changed rows, says :m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -38,6 +39,10 @@ WITH these AS MATERIALIZED (
 SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0 AND confdeltype IN ('c', 'n', 'd')
                AND confrelid IN (SELECT oid FROM these) AND NOT conrelid IN (SELECT oid FROM these))
 """
+_REACHES_ITSELF = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confdeltype IN ('c', 'n', 'd') AND conrelid = %s
+               AND confrelid = %s)
+"""
 _SIZE = """
 SELECT coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(t.oid)), 0)::bigint
 FROM (SELECT %(oid)s::oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid)) AS t (oid)
@@ -61,6 +66,7 @@ _REQUIRED = """
 SELECT a.attname::text FROM pg_catalog.pg_attribute a
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
 """
+_LENGTH = re.compile(r"\(\d+(,-?\d+)?\)")
 _KINDS = {
     "number": ("smallint", "integer", "bigint", "numeric", "real", "double precision"),
     "text": ("text", "character varying", "character", "name"),
@@ -185,13 +191,28 @@ def fits(one: Object, table: Table, name: str) -> bool:
     if now == "text":
         return was == now or name not in one.key
     # What is not builtin is text in the copy, and its own type reads that; no other type does.
-    return was == now or (not now and not column.builtin)
+    if was or now:
+        return was == now or (not now and not column.builtin)
+    return not column.builtin or _same_type(one.types[one.columns.index(name)], column.type)
+
+
+def _same_type(was: str, now: str) -> bool:
+    """Whether a value of one type that is not among :data:`_KINDS` can be stored as the other: by its name, or both as arrays."""
+    if was.endswith("[]") and now.endswith("[]"):
+        each = was.removesuffix("[]"), now.removesuffix("[]")
+        return _plain(each[0]) == _plain(each[1]) or _kind_of(each[0]) == _kind_of(each[1]) != ""
+    return _plain(was) == _plain(now)
 
 
 def _kind_of(type_: str) -> str:
     """What a builtin type's values can be compared with; empty of one that is not known here."""
-    base = type_.partition("(")[0].strip()
+    base = _plain(type_)
     return next((kind for kind, names in _KINDS.items() if base in names), "")
+
+
+def _plain(type_: str) -> str:
+    """A type's name without its length."""
+    return _LENGTH.sub("", type_)
 
 
 def required(connection: Connection, table: Table, names: Collection[str]) -> dict[str, str]:
@@ -299,14 +320,16 @@ def remove(
 
     reaches = reaches_others(connection, together or [table.oid])
     if which != "true" and not together:  # a row that is to stay may go along by a key within the table
-        reaches = reaches or any(key.parent == key.child for key in references.of(connection, table.oid))
+        reaches = reaches or connection.exec_driver_sql(_REACHES_ITSELF, (table.oid,) * 2).scalar_one()
     if reaches and together:
         return 0
     by_key = keyed(one, table)
     own = f"NOT EXISTS (SELECT FROM {place} AS c WHERE {same_key(one, table)})" if by_key else "true"
     removed = -1 if reaches else _delete(connection, table, f"{own} AND {which}")
     if removed < 0 and not together:
-        removed = _delete(connection, table, f"{own} AND {which} AND NOT {references.referred(connection, table.oid)}")
+        removed, free = 0, f"{own} AND {which} AND NOT {references.referred(connection, table.oid)}"
+        while (gone := _delete(connection, table, free)) > 0:  # of a tree its leaves first
+            removed += gone
     return max(removed, 0) if by_key else 0
 
 
