@@ -224,3 +224,113 @@ def test_an_archive_with_a_time_of_its_own(empty: Database, project: Project, mo
     down_and_up(project, empty, "SELECT")
 
     assert [empty.rows(f"SELECT * FROM {table} ORDER BY id") for table in ("task", "archive")] == had
+
+
+def test_parents_go_with_their_children(empty: Database, project: Project) -> None:
+    """Two archives of which one refers to the other, and a tree in one table: all of it is in one place again."""
+    setup = (
+        "CREATE TABLE ord (id int PRIMARY KEY, done bool); INSERT INTO ord VALUES (1, true), (2, false); "
+        "CREATE TABLE item (id int PRIMARY KEY, ord_id int REFERENCES ord, up int REFERENCES item); "
+        "INSERT INTO item VALUES (1, 1, NULL), (2, 1, 1), (3, 1, 2), (4, 2, NULL)"
+    )
+    ups = [
+        "CREATE TABLE ord_old (id int PRIMARY KEY, done bool)",
+        "CREATE TABLE item_old (id int PRIMARY KEY, ord_id int, up int)",
+        "INSERT INTO ord_old SELECT * FROM ord WHERE done",
+        "INSERT INTO item_old SELECT i.* FROM item i JOIN ord_old o ON o.id = ord_id",
+        "DELETE FROM item USING ord_old o WHERE o.id = ord_id",
+        "DELETE FROM ord WHERE done",
+    ]
+    back = "INSERT INTO ord SELECT * FROM ord_old; INSERT INTO item SELECT * FROM item_old ORDER BY id"
+    back += "; DROP TABLE ord_old, item_old"
+    two(project, setup, "", back, ups="\n".join(map(sql, ups)))
+    empty.rows("UPDATE ord_old SET done = false")
+    tables = ("ord", "item", "ord_old", "item_old")
+    had = [empty.rows(f"SELECT * FROM {table} ORDER BY id") for table in tables]
+
+    down_and_up(project, empty, "SELECT")
+
+    assert [empty.rows(f"SELECT * FROM {table} ORDER BY id") for table in tables] == had
+
+
+@pytest.mark.parametrize("between", ["INSERT INTO task VALUES (4, 'four', true)", "UPDATE task SET title = 'newer' WHERE id = 1",
+                                     "DELETE FROM task WHERE id = 3"])  # fmt: skip
+@pytest.mark.parametrize("key", ["int", "serial", "uuid DEFAULT gen_random_uuid()"])
+def test_an_archive_says_what_it_said_of_those_nobody_has_touched(
+    empty: Database, project: Project, key: str, between: str
+) -> None:
+    """When and why a row was archived only the archive knows; a write to another task changes nothing of it."""
+    number = (lambda n: f"'00000000-0000-0000-0000-00000000000{n}'") if key.startswith("uuid") else str
+    type_ = "uuid" if key.startswith("uuid") else "int"
+    setup = f"CREATE TABLE task (id {type_} PRIMARY KEY, title text, done bool); INSERT INTO task VALUES " + ", ".join(
+        f"({number(n)}, 't{n}', {n < 3})" for n in (1, 2, 3)
+    )
+    ups = [
+        f"CREATE TABLE archive (id {key} PRIMARY KEY, title text, done bool, at date NOT NULL DEFAULT '2026-11-11', why text)",
+        "INSERT INTO archive (id, title, done) SELECT id, title, done FROM task WHERE done", "DELETE FROM task WHERE done",
+    ]  # fmt: skip
+    two(project, setup, "", "INSERT INTO task SELECT id, title, done FROM archive; DROP TABLE archive",
+        ups="\n".join(map(sql, ups)))  # fmt: skip
+    empty.rows("UPDATE archive SET at = '2020-01-01', why = 'old'")
+    for n in (1, 3, 4):
+        between = between.replace(f"({n},", f"({number(n)},").replace(f"id = {n}", f"id = {number(n)}")
+
+    down_and_up(project, empty, between)
+
+    said = dict(empty.rows("SELECT title, why FROM archive"))
+    assert said["t2"] == "old"
+    assert said.get("t1", "none") == ("none" if "newer" in between else "old")
+    if "newer" in between:
+        assert "newer" in said
+    if "INSERT" in between:
+        assert said["four"] is None
+    assert len(said) == (3 if "INSERT" in between else 2)
+
+
+@pytest.mark.parametrize("action", ["NO ACTION", "CASCADE", "SET NULL"])
+def test_a_root_stays_for_a_leaf_that_stays(empty: Database, project: Project, action: str) -> None:
+    """A leaf has a comment by now; what it hangs from stays with it."""
+    setup = (
+        f"CREATE TABLE task (id int PRIMARY KEY, up int REFERENCES task ON DELETE {action}, done bool); "
+        "CREATE TABLE comment (id int PRIMARY KEY, task_id int REFERENCES task ON DELETE CASCADE); "
+        "INSERT INTO task VALUES (1, NULL, true), (2, 1, true), (3, NULL, true), (4, 3, true)"
+    )
+    ups = [
+        "CREATE TABLE archive (id int PRIMARY KEY, up int, done bool)", "INSERT INTO archive SELECT * FROM task WHERE done",
+        "DELETE FROM task WHERE done",
+    ]  # fmt: skip
+    two(
+        project,
+        setup,
+        "",
+        "INSERT INTO task SELECT * FROM archive ORDER BY id; DROP TABLE archive",
+        ups="\n".join(map(sql, ups)),
+    )
+    empty.rows("UPDATE archive SET done = false")
+
+    down_and_up(project, empty, "INSERT INTO comment VALUES (1, 2)")
+
+    assert empty.rows("SELECT id, up FROM task ORDER BY id") == [(1, None), (2, 1)]
+    assert empty.rows("SELECT * FROM comment") == [(1, 2)]
+    assert empty.rows("SELECT id FROM archive ORDER BY id") == [(1,), (2,), (3,), (4,)]
+
+
+def test_the_latest_of_several_is_newer(empty: Database, project: Project) -> None:
+    """The table that was moved to has more rows for one number than the one that was moved from."""
+    setup = "CREATE TABLE version (id int, n int, title text, PRIMARY KEY (id, n)); "
+    setup += "INSERT INTO version VALUES (1, 1, 'old'), (2, 1, 'b')"
+    ups = [
+        "CREATE TABLE now (id int PRIMARY KEY, title text, why text)",
+        "INSERT INTO now SELECT DISTINCT ON (id) id, title FROM version ORDER BY id, n DESC", "DELETE FROM version",
+    ]  # fmt: skip
+    two(
+        project,
+        setup,
+        "",
+        "INSERT INTO version SELECT id, 1, title FROM now; DROP TABLE now",
+        ups="\n".join(map(sql, ups)),
+    )
+
+    down_and_up(project, empty, "INSERT INTO version VALUES (1, 2, 'newer')")
+
+    assert empty.rows("SELECT id, title FROM now ORDER BY id") == [(1, "newer"), (2, "b")]

@@ -56,10 +56,11 @@ class Back:
     have followed one (see :mod:`.rekey`).
 
     ``sources`` are the tables that the downgrade put rows into and somebody has written to since, ``changes`` rows in all, and
-    ``source_parts`` these with their partitions; ``flow`` is what the body has read and written, ``numbered`` are the made tables
-    that a sequence has given keys, ``unasked`` those whose sequence had given none when they were first written to, ``seeded``
-    the objects that hold seeds only; ``unwatched`` are statements that have written outside of any transaction, ``emptied``: the
-    body has used TRUNCATE, which sets counters to nothing (see :mod:`.sources`).
+    ``source_parts`` these with their partitions; ``carried`` the one of them in which copies of an object's rows stand (see
+    :mod:`.carried`); ``flow`` is what the body has read and written, ``numbered`` are the made tables that a sequence has given
+    keys, ``unasked`` those whose sequence had given none when they were first written to, ``seeded`` the objects that hold seeds
+    only; ``unwatched`` are statements that have written outside of any transaction, ``emptied``: the body has used TRUNCATE,
+    which sets counters to nothing (see :mod:`.sources`).
 
     ``fresh`` says in SQL, by the number of an object, which rows ``l`` of the upgrade's own are to stay though they were not
     there before, ``edited`` is the text that the revision had then, where it has another by now, ``steps`` are the xids and
@@ -124,6 +125,7 @@ class Back:
     vague: set[int] = field(default_factory=set)
     wrote: set[int] = field(default_factory=set)
     unseen: bool = False
+    carried: dict[int, int] = field(default_factory=dict)
     asked: dict[int, frozenset[tuple[object, ...]]] = field(default_factory=dict)
 
     def rows(self) -> list[Object]:

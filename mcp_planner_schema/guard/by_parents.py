@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 # Lists, with an index: below a NOT they are asked for row by row.
-_UNWRITTEN = """
-CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT {key} AS key FROM {live} AS l JOIN {parent} AS r ON {mine}
-WHERE NOT {newer} AND (EXISTS (SELECT FROM {place} AS c WHERE {kept}) OR {none}){others}
-"""
+_UNWRITTEN = "SELECT {key} AS key FROM {live} AS l JOIN {parent} AS r ON {mine} WHERE NOT {newer} AND {has}{others}"
 _OLDER = """
 WITH made AS (
   SELECT r.tableoid AS part, r.ctid AS spot, pg_catalog.count(*) AS n FROM {live} AS l JOIN {parent} AS r ON {mine}
@@ -46,8 +43,8 @@ def told(connection: Connection, back: Back, one: Object, table: Table, another:
     """Tell the rows of a table that the upgrade has made, whose only source with newer rows they refer to: by their key, or by
     any column where the server makes the keys. None where nothing tells them.
 
-    A row of a changed revision must be like a kept one, or have its key to be what the upgrade had made then. Of who was written
-    to, as many kept rows are older as there are new ones; all of them are left where somebody refers to the table, for what they
+    A row of a changed revision must be like a kept one, or have its key, to be what the upgrade had made then. Of who was
+    written to the kept rows are older where there are as many new ones; none is where somebody refers to the table, for what they
     meant must not be lost. ``another``: see :func:`.meant.another`. Makes two temporary tables.
     """
     sources = (flow.into(connection, back.flow, table.oid) or frozenset()) & back.source_parts
@@ -83,33 +80,36 @@ def _told(connection: Connection, back: Back, one: Object, table: Table, another
     if by_server:  # nor one whose key such a newer row has: it cannot come in
         taken = f"{write_back.same_key(one, table, now='x')} AND {_refers_to_newer(connection, back, key, 'x')}"
         kept += f" AND NOT EXISTS (SELECT FROM {live} AS x WHERE {taken})"
+    # Whose kept row people had deleted has none; a changed revision may make one that it had not made.
+    has = [f"EXISTS (SELECT FROM {place} AS c WHERE {kept})", f"NOT EXISTS (SELECT FROM {place} AS c WHERE {its})"]
     if back.edited is not None:
         said = twins.told_apart_by(connection, one, table, columns)
-        alike = f" OR {twins.told_by('c', said, [])} = {twins.told_by('l', said, [])}" if said else ""
-        kept += f" AND ({write_back.same_key(one, table)}{alike})"
-    # Whose kept row people had deleted has none; a changed revision may make one that it had not made.
-    none = "false" if back.edited is not None else f"NOT EXISTS (SELECT FROM {place} AS c WHERE {its})"
+        alike = [f"{twins.told_by('c', said, [])} = {twins.told_by('l', said, [])}"] * bool(said)
+        same_one = [write_back.same_key(one, table), *alike]
+        has = [f"EXISTS (SELECT FROM {place} AS c WHERE {kept} AND {each})" for each in same_one]
     others = [each for each in keys[1:] if each.parent in back.already and each.parent != each.child]
     same = [each for each in others if each.parent == key.parent]
     parts = {
-        "live": live, "place": place, "key": hashed, "kept": kept, "none": none, "parent": _parent(connection, key),
+        "live": live, "place": place, "key": hashed, "parent": _parent(connection, key),
         "mine": key.match("l", "r"), "newer": fresh.newer(connection, back, key.parent, "r"),
         "own": fresh.own(back, one, table, "l"), "absent": write_back.absent(one, table, columns),
         "others": "".join(f" AND NOT {_refers_to_newer(connection, back, each, 'l')}" for each in others),
     }  # fmt: skip
     unwritten, older = f"guard_unwritten_{one.number}", f"guard_older_{one.number}"
     execute(connection, f"DROP TABLE IF EXISTS pg_temp.{unwritten}, pg_temp.{older}")
-    execute(connection, _UNWRITTEN.format(name=unwritten, **parts))
+    # Each by itself: below an OR tables would not be joined, but one read for each row of the other.
+    found = " UNION ".join(f"({_UNWRITTEN.format(has=each, **parts)})" for each in has)
+    execute(connection, f"CREATE TEMPORARY TABLE {unwritten} ON COMMIT DROP AS {found}")
     execute(connection, f"CREATE INDEX ON pg_temp.{unwritten} (key)")
     execute(connection, f"ANALYZE pg_temp.{unwritten}")
     made = f"EXISTS (SELECT FROM pg_temp.{unwritten} AS w WHERE w.key = {hashed})"
-    if not by_server or fresh.is_referred(connection, table):
+    if not by_server or back.edited is not None or fresh.is_referred(connection, table):
         return Told(made, "false")
-    each = []
+    by_each = []
     for one_of in (key, *same):
         its = one_of.match(lambda name: write_back.typed(there[name]), "r")
-        each.append(f"({_OLDER.format(**{**parts, 'mine': one_of.match('l', 'r'), 'its': its})})")
-    execute(connection, f"CREATE TEMPORARY TABLE {older} ON COMMIT DROP AS {' UNION '.join(each)}")
+        by_each.append(f"({_OLDER.format(**{**parts, 'mine': one_of.match('l', 'r'), 'its': its})})")
+    execute(connection, f"CREATE TEMPORARY TABLE {older} ON COMMIT DROP AS {' UNION '.join(by_each)}")
     execute(connection, f"CREATE INDEX ON pg_temp.{older} (place)")
     execute(connection, f"ANALYZE pg_temp.{older}")
     return Told(made, f"EXISTS (SELECT FROM pg_temp.{older} AS o WHERE o.place = c.ctid)")

@@ -1,8 +1,8 @@
-"""What columns were added with: where a row still has that, and the body has not put it there, no newer value stands there.
+"""Columns that the upgrade has added and not filled: where a row still has what they were added with, nothing newer stands there.
 
-Somebody has written to a row since the downgrade, in another column. In one that the upgrade has added it has the default then.
-Of a row that the upgrade itself has not written since that is sure. Of others it must be known what has written them: an UPDATE
-of this very table, without triggers, that names no such column; else the value may have been moved there.
+Somebody has written to a row since the downgrade, in another column. Where the upgrade may have moved values to the new one, it
+may have left that row out because the default is right for it: then the default is newer. So it must be known what has written
+the table: nothing, or an UPDATE of this very table, without triggers, that does not name the column.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ _UPDATES = re.compile(
     r"""\s*UPDATE\s+(?:ONLY\s+)?((?:"(?:[^"]|"")+"|\w+)(?:\s*\.\s*(?:"(?:[^"]|"")+"|\w+))*)""", re.IGNORECASE
 )
 _RENAMES = re.compile(r"\bRENAME\b", re.IGNORECASE)
+_DEFINES = re.compile(
+    r"\s*(CREATE|ALTER|DROP|COMMENT|GRANT|REVOKE)\b(?!.*\b(AS\s+(SELECT|WITH)|DEFAULT|USING)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
 _WORDS = re.compile(r"\w+")
 _ROWS = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE|TRUNCATE)\b", re.IGNORECASE)
 
@@ -42,7 +46,7 @@ GROUP BY 1 HAVING pg_catalog.bool_and(a.atthasmissing)
 def note(connection: Connection, back: Back, text: str, *, several: bool) -> None:
     """A statement has ended: note the lost columns whose names it has, if it writes rows, and the tables that it has written
     without its being plain what it has put there. To be called when :mod:`.flow` has looked."""
-    any_ = several or bool(_RENAMES.search(text)) or 'u&"' in text.lower()
+    any_ = several or bool(_RENAMES.search(text)) or 'u&"' in text.lower() or _calls(connection, back, text)
     if any_ or _ROWS.match(text):
         said = text.lower().replace('""', '"')
         for one in back.rows():
@@ -53,39 +57,44 @@ def note(connection: Connection, back: Back, text: str, *, several: bool) -> Non
 
 
 def _is_plain(connection: Connection, back: Back, text: str) -> bool:
-    """Whether an UPDATE of one table, which it names, has written that and no other, without a trigger or somebody's function."""
+    """Whether an UPDATE of one table, which it names, has written that and no other, without a trigger."""
     found = _UPDATES.match(text)
     if not found or not back.touched:
         return False
     named = connection.exec_driver_sql("SELECT pg_catalog.to_regclass(%s)::oid::bigint", (found[1],)).scalar_one()
     if named is None or not back.wrote <= flow.parts(connection, [named]):
         return False
-    if connection.exec_driver_sql(_CALLS, (_WORDS.findall(text.lower()),)).scalar_one():
-        return False
     return not any(silence.awake(connection, oid) for oid in {named, *back.wrote})
 
 
-def of(connection: Connection, back: Back, one: Object, table: Table) -> Mapping[str, str]:
-    """SQL for lost columns of the table: that the row ``l`` has there what the column was added with, and nothing newer.
+def _calls(connection: Connection, back: Back, text: str) -> bool:
+    """Whether a statement may call somebody's function; one that makes, alters or drops it does not."""
+    if not back.touched or _DEFINES.match(text):
+        return False
+    found = connection.exec_driver_sql(_CALLS, (_WORDS.findall(text.lower()),))
+    return bool(found.scalar_one())
 
-    None for a column that was there by another name, for a table that was none or was written anew, and where somebody may have
-    written outside of the transaction.
+
+def of(connection: Connection, back: Back, one: Object, table: Table) -> Mapping[str, str]:
+    """SQL for lost columns of the table: that the row ``l`` has there what the column was added with, be it not empty.
+
+    None for a column that was there by another name, or that the body may have filled, and for a table that was none; all of
+    them where somebody may have written outside of the transaction.
     """
     before, parts = back.before.get((one.schema, one.name)), flow.parts(connection, [table.oid])
     wanted = [
         each.name
         for number, each in table.columns.items()
-        if before and number not in before.columns and each.name in one.lost
+        if before and number not in before.columns and each.name in one.lost and each.name not in back.named
     ]
-    if not before or before.oid != table.oid or not wanted or back.unwatched or back.unseen:
+    unsure = back.unwatched or back.unseen or not back.vague.isdisjoint(parts)
+    if not before or before.oid != table.oid or not wanted or unsure:
         return {}
     with checksum.reading(connection):
-        found = connection.exec_driver_sql(_ADDED_WITH, (sorted(parts), wanted)).all()
-    unwritten = f"pg_catalog.age(l.xmin) > pg_catalog.age({literal(back.xid)}::pg_catalog.xid8::pg_catalog.xid)"
-    plain = back.vague.isdisjoint(parts) and not back.horizon  # others have written between two transactions
+        found = dict(map(tuple, connection.exec_driver_sql(_ADDED_WITH, (sorted(parts), wanted)).all()))
     return {
-        name: f"(pg_catalog.format('%s', l.{identifier(name)}) COLLATE pg_catalog.\"C\" = {literal(text)}"
-        + ("" if plain and name not in back.named else f" AND {unwritten}")
-        + ")"
-        for name, text in found
+        name: f"(pg_catalog.format('%s', l.{identifier(name)}) COLLATE pg_catalog.\"C\" = {literal(found[name])})"
+        if name in found
+        else "false"
+        for name in wanted
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mcp_planner_schema.guard import (
     by_parents,
+    carried,
     checksum,
     defaults,
     evidence,
@@ -167,10 +168,14 @@ def _filled(
             told = None
             if last and not back.anyway and anew(connection, back, table):
                 told = by_parents.told(connection, back, one, table, another)
+                told = told or carried.told(connection, back, one, table)
             if told:
                 other = " OR ".join(filter(None, [f"NOT {told.unwritten}", theirs]))
-                another = f"({another} OR {told.older})"
-                return refill.exactly(connection, place, one, table, last=True, but=f"({other})", another=another)
+                out = f"({another} OR {told.older})"
+                filled = refill.exactly(connection, place, one, table, last=True, but=f"({other})", another=out)
+                absent = write_back.absent(one, table, write_back.common(one, table)[0])
+                older = write_back.count(connection, f"{place} AS c WHERE {told.older} AND {absent}")
+                return replace(filled, older=older, barred=filled.barred - older)
             return refill.beside(connection, place, one, table, may, strictly=back.anyway, another=another)
         if theirs and not write_back.keyed(one, table):
             return refill.beside(connection, place, one, table, may, another=another)

@@ -6,13 +6,26 @@ Before the downgrade it was in one of the two tables, and so it is afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mcp_planner_schema.guard import checksum, evidence, flow, manifest, references, silence, since, stash, write_back
+from mcp_planner_schema.guard import (
+    checksum,
+    clear,
+    evidence,
+    flow,
+    manifest,
+    references,
+    silence,
+    since,
+    stash,
+    write_back,
+)
 from mcp_planner_schema.guard.back import Back
 from mcp_planner_schema.guard.evidence import Table, name_of, rows_of
 from mcp_planner_schema.guard.manifest import Object
 from mcp_planner_schema.guard.postcheck import execute, identifier, literal
+from mcp_planner_schema.guard.references import Key
 from mcp_planner_schema.guard.since import LARGE
 
 if TYPE_CHECKING:
@@ -48,6 +61,9 @@ DELETE FROM pg_temp.guard_held AS p USING {live} AS l, {child} AS r
 WHERE l.tableoid = p.part AND l.ctid = p.spot AND {refers}
 """
 
+_ROUNDS = 64
+_NOT_HELD = " AND NOT EXISTS (SELECT FROM pg_temp.guard_held AS h WHERE h.part = r.tableoid AND h.spot = r.ctid)"
+
 
 def take_out(connection: Connection, back: Back) -> list[str]:
     """All is back: set such rows aside and delete them, as far as nobody has written to them since, and none refers to them.
@@ -59,12 +75,15 @@ def take_out(connection: Connection, back: Back) -> list[str]:
     notes: list[str] = []
     if back.stash.elsewhere or back.edited is not None or not since.may_list(connection):
         return notes
+    found = {}
     for number, left in enumerate(back.stash.written, len(back.stash.written) + 1):
         table = evidence.named(connection, left.schema, left.name) if left.grown and left.checksum else None
-        if table is None or table.oid not in back.already or not _may(connection, table):
-            continue
+        if table is not None and table.oid in back.already and _may(connection, table):
+            found[table.oid] = table, number
+    order = clear.in_order(connection, list(found)) or {}
+    for oid in sorted(found, key=lambda oid: (-order.get(oid, 0), -oid)):  # those first that refer to others
         for one in back.rows():
-            notes += _taken_out(connection, back, one, table, number)
+            notes += _taken_out(connection, back, one, *found[oid])
     return notes
 
 
@@ -110,8 +129,7 @@ def _taken_out(connection: Connection, back: Back, one: Object, table: Table, nu
         if not table.key:
             execute(connection, _TWICE.format(live=live, now=now))
         execute(connection, _HELD.format(live=live))
-        for key in keys:
-            execute(connection, _REFERRED.format(live=live, child=key.child_table, refers=key.match("r", "l")))
+        _let_go(connection, live, keys)
         which = "(l.tableoid, l.ctid) IN (SELECT p.part, p.spot FROM pg_temp.guard_held AS p)"
         aside = f"{identifier(back.stash.kept_in)}.{identifier(manifest.aside_relations(one)[2].format(number=number))}"
         values = ", ".join(stash.value(column, "l.") for column in table.columns.values())
@@ -123,6 +141,18 @@ def _taken_out(connection: Connection, back: Back, one: Object, table: Table, nu
         f"removed {rows} rows of {table.shown} that the downgrade had put there, and that are in {there.shown} again"
     )
     return [f"{shown}; what was removed is in {aside}"] if rows else []
+
+
+def _let_go(connection: Connection, live: str, keys: Sequence[Key]) -> None:
+    """Let go of rows that others refer to which stay: of a tree the roots, for their leaves. Of a longer chain all stay."""
+    for _ in range(_ROUNDS):
+        found = 0
+        for key in keys:
+            refers = key.match("r", "l") + (_NOT_HELD if key.parent == key.child else "")
+            found += execute(connection, _REFERRED.format(live=live, child=key.child_table, refers=refers)).rowcount
+        if not found:
+            return
+    execute(connection, "TRUNCATE pg_temp.guard_held")
 
 
 def _columns(connection: Connection, back: Back, one: Object, table: Table, there: Table) -> list[str]:

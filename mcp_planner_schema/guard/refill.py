@@ -27,10 +27,10 @@ _UNKNOWN = "nobody can tell what was written to them since"
 class Filled:
     """What became of one object's rows: ``left`` did not go back, ``removed`` were the upgrade's own and had not been there.
 
-    Of those left, ``gone`` have been deleted since the downgrade, and ``barred`` were not let in; newer ones stand in the place
-    of the others, unless ``why`` says why. ``missing`` are columns without a place. ``displaced`` rows had other values that
-    the upgrade itself had put there; those are kept in ``aside``, and in ``inserted``
-    removed rows of a table that stays, of which ``stay`` more were not there before.
+    Of those left, ``gone`` have been deleted since the downgrade, ``barred`` were not let in, and ``older`` ones belong to whom
+    has newer ones by now; newer ones stand in the place of the others, unless ``why`` says why. ``missing`` are columns without
+    a place. ``displaced`` rows had other values that the upgrade itself had put there; those are kept in ``aside``, and in
+    ``inserted`` removed rows of a table that stays, of which ``stay`` more were not there before.
     ``swapped``: the table itself came back. ``written`` rows were put in or changed. ``rest`` is SQL of those left, conditions
     on the kept rows ``c`` of which one is true, and ``which`` the same for each part of them (see :mod:`.left`), where they
     have a key.
@@ -46,6 +46,7 @@ class Filled:
     written: int = 0
     gone: int = 0
     barred: int = 0
+    older: int = 0
     rest: tuple[str, ...] = ()
     which: Mapping[str, str] = field(default_factory=dict)
     inserted: str = ""
@@ -58,7 +59,8 @@ class Filled:
             _count(connection, place, rest) if self.left else other.left,
             self.removed + other.removed, tuple({*self.missing, *other.missing}), self.displaced + other.displaced,
             self.aside or other.aside, self.why or other.why, written=self.written + other.written,
-            gone=self.gone + other.gone, barred=self.barred + other.barred, rest=rest, which={**self.which, **other.which},
+            gone=self.gone + other.gone, barred=self.barred + other.barred, older=self.older + other.older, rest=rest,
+            which={**self.which, **other.which},
             inserted=self.inserted or other.inserted, stay=self.stay + other.stay,
         )  # fmt: skip
 
@@ -182,18 +184,29 @@ def columns(
         return Filled(kept, missing=missing, why=why, rest=("true",))
     key, live = write_back.same_key(one, table), rows_of(table)
     displaced, aside, written = 0, "", 0
+    defaults = defaults or {}
     if back and last and overwrite:
-        given = f"pg_catalog.num_nonnulls({', '.join(f'l.{identifier(name)}' for name in back)}) > 0"
+        # What is empty, or as kept by now, the body has not written.
+        other = " OR ".join(
+            f"NOT ({_empty([name], defaults)} OR {checksum.alike(connection, place, live, [name])})" for name in back
+        )
         only = f" AND NOT EXISTS (SELECT FROM {touched} AS t WHERE t.place = c.ctid)" if touched else ""
-        kept_too = f"EXISTS (SELECT FROM {place} AS c WHERE {key}{only}){f' AND NOT {but}' * bool(but)}"
-        displaced, aside = write_back.set_aside(connection, place, one, table, sorted(back), f"{given} AND {kept_too}")
+        mine = f"EXISTS (SELECT FROM {place} AS c WHERE {key} AND ({other}){only}){f' AND NOT {but}' * bool(but)}"
+        displaced, aside = write_back.set_aside(connection, place, one, table, sorted(back), mine)
     if back:
         written = _set(
             connection, place, one, table, back, may, overwrite, untouched, touched,
-            waiting=waiting, but=but, filling=filling, another=another, defaults=defaults or {},
+            waiting=waiting, but=but, filling=filling, another=another, defaults=defaults,
         )  # fmt: skip
-    if apart and len(back) > 1:
-        written += _each(connection, place, one, table, back, may, untouched, touched, another)
+    # One column of a row that was written goes back by itself where the others are as kept or empty: no two go together
+    # that never were.
+    alone = back if apart else [name for name in back if name in defaults and overwrite and touched]
+    if alone and len(back) > 1:
+        alike = {
+            name: f"({_empty([name], defaults)} OR {checksum.alike(connection, place, live, [name])})" for name in back
+        }
+        each = {one_of: " AND ".join(alike[name] for name in back if name != one_of and not apart) for one_of in alone}
+        written += _each(connection, place, one, table, each, may, untouched, touched, another, defaults, filling, but)
     there_again = f"EXISTS (SELECT FROM {live} AS l WHERE {key})"
 
     def others(names: Sequence[str]) -> str:
@@ -248,19 +261,25 @@ def take_out(connection: Connection, place: str, one: Object, table: Table) -> N
 
 
 def _each(
-    connection: Connection, place: str, one: Object, table: Table, names: Sequence[str], may: Left, untouched: str | None,
-    touched: str | None, another: str,
+    connection: Connection, place: str, one: Object, table: Table, names: Mapping[str, str], may: Left, untouched: str | None,
+    touched: str | None, another: str, defaults: Mapping[str, str], filling: bool, but: str,
 ) -> int:  # fmt: skip
-    """Set each column by itself, where not all of a row could go back; those that a constraint has together stay left."""
+    """Set each column by itself, where not all of a row could go back; those that a constraint has together stay left.
+
+    ``names`` gives for each a condition (SQL), empty where there is none.
+    """
     from sqlalchemy.exc import IntegrityError
 
-    bound = [set(found) & set(names) for found in connection.exec_driver_sql(_BOUND, (table.oid,)).scalars()]
+    bound = [set(found) & set(one.lost) for found in connection.exec_driver_sql(_BOUND, (table.oid,)).scalars()]
     together = {name for found in bound if len(found) > 1 for name in found}
     written = 0
     for name in [each for each in names if each not in together]:
         connection.exec_driver_sql("SAVEPOINT guard_each")
         try:
-            set_ = _set(connection, place, one, table, [name], may, False, untouched, touched, another=another)
+            set_ = _set(
+                connection, place, one, table, [name], may, False, untouched, touched,
+                another=another, defaults=defaults, filling=filling, but=but, only=names[name],
+            )  # fmt: skip
             written = max(written, set_)
         except IntegrityError:
             connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_each")
@@ -278,13 +297,16 @@ def _count(connection: Connection, place: str, conditions: Sequence[str]) -> int
 def _set(
     connection: Connection, place: str, one: Object, table: Table, names: Sequence[str], may: Left, overwrite: bool,
     untouched: str | None, touched: str | None, *, waiting: bool = False, but: str = "", filling: bool = False,
-    another: str, defaults: Mapping[str, str] | None = None,
+    another: str, defaults: Mapping[str, str] | None = None, only: str = "",
 ) -> int:  # fmt: skip
     """Set these columns to their kept values, all of a row together, where :func:`columns` says so. Gives in how many rows."""
     there = {column.name: column for column in table.columns.values()}
     key, live = write_back.same_key(one, table), rows_of(table)
     empty = _empty(names, defaults or {})
-    free = " AND ".join([(f"({empty} OR NOT {but})" if but else "true") if overwrite else empty, *map(may.of, names)])
+    theirs = f"({_empty(names, {})} OR NOT {but})" if but else "true"  # a default that others have set is their own
+    free = " AND ".join(
+        [theirs if overwrite else f"{empty} AND {theirs}", *map(may.of, names), *([only] if only else [])]
+    )
     # Joined, and not asked for in a condition: below an OR a list that is larger than work_mem is read once for each row.
     kept_rows = f"{place} AS c" + "".join(
         f" LEFT JOIN {listed} AS {alias} ON {alias}.place = c.ctid"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mcp_planner_schema.guard import (
     beside_newer,
+    carried,
     checksum,
     clear,
     evidence,
@@ -104,6 +105,7 @@ def begin(
         changed = _lock_written(connection, stash)
         back.sources = tuple(table.oid for table in changed)
         back.changes = since.changes(connection, stash, changed)
+        carried.listed(connection, back, changed)
     for one in back.rows():
         there = back.before.get((one.schema, one.name))
         if others and there and not later:

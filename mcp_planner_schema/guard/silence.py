@@ -134,6 +134,11 @@ def _enforced(connection: Connection) -> Iterator[None]:
         yield
 
 
+def waits(connection: Connection) -> bool:
+    """Whether the references of a circle wait for its end: none of them is an error before."""
+    return _LATER in connection.info
+
+
 def flush(connection: Connection) -> None:
     """Check what is deferred now, and let each constraint be deferred or not as a transaction begins with it.
 

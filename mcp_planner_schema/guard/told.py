@@ -33,7 +33,7 @@ def of_object(connection: Connection, back: Back, one: Object, table: Table | No
     back_now = min(filled.written, kept - filled.left) if back.anyway or back.newer(one) else kept - filled.left
     nothing = ", nothing more to give back" if back.anyway and not filled.written else ""
     lines = [f"restored {one.shown}: {back_now} rows{nothing}"] if kept or one.kind != "rows" or one.lost else []
-    looked = min(filled.written - filled.displaced, back_now)
+    looked = min(filled.written - filled.removed, back_now)
     unwritten = flow.into(connection, back.flow, table.oid) is None  # not even a seed
     if one.kind == "table" and looked > 0 and back.sources and one.read and (back.newer(one) or unwritten):
         lines.append(
@@ -104,11 +104,12 @@ def unkeyed(back: Back) -> list[str]:
 
 def _left(place: str, filled: Filled) -> list[str]:
     """One line for each reason why rows stay in the stash."""
-    other = filled.left - filled.gone - filled.barred
+    other = filled.left - filled.gone - filled.barred - filled.older
     reasons = [
         (other, "newer ones are in their place, or the upgrade's own, or a constraint lets them in no more"),
         (filled.gone, "deleted since, and not brought back"),
         (filled.barred, "what they refer to is gone, or another row has what only one may have"),
+        (filled.older, "whom they belong to has newer ones (make migrate-restore puts them in beside those)"),
     ]
     if filled.why:
         reasons = [(filled.left - filled.gone, filled.why), reasons[1]]
