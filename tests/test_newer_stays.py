@@ -500,3 +500,18 @@ def test_what_the_guard_has_put_back_itself_is_not_set_aside(
 
     assert empty.rows("SELECT prio, tag FROM users ORDER BY id") == [(9, "kept")] * 3
     assert "replaced" not in caplog.text
+
+
+@pytest.mark.parametrize("now", ["text", "varchar(20)"])
+@pytest.mark.parametrize("was", ["code", "mood"])
+def test_a_key_of_ones_own_type_that_is_text_by_now(empty: Database, project: Project, was: str, now: str) -> None:
+    """The copy is text, and so is the corrected key: all rows are back."""
+    setup = "CREATE DOMAIN code AS text; CREATE TYPE mood AS ENUM ('sad', 'glad')"
+    two(project, setup, f"CREATE TABLE t (id {was} PRIMARY KEY, n int)", "DROP TABLE t")
+    empty.rows("INSERT INTO t VALUES ('sad', 1), ('glad', 2)")
+    project.downgrade("-1")
+    project.revision("002", "alter_things", sql(f"CREATE TABLE t (id {now} PRIMARY KEY, n int)"), sql("DROP TABLE t"))
+
+    project.upgrade()
+
+    assert empty.rows("SELECT id, n FROM t ORDER BY n") == [("sad", 1), ("glad", 2)]

@@ -334,3 +334,21 @@ def test_the_latest_of_several_is_newer(empty: Database, project: Project) -> No
     down_and_up(project, empty, "INSERT INTO version VALUES (1, 2, 'newer')")
 
     assert empty.rows("SELECT id, title FROM now ORDER BY id") == [(1, "newer"), (2, "b")]
+
+
+def test_a_table_that_publishes_no_deletes_bars_no_way_up(
+    empty: Database, project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its rows cannot be deleted, as subscribers could not be told which: they stay, and that is said."""
+    back = "INSERT INTO task SELECT * FROM archive ON CONFLICT DO NOTHING; DROP TABLE archive"
+    two(project, TASKS.format(key=" PRIMARY KEY") + ROWS, "", back,
+        ups="\n".join(sql(one.format(key=" PRIMARY KEY")) for one in ARCHIVE[:2]))  # fmt: skip
+    empty.rows("DELETE FROM task WHERE id = 1")
+    project.downgrade("-1")
+    empty.rows("ALTER TABLE task REPLICA IDENTITY NOTHING; CREATE PUBLICATION all_of_it FOR TABLE task")
+
+    with caplog.at_level(logging.INFO, "mcp_planner_schema.guard"):
+        project.upgrade()
+
+    assert empty.rows("SELECT id FROM archive ORDER BY id") == [(1,), (2,)]
+    assert "look at task: what the downgrade has put there from archive may be there still" in caplog.text

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _COPIES = """
 CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT {key} AS key FROM {place} AS c JOIN {live} AS l ON {was} = {now}
-WHERE l.xmin = {own}::pg_catalog.xid8::pg_catalog.xid
-"""
+WHERE """
+_OWN = "l.xmin = {own}::pg_catalog.xid8::pg_catalog.xid"
 
 
 def listed(connection: Connection, back: Back, sources: Sequence[Table]) -> None:
@@ -34,29 +34,45 @@ def listed(connection: Connection, back: Back, sources: Sequence[Table]) -> None
     """
     if back.stash.elsewhere or not since.may_list(connection):
         return
+    put = [
+        table
+        for table in sources
+        if write_back.size_of(connection, table) <= LARGE and _has_own(connection, back, table)
+    ]
     for one in back.rows():
         if one.kind != "table" or not one.key or not back.newer(one) or (one.bytes or 0) > LARGE:
             continue
-        for table in sources:
+        for table in put:
             names = {column.name for column in table.columns.values() if not column.generated}
             both = sorted(names & set(one.columns))
             once = bool(table.key) and set(table.key) <= set(
                 one.key
             )  # more than one row may be behind a kept one otherwise
-            if not once or not set(one.key) < set(both) or write_back.size_of(connection, table) > LARGE:
+            if not once or not set(one.key) < set(both):
                 continue
             if _list(connection, back, one, table, both):
                 back.carried[one.number] = table.oid
                 break
 
 
+def _has_own(connection: Connection, back: Back, table: Table) -> bool:
+    """Whether a row of a table is as the downgrade has put it there."""
+    with silence.unveiled(connection, table.oid, name_of(table)):
+        asked = f"SELECT EXISTS (SELECT FROM {rows_of(table)} AS l WHERE {_OWN.format(own=_own(back))})"
+        return bool(execute(connection, asked).scalar_one())
+
+
+def _own(back: Back) -> str:
+    return literal(back.stash.xid.split()[0])
+
+
 def _list(connection: Connection, back: Back, one: Object, table: Table, both: list[str]) -> bool:
     name = f"guard_carried_{one.number}"
     with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
         execute(connection, f"DROP TABLE IF EXISTS pg_temp.{name}")
-        made = _COPIES.format(
+        made = (_COPIES + _OWN).format(
             name=name, key=checksum.row_hash(one.key, "c"), place=back.stash.place(one), live=rows_of(table),
-            was=checksum.row_text(both, "c"), now=checksum.row_text(both, "l"), own=literal(back.stash.xid.split()[0]),
+            was=checksum.row_text(both, "c"), now=checksum.row_text(both, "l"), own=_own(back),
         )  # fmt: skip
         if not execute(connection, made).rowcount:
             return False

@@ -28,7 +28,7 @@ _DEFINES = re.compile(
     r"\s*(CREATE|ALTER|DROP|COMMENT|GRANT|REVOKE)\b(?!.*\b(AS\s+(SELECT|WITH)|DEFAULT|USING)\b)",
     re.IGNORECASE | re.DOTALL,
 )
-_WORDS = re.compile(r"\w+")
+_CALLED = re.compile(r'(\w+)"?\s*\(')
 _ROWS = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE|TRUNCATE)\b", re.IGNORECASE)
 
 _CALLS = "SELECT EXISTS (SELECT FROM pg_catalog.pg_proc WHERE oid >= 16384 AND pg_catalog.lower(proname) = ANY (%s))"
@@ -71,8 +71,8 @@ def _calls(connection: Connection, back: Back, text: str) -> bool:
     """Whether a statement may call somebody's function; one that makes, alters or drops it does not."""
     if not back.touched or _DEFINES.match(text):
         return False
-    found = connection.exec_driver_sql(_CALLS, (_WORDS.findall(text.lower()),))
-    return bool(found.scalar_one())
+    names = sorted(set(_CALLED.findall(text.lower())))
+    return bool(names) and bool(connection.exec_driver_sql(_CALLS, (names,)).scalar_one())
 
 
 def of(connection: Connection, back: Back, one: Object, table: Table) -> Mapping[str, str]:

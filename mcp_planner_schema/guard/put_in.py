@@ -14,6 +14,7 @@ from mcp_planner_schema.guard import (
     clear,
     evidence,
     flow,
+    ladder,
     manifest,
     references,
     silence,
@@ -83,7 +84,26 @@ def take_out(connection: Connection, back: Back) -> list[str]:
     order = clear.in_order(connection, list(found)) or {}
     for oid in sorted(found, key=lambda oid: (-order.get(oid, 0), -oid)):  # those first that refer to others
         for one in back.rows():
-            notes += _taken_out(connection, back, one, *found[oid])
+            notes += _tried(connection, back, one, *found[oid])
+    return notes
+
+
+def _tried(connection: Connection, back: Back, one: Object, table: Table, number: int) -> list[str]:
+    """The same; where it cannot be done they stay, for the upgrade needs it not."""
+    from sqlalchemy.exc import DBAPIError
+
+    connection.exec_driver_sql("SAVEPOINT guard_tried")
+    try:
+        notes = _taken_out(connection, back, one, table, number)
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) in ladder.TRANSIENT:
+            raise
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_tried")
+        reason = str(error.orig).partition("\n")[0]
+        notes = [
+            f"look at {table.shown}: what the downgrade has put there from {one.name} may be there still ({reason})"
+        ]
+    connection.exec_driver_sql("RELEASE SAVEPOINT guard_tried")
     return notes
 
 

@@ -205,7 +205,11 @@ def columns(
         alike = {
             name: f"({_empty([name], defaults)} OR {checksum.alike(connection, place, live, [name])})" for name in back
         }
-        each = {one_of: " AND ".join(alike[name] for name in back if name != one_of and not apart) for one_of in alone}
+        touched_only = ["t.place IS NOT NULL"] * (not apart)
+        each = {
+            one_of: " AND ".join([*touched_only, *(alike[name] for name in back if name != one_of and not apart)])
+            for one_of in alone
+        }
         written += _each(connection, place, one, table, each, may, untouched, touched, another, defaults, filling, but)
     there_again = f"EXISTS (SELECT FROM {live} AS l WHERE {key})"
 

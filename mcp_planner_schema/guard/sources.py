@@ -76,6 +76,7 @@ def settle(connection: Connection, back: Back) -> None:
     if not back.sources:
         return
     look(connection, back)
+    back.vague |= back.wrote  # by no statement that was seen
     blind = bool(back.unwatched) or back.emptied or connection.exec_driver_sql("SHOW track_counts").scalar_one() != "on"
     back.seeded = set()
     for one, table in made(connection, back) if not blind else ():

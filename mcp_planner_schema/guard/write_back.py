@@ -65,7 +65,14 @@ _REQUIRED = """
 SELECT a.attname::text FROM pg_catalog.pg_attribute a
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
 """
+_CASTS = {
+    ("money", "numeric"), ("oid", "bigint"), ("inet", "cidr"), ("cidr", "inet"), ("bit", "bit varying"), ("bit varying", "bit"),
+    ("macaddr", "macaddr8"), ("time without time zone", "interval"), ("time without time zone", "time with time zone"),
+}  # fmt: skip
 _ROUNDS = 64
+_NO_IDENTITY = "55000"
+"""SQLSTATE of a published table whose rows cannot be told to subscribers: object_not_in_prerequisite_state."""
+
 _LENGTH = re.compile(r"\(\d+(,-?\d+)?\)")
 _KINDS = {
     "number": ("smallint", "integer", "bigint", "numeric", "real", "double precision"),
@@ -189,11 +196,12 @@ def fits(one: Object, table: Table, name: str) -> bool:
         return True
     was, now = _kind_of(one.types[one.columns.index(name)]), _kind_of(column.type)
     if now == "text":
-        return was == now or name not in one.key
+        return was in ("", "text") or name not in one.key
     # What is not builtin reads the text of any; its own is text in the copy, and no other type takes that.
-    if was or now:
-        return was == now or (not now and not column.builtin)
-    return not column.builtin or _same_type(one.types[one.columns.index(name)], column.type)
+    if not column.builtin or (was and was == now):
+        return True
+    types = _plain(one.types[one.columns.index(name)]), _plain(column.type)
+    return types in _CASTS or (not was and not now and _same_type(*types))
 
 
 def _same_type(was: str, now: str) -> bool:
@@ -338,13 +346,15 @@ def remove(
 
 def _delete(connection: Connection, table: Table, which: str) -> int:
     """Gives how many rows it has deleted, -1 where a foreign key stands against it."""
-    from sqlalchemy.exc import IntegrityError
+    from sqlalchemy.exc import DBAPIError, IntegrityError
 
     connection.exec_driver_sql("SAVEPOINT guard_remove")
     try:
         removed: int = execute(connection, f"DELETE FROM {rows_of(table)} AS l WHERE {which}").rowcount
         silence.flush(connection)
-    except IntegrityError:
+    except DBAPIError as error:
+        if not isinstance(error, IntegrityError) and getattr(error.orig, "pgcode", "") != _NO_IDENTITY:
+            raise
         removed = -1
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_remove")
     connection.exec_driver_sql("RELEASE SAVEPOINT guard_remove")
