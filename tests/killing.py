@@ -70,9 +70,10 @@ class Runner:
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         code, seconds = json.loads(self._process.stdout.readline())
-        said, _, sent = output.read_text().partition(_SENT)
+        said, _, rest = output.read_text().partition(_SENT)
+        sent, _, late = rest.partition("\n")  # a blow at the very end may have it say something after that
         total, changing = json.loads(sent) if sent else (0, [])
-        return Ended(code, _STRUCK in said, total, tuple(changing), seconds, said)
+        return Ended(code, _STRUCK in said + late, total, tuple(changing), seconds, said + late)
 
 
 @contextmanager
