@@ -515,3 +515,24 @@ def test_a_key_of_ones_own_type_that_is_text_by_now(empty: Database, project: Pr
     project.upgrade()
 
     assert empty.rows("SELECT id, n FROM t ORDER BY n") == [("sad", 1), ("glad", 2)]
+
+
+def test_a_long_text_is_read_once(empty: Database, project: Project) -> None:
+    """A file in a statement is one long word: looking for functions in it takes no longer than sending it."""
+    ups = [
+        "ALTER TABLE users ADD locale text DEFAULT 'en', ADD file bytea",
+        f"UPDATE users SET file = '\\x{'61' * 100_000}'",
+    ]
+    setup = f"{USERS}; CREATE FUNCTION somebodys() RETURNS int LANGUAGE sql AS 'SELECT 1'"
+    two(
+        project,
+        setup,
+        "",
+        "UPDATE users SET name = name || '!'; ALTER TABLE users DROP locale, DROP file",
+        ups=body(ups),
+    )
+    empty.rows("UPDATE users SET locale = 'de'")
+
+    down_and_up(project, empty, "UPDATE users SET name = 'z' WHERE id = 1")
+
+    assert empty.rows("SELECT locale, length(file) FROM users WHERE id > 1") == [("de", 100_000)] * 2

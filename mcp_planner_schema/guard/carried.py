@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _COPIES = """
 CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT {key} AS key FROM {place} AS c JOIN {live} AS l ON {was} = {now}
 WHERE """
+_MAY_READ = "SELECT pg_catalog.has_table_privilege(%s::oid, 'SELECT') AND NOT pg_catalog.row_security_active(%s::oid)"
 _OWN = "l.xmin = {own}::pg_catalog.xid8::pg_catalog.xid"
 
 
@@ -56,8 +57,10 @@ def listed(connection: Connection, back: Back, sources: Sequence[Table]) -> None
 
 
 def _has_own(connection: Connection, back: Back, table: Table) -> bool:
-    """Whether a row of a table is as the downgrade has put it there."""
-    with silence.unveiled(connection, table.oid, name_of(table)):
+    """Whether a row of a table is as the downgrade has put it there, as far as this role may read it."""
+    if not connection.exec_driver_sql(_MAY_READ, (table.oid,) * 2).scalar_one():
+        return False
+    with checksum.reading(connection), silence.unveiled(connection, table.oid, name_of(table)):
         asked = f"SELECT EXISTS (SELECT FROM {rows_of(table)} AS l WHERE {_OWN.format(own=_own(back))})"
         return bool(execute(connection, asked).scalar_one())
 

@@ -28,7 +28,7 @@ _DEFINES = re.compile(
     r"\s*(CREATE|ALTER|DROP|COMMENT|GRANT|REVOKE)\b(?!.*\b(AS\s+(SELECT|WITH)|DEFAULT|USING)\b)",
     re.IGNORECASE | re.DOTALL,
 )
-_CALLED = re.compile(r'(\w+)"?\s*\(')
+_CALLED = re.compile(r'\b(\w+)"?\s*\(')  # from the beginning of a word only: a text may be one long word
 _ROWS = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE|TRUNCATE)\b", re.IGNORECASE)
 
 _CALLS = "SELECT EXISTS (SELECT FROM pg_catalog.pg_proc WHERE oid >= 16384 AND pg_catalog.lower(proname) = ANY (%s))"

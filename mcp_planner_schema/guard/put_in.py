@@ -96,7 +96,7 @@ def _tried(connection: Connection, back: Back, one: Object, table: Table, number
     try:
         notes = _taken_out(connection, back, one, table, number)
     except DBAPIError as error:
-        if getattr(error.orig, "pgcode", None) in ladder.TRANSIENT:
+        if error.connection_invalidated or getattr(error.orig, "pgcode", None) in (*ladder.TRANSIENT, ladder.CANCELED):
             raise
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT guard_tried")
         reason = str(error.orig).partition("\n")[0]

@@ -201,7 +201,7 @@ def fits(one: Object, table: Table, name: str) -> bool:
     if not column.builtin or (was and was == now):
         return True
     types = _plain(one.types[one.columns.index(name)]), _plain(column.type)
-    return types in _CASTS or (not was and not now and _same_type(*types))
+    return (types in _CASTS and name not in one.key) or (not was and not now and _same_type(*types))
 
 
 def _same_type(was: str, now: str) -> bool:
